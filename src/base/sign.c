@@ -1,0 +1,65 @@
+#include "base/sign.h"
+
+#include <openssl/evp.h>
+#include <openssl/rand.h>
+#include <string.h>
+
+at_err at_keypair_from_seed(const uint8_t seed[AT_KEY_BYTES], struct at_keypair *ret_key)
+{
+    struct at_keypair key;
+    EVP_PKEY *pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, seed, AT_KEY_BYTES);
+    if (pkey == NULL) return AT_E_INTERNAL;
+    size_t n = sizeof key.id.b;
+    int ok = EVP_PKEY_get_raw_public_key(pkey, key.id.b, &n);
+    EVP_PKEY_free(pkey);
+    if (ok != 1 || n != sizeof key.id.b) return AT_E_INTERNAL;
+    memcpy(key.seed, seed, sizeof key.seed);
+    *ret_key = key;
+    return AT_OK;
+}
+
+at_err at_keypair_generate(struct at_keypair *ret_key)
+{
+    uint8_t seed[AT_KEY_BYTES];
+    if (RAND_priv_bytes(seed, sizeof seed) != 1) return AT_E_ENV;
+    return at_keypair_from_seed(seed, ret_key);
+}
+
+struct at_sig at_sign(const struct at_keypair *key, struct at_span message)
+{
+    struct at_sig sig;
+    size_t n = sizeof sig.b;
+    EVP_PKEY *pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, key->seed, sizeof key->seed);
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    AT_ASSERT(pkey != NULL && md != NULL);
+    AT_ASSERT(EVP_DigestSignInit(md, NULL, NULL, NULL, pkey) == 1);
+    AT_ASSERT(EVP_DigestSign(md, sig.b, &n, message.p, message.n) == 1 && n == sizeof sig.b);
+    EVP_MD_CTX_free(md);
+    EVP_PKEY_free(pkey);
+    return sig;
+}
+
+at_err at_verify(const struct at_node_id *id, struct at_span message, const struct at_sig *sig)
+{
+    at_err_t err = AT_E_SIGNATURE;
+    EVP_PKEY *pkey = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, id->b, sizeof id->b);
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    AT_ASSERT(md != NULL);
+    if (pkey != NULL && EVP_DigestVerifyInit(md, NULL, NULL, NULL, pkey) == 1 &&
+        EVP_DigestVerify(md, sig->b, sizeof sig->b, message.p, message.n) == 1)
+        err = AT_OK;
+    EVP_MD_CTX_free(md);
+    EVP_PKEY_free(pkey);
+    return err;
+}
+
+bool at_node_id_eq(const struct at_node_id *a, const struct at_node_id *b) { return at_node_id_cmp(a, b) == 0; }
+
+int at_node_id_cmp(const struct at_node_id *a, const struct at_node_id *b) { return memcmp(a->b, b->b, sizeof a->b); }
+
+struct at_hash_text at_node_id_hex(const struct at_node_id *id)
+{
+    struct at_hash_text t;
+    at_hex_encode(id->b, sizeof id->b, t.s);
+    return t;
+}

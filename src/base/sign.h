@@ -1,0 +1,30 @@
+/* sign.h: Ed25519 (RFC 8032) through OpenSSL. A node is such a key; its id is the public key. Exact: yes. */
+#ifndef ATOLL_BASE_SIGN_H
+#define ATOLL_BASE_SIGN_H
+
+#include "base/hash.h"
+
+#define AT_KEY_BYTES 32
+#define AT_SIG_BYTES 64
+
+struct at_node_id { /* the public key */
+    uint8_t b[AT_KEY_BYTES];
+};
+struct at_sig {
+    uint8_t b[AT_SIG_BYTES];
+};
+struct at_keypair {
+    uint8_t seed[AT_KEY_BYTES]; /* secret: file mode 0600, never logged */
+    struct at_node_id id;
+};
+
+at_err at_keypair_generate(struct at_keypair *ret_key);                            /* from the system's random source */
+at_err at_keypair_from_seed(const uint8_t seed[AT_KEY_BYTES], struct at_keypair *ret_key);
+struct at_sig at_sign(const struct at_keypair *key, struct at_span message);
+at_err at_verify(const struct at_node_id *id, struct at_span message, const struct at_sig *sig); /* AT_E_SIGNATURE */
+
+bool at_node_id_eq(const struct at_node_id *a, const struct at_node_id *b);
+int at_node_id_cmp(const struct at_node_id *a, const struct at_node_id *b); /* bytewise */
+struct at_hash_text at_node_id_hex(const struct at_node_id *id);
+
+#endif
