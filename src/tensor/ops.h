@@ -107,10 +107,10 @@ void at_adamw(const struct at_exec *ex, real *theta, real *m, real *v, const rea
  * joined as in a row reduction; rows added ascending from +0. Non-finite input gives a non-finite result. */
 double at_sum_squares(const struct at_exec *ex, const real *x, long rows, long cols);
 
-/* theta = fma(-alpha, a, theta) where a = +0; for r ascending a = fma(w[r], theta_start - theta_r, a)  (rule 11).
- * In place on theta, which holds theta_start. replicas >= 1. */
-void at_outer_mean(const struct at_exec *ex, real *theta, const real *const *theta_r, const real *w, int replicas,
-                   real alpha, long n);
+/* Outer step (rule 11): a = +0; for r ascending a = fma(w[r], d[r], a); theta = fma(-alpha, a, theta), in place.
+ * d[r](n): the decoded pseudo-gradients theta_start - theta_r of the replicas, ascending. replicas >= 1. */
+void at_outer_mean(const struct at_exec *ex, real *theta, const real *const *d, const real *w, int replicas, real alpha,
+                   long n);
 
 /* True when every element is finite. */
 bool at_all_finite(const struct at_exec *ex, const real *x, long n);
