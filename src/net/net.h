@@ -1,0 +1,104 @@
+/* net.h: links between nodes: TCP + TLS 1.3, both keys pinned, framed, three priorities, everything bounded.
+ *
+ * What it is: a set of links on one libuv loop. Each side shows a self-signed Ed25519 certificate made from its node
+ * key; the certificate's public key IS the node id and nothing else in it is believed. A dialer says whom it expects; a
+ * listener takes anybody with an Ed25519 key and leaves judging the id to its caller. What it is not: it knows no
+ * message, no run, no member.
+ *
+ * A frame is at most AT_NET_FRAME_BYTES_MAX of payload, in one of three classes (wire/frame.h). Waiting frames leave in
+ * the order control, flow, bulk; within a class in the order given. Bulk frames are at most AT_NET_BULK_BYTES_MAX, so a
+ * control frame never waits for more than one of them plus the 256 KiB handed to the kernel.
+ *
+ * Bounds (struct at_net_options): links, half-open links in all and per address (the oldest half-open one gives way),
+ * queued bytes per link and class, bytes read per link and turn of the loop. Control and flow overflow closes the link
+ * ("peer does not read"); bulk overflow refuses the frame, and a DRAIN event says when to try again. Liveness: a ping
+ * per second and link; end of file at once, silence for silence_ms: DOWN. A handshake has handshake_ms.
+ *
+ * Events come one by one through the caller's function, from inside the loop; their pointers are borrowed until it
+ * returns. From it at_net_send, at_net_close, at_net_dial and the queries may be called (they only queue), not
+ * at_net_release. A link's events are: UP once, then FRAME and DRAIN, then DOWN once; or only DOWN, when it never came
+ * up. A link that somebody else opened and that failed before UP makes no event but is counted (at_net_stats). Thread
+ * rule: the loop's thread only. Source: RFC 8446 (TLS 1.3), RFC 8410 (Ed25519 certificates). */
+#ifndef ATOLL_NET_NET_H
+#define ATOLL_NET_NET_H
+
+#include "base/bytes.h"
+#include "base/sign.h"
+
+#include <uv.h>
+
+#define AT_NET_FRAME_BYTES_MAX ((size_t)1 << 20)
+#define AT_NET_BULK_BYTES_MAX  (((size_t)256 << 10) + 4096) /* a quarter MiB of data and the message around it */
+
+enum at_net_class { AT_NET_CONTROL = 0, AT_NET_FLOW = 1, AT_NET_BULK = 2, AT_NET_CLASSES = 3 };
+
+/* Names a link for ever: never reused within a process. 0 is no link. */
+struct at_link_id {
+    uint64_t v;
+};
+
+struct at_net_options {                         /* zero means the default in brackets */
+    uint32_t links_max;                         /* [256] */
+    uint32_t half_open_max;                     /* [64] accepted links whose peer is not proven yet */
+    uint32_t half_open_per_address;             /* [16] */
+    size_t control_bytes_max;                   /* [16 MiB] queued per link, control and flow each */
+    size_t bulk_bytes_max;                      /* [4 MiB] queued per link */
+    size_t read_bytes_per_turn;                 /* [1 MiB] */
+    uint32_t handshake_ms, ping_ms, silence_ms; /* [5000, 1000, 5000] */
+};
+
+enum at_net_event_kind {
+    AT_NET_UP = 1, /* peer proven, both ways: id, address, dialed */
+    AT_NET_FRAME,  /* frame_class, payload */
+    AT_NET_DRAIN,  /* bulk was refused before and has room again */
+    AT_NET_DOWN,   /* err, reason; the link is gone */
+};
+struct at_net_event {
+    enum at_net_event_kind kind;
+    struct at_link_id link;
+    struct at_node_id peer; /* DOWN before UP: the id that was dialed */
+    const char *address;    /* "host:port" of the other side */
+    bool dialed;            /* we opened it */
+    enum at_net_class frame_class;
+    struct at_span payload;
+    at_err_t err;       /* DOWN: AT_OK closed by us, AT_E_PEER the peer's doing, AT_E_ENV ... */
+    const char *reason; /* DOWN: for people */
+};
+typedef void at_net_event_fn(void *user, const struct at_net_event *event);
+
+struct at_net;
+
+/* `loop` and `key` are borrowed and outlive it (the key is copied into the certificate). */
+at_err at_net_init(uv_loop_t *loop, const struct at_keypair *key, const struct at_net_options *options,
+                   at_net_event_fn *on_event, void *user, struct at_diag *diag, struct at_net **ret_net);
+/* Closes everything and frees after the loop has run the close callbacks: the caller runs the loop until it is empty.
+ * No events. */
+void at_net_release(struct at_net *net);
+
+/* host: numeric IPv4 or IPv6. port 0: the system picks; *ret_port says which. AT_E_PORT naming host and port when it is
+ * taken. */
+at_err at_net_listen(struct at_net *net, const char *host, uint16_t port, struct at_diag *diag, uint16_t *ret_port);
+
+/* Begins a link to `expected` at host:port (a name is looked up). UP or DOWN follows. AT_E_TOO_BIG past links_max. */
+at_err at_net_dial(struct at_net *net, const char *host, uint16_t port, const struct at_node_id *expected,
+                   struct at_link_id *ret_link);
+
+/* Queues a copy. AT_E_TOO_BIG: bulk queue full (wait for DRAIN) or the frame larger than its class allows;
+ * AT_E_NOT_FOUND: no such link any more (its DOWN is on the way or has been told). */
+at_err at_net_send(struct at_net *net, struct at_link_id link, enum at_net_class frame_class, struct at_span payload);
+
+/* Sends what is queued (for at most half a second), then closes; DOWN follows, with `reason`. */
+void at_net_close(struct at_net *net, struct at_link_id link, const char *reason);
+
+/* Last measured round trip in microseconds, 0 when unknown. */
+uint64_t at_net_rtt_us(const struct at_net *net, struct at_link_id link);
+
+struct at_net_stats {
+    uint64_t bytes_in, bytes_out, frames_in, frames_out; /* payload and TLS on the wire; frames of all classes */
+    uint64_t refused;                                    /* inbound links that never came up */
+    uint32_t links, half_open;
+    char refused_reason[128]; /* the latest of them */
+};
+struct at_net_stats at_net_stats(const struct at_net *net);
+
+#endif

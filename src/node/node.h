@@ -1,0 +1,96 @@
+/* node.h: a node of a run as a process: the run folder, the loop that drives the pure machine (swarm/), the control
+ * socket.
+ *
+ * A run folder D holds: key (mode 0600: the node's secret), node.ini (listen address, the address to join), lock,
+ * control.sock (0600), genesis, ledger.sqlite, blobs/ (shards, updates, states by hash), config.json,
+ * model.safetensors, stats.safetensors. One process per folder. kill -9 at any moment loses nothing that the node has
+ * acknowledged to anybody: records are stored before they are acknowledged, update blobs before their round is closed,
+ * and the machine is rebuilt from the folder.
+ *
+ * Thread rule: at_node_run owns its thread until it returns; it may start others. All functions here may print nothing:
+ * text goes to `diag` and to the caller's log function. */
+#ifndef ATOLL_NODE_NODE_H
+#define ATOLL_NODE_NODE_H
+
+#include "base/bytes.h"
+#include "base/sign.h"
+
+#define AT_INVITE_TEXT_MAX 512
+
+struct at_node_place {
+    struct at_hash run;
+    struct at_node_id node;
+    char host[256];
+    uint16_t port;                   /* where this node listens; kept over restarts */
+    char invite[AT_INVITE_TEXT_MAX]; /* NUL-terminated; empty for a member that has not joined yet */
+};
+
+/* ---- a new run: folder, key, genesis, shards, ledger, invite; the caller becomes founder and steward ---- */
+struct at_node_init_options { /* NULL and 0 mean the default in brackets */
+    const char *dir;
+    const char *preset;           /* [nano] */
+    const char *const *data_path; /* text files, at least one */
+    int data_count;
+    uint32_t rounds, steps; /* [the preset's] */
+    const uint64_t *seed;   /* [the preset's] */
+    uint32_t min_members;   /* [1] */
+    uint32_t round_ms_max;  /* [60000] */
+    const char *listen;     /* ["127.0.0.1:0"] port 0: a free one is picked and kept */
+    const char *name;       /* for people, <= 32 bytes ["founder"] */
+};
+/* AT_E_USAGE (preset, listen), AT_E_DATA (data that is no text; a folder that holds another run or foreign files),
+ * AT_E_NOT_FOUND, AT_E_PORT, AT_E_DISK. On failure a folder that was empty before is left without a genesis and may be
+ * used again. */
+at_err at_node_init(const struct at_node_init_options *options, struct at_diag *diag, struct at_node_place *ret_place);
+
+/* ---- a new member: writes key and the invite's contents; at_node_run then fetches the rest ---- */
+struct at_node_join_options {
+    const char *dir;
+    const char *invite;
+    const char *listen; /* ["127.0.0.1:0"] */
+    const char *name;   /* ["member"] */
+};
+/* AT_E_INVITE for a text that is none. A folder that has joined the same run already is fine; of another run:
+ * AT_E_DATA. */
+at_err at_node_join(const struct at_node_join_options *options, struct at_diag *diag, struct at_node_place *ret_place);
+
+/* What is known of a folder without running it. AT_E_DATA when it is no run folder. */
+at_err at_node_folder(const char *dir, struct at_diag *diag, struct at_node_place *ret_place);
+
+/* ---- running ---- */
+enum at_node_log_kind { AT_NODE_LOG_EVENT, AT_NODE_LOG_WARNING };
+typedef void at_node_log_fn(void *user, enum at_node_log_kind kind, const char *line);
+
+struct at_node_run_options {
+    const char *dir;
+    int threads;         /* 1..64; 0: as many as processors */
+    const char *kernels; /* ["auto"] */
+    const char *listen;  /* [what the folder says]; when given it is kept */
+    at_node_log_fn *log; /* may be NULL; one line per event, no newline, no secrets */
+    void *log_user;
+};
+struct at_node_result {
+    bool ended;    /* the run's END record is in the log */
+    bool finished; /* asked to finish, and did */
+    uint32_t rounds;
+    struct at_hash run, state_root;
+};
+/* Returns when the run has ended, after `finish`, or after `stop`: AT_OK; after SIGINT or SIGTERM: AT_E_INTERRUPTED
+ * (the folder is consistent in every case). AT_E_PEER: nobody of the run can be reached on a first join, or the peer
+ * shows another key; AT_E_INVITE: the invite's run is not the peer's; AT_E_PORT, AT_E_DISK, AT_E_VERIFY (own folder is
+ * damaged), AT_E_KERNEL... */
+at_err at_node_run(const struct at_node_run_options *options, struct at_diag *diag, struct at_node_result *ret_result);
+
+/* ---- control of a running node through D/control.sock: one line of JSON each way ----
+ * {"do":"status"} answers {"ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "round", "rounds",
+ * "step", "steps", "tokens", "tokens_per_s", "points_pending", "points_confirmed", "share", "heldout_loss_first",
+ * "heldout_loss_last" (null: none), "peers",
+ * "members":[{"id","replica","name","online","phase","step","tokens","tokens_per_s","points_pending","points_confirmed",
+ *   "share"}], "state_root", "records", "head", "invite", "threads", "kernels", "last_event", "ended"}
+ * {"do":"finish"} ends this node after its round (on the founder: the run); {"do":"stop"} stops it now, cleanly. Both
+ * {"ok":true}. Errors: {"ok":false,"error":text}. `ret_json` is appended to, without the newline. AT_E_NOT_FOUND: no
+ * node runs in `dir`. AT_E_ENV: it does not answer within timeout_ms. */
+at_err at_control_call(const char *dir, const char *verb, uint32_t timeout_ms, struct at_diag *diag,
+                       struct at_buf *ret_json);
+
+#endif

@@ -1,0 +1,26 @@
+/* sys.h: what a process asks the machine: clocks, processors, memory, the terminal; and what it must tell the system.
+ */
+#ifndef ATOLL_OS_SYS_H
+#define ATOLL_OS_SYS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* First call of main(): SIGPIPE and SIGXFSZ are ignored, so that a closed pipe and a file-size limit are errors that a
+ * call returns, and not the death of the process. */
+void at_sys_process_init(void);
+
+uint64_t at_clock_mono_ns(void); /* never steps back; its zero means nothing */
+uint64_t at_clock_mono_ms(void);
+uint64_t at_clock_unix_ms(void); /* may jump */
+/* When this process began, on the clock of at_clock_mono_ns (10 ms grain); the time of the first call where the system
+ * does not say. "seconds" of the command is counted from here. */
+uint64_t at_sys_process_start_ns(void);
+
+int at_sys_cpu_count(void); /* processors this process may run on (affinity), >= 1 */
+uint64_t at_sys_memory_available(
+    void); /* bytes that can be taken without swapping (limits of a container included); 0: unknown */
+bool at_sys_is_terminal(int fd);
+int at_sys_terminal_columns(int fd); /* 80 where it cannot be told */
+
+#endif
