@@ -42,7 +42,10 @@ void at_buf_consume(struct at_buf *buf, size_t n)
     if (buf->n != 0 && n != 0) memmove(buf->p, buf->p + n, buf->n);
 }
 
-void at_buf_clear(struct at_buf *buf) { buf->n = 0; }
+void at_buf_clear(struct at_buf *buf)
+{
+    buf->n = 0;
+}
 
 void at_buf_release(struct at_buf *buf)
 {

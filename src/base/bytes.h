@@ -27,12 +27,16 @@ struct at_buf {
     uint8_t *p;
     size_t n, cap, bytes_max;
 };
-at_err at_buf_append(struct at_buf *buf, const void *p, size_t n);          /* AT_E_TOO_BIG past the maximum, AT_E_NOMEM */
-at_err at_buf_reserve(struct at_buf *buf, size_t extra, uint8_t **ret_p);   /* room for `extra` more at *ret_p; n unchanged */
-void at_buf_consume(struct at_buf *buf, size_t n);                          /* drops n bytes at the front */
-void at_buf_clear(struct at_buf *buf);                                      /* n = 0, memory kept */
-void at_buf_release(struct at_buf *buf);                                    /* frees; safe to repeat */
-static inline struct at_span at_buf_span(const struct at_buf *buf) { return at_span(buf->p, buf->n); }
+at_err at_buf_append(struct at_buf *buf, const void *p, size_t n); /* AT_E_TOO_BIG past the maximum, AT_E_NOMEM */
+at_err at_buf_reserve(struct at_buf *buf, size_t extra,
+                      uint8_t **ret_p);            /* room for `extra` more at *ret_p; n unchanged */
+void at_buf_consume(struct at_buf *buf, size_t n); /* drops n bytes at the front */
+void at_buf_clear(struct at_buf *buf);             /* n = 0, memory kept */
+void at_buf_release(struct at_buf *buf);           /* frees; safe to repeat */
+static inline struct at_span at_buf_span(const struct at_buf *buf)
+{
+    return at_span(buf->p, buf->n);
+}
 
 static inline void at_store_le32(uint8_t *p, uint32_t v)
 {
@@ -51,12 +55,19 @@ static inline uint64_t at_load_le64(const uint8_t *p)
     return (uint64_t)at_load_le32(p) | (uint64_t)at_load_le32(p + 4) << 32;
 }
 
-/* Lower-case hex. at_hex_encode writes 2n characters and a NUL. at_hex_decode takes exactly 2n lower- or upper-case digits. */
+/* Lower-case hex. at_hex_encode writes 2n characters and a NUL. at_hex_decode takes exactly 2n lower- or upper-case
+ * digits. */
 void at_hex_encode(const uint8_t *p, size_t n, char *ret_text);
 at_err at_hex_decode(const char *text, size_t text_n, uint8_t *ret_p, size_t n);
 
 /* Checked size arithmetic: true on success. */
-static inline bool at_mul_size(size_t a, size_t b, size_t *ret) { return !__builtin_mul_overflow(a, b, ret); }
-static inline bool at_add_size(size_t a, size_t b, size_t *ret) { return !__builtin_add_overflow(a, b, ret); }
+static inline bool at_mul_size(size_t a, size_t b, size_t *ret)
+{
+    return !__builtin_mul_overflow(a, b, ret);
+}
+static inline bool at_add_size(size_t a, size_t b, size_t *ret)
+{
+    return !__builtin_add_overflow(a, b, ret);
+}
 
 #endif

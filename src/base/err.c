@@ -19,24 +19,30 @@ at_err_t at_fail(struct at_diag *diag, at_err_t err, const char *where, const ch
 int at_err_exit_code(at_err_t err)
 {
     switch (-err) {
-    case AT_ERR_INDEX_OK: return 0;
+    case AT_ERR_INDEX_OK:
+        return 0;
 #define X(name, exit, text)                                                                                            \
-    case AT_ERR_INDEX_##name: return exit;
+    case AT_ERR_INDEX_##name:                                                                                          \
+        return exit;
         AT_ERR_LIST(X)
 #undef X
-    default: return 1;
+    default:
+        return 1;
     }
 }
 
 const char *at_err_text(at_err_t err)
 {
     switch (-err) {
-    case AT_ERR_INDEX_OK: return "ok";
+    case AT_ERR_INDEX_OK:
+        return "ok";
 #define X(name, exit, text)                                                                                            \
-    case AT_ERR_INDEX_##name: return text;
+    case AT_ERR_INDEX_##name:                                                                                          \
+        return text;
         AT_ERR_LIST(X)
 #undef X
-    default: return "unknown error";
+    default:
+        return "unknown error";
     }
 }
 

@@ -1,7 +1,7 @@
 /* par.h: how the pure layers are handed a thread pool. The pool itself belongs to os/.
  *
- * run() calls job(arg, i) once for every i in [0, jobs) on some thread and returns when all are done. Jobs write disjoint
- * outputs, so results do not depend on how they are spread (arithmetic contract, rule 12). */
+ * run() calls job(arg, i) once for every i in [0, jobs) on some thread and returns when all are done. Jobs write
+ * disjoint outputs, so results do not depend on how they are spread (arithmetic contract, rule 12). */
 #ifndef ATOLL_BASE_PAR_H
 #define ATOLL_BASE_PAR_H
 

@@ -9,9 +9,9 @@
 
 /* Purposes are part of the numeric contract: never renumber. */
 enum at_rng_purpose {
-    AT_RNG_INIT = 1,      /* sub = canonical tensor id, index = element / 4 in the unsharded row-major tensor */
-    AT_RNG_SAMPLE_ORDER,  /* sub = pass over the data, index = Feistel round and half */
-    AT_RNG_ASK,           /* sub = 0, index = position of the token */
+    AT_RNG_INIT = 1,     /* sub = canonical tensor id, index = element / 4 in the unsharded row-major tensor */
+    AT_RNG_SAMPLE_ORDER, /* sub = pass over the data, index = Feistel round and half */
+    AT_RNG_ASK,          /* sub = 0, index = position of the token */
     AT_RNG_TEST,
 };
 

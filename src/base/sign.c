@@ -53,9 +53,15 @@ at_err at_verify(const struct at_node_id *id, struct at_span message, const stru
     return err;
 }
 
-bool at_node_id_eq(const struct at_node_id *a, const struct at_node_id *b) { return at_node_id_cmp(a, b) == 0; }
+bool at_node_id_eq(const struct at_node_id *a, const struct at_node_id *b)
+{
+    return at_node_id_cmp(a, b) == 0;
+}
 
-int at_node_id_cmp(const struct at_node_id *a, const struct at_node_id *b) { return memcmp(a->b, b->b, sizeof a->b); }
+int at_node_id_cmp(const struct at_node_id *a, const struct at_node_id *b)
+{
+    return memcmp(a->b, b->b, sizeof a->b);
+}
 
 struct at_hash_text at_node_id_hex(const struct at_node_id *id)
 {

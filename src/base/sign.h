@@ -18,7 +18,7 @@ struct at_keypair {
     struct at_node_id id;
 };
 
-at_err at_keypair_generate(struct at_keypair *ret_key);                            /* from the system's random source */
+at_err at_keypair_generate(struct at_keypair *ret_key); /* from the system's random source */
 at_err at_keypair_from_seed(const uint8_t seed[AT_KEY_BYTES], struct at_keypair *ret_key);
 struct at_sig at_sign(const struct at_keypair *key, struct at_span message);
 at_err at_verify(const struct at_node_id *id, struct at_span message, const struct at_sig *sig); /* AT_E_SIGNATURE */

@@ -51,7 +51,10 @@ static at_err bad(struct at_diag *diag, const char *field, const char *want)
     return at_fail(diag, AT_E_DATA, field, "must be %s", want);
 }
 
-static bool within(double x, double lo, double hi) { return isfinite(x) && x >= lo && x <= hi; }
+static bool within(double x, double lo, double hi)
+{
+    return isfinite(x) && x >= lo && x <= hi;
+}
 
 at_err at_model_config_check(const struct at_model_config *c, struct at_diag *diag)
 {
@@ -86,7 +89,10 @@ at_err at_train_config_check(const struct at_train_config *c, struct at_diag *di
     return AT_OK;
 }
 
-uint32_t at_model_vocab_padded(const struct at_model_config *c) { return (c->vocab + 7) / 8 * 8; }
+uint32_t at_model_vocab_padded(const struct at_model_config *c)
+{
+    return (c->vocab + 7) / 8 * 8;
+}
 
 int at_model_slots(const struct at_model_config *c)
 {

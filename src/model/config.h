@@ -11,8 +11,8 @@
 /* A Llama-family decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU. */
 struct at_model_config {
     uint32_t layers, d_model, heads, kv_heads, head_size, d_ff, seq_len; /* head_size = d_model / heads */
-    uint32_t vocab;                                                     /* classes that exist */
-    bool tied;                                                          /* head = embedding */
+    uint32_t vocab;                                                      /* classes that exist */
+    bool tied;                                                           /* head = embedding */
     double rope_theta, norm_eps;
 };
 
