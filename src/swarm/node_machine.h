@@ -1,0 +1,227 @@
+/* node_machine.h: a node of a run as a pure machine: step(event) -> update. It is the whole of a node but the effects:
+ * membership, rounds on the steward's and on the member's side, agreement (consensus/), the ledger's fold, fetching and
+ * serving blobs, restart. It knows no socket, file, clock or thread; the driver (node/) and the simulator (sim/) give
+ * it those. Same events in the same order give the same updates, to the byte.
+ *
+ * Contract of the driver
+ *   - at_node_machine_init, then at_node_machine_replay with the stored log, then event START; one event at a time.
+ *   - An update is a list of operations in the order in which they must be done: PERSIST, then SEND, then the rest.
+ * Each is finished (PERSIST: durable) or, where an event answers it, begun, before the next one and before the next
+ * event. Everything an update points to is borrowed until the next step.
+ *   - After PERSIST has become durable: event PERSISTED. Until then nothing of what was persisted is told to anybody.
+ *     A PERSIST that fails is the end of the process: the machine must be rebuilt from what is stored.
+ *   - at_node_machine_deadline_ms() after each step: at that time_ms, if no other event came before, event TICK.
+ *   - time_ms is a monotonic clock (never steps back), wall_ms the Unix clock (for records' dates only).
+ *   - Blobs live with the driver, by (kind, key). UPDATE, SHARD: key = SHA-256 of the bytes; STATE: key = state root.
+ * The driver can serve (BLOB_READ) the state it holds as the start of the current round.
+ *   - A link is what net/ calls one: LINK_UP once, then MESSAGE, LINK_FULL and LINK_DRAIN, then LINK_DOWN once.
+ * Liveness of links (ping, silence) is the link layer's business and arrives as LINK_DOWN. Bounds: all memory is taken
+ * in init and replay; peers, queues, wants, submits per second, parts and pieces have limits (struct
+ * at_node_machine_options and the constants in node_machine.c). A peer that breaks the protocol is refused with a
+ * reason and its link closed; it never stops the others and never makes the machine grow. */
+#ifndef ATOLL_SWARM_NODE_MACHINE_H
+#define ATOLL_SWARM_NODE_MACHINE_H
+
+#include "base/sign.h"
+#include "swarm/node_status.h"
+#include "wire/genesis.h"
+#include "wire/message.h"
+#include "wire/record.h"
+
+#define AT_NODE_OPS_MAX         512 /* operations of one update */
+#define AT_NODE_LINKS_MAX       256
+#define AT_NODE_REASON_MAX      160
+#define AT_NODE_PIECE_BYTES_MAX ((uint32_t)256 << 10) /* of data in one Piece; also of one LogPart */
+
+/* ---- what the driver hands in ---------------------------------------------------------------------------------------
+ */
+struct at_node_machine_options {
+    struct at_keypair key;
+    struct at_hash run;
+    struct at_span genesis;    /* its canonical bytes; empty: not known yet, will be fetched. Copied. */
+    struct at_node_id contact; /* whom to dial: the invite's node. Ignored on the steward. */
+    uint64_t invite_log_size;  /* a past that the log must contain; 0: none */
+    struct at_hash invite_log_root;
+    const char *name;    /* of this member, for its JOIN record; copied */
+    const char *program; /* name and version, for Hello; copied */
+    uint32_t links_max;  /* 0: AT_NODE_LINKS_MAX */
+    uint32_t canary;     /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
+};
+
+enum at_node_event_kind {
+    AT_NODE_EV_START = 1, /* .start */
+    AT_NODE_EV_TICK,
+    AT_NODE_EV_LINK_UP,       /* link, node, dialed */
+    AT_NODE_EV_LINK_DOWN,     /* link, node, reason; link 0: a DIAL that never came up */
+    AT_NODE_EV_LINK_FULL,     /* link: the SEND of class BULK just ordered was refused for lack of room */
+    AT_NODE_EV_LINK_DRAIN,    /* link: has room again after LINK_FULL */
+    AT_NODE_EV_MESSAGE,       /* link, bytes: one encoded Message */
+    AT_NODE_EV_PERSISTED,     /* the last PERSIST is durable */
+    AT_NODE_EV_LOG_DATA,      /* .log, answers LOG_READ */
+    AT_NODE_EV_BLOB_STATE,    /* .blob: bytes_have, complete; answers BLOB_STAT */
+    AT_NODE_EV_BLOB_STORED,   /* .blob: ok; answers BLOB_FINISH: content checked against the key, durable */
+    AT_NODE_EV_BLOB_DATA,     /* .blob and bytes, answers BLOB_READ; ok false: not here */
+    AT_NODE_EV_UNIT_PROGRESS, /* .unit: step, tokens, tokens_per_s */
+    AT_NODE_EV_UNIT_DONE,     /* .unit: all; the update blob is stored */
+    AT_NODE_EV_UNIT_FAILED,   /* .unit.round, reason */
+    AT_NODE_EV_STATE_READY,   /* .state: answers STATE_INIT and STATE_INSTALL (ok false: the bytes do not give the root)
+                               */
+    AT_NODE_EV_APPLIED,       /* .state: answers APPLY; round = the round applied, root = of the state after it */
+    AT_NODE_EV_SAVED,         /* .state.round: answers SAVE (may come late, or for a later round only) */
+    AT_NODE_EV_FINISH,        /* the user wants this node (steward: the run) to end after its round */
+    AT_NODE_EV_STOP,          /* the user wants this process to end now: links get a Bye, then ENDED */
+};
+
+struct at_node_event {
+    enum at_node_event_kind kind;
+    uint64_t time_ms, wall_ms;
+    uint64_t link;
+    struct at_node_id node;
+    bool dialed;
+    const char *reason;   /* NUL-terminated, for people */
+    struct at_span bytes; /* MESSAGE; BLOB_DATA: the piece */
+    struct {
+        bool has_state; /* a state is in the folder and its root was recomputed from its bytes */
+        uint32_t round; /* it is the state at the start of this round (0: the initial one) */
+        struct at_hash root;
+        double heldout_loss; /* NaN when not evaluated */
+    } start;
+    struct {
+        uint64_t from;
+        const struct at_signed *records; /* from `from` on, whole batches, up to a size with a stored checkpoint */
+        size_t count;
+        struct at_checkpoint checkpoint; /* of size from + count; when count is 0: the newest stored */
+    } log;
+    struct {
+        enum at_blob_kind kind;
+        struct at_hash key;
+        uint64_t offset, total; /* BLOB_DATA: total = the blob's size */
+        uint64_t bytes_have;    /* BLOB_STATE: a fetch goes on from here (whatever the driver kept of an earlier one) */
+        bool complete, ok;
+    } blob;
+    struct {
+        uint32_t round, step, steps, samples;
+        uint64_t tokens, update_bytes;
+        double tokens_per_s;
+        struct at_hash update;
+    } unit;
+    struct {
+        uint32_t round;
+        struct at_hash root;
+        bool ok;
+        double heldout_loss; /* nats per byte; NaN when not asked for */
+    } state;
+};
+
+/* ---- what it asks for
+ * ------------------------------------------------------------------------------------------------ */
+enum at_node_op_kind {
+    AT_NODE_OP_PERSIST =
+        1,                 /* .persist, one transaction: records from log index `from`, and the checkpoint after them */
+    AT_NODE_OP_SEND,       /* link, send_class, bytes (an encoded Message) */
+    AT_NODE_OP_DIAL,       /* node: answered by LINK_UP or LINK_DOWN */
+    AT_NODE_OP_CLOSE,      /* link, reason; LINK_DOWN follows */
+    AT_NODE_OP_GENESIS,    /* bytes: fetched and checked against the run id; to be stored before anything else */
+    AT_NODE_OP_LOG_READ,   /* link, .read.offset = first index: at most AT_NODE_PIECE_BYTES_MAX, whole batches */
+    AT_NODE_OP_BLOB_STAT,  /* .read.kind, key */
+    AT_NODE_OP_BLOB_WRITE, /* .read + bytes at .read.offset of a blob of .read.total bytes; pieces come ascending */
+    AT_NODE_OP_BLOB_FINISH, /* .read.kind, key: all bytes are there: check, make durable, answer BLOB_STORED */
+    AT_NODE_OP_BLOB_DROP,   /* .read.kind, key: forget what was kept of a fetch (its content is wrong) */
+    AT_NODE_OP_BLOB_READ,   /* link, .read.kind, key, offset, bytes: for a peer; answer BLOB_DATA with the same link */
+    AT_NODE_OP_BLOB_PRUNE,  /* .prune: update blobs other than these are no longer needed */
+    AT_NODE_OP_STATE_INIT,  /* the initial state, from the genesis; .evaluate; answered by STATE_READY for round 0 */
+    AT_NODE_OP_STATE_INSTALL, /* the stored blob STATE .read.key becomes the state at the start of `round` */
+    AT_NODE_OP_UNIT_START,    /* .unit: train; answered by UNIT_PROGRESS..., UNIT_DONE or UNIT_FAILED */
+    AT_NODE_OP_UNIT_STOP,     /* whatever unit runs is no longer wanted (and gives no UNIT_DONE any more) */
+    AT_NODE_OP_APPLY,  /* .apply: outer step on the state at the start of `round`; .evaluate; answered by APPLIED */
+    AT_NODE_OP_SAVE,   /* round, root: the applied state is the run's: keep it durably; answered by SAVED */
+    AT_NODE_OP_STATUS, /* at_node_machine_status() shows something new worth a line; reason: that line */
+    AT_NODE_OP_ENDED,  /* .end: last operation of the machine's life */
+};
+
+enum at_node_send_class {
+    AT_NODE_SEND_CONTROL = 0,
+    AT_NODE_SEND_FLOW = 1,
+    AT_NODE_SEND_BULK = 2
+}; /* = net's classes */
+
+struct at_node_contribution {
+    uint32_t replica;
+    uint64_t tokens, update_bytes;
+    struct at_hash update;
+};
+
+struct at_node_op {
+    enum at_node_op_kind kind;
+    uint64_t link;
+    enum at_node_send_class send_class;
+    struct at_node_id node;
+    struct at_span bytes;
+    char reason[AT_NODE_REASON_MAX];
+    uint32_t round;
+    struct at_hash root;
+    bool evaluate; /* the held-out loss is wanted too */
+    struct {
+        uint64_t from;
+        const struct at_signed *records;
+        size_t count;
+        struct at_checkpoint checkpoint;
+    } persist;
+    struct {
+        enum at_blob_kind kind;
+        struct at_hash key;
+        uint64_t offset, total;
+        uint32_t bytes;
+    } read;
+    struct {
+        const struct at_hash *keep; /* UPDATE blobs */
+        size_t count;
+    } prune;
+    struct {
+        uint32_t round, replica, steps, samples;
+        uint64_t start;
+    } unit;
+    struct {
+        const struct at_node_contribution *list; /* replicas ascending; none: the state stays as it is */
+        size_t count;
+    } apply;
+    struct {
+        at_err_t err; /* AT_OK: the run has ended, or FINISH or STOP were obeyed; else what is wrong, in `reason` */
+        bool run_ended, finished;
+    } end;
+};
+
+struct at_node_update {
+    const struct at_node_op *ops;
+    size_t count;
+};
+
+/* ---- the machine
+ * ------------------------------------------------------------------------------------------------------ */
+struct at_node_machine;
+
+/* AT_E_DATA: a genesis that is none, or of another run. The machine is owned by the caller (release). */
+at_err at_node_machine_init(const struct at_node_machine_options *options, struct at_diag *diag,
+                            struct at_node_machine **ret_machine);
+void at_node_machine_release(struct at_node_machine *m); /* NULL is fine */
+
+/* The stored log, in order, in as many calls as convenient, before START; then the newest stored checkpoint, which must
+ * fit it (size, root, signature). AT_E_VERIFY naming the record when the fold refuses it: the folder is damaged. */
+at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed *records, size_t count,
+                              struct at_diag *diag);
+at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_checkpoint *newest, struct at_diag *diag);
+
+/* One event. Never fails: what goes wrong is an operation (SEND of a refusal, CLOSE, ENDED). */
+void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,
+                          struct at_node_update *ret_update);
+
+/* When it wants a TICK, on the clock of time_ms; UINT64_MAX: never. */
+uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m);
+
+/* A snapshot for people; borrowed until the next step. */
+const struct at_node_status *at_node_machine_status(struct at_node_machine *m);
+
+/* The run's genesis once known, else NULL. Borrowed. */
+const struct at_genesis *at_node_machine_genesis(const struct at_node_machine *m);
+
+#endif
