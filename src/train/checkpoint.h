@@ -1,0 +1,35 @@
+/* checkpoint.h: a run's public state as files that other tools open. Pure buffer codecs; writing them atomically is the
+ * store's work.
+ *   model.safetensors                weights in the Hugging Face Llama layout; __metadata__: format, profile, round,
+ * state_root config.json                      LlamaForCausalLM stats-<first 16 hex of root>.safetensors   one tensor
+ * "second_moments" (statistics as in state.h); same __metadata__ Loading accepts exactly what writing makes: the
+ * headers and config.json are compared with what we would write, and the root is recomputed, so that any changed byte
+ * is noticed. (To read weights of other origin: hf.h.) */
+#ifndef ATOLL_TRAIN_CHECKPOINT_H
+#define ATOLL_TRAIN_CHECKPOINT_H
+
+#include "model/hf.h"
+#include "train/state.h"
+
+#define AT_CHECKPOINT_MODEL  "model.safetensors"
+#define AT_CHECKPOINT_CONFIG "config.json"
+
+struct at_checkpoint {
+    struct at_buf model, config, stats;
+    char stats_name[40]; /* stats-0123456789abcdef.safetensors */
+    struct at_hash root;
+};
+/* AT_E_NONFINITE, AT_E_NOMEM. */
+at_err at_checkpoint_write(const struct at_state *s, struct at_diag *diag, struct at_checkpoint *ret_checkpoint);
+void at_checkpoint_release(struct at_checkpoint *c);
+
+/* Reads the root and round that model.safetensors names, before the statistics' file name is known; and the name. */
+at_err at_checkpoint_peek(struct at_span model, struct at_diag *diag, struct at_hash *ret_root, uint32_t *ret_round);
+void at_checkpoint_stats_name(struct at_hash root, char ret_name[40]);
+
+/* AT_E_DATA (or another code of exit code 3) with the file's name in diag->where when one of them is truncated, changed
+ * or of another model. `s` (initialised for the run's params) is untouched on failure. */
+at_err at_checkpoint_read(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
+                          struct at_diag *diag, struct at_hash *ret_root);
+
+#endif

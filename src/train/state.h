@@ -1,0 +1,54 @@
+/* state.h: the public state of a run between two rounds: weights, shared second-moment statistics, round number; its
+ * root and its bytes. Pure. Exact: yes.
+ *
+ * Statistics (20-training.md, "Rounds start from public state"), one flat array, blocks in memory order (params.h):
+ *   a matrix block (rows x cols): row means (rows), then column means (cols) of the second moments v
+ *   a gain (1 x d): v whole (d)
+ *
+ * state_root: RFC 6962 Merkle root (base/merkle.h). Leaves, in this order:
+ *   leaf 0, 72 bytes  "atoll state 1\0\0\0" (16) | round u64 | layers, d_model, heads, kv_heads, head_size, d_ff,
+ * seq_len, vocab, tied: u32 each | slots u32 | weights u64 (flat array, padding included) weights           per block
+ * ceil(4*rows*cols / 65536) tiles of 65,536 bytes (the last one short), binary32 statistics        per block the same
+ * over its statistics Everything little-endian.
+ *
+ * State blob (what a newcomer fetches):  "atoll blob 1\0\0\0\0" (16) | round u64 | weights u64 | statistics u64 |
+ *   weights, binary32 | statistics, binary32; nothing before, between or behind. */
+#ifndef ATOLL_TRAIN_STATE_H
+#define ATOLL_TRAIN_STATE_H
+
+#include "base/bytes.h"
+#include "base/hash.h"
+#include "model/params.h"
+
+#define AT_TILE_BYTES 65536
+
+struct at_state {
+    const struct at_params *params; /* borrowed */
+    uint32_t round;
+    real *theta; /* (params->count) */
+    real *stats; /* (at_stats_count) */
+};
+
+size_t at_stats_count(const struct at_params *p);
+/* Statistics of one block: rows + cols, or d for a gain. */
+size_t at_block_stats_count(const struct at_params *p, const struct at_block *b);
+
+/* Zero weights and statistics, round 0. AT_E_NOMEM. */
+at_err at_state_init(struct at_state *s, const struct at_params *p);
+void at_state_release(struct at_state *s);
+/* Round 0 of a run: initial weights, statistics zero. */
+void at_state_genesis(struct at_state *s, uint64_t seed);
+void at_state_copy(struct at_state *to, const struct at_state *from); /* same params */
+
+/* AT_E_NONFINITE naming tensor and layer: such a state has no root (rule 13). */
+at_err at_state_check(const struct at_state *s, struct at_diag *diag);
+at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root);
+
+/* Bytes of the blob; append it; read it back. Reading: AT_E_DATA or AT_E_TRUNCATED when the bytes are not exactly a
+ * state of these params (length, padding +0, statistics >= 0), AT_E_NONFINITE; `s` is untouched on failure. The caller
+ * compares the root. */
+size_t at_state_blob_bytes(const struct at_params *p);
+at_err at_state_write(const struct at_state *s, struct at_buf *out);
+at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *diag);
+
+#endif
