@@ -1,0 +1,122 @@
+#include "os/sys.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+#include <uv.h>
+
+void at_sys_process_init(void)
+{
+    struct sigaction ignore = {0};
+    ignore.sa_handler = SIG_IGN;
+    sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL);
+    (void)at_sys_process_start_ns();
+}
+
+uint64_t at_clock_mono_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t at_clock_mono_ms(void)
+{
+    return at_clock_mono_ns() / 1000000u;
+}
+
+uint64_t at_clock_unix_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+/* Linux: field 22 of /proc/self/stat, in clock ticks since boot. The command's name (field 2) may hold blanks and
+ * brackets, so fields are counted from its last bracket. CLOCK_MONOTONIC stands still in suspend and boot time does
+ * not: their difference now is taken off. Returns 0 when the system does not say. */
+static uint64_t start_by_proc(void)
+{
+    char text[1024];
+    FILE *f = fopen("/proc/self/stat", "r");
+    if (!f) return 0;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    char *p = strrchr(text, ')');
+    for (int field = 2; p && field < 22; field++) p = strchr(p + 1, ' ');
+    long hz = sysconf(_SC_CLK_TCK);
+    if (!p || hz <= 0) return 0;
+    uint64_t since_boot_ns = strtoull(p + 1, NULL, 10) * (1000000000u / (uint64_t)hz);
+#ifdef CLOCK_BOOTTIME
+    struct timespec t;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    uint64_t boot_now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec, mono_now = at_clock_mono_ns();
+    uint64_t age = boot_now > since_boot_ns ? boot_now - since_boot_ns : 0;
+    return mono_now > age ? mono_now - age : 1;
+#else
+    return since_boot_ns;
+#endif
+}
+
+uint64_t at_sys_process_start_ns(void)
+{
+    static uint64_t start; /* first called by main() before any thread: at_sys_process_init */
+    if (!start) start = start_by_proc();
+    if (!start) start = at_clock_mono_ns();
+    return start;
+}
+
+int at_sys_cpu_count(void)
+{
+    unsigned n = uv_available_parallelism(); /* looks at the affinity mask */
+    return n < 1 ? 1 : n > 4096 ? 4096 : (int)n;
+}
+
+/* MemAvailable of /proc/meminfo, in bytes; 0 when there is none. */
+static uint64_t meminfo_available(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/meminfo", "r");
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    fclose(f);
+    return (uint64_t)kib * 1024u;
+}
+
+uint64_t at_sys_memory_available(void)
+{
+    uint64_t system = meminfo_available();
+    if (!system) system = uv_get_free_memory();
+    uint64_t limit = uv_get_constrained_memory(); /* 0 unknown; huge when there is no limit */
+    size_t own = 0;
+    if (limit && uv_resident_set_memory(&own) == 0) {
+        uint64_t left = limit > own ? limit - own : 0;
+        if (left < system) system = left;
+    }
+    return system;
+}
+
+bool at_sys_is_terminal(int fd)
+{
+    return isatty(fd) == 1;
+}
+
+int at_sys_terminal_columns(int fd)
+{
+#ifdef TIOCGWINSZ
+    struct winsize w;
+    if (ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col > 0) return w.ws_col;
+#endif
+    const char *columns = getenv("COLUMNS");
+    int n = columns ? atoi(columns) : 0;
+    return n >= 20 && n <= 10000 ? n : 80;
+}
