@@ -20,8 +20,8 @@ static inline float at_fma_soft32(float a, float b, float c)
     uint64_t bits, ebits;
     memcpy(&bits, &s, sizeof bits);
     memcpy(&ebits, &e, sizeof ebits);
-    /* Inexact and even: step to the odd neighbour on the side of the error. An infinite or NaN s makes e NaN: left alone
-     * (e > 0 and e < 0 are both false), as is an exact sum. */
+    /* Inexact and even: step to the odd neighbour on the side of the error. An infinite or NaN s makes e NaN: left
+     * alone (e > 0 and e < 0 are both false), as is an exact sum. */
     int inexact = (e > 0.0) | (e < 0.0);
     uint64_t outward = (ebits ^ bits) >> 63; /* 1: the error points to zero */
     uint64_t step = (uint64_t)inexact & ~bits & 1u;

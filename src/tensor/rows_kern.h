@@ -1,6 +1,7 @@
 /* rows_kern.h: the kernels below ops.c: one row, or one run of elements, at a time. One constant table for each
  * instruction set; the drivers (ops.c, attention.c) cut the work for the threads.
- * Exact: yes, all tables give the same bits. (Where a result is NaN it is NaN in all of them; payloads are not promised.)
+ * Exact: yes, all tables give the same bits. (Where a result is NaN it is NaN in all of them; payloads are not
+ * promised.)
  *
  * No alignment is asked of any pointer; n >= 0; nothing is read or written past n elements. "Row reduction" is rule 4:
  * 16 lanes from +0, element i to lane i mod 16, then l_i += l_{i+8}, +4, +2, +1. */
@@ -33,7 +34,8 @@ struct at_rows_kern {
     real (*rmsnorm_row)(real *y, const real *x, const real *gain, long n, real eps);
     /* at_rmsnorm_backward: d_x of one row. */
     void (*rmsnorm_back_row)(real *d_x, const real *dy, const real *x, const real *gain, real rstd, long n);
-    /* d_gain[j] += chain over `rows` rows of fma(dy, x * rstd[row], .), for `cols` columns of arrays with row stride ld. */
+    /* d_gain[j] += chain over `rows` rows of fma(dy, x * rstd[row], .), for `cols` columns of arrays with row stride
+     * ld. */
     void (*rmsnorm_gain)(real *d_gain, const real *dy, const real *x, const real *rstd, long rows, long cols, long ld);
     /* a(half), b(half) = the halves of one head: a' = a*cos - b*sin, b' = b*cos + a*sin; inverse: sin negated. */
     void (*rotary_head)(real *a, real *b, const real *cos, const real *sin, long half, bool inverse);

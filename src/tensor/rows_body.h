@@ -1,0 +1,312 @@
+/* rows_body.h: the vector row kernels, written over the sixteen lanes of vec16_*.h: lane i of a v16 is lane i of
+ * rule 4. Included once by rows_avx2.c and once by rows_avx512.c, after vec16_*.h and with AT_ROWS_TABLE, the table's
+ * name. The bits are those of rows_ref_body.h. Tails run through masked loads; a reduction keeps its masked-off lanes
+ * as they were, for adding +0 to them could turn a -0. */
+
+#include "tensor/emath_coef.h"
+#include "tensor/ops.h"
+#include "tensor/rows_kern.h"
+
+#include <math.h>
+
+static inline v16 v16_exp(v16 x)
+{
+    v16 t = v16_fma(x, v16_set(EM_LOG2E), v16_set(EM_MAGIC));
+    v16 n = v16_sub(t, v16_set(EM_MAGIC));
+    v16 r = v16_fma(n, v16_set(-EM_LN2_HI), x);
+    r = v16_fma(n, v16_set(-EM_LN2_LO), r);
+    v16 p = v16_fma(v16_set(EM_E6), r, v16_set(EM_E5));
+    p = v16_fma(p, r, v16_set(EM_E4));
+    p = v16_fma(p, r, v16_set(EM_E3));
+    p = v16_fma(p, r, v16_set(EM_E2));
+    p = v16_fma(p, r, v16_set(1.0f));
+    p = v16_fma(p, r, v16_set(1.0f));
+    p = v16_zero_below(x, v16_set(EM_EXP_LO), v16_scale(p, t));
+    return v16_inf_above(x, v16_set(EM_EXP_HI), p);
+}
+
+static inline v16 v16_sigmoid(v16 x)
+{
+    v16 one = v16_set(1.0f);
+    return v16_div(one, v16_add(one, v16_exp(v16_neg(x))));
+}
+
+/* Rule 4: l_i += l_{i+8}, +4, +2, +1. */
+static inline float v16_join(v16 l)
+{
+    __m256 a = _mm256_add_ps(v16_low(l), v16_high(l));
+    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    b = _mm_add_ss(b, _mm_movehdup_ps(b));
+    return _mm_cvtss_f32(b);
+}
+
+static float row_max(const float *x, long n)
+{
+    v16 m = v16_set(-INFINITY);
+    long i = 0;
+    for (; i + 16 <= n; i += 16) m = v16_max(v16_load(x + i), m);
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        m = v16_max(v16_pick(k, v16_load_part(k, x + i), m), m);
+    }
+    __m256 a = _mm256_max_ps(v16_low(m), v16_high(m));
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    b = _mm_max_ss(b, _mm_movehdup_ps(b));
+    return _mm_cvtss_f32(b) + 0.0f;
+}
+
+static float softmax_row(float *p, const float *s, long n, float max)
+{
+    v16 l = v16_set(0.0f), m = v16_set(max);
+    long i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 e = v16_exp(v16_sub(v16_load(s + i), m));
+        v16_store(p + i, e);
+        l = v16_add(l, e);
+    }
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        v16 e = v16_exp(v16_sub(v16_load_part(k, s + i), m));
+        v16_store_part(k, p + i, e);
+        l = v16_pick(k, v16_add(l, e), l);
+    }
+    return v16_join(l);
+}
+
+static float exp_sum_row(const float *s, long n, float max)
+{
+    v16 l = v16_set(0.0f), m = v16_set(max);
+    long i = 0;
+    for (; i + 16 <= n; i += 16) l = v16_add(l, v16_exp(v16_sub(v16_load(s + i), m)));
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        l = v16_pick(k, v16_add(l, v16_exp(v16_sub(v16_load_part(k, s + i), m))), l);
+    }
+    return v16_join(l);
+}
+
+static void exp_scale_row(float *p, const float *s, long n, float sub, float mul)
+{
+    v16 m = v16_set(sub), f = v16_set(mul);
+    long i = 0;
+    for (; i + 16 <= n; i += 16) v16_store(p + i, v16_mul(v16_exp(v16_sub(v16_load(s + i), m)), f));
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        v16_store_part(k, p + i, v16_mul(v16_exp(v16_sub(v16_load_part(k, s + i), m)), f));
+    }
+}
+
+static float dot_row(const float *a, const float *b, long n)
+{
+    v16 l = v16_set(0.0f);
+    long i = 0;
+    for (; i + 16 <= n; i += 16) l = v16_fma(v16_load(a + i), v16_load(b + i), l);
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        l = v16_pick(k, v16_fma(v16_load_part(k, a + i), v16_load_part(k, b + i), l), l);
+    }
+    return v16_join(l);
+}
+
+static void add(float *y, const float *a, const float *b, long n)
+{
+    long i = 0;
+    for (; i + 16 <= n; i += 16) v16_store(y + i, v16_add(v16_load(a + i), v16_load(b + i)));
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        v16_store_part(k, y + i, v16_add(v16_load_part(k, a + i), v16_load_part(k, b + i)));
+    }
+}
+
+static void copy(float *y, const float *a, long n)
+{
+    v16 zero = v16_set(0.0f);
+    long i = 0;
+    for (; i + 16 <= n; i += 16) v16_store(y + i, v16_add(v16_load(a + i), zero));
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        v16_store_part(k, y + i, v16_add(v16_load_part(k, a + i), zero));
+    }
+}
+
+static float rmsnorm_row(float *y, const float *x, const float *gain, long n, float eps)
+{
+    float rstd = 1.0f / sqrtf(dot_row(x, x, n) / (float)n + eps);
+    v16 s = v16_set(rstd);
+    long i = 0;
+    for (; i + 16 <= n; i += 16) v16_store(y + i, v16_mul(v16_mul(v16_load(x + i), s), v16_load(gain + i)));
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        v16_store_part(k, y + i, v16_mul(v16_mul(v16_load_part(k, x + i), s), v16_load_part(k, gain + i)));
+    }
+    return rstd;
+}
+
+/* d_x + rstd * (w - xhat * c) */
+static inline v16 rmsnorm_back(v16 d_x, v16 dy, v16 x, v16 gain, v16 rstd, v16 c)
+{
+    v16 xhat = v16_mul(x, rstd), w = v16_mul(dy, gain);
+    return v16_add(d_x, v16_mul(rstd, v16_sub(w, v16_mul(xhat, c))));
+}
+
+static void rmsnorm_back_row(float *d_x, const float *dy, const float *x, const float *gain, float rstd, long n)
+{
+    v16 l = v16_set(0.0f), s = v16_set(rstd);
+    v16_mask k = v16_first(n % 16);
+    long i = 0;
+    for (; i + 16 <= n; i += 16)
+        l = v16_fma(v16_mul(v16_load(dy + i), v16_load(gain + i)), v16_mul(v16_load(x + i), s), l);
+    if (i < n) {
+        v16 w = v16_mul(v16_load_part(k, dy + i), v16_load_part(k, gain + i));
+        l = v16_pick(k, v16_fma(w, v16_mul(v16_load_part(k, x + i), s), l), l);
+    }
+    v16 c = v16_set(v16_join(l) / (float)n);
+    for (i = 0; i + 16 <= n; i += 16)
+        v16_store(d_x + i,
+                  rmsnorm_back(v16_load(d_x + i), v16_load(dy + i), v16_load(x + i), v16_load(gain + i), s, c));
+    if (i < n)
+        v16_store_part(k, d_x + i,
+                       rmsnorm_back(v16_load_part(k, d_x + i), v16_load_part(k, dy + i), v16_load_part(k, x + i),
+                                    v16_load_part(k, gain + i), s, c));
+}
+
+static void rmsnorm_gain(float *d_gain, const float *dy, const float *x, const float *rstd, long rows, long cols,
+                         long ld)
+{
+    v16 zero = v16_set(0.0f);
+    long j = 0;
+    for (; j + 64 <= cols; j += 64) { /* four chains side by side hide the latency */
+        v16 a0 = zero, a1 = zero, a2 = zero, a3 = zero;
+        for (long r = 0; r < rows; r++) {
+            const float *g = dy + r * ld + j, *z = x + r * ld + j;
+            v16 s = v16_set(rstd[r]);
+            a0 = v16_fma(v16_load(g), v16_mul(v16_load(z), s), a0);
+            a1 = v16_fma(v16_load(g + 16), v16_mul(v16_load(z + 16), s), a1);
+            a2 = v16_fma(v16_load(g + 32), v16_mul(v16_load(z + 32), s), a2);
+            a3 = v16_fma(v16_load(g + 48), v16_mul(v16_load(z + 48), s), a3);
+        }
+        v16_store(d_gain + j, v16_add(v16_load(d_gain + j), v16_add(a0, zero)));
+        v16_store(d_gain + j + 16, v16_add(v16_load(d_gain + j + 16), v16_add(a1, zero)));
+        v16_store(d_gain + j + 32, v16_add(v16_load(d_gain + j + 32), v16_add(a2, zero)));
+        v16_store(d_gain + j + 48, v16_add(v16_load(d_gain + j + 48), v16_add(a3, zero)));
+    }
+    for (; j < cols; j += 16) {
+        v16_mask k = v16_first(cols - j < 16 ? cols - j : 16);
+        v16 a = zero;
+        for (long r = 0; r < rows; r++) {
+            v16 xhat = v16_mul(v16_load_part(k, x + r * ld + j), v16_set(rstd[r]));
+            a = v16_fma(v16_load_part(k, dy + r * ld + j), xhat, a);
+        }
+        v16_store_part(k, d_gain + j, v16_add(v16_load_part(k, d_gain + j), v16_add(a, zero)));
+    }
+}
+
+static void rotary_head(float *a, float *b, const float *cos, const float *sin, long half, bool inverse)
+{
+    for (long i = 0; i < half; i += 16) {
+        v16_mask k = v16_first(half - i < 16 ? half - i : 16);
+        v16 c = v16_load_part(k, cos + i), s = v16_load_part(k, sin + i);
+        v16 x = v16_load_part(k, a + i), y = v16_load_part(k, b + i);
+        if (inverse) s = v16_neg(s);
+        v16_store_part(k, a + i, v16_sub(v16_mul(x, c), v16_mul(y, s)));
+        v16_store_part(k, b + i, v16_add(v16_mul(y, c), v16_mul(x, s)));
+    }
+}
+
+static void swiglu_row(float *h, const float *gate, const float *up, long n)
+{
+    long i = 0;
+    for (; i + 16 <= n; i += 16) {
+        v16 g = v16_load(gate + i);
+        v16_store(h + i, v16_mul(v16_mul(g, v16_sigmoid(g)), v16_load(up + i)));
+    }
+    if (i < n) {
+        v16_mask k = v16_first(n - i);
+        v16 g = v16_load_part(k, gate + i);
+        v16_store_part(k, h + i, v16_mul(v16_mul(g, v16_sigmoid(g)), v16_load_part(k, up + i)));
+    }
+}
+
+static void swiglu_back_row(float *d_gate, float *d_up, const float *dh, const float *gate, const float *up, long n)
+{
+    v16 one = v16_set(1.0f);
+    for (long i = 0; i < n; i += 16) {
+        v16_mask k = v16_first(n - i < 16 ? n - i : 16);
+        v16 g = v16_load_part(k, gate + i), u = v16_load_part(k, up + i), d = v16_load_part(k, dh + i);
+        v16 s = v16_sigmoid(g);
+        v16_store_part(k, d_up + i, v16_mul(d, v16_mul(g, s)));
+        v16_store_part(k, d_gate + i, v16_mul(v16_mul(v16_mul(d, u), s), v16_fma(g, v16_sub(one, s), one)));
+    }
+}
+
+static void adamw(float *theta, float *m, float *v, const float *g, long n, const struct at_adamw *opt)
+{
+    const v16 clip = v16_set(opt->clip), beta1 = v16_set(opt->beta1), beta2 = v16_set(opt->beta2);
+    const v16 rest1 = v16_set(opt->one_minus_beta1), rest2 = v16_set(opt->one_minus_beta2);
+    const v16 bias1 = v16_set(opt->inv_bias1), bias2 = v16_set(opt->inv_bias2), eps = v16_set(opt->eps);
+    const v16 decay = v16_set(opt->weight_decay), lr = v16_set(opt->lr);
+    for (long i = 0; i < n; i += 16) {
+        v16_mask k = v16_first(n - i < 16 ? n - i : 16);
+        v16 grad = v16_mul(v16_load_part(k, g + i), clip), th = v16_load_part(k, theta + i);
+        v16 m1 = v16_fma(beta1, v16_load_part(k, m + i), v16_mul(rest1, grad));
+        v16 v1 = v16_fma(beta2, v16_load_part(k, v + i), v16_mul(v16_mul(rest2, grad), grad));
+        v16 u = v16_div(v16_mul(m1, bias1), v16_add(v16_sqrt(v16_mul(v1, bias2)), eps));
+        u = v16_fma(decay, th, u);
+        v16_store_part(k, m + i, m1);
+        v16_store_part(k, v + i, v1);
+        v16_store_part(k, theta + i, v16_fnma(lr, u, th));
+    }
+}
+
+static double sum_squares_row(const float *x, long n)
+{
+    v16d l = v16d_zero();
+    long i = 0;
+    for (; i + 16 <= n; i += 16) l = v16d_add_square(l, v16_load(x + i));
+    if (i < n) l = v16d_add_square(l, v16_load_part(v16_first(n - i), x + i)); /* a square is never -0 */
+    __m256d a = v16d_join4(l);
+    __m128d b = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
+}
+
+static void outer_mean(float *theta, const float *const *theta_r, const float *w, int replicas, float alpha, long from,
+                       long n)
+{
+    v16 step = v16_set(alpha);
+    for (long i = from; i < from + n; i += 16) {
+        v16_mask k = v16_first(from + n - i < 16 ? from + n - i : 16);
+        v16 th = v16_load_part(k, theta + i), a = v16_set(0.0f);
+        for (int r = 0; r < replicas; r++) a = v16_fma(v16_set(w[r]), v16_sub(th, v16_load_part(k, theta_r[r] + i)), a);
+        v16_store_part(k, theta + i, v16_fnma(step, a, th));
+    }
+}
+
+static bool all_finite(const float *x, long n)
+{
+    long i = 0;
+    for (; i + 16 <= n; i += 16)
+        if (!v16_all_finite(v16_load(x + i))) return false;
+    return i == n || v16_all_finite(v16_load_part(v16_first(n - i), x + i));
+}
+
+const struct at_rows_kern AT_ROWS_TABLE = {
+    .row_max = row_max,
+    .softmax_row = softmax_row,
+    .exp_sum_row = exp_sum_row,
+    .exp_scale_row = exp_scale_row,
+    .dot_row = dot_row,
+    .add = add,
+    .copy = copy,
+    .rmsnorm_row = rmsnorm_row,
+    .rmsnorm_back_row = rmsnorm_back_row,
+    .rmsnorm_gain = rmsnorm_gain,
+    .rotary_head = rotary_head,
+    .swiglu_row = swiglu_row,
+    .swiglu_back_row = swiglu_back_row,
+    .adamw = adamw,
+    .sum_squares_row = sum_squares_row,
+    .outer_mean = outer_mean,
+    .all_finite = all_finite,
+};
