@@ -1,0 +1,12 @@
+/* commands.c: the table of subcommands, in the order of the help page. */
+#include "cli/cli_cmd.h"
+
+static const struct at_command *const row[] = {
+    &at_cmd_version,
+};
+
+const struct at_command *const *at_command_list(int *ret_count)
+{
+    *ret_count = (int)(sizeof row / sizeof row[0]);
+    return row;
+}
