@@ -1,0 +1,87 @@
+/* ledger.h: the fold: everything people see (members, rounds, points, shares) computed from genesis and the log, the
+ * same on every node. Pure; integers only; Exact: yes.
+ *
+ * Life of a run, as phases of this fold:
+ *
+ *     READY --OPEN--> TRAINING --CLOSE--> CLOSED --EPOCH--> READY ...        READY --END--> ENDED
+ *
+ * Who may write what, and when a record is refused, is the one table in ledger.c. A record is judged by at_ledger_check
+ * (signature included) or at_ledger_judge (without), and taken by at_ledger_apply, which judges again but leaves the
+ * signature to its caller. Nothing changes when a record is refused.
+ * Codes: AT_E_DATA malformed or not canonical; AT_E_SIGNATURE; AT_E_VERIFY refused, `diag` says why; AT_E_NOMEM.
+ * Memory: arrays grow at JOIN, the free list at OPEN; nothing else allocates. */
+#ifndef ATOLL_LEDGER_LEDGER_H
+#define ATOLL_LEDGER_LEDGER_H
+
+#include "ledger/points.h"
+#include "ledger/samples.h"
+#include "wire/record.h"
+
+enum at_ledger_phase { AT_LEDGER_READY, AT_LEDGER_TRAINING, AT_LEDGER_CLOSED, AT_LEDGER_ENDED };
+
+struct at_member { /* replica index = position = order of first JOIN records */
+    struct at_node_id id;
+    char name[AT_NAME_BYTES_MAX + 1];
+    bool active; /* joined and has not left; one who left may join again and keeps its index and points */
+    uint64_t
+        standing_ms; /* time of its last JOIN or LEAVE; the next must be later, so that an old one cannot be replayed */
+    uint64_t confirmed; /* micro-points */
+    uint64_t tokens;    /* of included receipts */
+    uint32_t rounds;    /* included receipts */
+};
+
+struct at_unit { /* a replica's part in the current round; kept from OPEN until the next OPEN */
+    bool allotted, received, included;
+    struct at_range range;     /* where allotted */
+    struct at_receipt receipt; /* where received */
+};
+
+struct at_ledger { /* read the fields freely; only the functions below write them */
+    struct at_genesis genesis;
+    struct at_hash run;
+    enum at_ledger_phase phase;
+    uint32_t round; /* READY: the next one = rounds done; TRAINING, CLOSED: the current one; ENDED: rounds done */
+    struct at_hash state_root; /* at the start of `round`: of the last EPOCH, or of OPEN in round 0; zero before that */
+    double heldout_loss;       /* of the last EPOCH; -1 before */
+    uint64_t tokens;           /* of all included receipts */
+    uint64_t confirmed;        /* micro-points issued in all */
+    struct at_merkle tree;     /* size = records; root: at_ledger_root */
+    struct at_member *members;
+    struct at_unit *units;
+    uint32_t member_count, active_count, included_count; /* included_count: of the last CLOSE */
+    uint32_t received_count;                             /* receipts of the current round */
+    struct at_samples samples;
+    /* private */
+    uint32_t member_cap, slot_count, *slots; /* node id -> replica + 1, open addressing */
+    struct at_points_claim *claims;
+    uint64_t flops_per_token;
+};
+
+/* Copies the genesis. AT_E_DATA when it is out of range. */
+at_err at_ledger_init(struct at_ledger *ledger, const struct at_genesis *genesis, struct at_diag *diag);
+void at_ledger_release(struct at_ledger *ledger);
+
+/* Would this record be accepted as the next one? check: signature, form, rules. judge: form and rules. */
+at_err at_ledger_check(const struct at_ledger *ledger, const struct at_signed_record *rec, struct at_diag *diag);
+at_err at_ledger_judge(const struct at_ledger *ledger, const struct at_signed_record *rec, struct at_diag *diag,
+                       struct at_record *ret_rec);
+/* Judges, then takes it as the next record. The signature must have been checked. ret_rec may be NULL. */
+at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *rec, struct at_diag *diag,
+                       struct at_record *ret_rec);
+
+/* Replica index of a key, or -1. O(1). */
+int at_ledger_find(const struct at_ledger *ledger, const struct at_node_id *id);
+/* The current round's unit of a replica: its range after OPEN, its receipt. NULL: it takes no part. */
+const struct at_unit *at_ledger_unit(const struct at_ledger *ledger, uint32_t replica);
+struct at_hash at_ledger_root(const struct at_ledger *ledger); /* the head */
+/* SHA-256 over members in replica order: id ‖ confirmed (le64). What EPOCH must carry once its round is closed. */
+struct at_hash at_ledger_balances(const struct at_ledger *ledger);
+/* Micro-points each replica would get if the round closed with the receipts so far; 0 outside TRAINING.
+ * ret_points: member_count values. Uses the ledger's scratch: not for two threads at once. */
+void at_ledger_pending(struct at_ledger *ledger, uint64_t *ret_points);
+/* confirmed / all confirmed; 0 when nothing is confirmed yet. For people: not part of the fold. */
+double at_ledger_share(const struct at_ledger *ledger, uint32_t replica);
+/* The largest plausible update blob of this run. */
+uint64_t at_ledger_update_bytes_max(const struct at_ledger *ledger);
+
+#endif

@@ -1,0 +1,29 @@
+/* verify.h: recompute a whole stored ledger from genesis and say OK or the first record that is wrong. Pure.
+ *
+ * Every row's place, size, signature and meaning is checked, every stored checkpoint's signature and root too. With a
+ * checkpoint after every record (what a steward's store holds) the record named is exact for a changed byte, a dropped,
+ * swapped, repeated or inserted row; where a checkpoint covers a batch and no single record is wrong in itself, the
+ * first record of that batch is named. Records past the last checkpoint are refused. Not noticed, by its nature: a file
+ * cut back together with its checkpoints to an earlier state (peers' checkpoints notice that). */
+#ifndef ATOLL_LEDGER_VERIFY_H
+#define ATOLL_LEDGER_VERIFY_H
+
+#include "base/par.h"
+#include "ledger/ledger.h"
+#include "wire/log_source.h"
+
+struct at_ledger_report {
+    uint64_t records;    /* accepted, up to the first wrong one */
+    struct at_hash head; /* root of these */
+    bool ok;
+    uint64_t record;  /* !ok: the first wrong one */
+    char reason[512]; /* !ok */
+};
+
+/* `ledger` is initialised with the genesis and empty; afterwards it holds the fold of the accepted records.
+ * AT_OK: report.ok. AT_E_VERIFY: report names the record. Other codes: the source failed, no verdict.
+ * `par` spreads the signatures. Memory: about 2 MiB, freed on return. */
+at_err at_ledger_verify(struct at_ledger *ledger, const struct at_log_source *source, const struct at_par *par,
+                        struct at_diag *diag, struct at_ledger_report *ret_report);
+
+#endif

@@ -1,0 +1,22 @@
+/* log_checkpoint.h: the steward's signature over (run, size, root) of the log. Pure; Exact: yes.
+ *
+ * Signed bytes: "atoll checkpoint 1\0" ‖ run ‖ size (le64) ‖ root. The steward signs one after every record it appends,
+ * so that a log with a record dropped, swapped or repeated can be told at exactly that record. */
+#ifndef ATOLL_WIRE_LOG_CHECKPOINT_H
+#define ATOLL_WIRE_LOG_CHECKPOINT_H
+
+#include "base/sign.h"
+
+struct at_log_checkpoint {
+    uint64_t size; /* records */
+    struct at_hash root;
+    struct at_node_id steward;
+    struct at_sig sig;
+};
+
+struct at_log_checkpoint at_log_checkpoint_sign(const struct at_keypair *steward, struct at_hash run, uint64_t size,
+                                                struct at_hash root);
+/* AT_E_SIGNATURE. Whether `steward` is the run's steward is the caller's to compare. */
+at_err at_log_checkpoint_verify(const struct at_log_checkpoint *c, struct at_hash run);
+
+#endif
