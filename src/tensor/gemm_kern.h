@@ -8,6 +8,7 @@
 
 #include "tensor/gemm.h"
 #include "tensor/ops.h"
+#include "tensor/rows_kern.h"
 
 /* Rows [m0,m1) and columns [n0,n1) of C; never empty. */
 struct at_gemm_part {
@@ -22,6 +23,7 @@ struct at_attention {
     struct at_heads h;
     long B, T, pos0;
     real scale;
+    const struct at_rows_kern *rows;
     real *d_qkv; /* backward only: */
     const real *d_o, *o_kept, *max_kept, *sum_kept;
 };
@@ -36,10 +38,22 @@ struct at_gemm_kern {
     double (*peak)(long iterations);
 };
 
-/* "ref" is always there; the others are defined only where the build has them (x86-64, binary32). */
-extern const struct at_gemm_kern at_gemm_kern_ref;
+extern const struct at_gemm_kern at_gemm_kern_ref; /* plain C; fma by exact emulation unless the build has it */
+#if defined(__x86_64__)
+extern const struct at_gemm_kern at_gemm_kern_ref_fma; /* the same source for CPUs that have the instruction */
+#ifndef AT_REAL64
 extern const struct at_gemm_kern at_gemm_kern_avx2;
 extern const struct at_gemm_kern at_gemm_kern_avx512;
+#endif
+#endif
+
+/* Longest context (pos0 + T) and largest head of at_attention_*: what the scratch has room for. */
+#define AT_ATTENTION_KEYS_MAX 65536
+#define AT_HEAD_SIZE_MAX      256
+
+/* Scratch of one part in the plain kernels. */
+size_t at_gemm_ref_bytes(void);
+size_t at_attention_ref_bytes(void);
 
 /* Scratch that at_exec must hold for this many threads, its start aligned to 64 bytes. Independent of shapes. */
 size_t at_gemm_scratch_bytes(int threads);

@@ -1,0 +1,84 @@
+/* gemm.c: cuts the outputs of a matrix product among the threads and hands each part to the kernel table. */
+#include "tensor/gemm.h"
+
+#include "tensor/gemm_kern.h"
+#include "tensor/gemm_tile.h"
+
+#define SMALL_FLOPS (64 * 1024.0) /* below this a second thread costs more than it brings */
+#define PART_ROWS   42            /* parts start at multiples of these: whole tiles of every table */
+#define PART_COLS   32
+
+static size_t scratch_one(void)
+{
+    size_t n = at_gemm_ref_bytes();
+#ifndef AT_REAL64
+    if (at_gemm_tiled_bytes() > n) n = at_gemm_tiled_bytes();
+#endif
+    return (n + 63) / 64 * 64;
+}
+
+size_t at_gemm_scratch_bytes(int threads)
+{
+    return scratch_one() * (size_t)threads;
+}
+
+struct cut {
+    const struct at_exec *ex;
+    const struct at_gemm *g;
+    int rows, cols; /* parts along m and n */
+};
+
+/* Part i of `parts` of n elements, in whole steps. */
+static long edge_of(long n, int parts, int i, long step)
+{
+    const long steps = (n + step - 1) / step, at = steps * i / parts * step;
+    return at < n ? at : n;
+}
+
+static void run_part(void *arg, int job)
+{
+    const struct cut *c = arg;
+    const int i = job / c->cols, j = job % c->cols;
+    const struct at_gemm_part p = {edge_of(c->g->m, c->rows, i, PART_ROWS), edge_of(c->g->m, c->rows, i + 1, PART_ROWS),
+                                   edge_of(c->g->n, c->cols, j, PART_COLS), edge_of(c->g->n, c->cols, j + 1, PART_COLS)};
+    if (p.m0 < p.m1 && p.n0 < p.n1)
+        c->ex->kern->gemm->gemm(c->g, p, (char *)c->ex->scratch + scratch_one() * (size_t)job);
+}
+
+/* The grid of at most `threads` parts whose largest part is smallest; a part's cost is its tiles and its packing. */
+static void choose_grid(struct cut *c, int threads)
+{
+    double best = 0;
+    for (int rows = 1; rows <= threads; rows++) {
+        const int cols = threads / rows;
+        const double m = (double)edge_of(c->g->m, rows, 1, 1) + (rows > 1 ? PART_ROWS / 2 : 0);
+        const double n = (double)edge_of(c->g->n, cols, 1, 1) + (cols > 1 ? PART_COLS / 2 : 0);
+        const double cost = m * n + 8 * (m + n);
+        if (rows == 1 || cost < best) {
+            best = cost;
+            c->rows = rows;
+            c->cols = cols;
+        }
+    }
+}
+
+static void check(const struct at_exec *ex, const struct at_gemm *g)
+{
+    AT_ASSERT(g->m >= 1 && g->n >= 1 && g->k >= 1);
+    AT_ASSERT(ex->scratch_bytes >= at_gemm_scratch_bytes(ex->par->threads));
+    if (g->join == AT_JOIN_GRAINS) AT_ASSERT(g->seq_len >= 1 && g->k % g->seq_len == 0);
+    if (g->join == AT_JOIN_SLOTS)
+        AT_ASSERT((g->slots == 1 || g->slots == 2 || g->slots == 4 || g->slots == 8) && g->k % g->slots == 0);
+}
+
+void at_gemm(const struct at_exec *ex, const struct at_gemm *g)
+{
+    struct cut c = {ex, g, 1, 1};
+    check(ex, g);
+    if (2.0 * (double)g->m * (double)g->n * (double)g->k >= SMALL_FLOPS) choose_grid(&c, ex->par->threads);
+    if (c.rows * c.cols == 1) {
+        run_part(&c, 0);
+    } else {
+        at_par_run(ex->par, c.rows * c.cols, run_part, &c);
+    }
+}

@@ -1,0 +1,197 @@
+/* gemm_avx512.c: 14 x 32 tiles: 28 accumulators, 2 vectors of B, 1 broadcast of A in the 32 registers. */
+#include "tensor/gemm_tile.h"
+
+#if defined(__x86_64__) && !defined(AT_REAL64)
+
+#include <immintrin.h>
+
+#define MR    14
+#define LANES 16
+
+static inline __attribute__((always_inline)) void tile(const int rows, const int vecs, const struct at_tile *t)
+{
+    __m512 acc[MR][2];
+    const float *a = t->a, *b = t->b;
+    float *c = t->c;
+    const long lda = t->lda, ldb = t->ldb, ldc = t->ldc;
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++)
+            acc[i][v] = t->mode == AT_TILE_LOAD ? _mm512_loadu_ps(c + i * ldc + v * LANES) : _mm512_setzero_ps();
+    for (long p = t->k; p > 0; p--) {
+        __m512 bv[2];
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) bv[v] = _mm512_loadu_ps(b + v * LANES);
+#pragma GCC unroll 14
+        for (int i = 0; i < rows; i++) {
+            const __m512 x = _mm512_set1_ps(a[i]);
+#pragma GCC unroll 2
+            for (int v = 0; v < vecs; v++) acc[i][v] = _mm512_fmadd_ps(x, bv[v], acc[i][v]);
+        }
+        a += lda;
+        b += ldb;
+    }
+    const __m512 zero = _mm512_setzero_ps(), alpha = _mm512_set1_ps(t->alpha);
+#pragma GCC unroll 14
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int v = 0; v < vecs; v++) {
+            float *at = c + i * ldc + v * LANES;
+            __m512 x = _mm512_add_ps(acc[i][v], zero);
+            if (t->mode == AT_TILE_ADD) x = _mm512_add_ps(_mm512_loadu_ps(at), x);
+            if (t->mode == AT_TILE_SCALE) x = _mm512_mul_ps(x, alpha);
+            _mm512_storeu_ps(at, x);
+        }
+}
+
+/* One function for each number of rows, so that all accumulators are registers. */
+#define ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
+#define X(n)                                                                                                           \
+    static void tile_##n##_1(const struct at_tile *t) { tile(n, 1, t); }                                               \
+    static void tile_##n##_2(const struct at_tile *t) { tile(n, 2, t); }
+ROWS(X)
+#undef X
+
+static void avx512_tile(int rows, int vecs, const struct at_tile *t)
+{
+    static void (*const fn[MR + 1][2])(const struct at_tile *) = {
+        {0},
+#define X(n) {tile_##n##_1, tile_##n##_2},
+        ROWS(X)
+#undef X
+    };
+    fn[rows][vecs - 1](t);
+}
+
+static __mmask16 first(long n)
+{
+    return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u);
+}
+
+static void avx512_pack_copy(float *dst, long width, const float *src, long ld, long k, long n)
+{
+    const __mmask16 m0 = first(n), m1 = n > 16 ? first(n - 16) : 0;
+    for (long p = 0; p < k; p++, dst += width, src += ld) {
+        _mm512_mask_storeu_ps(dst, m0, _mm512_maskz_loadu_ps(m0, src));
+        if (m1) _mm512_mask_storeu_ps(dst + 16, m1, _mm512_maskz_loadu_ps(m1, src + 16));
+    }
+}
+
+/* r[i] lane j becomes r[j] lane i. */
+static inline __attribute__((always_inline)) void transpose16(__m512 r[16])
+{
+    __m512 t[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        r[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+        r[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i]), _mm512_castps_pd(t[i + 2])));
+        r[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+        r[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(t[i + 1]), _mm512_castps_pd(t[i + 3])));
+    }
+    /* r[4g + q] holds, in its 128-bit quarter l, column 4l + q of rows 4g..4g+3. */
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; q++) {
+        t[q] = _mm512_shuffle_f32x4(r[q], r[4 + q], 0x88);          /* quarters 0,2 of row groups 0,1 */
+        t[4 + q] = _mm512_shuffle_f32x4(r[q], r[4 + q], 0xdd);      /* quarters 1,3 */
+        t[8 + q] = _mm512_shuffle_f32x4(r[8 + q], r[12 + q], 0x88); /* the same of groups 2,3 */
+        t[12 + q] = _mm512_shuffle_f32x4(r[8 + q], r[12 + q], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < 4; q++) {
+        r[q] = _mm512_shuffle_f32x4(t[q], t[8 + q], 0x88);
+        r[8 + q] = _mm512_shuffle_f32x4(t[q], t[8 + q], 0xdd);
+        r[4 + q] = _mm512_shuffle_f32x4(t[4 + q], t[12 + q], 0x88);
+        r[12 + q] = _mm512_shuffle_f32x4(t[4 + q], t[12 + q], 0xdd);
+    }
+}
+
+/* Up to 16 columns of a panel. */
+static inline void transpose_strip(float *dst, long width, const float *src, long ld, long k, long n, __mmask16 out)
+{
+    for (long p = 0; p < k; p += 16) {
+        const __mmask16 in = first(k - p);
+        __m512 r[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) r[i] = i < n ? _mm512_maskz_loadu_ps(in, src + i * ld + p) : _mm512_setzero_ps();
+        transpose16(r);
+        if (k - p >= 16) {
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++) _mm512_mask_storeu_ps(dst + (p + i) * width, out, r[i]);
+        } else {
+#pragma GCC unroll 16
+            for (int i = 0; i < 16; i++)
+                if (p + i < k) _mm512_mask_storeu_ps(dst + (p + i) * width, out, r[i]);
+        }
+    }
+}
+
+static void avx512_pack_transpose(float *dst, long width, const float *src, long ld, long k, long n)
+{
+    transpose_strip(dst, width, src, ld, k, n < 16 ? n : 16, first(width));
+    if (width > 16) transpose_strip(dst + 16, width, src + (n > 16 ? 16 * ld : 0), ld, k, n > 16 ? n - 16 : 0, first(width - 16));
+}
+
+static void avx512_add(float *x, long ldx, const float *y, long ldy, int rows, int vecs)
+{
+    for (int i = 0; i < rows; i++, x += ldx, y += ldy)
+        for (int v = 0; v < vecs; v++)
+            _mm512_storeu_ps(x + v * LANES, _mm512_add_ps(_mm512_loadu_ps(x + v * LANES), _mm512_loadu_ps(y + v * LANES)));
+}
+
+static void avx512_softmax_back(float *ds, const float *p, long n, float big_d, float scale)
+{
+    const __m512 d = _mm512_set1_ps(big_d), s = _mm512_set1_ps(scale);
+    for (long j = 0; j < n; j += 16) {
+        const __mmask16 m = first(n - j);
+        const __m512 x = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, ds + j), d);
+        _mm512_mask_storeu_ps(ds + j, m, _mm512_mul_ps(_mm512_mul_ps(_mm512_maskz_loadu_ps(m, p + j), x), s));
+    }
+}
+
+static const struct at_tile_kern kern = {MR, LANES, avx512_tile, avx512_pack_copy, avx512_pack_transpose, avx512_add, avx512_softmax_back};
+
+static void gemm(const struct at_gemm *g, struct at_gemm_part part, void *scratch)
+{
+    at_gemm_tiled(&kern, g, part, scratch);
+}
+
+static void attention_forward(const struct at_attention *a, long b, int head, void *scratch)
+{
+    at_attention_tiled_forward(&kern, a, b, head, scratch);
+}
+
+static void attention_backward(const struct at_attention *a, long b, int kv_head, void *scratch)
+{
+    at_attention_tiled_backward(&kern, a, b, kv_head, scratch);
+}
+
+static double peak(long iterations)
+{
+    __m512 acc[12];
+    const __m512 x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(1.0f);
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; i++) acc[i] = _mm512_set1_ps((float)i);
+    for (long it = 0; it < iterations; it++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < 12; i++) acc[i] = _mm512_fmadd_ps(acc[i], x, y);
+    }
+    __m512 sum = acc[0];
+    for (int i = 1; i < 12; i++) sum = _mm512_add_ps(sum, acc[i]);
+    float out[LANES];
+    _mm512_storeu_ps(out, sum);
+    volatile float sink = out[0]; /* the loop must not be optimised away */
+    (void)sink;
+    return (double)iterations * 12 * LANES * 2;
+}
+
+const struct at_gemm_kern at_gemm_kern_avx512 = {gemm, attention_forward, attention_backward, peak};
+
+#else
+typedef int at_gemm_avx512_is_empty;
+#endif
