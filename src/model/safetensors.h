@@ -51,8 +51,9 @@ const char *at_st_meta(const struct at_st_file *f, const char *key);            
 at_err at_st_write_header(struct at_buf *out, const struct at_st_meta *meta, int metas, struct at_st_tensor *tensor,
                           int tensors);
 
-/* Little-endian binary32. */
+/* Little-endian binary32: append to a buffer, store at p (4n bytes), read from p. No alignment is asked. */
 at_err at_f32_append(struct at_buf *out, const float *x, size_t n);
+void at_f32_store(uint8_t *ret_p, const float *x, size_t n);
 void at_f32_read(const uint8_t *p, float *ret_x, size_t n);
 
 #endif

@@ -1,0 +1,42 @@
+/* model_inner.h: inner header of the model layer: a layer's matrices as the matrix products see them. */
+#ifndef ATOLL_MODEL_MODEL_INNER_H
+#define ATOLL_MODEL_MODEL_INNER_H
+
+#include "model/transformer.h"
+#include "tensor/gemm.h"
+
+/* Weights of one layer inside a flat array (theta or grad). */
+struct at_layer_weights {
+    real *norm1, *norm2;
+    struct at_mat qkv, o, gate_up, down; /* (row,d), (d, heads*hd) in column blocks, (2ff,d), (d,ff) in column blocks */
+};
+struct at_layer_weights at_layer_weights(const struct at_model *m, const real *flat, int layer);
+real *at_weights_of(const struct at_model *m, const real *flat, enum at_role role, int layer); /* slot 0 */
+
+struct at_dims {
+    long d, row, q, ff, V, T, N; /* q = heads * head_size; N = rows in this pass */
+    int S;
+    real eps, scale; /* of the norms; of the attention scores: 1/sqrt(head_size), rounded once */
+};
+struct at_dims at_dims(const struct at_model *m, long N);
+
+/* C(N,n) = A(N,k) . W(n,k)^T: slots = 0: one chain. */
+void at_project(const struct at_exec *ex, real *c, const real *a, struct at_mat w, long N, long n, long k, int slots);
+/* Gradient of the input: C(N,k) = dY(N,n) . W(n,k). */
+void at_project_back(const struct at_exec *ex, real *c, const real *dy, struct at_mat w, long N, long n, long k,
+                     int slots);
+/* Gradient of the weights, added: W(n,k) += dY(N,n)^T . A(N,k), in grains of sequences of length T. */
+void at_project_grad(const struct at_exec *ex, struct at_mat w, const real *dy, const real *a, long N, long T, long n,
+                     long k);
+
+/* One layer forward. Rows' queries, keys and values are written to qkv; attention reads keys from kv (see ops.h). */
+struct at_layer_pass {
+    real *x, *rstd1, *norm1, *qkv, *row_max, *row_sum, *attention, *x_mid, *rstd2, *norm2, *gate_up, *hidden, *x_out;
+    real *sum; /* (N,d), scratch */
+    const real *kv;
+    long kv_stride, B, T, pos0;
+};
+void at_layer_forward(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
+                      const struct at_layer_pass *p);
+
+#endif
