@@ -6,10 +6,11 @@
  * Contract of the driver
  *   - at_node_machine_init, then at_node_machine_replay with the stored log, then event START; one event at a time.
  *   - An update is a list of operations in the order in which they must be done: PERSIST, then SEND, then the rest.
- * Each is finished (PERSIST: durable) or, where an event answers it, begun, before the next one and before the next
- * event. Everything an update points to is borrowed until the next step.
- *   - After PERSIST has become durable: event PERSISTED. Until then nothing of what was persisted is told to anybody.
- *     A PERSIST that fails is the end of the process: the machine must be rebuilt from what is stored.
+ * Each is done or, where an event answers it, begun, before the next one and before the next event. Everything an
+ * update points to is borrowed until the next step.
+ *   - Each PERSIST is answered by PERSISTED once it is durable, in order; the driver may wait for the disk or go on
+ *     meanwhile. Whatever depends on it is only asked for after PERSISTED. A PERSIST that fails is the end of the
+ * process: the machine must be rebuilt from what is stored.
  *   - at_node_machine_deadline_ms() after each step: at that time_ms, if no other event came before, event TICK.
  *   - time_ms is a monotonic clock (never steps back), wall_ms the Unix clock (for records' dates only).
  *   - Blobs live with the driver, by (kind, key). UPDATE, SHARD: key = SHA-256 of the bytes; STATE: key = state root.
@@ -28,13 +29,11 @@
 #include "wire/message.h"
 #include "wire/record.h"
 
-#define AT_NODE_OPS_MAX         512 /* operations of one update */
-#define AT_NODE_LINKS_MAX       256
-#define AT_NODE_REASON_MAX      160
-#define AT_NODE_PIECE_BYTES_MAX ((uint32_t)256 << 10) /* of data in one Piece; also of one LogPart */
+#define AT_NODE_OPS_MAX    1024 /* operations of one update */
+#define AT_NODE_LINKS_MAX  128
+#define AT_NODE_REASON_MAX 160
 
-/* ---- what the driver hands in ---------------------------------------------------------------------------------------
- */
+/* ---- what the driver hands in ---- */
 struct at_node_machine_options {
     struct at_keypair key;
     struct at_hash run;
@@ -64,8 +63,7 @@ enum at_node_event_kind {
     AT_NODE_EV_UNIT_PROGRESS, /* .unit: step, tokens, tokens_per_s */
     AT_NODE_EV_UNIT_DONE,     /* .unit: all; the update blob is stored */
     AT_NODE_EV_UNIT_FAILED,   /* .unit.round, reason */
-    AT_NODE_EV_STATE_READY,   /* .state: answers STATE_INIT and STATE_INSTALL (ok false: the bytes do not give the root)
-                               */
+    AT_NODE_EV_STATE_READY,   /* .state: answers STATE_INIT and STATE_INSTALL (ok false: its root is another) */
     AT_NODE_EV_APPLIED,       /* .state: answers APPLY; round = the round applied, root = of the state after it */
     AT_NODE_EV_SAVED,         /* .state.round: answers SAVE (may come late, or for a later round only) */
     AT_NODE_EV_FINISH,        /* the user wants this node (steward: the run) to end after its round */
@@ -88,9 +86,11 @@ struct at_node_event {
     } start;
     struct {
         uint64_t from;
-        const struct at_signed *records; /* from `from` on, whole batches, up to a size with a stored checkpoint */
+        const struct at_signed_record *records; /* from `from` on, <= AT_LOG_PART_MAX; at the head: none */
         size_t count;
-        struct at_checkpoint checkpoint; /* of size from + count; when count is 0: the newest stored */
+        const struct at_log_checkpoint *checkpoints; /* the stored ones of sizes in (from, from + count], ascending; the
+                                                      * last of them of from + count */
+        size_t checkpoint_count;
     } log;
     struct {
         enum at_blob_kind kind;
@@ -113,37 +113,29 @@ struct at_node_event {
     } state;
 };
 
-/* ---- what it asks for
- * ------------------------------------------------------------------------------------------------ */
+/* ---- what it asks for ---- */
 enum at_node_op_kind {
-    AT_NODE_OP_PERSIST =
-        1,                 /* .persist, one transaction: records from log index `from`, and the checkpoint after them */
-    AT_NODE_OP_SEND,       /* link, send_class, bytes (an encoded Message) */
-    AT_NODE_OP_DIAL,       /* node: answered by LINK_UP or LINK_DOWN */
-    AT_NODE_OP_CLOSE,      /* link, reason; LINK_DOWN follows */
-    AT_NODE_OP_GENESIS,    /* bytes: fetched and checked against the run id; to be stored before anything else */
-    AT_NODE_OP_LOG_READ,   /* link, .read.offset = first index: at most AT_NODE_PIECE_BYTES_MAX, whole batches */
-    AT_NODE_OP_BLOB_STAT,  /* .read.kind, key */
-    AT_NODE_OP_BLOB_WRITE, /* .read + bytes at .read.offset of a blob of .read.total bytes; pieces come ascending */
-    AT_NODE_OP_BLOB_FINISH, /* .read.kind, key: all bytes are there: check, make durable, answer BLOB_STORED */
-    AT_NODE_OP_BLOB_DROP,   /* .read.kind, key: forget what was kept of a fetch (its content is wrong) */
-    AT_NODE_OP_BLOB_READ,   /* link, .read.kind, key, offset, bytes: for a peer; answer BLOB_DATA with the same link */
-    AT_NODE_OP_BLOB_PRUNE,  /* .prune: update blobs other than these are no longer needed */
-    AT_NODE_OP_STATE_INIT,  /* the initial state, from the genesis; .evaluate; answered by STATE_READY for round 0 */
-    AT_NODE_OP_STATE_INSTALL, /* the stored blob STATE .read.key becomes the state at the start of `round` */
-    AT_NODE_OP_UNIT_START,    /* .unit: train; answered by UNIT_PROGRESS..., UNIT_DONE or UNIT_FAILED */
-    AT_NODE_OP_UNIT_STOP,     /* whatever unit runs is no longer wanted (and gives no UNIT_DONE any more) */
-    AT_NODE_OP_APPLY,  /* .apply: outer step on the state at the start of `round`; .evaluate; answered by APPLIED */
-    AT_NODE_OP_SAVE,   /* round, root: the applied state is the run's: keep it durably; answered by SAVED */
-    AT_NODE_OP_STATUS, /* at_node_machine_status() shows something new worth a line; reason: that line */
-    AT_NODE_OP_ENDED,  /* .end: last operation of the machine's life */
+    AT_NODE_OP_PERSIST = 1,   /* .persist, one transaction; then PERSISTED */
+    AT_NODE_OP_SEND,          /* link, frame_class, bytes (an encoded Message) */
+    AT_NODE_OP_DIAL,          /* node: answered by LINK_UP or LINK_DOWN */
+    AT_NODE_OP_CLOSE,         /* link, reason; what was sent before goes out first; LINK_DOWN follows */
+    AT_NODE_OP_GENESIS,       /* bytes: fetched, checked against the run id; to be stored before anything else */
+    AT_NODE_OP_LOG_READ,      /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
+    AT_NODE_OP_BLOB_STAT,     /* .read.kind, key: what is there? then BLOB_STATE */
+    AT_NODE_OP_BLOB_WRITE,    /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps */
+    AT_NODE_OP_BLOB_FINISH,   /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
+    AT_NODE_OP_BLOB_DROP,     /* .read.kind, key: forget what was kept of a fetch (its content is wrong) */
+    AT_NODE_OP_BLOB_READ,     /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link */
+    AT_NODE_OP_BLOB_PRUNE,    /* .prune: update blobs other than these are no longer needed */
+    AT_NODE_OP_STATE_INIT,    /* the initial state, from the genesis; evaluate; then STATE_READY for round 0 */
+    AT_NODE_OP_STATE_INSTALL, /* the stored blob (STATE, root) becomes the state at the start of `round` */
+    AT_NODE_OP_UNIT_START,    /* .unit: train; then UNIT_PROGRESS..., UNIT_DONE or UNIT_FAILED */
+    AT_NODE_OP_UNIT_STOP,     /* whatever unit runs is not wanted any more; no UNIT_DONE for it */
+    AT_NODE_OP_APPLY,         /* .apply: outer step on the state at the start of `round`; evaluate; then APPLIED */
+    AT_NODE_OP_SAVE,          /* round, root: the state held is the run's: keep it durably; then SAVED */
+    AT_NODE_OP_STATUS,        /* something worth a line happened: reason (also status.last_event) */
+    AT_NODE_OP_ENDED,         /* .end, reason: last operation of the machine's life */
 };
-
-enum at_node_send_class {
-    AT_NODE_SEND_CONTROL = 0,
-    AT_NODE_SEND_FLOW = 1,
-    AT_NODE_SEND_BULK = 2
-}; /* = net's classes */
 
 struct at_node_contribution {
     uint32_t replica;
@@ -154,7 +146,7 @@ struct at_node_contribution {
 struct at_node_op {
     enum at_node_op_kind kind;
     uint64_t link;
-    enum at_node_send_class send_class;
+    enum at_frame_class frame_class; /* its numbers are net's classes */
     struct at_node_id node;
     struct at_span bytes;
     char reason[AT_NODE_REASON_MAX];
@@ -163,9 +155,10 @@ struct at_node_op {
     bool evaluate; /* the held-out loss is wanted too */
     struct {
         uint64_t from;
-        const struct at_signed *records;
+        const struct at_signed_record *records;
         size_t count;
-        struct at_checkpoint checkpoint;
+        const struct at_log_checkpoint *checkpoints; /* ascending; the last is of size from + count */
+        size_t checkpoint_count;
     } persist;
     struct {
         enum at_blob_kind kind;
@@ -196,8 +189,7 @@ struct at_node_update {
     size_t count;
 };
 
-/* ---- the machine
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the machine ---- */
 struct at_node_machine;
 
 /* AT_E_DATA: a genesis that is none, or of another run. The machine is owned by the caller (release). */
@@ -207,9 +199,10 @@ void at_node_machine_release(struct at_node_machine *m); /* NULL is fine */
 
 /* The stored log, in order, in as many calls as convenient, before START; then the newest stored checkpoint, which must
  * fit it (size, root, signature). AT_E_VERIFY naming the record when the fold refuses it: the folder is damaged. */
-at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed *records, size_t count,
+at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed_record *records, size_t count,
                               struct at_diag *diag);
-at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_checkpoint *newest, struct at_diag *diag);
+at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_checkpoint *newest,
+                                struct at_diag *diag);
 
 /* One event. Never fails: what goes wrong is an operation (SEND of a refusal, CLOSE, ENDED). */
 void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,
