@@ -9,26 +9,42 @@
 
 #include <math.h>
 
-static inline v16 v16_exp(v16 x)
+/* exp(x) = (p + lo) * 2^n, where the caller wants it: q, r with p = fma(q, r, 1), and t whose low bits are n. */
+static inline v16 v16_exp_core(v16 x, v16 *ret_q, v16 *ret_r, v16 *ret_t)
 {
     v16 t = v16_fma(x, v16_set(EM_LOG2E), v16_set(EM_MAGIC));
     v16 n = v16_sub(t, v16_set(EM_MAGIC));
     v16 r = v16_fma(n, v16_set(-EM_LN2_HI), x);
     r = v16_fma(n, v16_set(-EM_LN2_LO), r);
-    v16 p = v16_fma(v16_set(EM_E6), r, v16_set(EM_E5));
-    p = v16_fma(p, r, v16_set(EM_E4));
-    p = v16_fma(p, r, v16_set(EM_E3));
-    p = v16_fma(p, r, v16_set(EM_E2));
-    p = v16_fma(p, r, v16_set(1.0f));
-    p = v16_fma(p, r, v16_set(1.0f));
+    v16 q = v16_fma(v16_set(EM_E6), r, v16_set(EM_E5));
+    q = v16_fma(q, r, v16_set(EM_E4));
+    q = v16_fma(q, r, v16_set(EM_E3));
+    q = v16_fma(q, r, v16_set(EM_E2));
+    q = v16_fma(q, r, v16_set(1.0f));
+    *ret_q = q;
+    *ret_r = r;
+    *ret_t = t;
+    return v16_fma(q, r, v16_set(1.0f));
+}
+
+static inline v16 v16_exp(v16 x)
+{
+    v16 q, r, t, p = v16_exp_core(x, &q, &r, &t);
     p = v16_zero_below(x, v16_set(EM_EXP_LO), v16_scale(p, t));
     return v16_inf_above(x, v16_set(EM_EXP_HI), p);
 }
 
 static inline v16 v16_sigmoid(v16 x)
 {
-    v16 one = v16_set(1.0f);
-    return v16_div(one, v16_add(one, v16_exp(v16_neg(x))));
+    v16 one = v16_set(1.0f), q, r, t;
+    v16 p = v16_exp_core(v16_max(v16_set(EM_SIGMOID_LO), v16_neg(x)), &q, &r, &t); /* max in this order keeps a NaN */
+    v16 lo = v16_fma(q, r, v16_sub(one, p)), power = v16_scale(one, t);
+    v16 e = v16_mul(p, power), e_lo = v16_mul(lo, power);
+    v16 d = v16_add(one, e), part = v16_sub(d, one);
+    v16 lost = v16_add(v16_add(v16_sub(one, v16_sub(d, part)), v16_sub(e, part)), e_lo);
+    v16 y = v16_div(one, d);
+    v16 rest = v16_fnma(y, lost, v16_fnma(y, d, one));
+    return v16_zero_below(x, v16_set(EM_EXP_LO), v16_fma(y, rest, y));
 }
 
 /* Rule 4: l_i += l_{i+8}, +4, +2, +1. */
