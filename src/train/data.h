@@ -30,7 +30,7 @@ struct at_data {
 };
 
 /* heldout_bytes_max: so many held-out bytes are evaluated at most. AT_E_DATA when the text is too small for one sample
- * and one window: the message says how many bytes are needed. 0 <= heldout_fraction < 1. */
+ * and one window: the message says how many bytes are needed. 0 < heldout_fraction < 1. */
 at_err at_data_init(struct at_data *data, struct at_span text, long seq_len, uint64_t seed, double heldout_fraction,
                     size_t heldout_bytes_max, struct at_diag *diag);
 /* Bytes that a text must have. */

@@ -30,7 +30,6 @@ struct at_trainer {
     struct at_train_config config;
     long microbatch;
     real *theta, *grad, *m, *v, *stats;
-    double *column; /* (widest block) */
     int32_t *input, *target;
     struct at_activations act;
 };
