@@ -31,8 +31,8 @@ static void run_job(void *arg, int job)
     const struct at_gemm_kern *kern = s->ex->kern->gemm;
     void *scratch = (char *)s->ex->scratch + scratch_one() * (size_t)job;
     for (long i = s->items * job / s->jobs; i < s->items * (job + 1) / s->jobs; i++)
-        (s->backward ? kern->attention_backward : kern->attention_forward)(&s->a, i / s->per_seq,
-                                                                           (int)(i % s->per_seq), scratch);
+        (s->backward ? kern->attention_backward : kern->attention_forward)(&s->a, i / s->per_seq, (int)(i % s->per_seq),
+                                                                           scratch);
 }
 
 static void run(struct spread *s)
@@ -56,9 +56,19 @@ void at_attention_forward(const struct at_exec *ex, real *o, real *row_max, real
                           const real *kv, long kv_seq_stride, const struct at_heads *h, long B, long T, long pos0,
                           real scale)
 {
-    struct spread s = {.ex = ex, .a = {.o = o, .row_max = row_max, .row_sum = row_sum, .qkv = qkv, .kv = kv,
-                                       .kv_seq_stride = kv_seq_stride, .h = *h, .B = B, .T = T, .pos0 = pos0,
-                                       .scale = scale, .rows = ex->kern->rows}};
+    struct spread s = {.ex = ex,
+                       .a = {.o = o,
+                             .row_max = row_max,
+                             .row_sum = row_sum,
+                             .qkv = qkv,
+                             .kv = kv,
+                             .kv_seq_stride = kv_seq_stride,
+                             .h = *h,
+                             .B = B,
+                             .T = T,
+                             .pos0 = pos0,
+                             .scale = scale,
+                             .rows = ex->kern->rows}};
     run(&s);
 }
 
@@ -66,9 +76,20 @@ void at_attention_backward(const struct at_exec *ex, real *d_qkv, const real *d_
                            const real *row_max, const real *row_sum, const struct at_heads *h, long B, long T,
                            real scale)
 {
-    struct spread s = {.ex = ex, .backward = true,
-                       .a = {.d_qkv = d_qkv, .d_o = d_o, .o_kept = o, .qkv = qkv, .max_kept = row_max,
-                             .sum_kept = row_sum, .kv = qkv, .kv_seq_stride = T * at_heads_row(h), .h = *h, .B = B,
-                             .T = T, .scale = scale, .rows = ex->kern->rows}};
+    struct spread s = {.ex = ex,
+                       .backward = true,
+                       .a = {.d_qkv = d_qkv,
+                             .d_o = d_o,
+                             .o_kept = o,
+                             .qkv = qkv,
+                             .max_kept = row_max,
+                             .sum_kept = row_sum,
+                             .kv = qkv,
+                             .kv_seq_stride = T * at_heads_row(h),
+                             .h = *h,
+                             .B = B,
+                             .T = T,
+                             .scale = scale,
+                             .rows = ex->kern->rows}};
     run(&s);
 }

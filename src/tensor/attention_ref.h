@@ -58,7 +58,8 @@ static void ref_query_backward(const struct at_attention *a, long b, long t, int
     const int hd = h->head_size;
     const long row = at_heads_row(h), r = b * a->T + t, n = t + 1, rh = r * h->heads + head;
     const real *q = a->qkv + r * row + at_heads_q(h, head), *d_o = a->d_o + rh * hd;
-    const real *k = a->qkv + b * a->T * row + at_heads_k(h, kv_head), *v = k - at_heads_k(h, kv_head) + at_heads_v(h, kv_head);
+    const real *k = a->qkv + b * a->T * row + at_heads_k(h, kv_head),
+               *v = k - at_heads_k(h, kv_head) + at_heads_v(h, kv_head);
     real *dk = a->d_qkv + (k - a->qkv), *dv = a->d_qkv + (v - a->qkv);
     const real big_d = a->rows->dot_row(d_o, a->o_kept + rh * hd, hd);
     ref_dots(p, q, k, row, n, hd);

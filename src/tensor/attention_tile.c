@@ -1,9 +1,10 @@
 /* attention_tile.c: causal attention over an instruction set's tile (gemm_tile.h), one head of one sequence.
  *
  * Queries are taken in tiles of 4*mr, keys in chunks whose packed form stays in the second-level cache. For a tile:
- *   S(q, key) = Q K^T   A = Q packed, B = K packed transposed   whole rows of S are kept: softmax needs the true maximum
- *   O(q, d)   = P V     A = P packed, B = V packed              chunk after chunk the chain goes on
- * and backward dP = dO V^T as S; dQ = dS K as O; dV(key, d) += P^T dO and dK += dS^T Q, where P and dS are used as they
+ *  - S(q, key) = Q K^T: A = Q packed, B = K packed transposed; whole rows of S are kept, for their true maximum;
+ *  - O(q, d) = P V: A = P packed, B = V packed; chunk after chunk the chain goes on.
+ *
+ * Backward: dP = dO V^T as S; dQ = dS K as O; dV(key, d) += P^T dO and dK += dS^T Q, where P and dS are used as they
  * lie: a row of them is one step of k. Masked entries are +0, which no chain notices. A packed head is padded with zero
  * columns to whole vectors. */
 #include "tensor/gemm_tile.h"
@@ -30,10 +31,10 @@ struct packed {
 struct attention_scratch {
     float s[S_FLOATS + SLACK], ds[S_FLOATS + SLACK]; /* scores then P; dP then dS */
     struct packed kt, vt, k, v;
-    float a[B_FLOATS + SLACK];                                   /* one panel of P or dS, transposed */
-    float qt[Q_FLOATS + SLACK], dot[Q_FLOATS + SLACK];           /* Q and dO as A panels */
-    float q[Q_FLOATS + SLACK], d_o[Q_FLOATS + SLACK];            /* Q and dO as B panels */
-    float out[Q_FLOATS + SLACK];                                 /* O or dQ */
+    float a[B_FLOATS + SLACK];                         /* one panel of P or dS, transposed */
+    float qt[Q_FLOATS + SLACK], dot[Q_FLOATS + SLACK]; /* Q and dO as A panels */
+    float q[Q_FLOATS + SLACK], d_o[Q_FLOATS + SLACK];  /* Q and dO as B panels */
+    float out[Q_FLOATS + SLACK];                       /* O or dQ */
     float edge[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX];
     float inv[Q_ROWS];
 };
@@ -48,10 +49,10 @@ struct head {
     const struct at_tile_kern *kern;
     const struct at_attention *a;
     struct attention_scratch *w;
-    const float *k, *v;   /* key 0 */
-    long row;             /* stride of q, k, v */
-    long keys, chunk;     /* all keys; keys in a chunk */
-    long size, size_pad;  /* head size; in whole vectors */
+    const float *k, *v;  /* key 0 */
+    long row;            /* stride of q, k, v */
+    long keys, chunk;    /* all keys; keys in a chunk */
+    long size, size_pad; /* head size; in whole vectors */
     long nr;
 };
 
@@ -140,8 +141,14 @@ static void scores(const struct head *h, const struct queries *q, float *s, cons
         for (long i = 0; i < q->rows; i += mr) {
             const long rows = min_long(mr, q->rows - i), end = min_long(c0 + h->chunk, q->pos0 + i + rows);
             for (long j = c0; j < end; j += h->nr) {
-                const struct at_tile t = {.k = h->size, .a = a + i * h->size, .b = b + (j - c0) * h->size, .lda = mr,
-                                          .ldb = h->nr, .c = s + i * q->lds + j, .ldc = q->lds, .mode = mode,
+                const struct at_tile t = {.k = h->size,
+                                          .a = a + i * h->size,
+                                          .b = b + (j - c0) * h->size,
+                                          .lda = mr,
+                                          .ldb = h->nr,
+                                          .c = s + i * q->lds + j,
+                                          .ldc = q->lds,
+                                          .mode = mode,
                                           .alpha = h->a->scale};
                 h->kern->tile((int)rows, 2, &t);
             }
@@ -162,8 +169,13 @@ static void weighted(const struct head *h, const struct queries *q, const float 
             h->kern->pack_transpose(h->w->a, mr, s + i * q->lds + c0, q->lds, n, rows);
             for (long d = 0; d < h->size; d += h->nr) {
                 const long width = panel_width(h, h->size - d);
-                const struct at_tile t = {.k = n, .a = h->w->a, .b = b + d * packed, .lda = mr, .ldb = width,
-                                          .c = h->w->out + i * h->size_pad + d, .ldc = h->size_pad,
+                const struct at_tile t = {.k = n,
+                                          .a = h->w->a,
+                                          .b = b + d * packed,
+                                          .lda = mr,
+                                          .ldb = width,
+                                          .c = h->w->out + i * h->size_pad + d,
+                                          .ldc = h->size_pad,
                                           .mode = c0 ? AT_TILE_LOAD : AT_TILE_STORE};
                 h->kern->tile((int)rows, width > h->kern->lanes ? 2 : 1, &t);
             }
@@ -252,8 +264,8 @@ static void tile_on(const struct head *h, int rows, long cols, struct at_tile t)
     for (int i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * AT_TILE_COLS_MAX, sizeof(float) * (size_t)cols);
 }
 
-/* d(key, :) goes on with the sum over this tile's queries of s(q, key) * x(q, :), for the keys they may see. A panel of keys
- * starts with the first query that sees one of them. */
+/* d(key, :) goes on with the sum over this tile's queries of s(q, key) * x(q, :), for the keys they may see. A panel of
+ * keys starts with the first query that sees one of them. */
 static void key_gradient(const struct head *h, const struct queries *q, float *d_key, const float *s, const float *x)
 {
     const long mr = h->kern->mr, keys = q->pos0 + q->rows;
@@ -261,9 +273,13 @@ static void key_gradient(const struct head *h, const struct queries *q, float *d
         const long rows = min_long(mr, keys - j), from = j > q->pos0 ? j - q->pos0 : 0;
         for (long d = 0; d < h->size; d += h->nr) {
             const long cols = min_long(h->nr, h->size - d), width = panel_width(h, cols);
-            const struct at_tile t = {.k = q->rows - from, .a = s + from * q->lds + j, .lda = q->lds,
-                                      .b = x + d * q->rows + from * width, .ldb = width,
-                                      .c = d_key + j * h->row + d, .ldc = h->row};
+            const struct at_tile t = {.k = q->rows - from,
+                                      .a = s + from * q->lds + j,
+                                      .lda = q->lds,
+                                      .b = x + d * q->rows + from * width,
+                                      .ldb = width,
+                                      .c = d_key + j * h->row + d,
+                                      .ldc = h->row};
             tile_on(h, (int)rows, cols, t);
         }
     }

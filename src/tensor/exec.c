@@ -17,7 +17,7 @@
 
 static const struct at_kern kern_ref = {"ref", &at_gemm_kern_ref, &at_rows_kern_ref};
 #if defined(__x86_64__)
-static const struct at_kern kern_ref_fma = {"ref", &at_gemm_kern_ref, &at_rows_kern_ref_fma};
+static const struct at_kern kern_ref_fma = {"ref", &at_gemm_kern_ref_fma, &at_rows_kern_ref_fma};
 #endif
 #if HAVE_VECTOR_KERNELS
 static const struct at_kern kern_avx2 = {"avx2", &at_gemm_kern_avx2, &at_rows_kern_avx2};

@@ -40,7 +40,8 @@ static void run_part(void *arg, int job)
     const struct cut *c = arg;
     const int i = job / c->cols, j = job % c->cols;
     const struct at_gemm_part p = {edge_of(c->g->m, c->rows, i, PART_ROWS), edge_of(c->g->m, c->rows, i + 1, PART_ROWS),
-                                   edge_of(c->g->n, c->cols, j, PART_COLS), edge_of(c->g->n, c->cols, j + 1, PART_COLS)};
+                                   edge_of(c->g->n, c->cols, j, PART_COLS),
+                                   edge_of(c->g->n, c->cols, j + 1, PART_COLS)};
     if (p.m0 < p.m1 && p.n0 < p.n1)
         c->ex->kern->gemm->gemm(c->g, p, (char *)c->ex->scratch + scratch_one() * (size_t)job);
 }

@@ -49,17 +49,22 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
 /* One function for each number of rows, so that all accumulators are registers. */
 #define ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define X(n)                                                                                                           \
-    static void tile_##n##_1(const struct at_tile *t) { tile(n, 1, t); }                                               \
-    static void tile_##n##_2(const struct at_tile *t) { tile(n, 2, t); }
+    static void tile_##n##_1(const struct at_tile *t)                                                                  \
+    {                                                                                                                  \
+        tile(n, 1, t);                                                                                                 \
+    }                                                                                                                  \
+    static void tile_##n##_2(const struct at_tile *t)                                                                  \
+    {                                                                                                                  \
+        tile(n, 2, t);                                                                                                 \
+    }
 ROWS(X)
 #undef X
 
 static void avx2_tile(int rows, int vecs, const struct at_tile *t)
 {
-    static void (*const fn[MR + 1][2])(const struct at_tile *) = {
-        {0},
+    static void (*const fn[MR + 1][2])(const struct at_tile *) = {{0},
 #define X(n) {tile_##n##_1, tile_##n##_2},
-        ROWS(X)
+                                                                  ROWS(X)
 #undef X
     };
     fn[rows][vecs - 1](t);
@@ -129,7 +134,8 @@ static void avx2_add(float *x, long ldx, const float *y, long ldy, int rows, int
 {
     for (int i = 0; i < rows; i++, x += ldx, y += ldy)
         for (int v = 0; v < vecs; v++)
-            _mm256_storeu_ps(x + v * LANES, _mm256_add_ps(_mm256_loadu_ps(x + v * LANES), _mm256_loadu_ps(y + v * LANES)));
+            _mm256_storeu_ps(x + v * LANES,
+                             _mm256_add_ps(_mm256_loadu_ps(x + v * LANES), _mm256_loadu_ps(y + v * LANES)));
 }
 
 static void avx2_softmax_back(float *ds, const float *p, long n, float big_d, float scale)
@@ -143,7 +149,8 @@ static void avx2_softmax_back(float *ds, const float *p, long n, float big_d, fl
     for (; j < n; j++) ds[j] = (p[j] * (ds[j] - big_d)) * scale;
 }
 
-static const struct at_tile_kern kern = {MR, LANES, avx2_tile, avx2_pack_copy, avx2_pack_transpose, avx2_add, avx2_softmax_back};
+static const struct at_tile_kern kern = {
+    MR, LANES, avx2_tile, avx2_pack_copy, avx2_pack_transpose, avx2_add, avx2_softmax_back};
 
 static void gemm(const struct at_gemm *g, struct at_gemm_part part, void *scratch)
 {

@@ -48,17 +48,22 @@ static inline __attribute__((always_inline)) void tile(const int rows, const int
 /* One function for each number of rows, so that all accumulators are registers. */
 #define ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
 #define X(n)                                                                                                           \
-    static void tile_##n##_1(const struct at_tile *t) { tile(n, 1, t); }                                               \
-    static void tile_##n##_2(const struct at_tile *t) { tile(n, 2, t); }
+    static void tile_##n##_1(const struct at_tile *t)                                                                  \
+    {                                                                                                                  \
+        tile(n, 1, t);                                                                                                 \
+    }                                                                                                                  \
+    static void tile_##n##_2(const struct at_tile *t)                                                                  \
+    {                                                                                                                  \
+        tile(n, 2, t);                                                                                                 \
+    }
 ROWS(X)
 #undef X
 
 static void avx512_tile(int rows, int vecs, const struct at_tile *t)
 {
-    static void (*const fn[MR + 1][2])(const struct at_tile *) = {
-        {0},
+    static void (*const fn[MR + 1][2])(const struct at_tile *) = {{0},
 #define X(n) {tile_##n##_1, tile_##n##_2},
-        ROWS(X)
+                                                                  ROWS(X)
 #undef X
     };
     fn[rows][vecs - 1](t);
@@ -134,14 +139,16 @@ static inline void transpose_strip(float *dst, long width, const float *src, lon
 static void avx512_pack_transpose(float *dst, long width, const float *src, long ld, long k, long n)
 {
     transpose_strip(dst, width, src, ld, k, n < 16 ? n : 16, first(width));
-    if (width > 16) transpose_strip(dst + 16, width, src + (n > 16 ? 16 * ld : 0), ld, k, n > 16 ? n - 16 : 0, first(width - 16));
+    if (width > 16)
+        transpose_strip(dst + 16, width, src + (n > 16 ? 16 * ld : 0), ld, k, n > 16 ? n - 16 : 0, first(width - 16));
 }
 
 static void avx512_add(float *x, long ldx, const float *y, long ldy, int rows, int vecs)
 {
     for (int i = 0; i < rows; i++, x += ldx, y += ldy)
         for (int v = 0; v < vecs; v++)
-            _mm512_storeu_ps(x + v * LANES, _mm512_add_ps(_mm512_loadu_ps(x + v * LANES), _mm512_loadu_ps(y + v * LANES)));
+            _mm512_storeu_ps(x + v * LANES,
+                             _mm512_add_ps(_mm512_loadu_ps(x + v * LANES), _mm512_loadu_ps(y + v * LANES)));
 }
 
 static void avx512_softmax_back(float *ds, const float *p, long n, float big_d, float scale)
@@ -154,7 +161,8 @@ static void avx512_softmax_back(float *ds, const float *p, long n, float big_d, 
     }
 }
 
-static const struct at_tile_kern kern = {MR, LANES, avx512_tile, avx512_pack_copy, avx512_pack_transpose, avx512_add, avx512_softmax_back};
+static const struct at_tile_kern kern = {
+    MR, LANES, avx512_tile, avx512_pack_copy, avx512_pack_transpose, avx512_add, avx512_softmax_back};
 
 static void gemm(const struct at_gemm *g, struct at_gemm_part part, void *scratch)
 {

@@ -1,8 +1,9 @@
 /* gemm_kern.h: the table of matrix kernels of one instruction set (inner header of the tensor layer).
  *
- * A table computes parts of outputs: at_gemm and at_attention_* cut the outputs among threads, a part is computed by one
- * thread with its own scratch. Exact: yes: every table gives the bits of gemm_ref.c and attention_ref.c (contract F32-1).
- * Not for code outside src/tensor, except at_gemm_scratch_bytes, at_attention_scratch_bytes and the peak loop. */
+ * A table computes parts of outputs: at_gemm and at_attention_* cut the outputs among threads, a part is computed by
+ * one thread with its own scratch. Exact: yes: every table gives the bits of gemm_ref.c and attention_ref.c (contract
+ * F32-1). Not for code outside src/tensor, except at_gemm_scratch_bytes, at_attention_scratch_bytes and the peak loop.
+ */
 #ifndef ATOLL_TENSOR_GEMM_KERN_H
 #define ATOLL_TENSOR_GEMM_KERN_H
 
@@ -15,7 +16,8 @@ struct at_gemm_part {
     long m0, m1, n0, n1;
 };
 
-/* The arguments of at_attention_forward (q side: o, row_max, row_sum written) and at_attention_backward (d_qkv written). */
+/* The arguments of at_attention_forward (q side: o, row_max, row_sum written) and at_attention_backward (d_qkv
+ * written). */
 struct at_attention {
     real *o, *row_max, *row_sum;
     const real *qkv, *kv;

@@ -1,6 +1,6 @@
 /* gemm_ref.c: the plain matrix kernels for any CPU. */
-#include "tensor/attention_ref.h"
 #include "tensor/gemm_ref.h"
+#include "tensor/attention_ref.h"
 
 const struct at_gemm_kern at_gemm_kern_ref = {ref_gemm, ref_attention_forward, ref_attention_backward, ref_peak};
 

@@ -1,5 +1,6 @@
-/* gemm_ref.h: the plain loops of gemm.h, included by gemm_ref.c and gemm_ref_fma.c: one source, compiled for CPUs without
- * and with the fma instruction. This is the oracle: a tile of outputs, its segments one after the other, k ascending. */
+/* gemm_ref.h: the plain loops of gemm.h, included by gemm_ref.c and gemm_ref_fma.c: one source, compiled for CPUs
+ * without and with the fma instruction. This is the oracle: a tile of outputs, its segments one after the other, k
+ * ascending. */
 #ifndef ATOLL_TENSOR_GEMM_REF_H
 #define ATOLL_TENSOR_GEMM_REF_H
 
@@ -30,12 +31,12 @@ static void ref_load(const struct at_gemm *g, struct ref_tile *t, long i0, long 
 {
     for (long i = 0; i < REF_ROWS; i++)
         for (long k = 0; k < kn; k++)
-            t->a[i][k] = i0 + i >= g->m           ? 0
+            t->a[i][k] = i0 + i >= g->m        ? 0
                          : g->op == AT_GEMM_TN ? *ref_at(&g->a, k0 + k, i0 + i)
                                                : *ref_at(&g->a, i0 + i, k0 + k);
     for (long k = 0; k < kn; k++)
         for (long j = 0; j < REF_COLS; j++)
-            t->b[k][j] = j0 + j >= g->n           ? 0
+            t->b[k][j] = j0 + j >= g->n        ? 0
                          : g->op == AT_GEMM_NT ? *ref_at(&g->b, j0 + j, k0 + k)
                                                : *ref_at(&g->b, k0 + k, j0 + j);
 }
@@ -57,8 +58,8 @@ static void ref_segment(const struct at_gemm *g, struct ref_tile *t, long i0, lo
 }
 
 /* C = acc, or C = C + acc. */
-static void ref_store(const struct at_gemm *g, struct at_gemm_part part, long i0, long j0,
-                      real acc[REF_ROWS][REF_COLS], int add)
+static void ref_store(const struct at_gemm *g, struct at_gemm_part part, long i0, long j0, real acc[REF_ROWS][REF_COLS],
+                      int add)
 {
     for (long i = i0; i < part.m1 && i < i0 + REF_ROWS; i++)
         for (long j = j0; j < part.n1 && j < j0 + REF_COLS; j++) {

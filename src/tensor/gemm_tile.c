@@ -1,26 +1,27 @@
 /* gemm_tile.c: the blocked matrix product over an instruction set's tile (after Goto & van de Geijn, "Anatomy of
  * high-performance matrix multiplication", ACM TOMS 34(3), 2008).
  *
- * K is walked in pieces. A piece packs a block of B (whole panels of 2*lanes columns) and, for each block of A (whole panels
- * of mr rows, sized for the second-level cache), runs all tiles. What the joins need:
- *   CHAIN   a later piece loads the accumulators from C and goes on
- *   GRAINS  a piece holds whole grains; a tile runs one grain after the other, each added to C
- *   SLOTS   one piece holds all of K; a tile runs the slots in order and joins them as a tree, at most 3 partial tiles
- *           pending, all in the first-level cache. A K too long for that goes slot by slot over blocks of C (slots_long). */
+ * K is walked in pieces. A piece packs a block of B (whole panels of 2*lanes columns) and, for each block of A (whole
+ * panels of mr rows, sized for the second-level cache), runs all tiles. What the joins need:
+ *  - chain: a later piece loads the accumulators from C and goes on;
+ *  - grains: a piece holds whole grains; a tile runs one grain after the other, each added to C;
+ *  - slots: one piece holds all of K; a tile runs the slots in order and joins them as a tree, at most 3 partial tiles
+ *    pending, all in the first-level cache. A K too long for that goes slot by slot over blocks of C.
+ */
 #include "tensor/gemm_tile.h"
 
 #ifndef AT_REAL64
 
 #include <string.h>
 
-#define A_FLOATS   (96 * 1024L)  /* block of A: 384 KiB */
-#define B_FLOATS   (512 * 1024L) /* block of B: 2 MiB */
-#define K_PIECE    512L
-#define K_SLOTS    2048L /* longest K that a SLOTS piece holds */
-#define LONG_ROWS  96L   /* block of C in slots_long */
-#define LONG_COLS  256L
-#define TILE       (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
-#define SLACK      64
+#define A_FLOATS  (96 * 1024L)  /* block of A: 384 KiB */
+#define B_FLOATS  (512 * 1024L) /* block of B: 2 MiB */
+#define K_PIECE   512L
+#define K_SLOTS   2048L /* longest K that a SLOTS piece holds */
+#define LONG_ROWS 96L   /* block of C in slots_long */
+#define LONG_COLS 256L
+#define TILE      (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
+#define SLACK     64
 
 /* Scratch of one part. */
 struct block {
@@ -69,7 +70,8 @@ static float *mat_at(const struct at_mat *x, long i, long j, long n, long *ret_r
     return x->p + j / x->block_cols * x->block_stride + i * x->ld + in;
 }
 
-/* One panel: steps k0..k1, `n` of `width` columns from `from` on. by_rows: the matrix has k along its rows' elements. */
+/* One panel: steps k0..k1, `n` of `width` columns from `from` on. by_rows: the matrix has k along its rows' elements.
+ */
 static void pack_panel(const struct at_tile_kern *kern, float *dst, long width, const struct at_mat *x, bool by_rows,
                        long from, long n, long k0, long k1)
 {
@@ -108,8 +110,8 @@ static long piece_end(const struct walk *w, long k0)
     return end;
 }
 
-/* All slots of one tile. t: operands at the start of K. The tree: slot 2i+1 is added to slot 2i by the tile itself; pairs
- * join upwards as in a binary counter; level 0 of the stack is C. */
+/* All slots of one tile. t: operands at the start of K. The tree: slot 2i+1 is added to slot 2i by the tile itself;
+ * pairs join upwards as in a binary counter; level 0 of the stack is C. */
 static void tile_slots(const struct walk *w, int rows, int vecs, struct at_tile t)
 {
     const int slots = w->g->slots;
@@ -127,7 +129,8 @@ static void tile_slots(const struct walk *w, int rows, int vecs, struct at_tile 
         t.b += t.k * t.ldb;
         for (int pair = s / 2; s % 2 && pair % 2; pair /= 2, depth--) {
             float *into = depth == 2 ? c : w->s->slot[depth - 3];
-            w->kern->add(into, depth == 2 ? ldc : AT_TILE_COLS_MAX, w->s->slot[depth - 2], AT_TILE_COLS_MAX, rows, vecs);
+            w->kern->add(into, depth == 2 ? ldc : AT_TILE_COLS_MAX, w->s->slot[depth - 2], AT_TILE_COLS_MAX, rows,
+                         vecs);
         }
     }
 }
@@ -166,7 +169,8 @@ static void edge_copy(const struct at_mat *c, long i0, long j0, int rows, long c
 }
 
 /* One tile of C at (i,j), rows x cols, from a panel of A and a panel of B of vecs*lanes columns. */
-static void one_tile(const struct walk *w, long i, long j, int rows, long cols, const float *a, const float *b, long ldb)
+static void one_tile(const struct walk *w, long i, long j, int rows, long cols, const float *a, const float *b,
+                     long ldb)
 {
     const int vecs = cols > w->kern->lanes ? 2 : 1;
     struct at_tile t = {.a = a, .b = b, .lda = w->kern->mr, .ldb = ldb, .ldc = w->c.ld};
@@ -293,8 +297,8 @@ void at_gemm_tiled(const struct at_tile_kern *kern, const struct at_gemm *g, str
     }
     for (long i = part.m0; i < part.m1; i += LONG_ROWS)
         for (long j = part.n0; j < part.n1; j += LONG_COLS)
-            slots_long_block(w, (struct at_gemm_part){i, min_long(i + LONG_ROWS, part.m1), j,
-                                                      min_long(j + LONG_COLS, part.n1)});
+            slots_long_block(
+                w, (struct at_gemm_part){i, min_long(i + LONG_ROWS, part.m1), j, min_long(j + LONG_COLS, part.n1)});
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* gemm_tile.h: what an instruction set gives to the blocked drivers gemm_tile.c and attention_tile.c: the innermost tile of
- * outer products, packing, and one row operation of attention. binary32 only.
+/* gemm_tile.h: what an instruction set gives to the blocked drivers gemm_tile.c and attention_tile.c: the innermost
+ * tile of outer products, packing, and one row operation of attention. binary32 only.
  *
  * A tile is up to `mr` rows by 1 or 2 vectors of `lanes` columns, all accumulators in registers. Operands are "k-major
  * panels": step p of A is a[p*lda + 0..rows), step p of B is b[p*ldb + 0..vecs*lanes). */
