@@ -6,11 +6,13 @@
  * message, no run, no member.
  *
  * A frame is at most AT_NET_FRAME_BYTES_MAX of payload, in one of three classes (wire/frame.h). Waiting frames leave in
- * the order control, flow, bulk; within a class in the order given. Bulk frames are at most AT_NET_BULK_BYTES_MAX, so a
- * control frame never waits for more than one of them plus the 256 KiB handed to the kernel.
+ * the order control, activation, bulk; within a class in the order given. Bulk frames are at most
+ * AT_NET_BULK_BYTES_MAX, so a control frame never waits for more than one of them plus the 256 KiB handed to the
+ * kernel.
  *
  * Bounds (struct at_net_options): links, half-open links in all and per address (the oldest half-open one gives way),
- * queued bytes per link and class, bytes read per link and turn of the loop. Control and flow overflow closes the link
+ * queued bytes per link and class, bytes read per link and turn of the loop. Control and activation overflow closes the
+ * link
  * ("peer does not read"); bulk overflow refuses the frame, and a DRAIN event says when to try again. Liveness: a ping
  * per second and link; end of file at once, silence for silence_ms: DOWN. A handshake has handshake_ms.
  *
@@ -24,13 +26,12 @@
 
 #include "base/bytes.h"
 #include "base/sign.h"
+#include "wire/frame.h"
 
 #include <uv.h>
 
-#define AT_NET_FRAME_BYTES_MAX ((size_t)1 << 20)
+#define AT_NET_FRAME_BYTES_MAX ((size_t)AT_FRAME_PAYLOAD_BYTES_MAX)
 #define AT_NET_BULK_BYTES_MAX  (((size_t)256 << 10) + 4096) /* a quarter MiB of data and the message around it */
-
-enum at_net_class { AT_NET_CONTROL = 0, AT_NET_FLOW = 1, AT_NET_BULK = 2, AT_NET_CLASSES = 3 };
 
 /* Names a link for ever: never reused within a process. 0 is no link. */
 struct at_link_id {
@@ -41,7 +42,7 @@ struct at_net_options {                         /* zero means the default in bra
     uint32_t links_max;                         /* [256] */
     uint32_t half_open_max;                     /* [64] accepted links whose peer is not proven yet */
     uint32_t half_open_per_address;             /* [16] */
-    size_t control_bytes_max;                   /* [16 MiB] queued per link, control and flow each */
+    size_t control_bytes_max;                   /* [16 MiB] queued per link, control and activation each */
     size_t bulk_bytes_max;                      /* [4 MiB] queued per link */
     size_t read_bytes_per_turn;                 /* [1 MiB] */
     uint32_t handshake_ms, ping_ms, silence_ms; /* [5000, 1000, 5000] */
@@ -59,7 +60,7 @@ struct at_net_event {
     struct at_node_id peer; /* DOWN before UP: the id that was dialed */
     const char *address;    /* "host:port" of the other side */
     bool dialed;            /* we opened it */
-    enum at_net_class frame_class;
+    enum at_frame_class frame_class;
     struct at_span payload;
     at_err_t err;       /* DOWN: AT_OK closed by us, AT_E_PEER the peer's doing, AT_E_ENV ... */
     const char *reason; /* DOWN: for people */
@@ -85,7 +86,7 @@ at_err at_net_dial(struct at_net *net, const char *host, uint16_t port, const st
 
 /* Queues a copy. AT_E_TOO_BIG: bulk queue full (wait for DRAIN) or the frame larger than its class allows;
  * AT_E_NOT_FOUND: no such link any more (its DOWN is on the way or has been told). */
-at_err at_net_send(struct at_net *net, struct at_link_id link, enum at_net_class frame_class, struct at_span payload);
+at_err at_net_send(struct at_net *net, struct at_link_id link, enum at_frame_class frame_class, struct at_span payload);
 
 /* Sends what is queued (for at most half a second), then closes; DOWN follows, with `reason`. */
 void at_net_close(struct at_net *net, struct at_link_id link, const char *reason);
