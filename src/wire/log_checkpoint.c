@@ -1,0 +1,31 @@
+#include "wire/log_checkpoint.h"
+
+#include <string.h>
+
+static const char prefix[] =
+    "atoll checkpoint 1"; /* signed with its NUL, so that no other signed text can begin alike */
+enum { SIGNED_BYTES = sizeof prefix + AT_HASH_BYTES + 8 + AT_HASH_BYTES };
+
+static void signed_bytes(struct at_hash run, uint64_t size, struct at_hash root, uint8_t ret[SIGNED_BYTES])
+{
+    memcpy(ret, prefix, sizeof prefix);
+    memcpy(ret + sizeof prefix, run.b, AT_HASH_BYTES);
+    at_store_le64(ret + sizeof prefix + AT_HASH_BYTES, size);
+    memcpy(ret + sizeof prefix + AT_HASH_BYTES + 8, root.b, AT_HASH_BYTES);
+}
+
+struct at_log_checkpoint at_log_checkpoint_sign(const struct at_keypair *steward, struct at_hash run, uint64_t size,
+                                                struct at_hash root)
+{
+    uint8_t text[SIGNED_BYTES];
+    signed_bytes(run, size, root, text);
+    return (struct at_log_checkpoint){
+        .size = size, .root = root, .steward = steward->id, .sig = at_sign(steward, at_span(text, sizeof text))};
+}
+
+at_err at_log_checkpoint_verify(const struct at_log_checkpoint *c, struct at_hash run)
+{
+    uint8_t text[SIGNED_BYTES];
+    signed_bytes(run, c->size, c->root, text);
+    return at_verify(&c->steward, at_span(text, sizeof text), &c->sig);
+}

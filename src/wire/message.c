@@ -1,0 +1,432 @@
+#include "wire/message.h"
+#include "wire/pb.h"
+#include "wire/printable.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Holds the largest message within the limits twice over: a log part of 256 records (unpacked and as our structs) and
+ * 256 checkpoints is about 0.7 MiB. A message that needs more is beyond some limit anyway. */
+#define MEM_BYTES ((size_t)5 << 18)
+
+const char *at_message_kind_name(enum at_message_kind kind)
+{
+    static const char *const name[AT_MSG_KIND_COUNT] = {"none",     "hello",    "want",   "piece",   "missing",
+                                                        "log_get",  "log_part", "submit", "refused", "ready",
+                                                        "progress", "ping",     "pong",   "bye"};
+    return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
+}
+
+enum at_frame_class at_message_class(enum at_message_kind kind)
+{
+    return kind == AT_MSG_PIECE ? AT_FRAME_BULK : AT_FRAME_CONTROL;
+}
+
+void at_reason_set(char ret_reason[AT_REASON_BYTES_MAX + 1], const char *text)
+{
+    size_t n = strnlen(text, AT_REASON_BYTES_MAX);
+    /* A cut through a multi-byte character leaves a malformed tail: step back over it. */
+    while (n != 0 && text[n] != '\0' && ((unsigned char)text[n] & 0xc0) == 0x80) n--;
+    bool fit = at_printable(at_span(text, n));
+    for (size_t i = 0; i < n; i++) ret_reason[i] = fit || (text[i] >= ' ' && text[i] <= '~') ? text[i] : '?';
+    ret_reason[n] = '\0';
+}
+
+void at_message_mem_release(struct at_message_mem *mem)
+{
+    free(mem->block);
+    mem->block = NULL;
+}
+
+/* The generated structs of one message. `arrays`, from the heap or the arena, only for a log part. */
+struct message_pb {
+    Atoll__Pb__Message message;
+    union {
+        Atoll__Pb__Hello hello;
+        Atoll__Pb__Want want;
+        Atoll__Pb__Piece piece;
+        Atoll__Pb__Missing missing;
+        Atoll__Pb__LogGet log_get;
+        Atoll__Pb__LogPart log_part;
+        Atoll__Pb__Submit submit;
+        Atoll__Pb__Refused refused;
+        Atoll__Pb__Ready ready;
+        Atoll__Pb__Progress progress;
+        Atoll__Pb__Ping ping;
+        Atoll__Pb__Pong pong;
+        Atoll__Pb__Bye bye;
+    };
+    Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
+    Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];
+};
+
+static ProtobufCBinaryData pb_hash(const struct at_hash *h)
+{
+    return at_pb_bytes(h->b, sizeof h->b);
+}
+static char *pb_string(const char *s)
+{
+    return (char *)(uintptr_t)s;
+}
+
+static void build_signed(const struct at_signed_record *from, Atoll__Pb__Signed *to)
+{
+    atoll__pb__signed__init(to);
+    to->body = at_pb_bytes(from->body, from->body_bytes);
+    to->author = at_pb_bytes(from->author.b, sizeof from->author.b);
+    to->sig = at_pb_bytes(from->sig.b, sizeof from->sig.b);
+}
+
+static void build_log_part(const struct at_msg_log_part *from, struct message_pb *pb)
+{
+    atoll__pb__log_part__init(&pb->log_part);
+    pb->log_part.from = from->from;
+    for (uint32_t i = 0; i < from->record_count; i++) {
+        build_signed(&from->records[i], &pb->record[i]);
+        pb->record_at[i] = &pb->record[i];
+    }
+    for (uint32_t i = 0; i < from->checkpoint_count; i++) {
+        const struct at_log_checkpoint *c = &from->checkpoints[i];
+        Atoll__Pb__Checkpoint *to = pb->checkpoint_at[i] = &pb->checkpoint[i];
+        atoll__pb__checkpoint__init(to);
+        to->size = c->size;
+        to->root = pb_hash(&c->root);
+        to->steward = at_pb_bytes(c->steward.b, sizeof c->steward.b);
+        to->sig = at_pb_bytes(c->sig.b, sizeof c->sig.b);
+    }
+    pb->log_part.n_records = from->record_count;
+    pb->log_part.records = pb->record_at;
+    pb->log_part.n_checkpoints = from->checkpoint_count;
+    pb->log_part.checkpoints = pb->checkpoint_at;
+}
+
+static void build_blobs(const struct at_message *msg, struct message_pb *pb)
+{
+    switch (msg->kind) {
+    case AT_MSG_WANT:
+        atoll__pb__want__init(&pb->want);
+        pb->want.kind = (Atoll__Pb__BlobKind)msg->want.kind;
+        pb->want.key = pb_hash(&msg->want.key);
+        pb->want.offset = msg->want.offset;
+        pb->want.bytes = msg->want.bytes;
+        break;
+    case AT_MSG_PIECE:
+        atoll__pb__piece__init(&pb->piece);
+        pb->piece.kind = (Atoll__Pb__BlobKind)msg->piece.kind;
+        pb->piece.key = pb_hash(&msg->piece.key);
+        pb->piece.offset = msg->piece.offset;
+        pb->piece.total = msg->piece.total;
+        pb->piece.data = at_pb_bytes(msg->piece.data.p, msg->piece.data.n);
+        break;
+    default:
+        atoll__pb__missing__init(&pb->missing);
+        pb->missing.kind = (Atoll__Pb__BlobKind)msg->missing.kind;
+        pb->missing.key = pb_hash(&msg->missing.key);
+        break;
+    }
+}
+
+static void build_log(const struct at_message *msg, struct message_pb *pb)
+{
+    switch (msg->kind) {
+    case AT_MSG_LOG_GET:
+        atoll__pb__log_get__init(&pb->log_get);
+        pb->log_get.from = msg->log_get.from;
+        break;
+    case AT_MSG_LOG_PART:
+        build_log_part(&msg->log_part, pb);
+        break;
+    case AT_MSG_SUBMIT:
+        build_signed(msg->submit.record, &pb->record[0]);
+        atoll__pb__submit__init(&pb->submit);
+        pb->submit.record = &pb->record[0];
+        break;
+    default:
+        atoll__pb__refused__init(&pb->refused);
+        pb->refused.record_hash = pb_hash(&msg->refused.record);
+        pb->refused.reason = pb_string(msg->refused.reason);
+        break;
+    }
+}
+
+static void build_link(const struct at_message *msg, struct message_pb *pb)
+{
+    switch (msg->kind) {
+    case AT_MSG_HELLO:
+        atoll__pb__hello__init(&pb->hello);
+        pb->hello.protocol = msg->hello.protocol;
+        pb->hello.run = pb_hash(&msg->hello.run);
+        pb->hello.program = pb_string(msg->hello.program);
+        pb->hello.log_size = msg->hello.log_size;
+        pb->hello.observer = msg->hello.observer;
+        break;
+    case AT_MSG_READY:
+        atoll__pb__ready__init(&pb->ready);
+        pb->ready.round = msg->ready.round;
+        pb->ready.state_root = pb_hash(&msg->ready.state_root);
+        break;
+    case AT_MSG_PROGRESS:
+        atoll__pb__progress__init(&pb->progress);
+        pb->progress.round = msg->progress.round;
+        pb->progress.step = msg->progress.step;
+        pb->progress.tokens = msg->progress.tokens;
+        pb->progress.tokens_per_s = msg->progress.tokens_per_s;
+        break;
+    case AT_MSG_PING:
+        atoll__pb__ping__init(&pb->ping);
+        pb->ping.nonce = msg->ping.nonce;
+        break;
+    case AT_MSG_PONG:
+        atoll__pb__pong__init(&pb->pong);
+        pb->pong.nonce = msg->pong.nonce;
+        break;
+    default:
+        atoll__pb__bye__init(&pb->bye);
+        pb->bye.reason = pb_string(msg->bye.reason);
+        break;
+    }
+}
+
+/* The generated message over `msg`; borrows from it. The kind is one of ours. */
+static void build(const struct at_message *msg, struct message_pb *pb)
+{
+    atoll__pb__message__init(&pb->message);
+    pb->message.body_case = (Atoll__Pb__Message__BodyCase)msg->kind; /* our numbers are the schema's */
+    pb->message.hello = &pb->hello; /* one pointer for all: the members of the body share their address */
+    switch (msg->kind) {
+    case AT_MSG_WANT:
+    case AT_MSG_PIECE:
+    case AT_MSG_MISSING:
+        build_blobs(msg, pb);
+        break;
+    case AT_MSG_LOG_GET:
+    case AT_MSG_LOG_PART:
+    case AT_MSG_SUBMIT:
+    case AT_MSG_REFUSED:
+        build_log(msg, pb);
+        break;
+    default:
+        build_link(msg, pb);
+        break;
+    }
+}
+
+static bool blob_kind_ok(int kind)
+{
+    return kind > AT_BLOB_NONE && kind < AT_BLOB_KIND_COUNT;
+}
+
+static bool text_ok(const char *s, size_t max)
+{
+    size_t n = strnlen(s, max + 1);
+    return n <= max && at_printable(at_span(s, n));
+}
+
+static bool signed_ok(const struct at_signed_record *rec)
+{
+    return rec->body_bytes != 0 && rec->body_bytes <= AT_RECORD_BYTES_MAX;
+}
+
+static bool log_part_ok(const struct at_msg_log_part *part)
+{
+    if (part->record_count > AT_LOG_PART_MAX || part->checkpoint_count > AT_LOG_PART_MAX) return false;
+    if (part->from > UINT64_MAX - AT_LOG_PART_MAX) return false;
+    for (uint32_t i = 0; i < part->record_count; i++)
+        if (!signed_ok(&part->records[i])) return false;
+    uint64_t before = part->from;
+    for (uint32_t i = 0; i < part->checkpoint_count; i++) {
+        uint64_t size = part->checkpoints[i].size;
+        if (size <= before || size > part->from + part->record_count) return false;
+        before = size;
+    }
+    return true;
+}
+
+/* Every limit of the header, for what we send and for what we got. NULL when all hold, else what does not. */
+static const char *fault(const struct at_message *m)
+{
+    switch (m->kind) {
+    case AT_MSG_HELLO:
+        return text_ok(m->hello.program, AT_PROGRAM_BYTES_MAX) ? NULL : "program";
+    case AT_MSG_WANT:
+        if (!blob_kind_ok((int)m->want.kind)) return "kind";
+        return m->want.bytes >= 1 && m->want.bytes <= AT_PIECE_BYTES_MAX ? NULL : "bytes";
+    case AT_MSG_PIECE:
+        if (!blob_kind_ok((int)m->piece.kind)) return "kind";
+        if (m->piece.data.n > AT_PIECE_BYTES_MAX) return "data";
+        return m->piece.offset <= m->piece.total && m->piece.data.n <= m->piece.total - m->piece.offset ? NULL
+                                                                                                        : "offset";
+    case AT_MSG_MISSING:
+        return blob_kind_ok((int)m->missing.kind) ? NULL : "kind";
+    case AT_MSG_LOG_PART:
+        return log_part_ok(&m->log_part) ? NULL : "records";
+    case AT_MSG_SUBMIT:
+        return signed_ok(m->submit.record) ? NULL : "record";
+    case AT_MSG_REFUSED:
+        return text_ok(m->refused.reason, AT_REASON_BYTES_MAX) ? NULL : "reason";
+    case AT_MSG_PROGRESS:
+        return isfinite(m->progress.tokens_per_s) && !signbit(m->progress.tokens_per_s) ? NULL : "tokens_per_s";
+    case AT_MSG_BYE:
+        return text_ok(m->bye.reason, AT_REASON_BYTES_MAX) ? NULL : "reason";
+    case AT_MSG_LOG_GET:
+    case AT_MSG_READY:
+    case AT_MSG_PING:
+    case AT_MSG_PONG:
+        return NULL;
+    case AT_MSG_NONE:
+    case AT_MSG_KIND_COUNT:
+        break;
+    }
+    return "kind of message";
+}
+
+at_err at_message_encode(const struct at_message *msg, struct at_buf *out)
+{
+    if (fault(msg) != NULL) return AT_E_DATA;
+    struct message_pb pb;
+    build(msg, &pb);
+    return at_pb_pack(&pb.message.base, out);
+}
+
+static bool read_hash(const ProtobufCBinaryData *field, struct at_hash *ret)
+{
+    return at_pb_fixed(field, ret->b, sizeof ret->b);
+}
+
+static bool read_signed(const Atoll__Pb__Signed *from, struct at_signed_record *to)
+{
+    return from != NULL &&
+           at_signed_record_from(at_span(from->body.data, from->body.len), at_span(from->author.data, from->author.len),
+                                 at_span(from->sig.data, from->sig.len), NULL, to) == AT_OK;
+}
+
+static bool read_log_part(const Atoll__Pb__LogPart *from, struct at_pb_arena *arena, struct at_msg_log_part *to)
+{
+    if (from->n_records > AT_LOG_PART_MAX || from->n_checkpoints > AT_LOG_PART_MAX) return false;
+    struct at_signed_record *records = at_pb_take(arena, from->n_records * sizeof *records);
+    struct at_log_checkpoint *checkpoints = at_pb_take(arena, from->n_checkpoints * sizeof *checkpoints);
+    if (records == NULL || checkpoints == NULL) return false;
+    for (size_t i = 0; i < from->n_records; i++)
+        if (!read_signed(from->records[i], &records[i])) return false;
+    for (size_t i = 0; i < from->n_checkpoints; i++) {
+        const Atoll__Pb__Checkpoint *c = from->checkpoints[i];
+        checkpoints[i].size = c->size;
+        if (!read_hash(&c->root, &checkpoints[i].root) ||
+            !at_pb_fixed(&c->steward, checkpoints[i].steward.b, AT_KEY_BYTES) ||
+            !at_pb_fixed(&c->sig, checkpoints[i].sig.b, AT_SIG_BYTES))
+            return false;
+    }
+    *to = (struct at_msg_log_part){.from = from->from,
+                                   .records = records,
+                                   .record_count = (uint32_t)from->n_records,
+                                   .checkpoints = checkpoints,
+                                   .checkpoint_count = (uint32_t)from->n_checkpoints};
+    return true;
+}
+
+static bool read_blobs(const Atoll__Pb__Message *pb, struct at_message *m)
+{
+    switch (m->kind) {
+    case AT_MSG_WANT:
+        m->want.kind = (enum at_blob_kind)pb->want->kind;
+        m->want.offset = pb->want->offset;
+        m->want.bytes = pb->want->bytes;
+        return read_hash(&pb->want->key, &m->want.key);
+    case AT_MSG_PIECE:
+        m->piece.kind = (enum at_blob_kind)pb->piece->kind;
+        m->piece.offset = pb->piece->offset;
+        m->piece.total = pb->piece->total;
+        m->piece.data = at_span(pb->piece->data.data, pb->piece->data.len);
+        return read_hash(&pb->piece->key, &m->piece.key);
+    default:
+        m->missing.kind = (enum at_blob_kind)pb->missing->kind;
+        return read_hash(&pb->missing->key, &m->missing.key);
+    }
+}
+
+static bool read_link(const Atoll__Pb__Message *pb, struct at_message *m)
+{
+    switch (m->kind) {
+    case AT_MSG_HELLO:
+        m->hello.protocol = pb->hello->protocol;
+        m->hello.log_size = pb->hello->log_size;
+        m->hello.observer = pb->hello->observer != 0;
+        return read_hash(&pb->hello->run, &m->hello.run) &&
+               at_pb_text(pb->hello->program, m->hello.program, AT_PROGRAM_BYTES_MAX);
+    case AT_MSG_READY:
+        m->ready.round = pb->ready->round;
+        return read_hash(&pb->ready->state_root, &m->ready.state_root);
+    case AT_MSG_PROGRESS:
+        m->progress.round = pb->progress->round;
+        m->progress.step = pb->progress->step;
+        m->progress.tokens = pb->progress->tokens;
+        m->progress.tokens_per_s = pb->progress->tokens_per_s;
+        return true;
+    case AT_MSG_PING:
+        m->ping.nonce = pb->ping->nonce;
+        return true;
+    case AT_MSG_PONG:
+        m->pong.nonce = pb->pong->nonce;
+        return true;
+    default:
+        return at_pb_text(pb->bye->reason, m->bye.reason, AT_REASON_BYTES_MAX);
+    }
+}
+
+static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena, struct at_message *m)
+{
+    m->kind = (enum at_message_kind)pb->body_case;
+    switch (m->kind) {
+    case AT_MSG_NONE:
+    case AT_MSG_KIND_COUNT:
+        return false;
+    case AT_MSG_WANT:
+    case AT_MSG_PIECE:
+    case AT_MSG_MISSING:
+        return read_blobs(pb, m);
+    case AT_MSG_LOG_GET:
+        m->log_get.from = pb->log_get->from;
+        return true;
+    case AT_MSG_LOG_PART:
+        return read_log_part(pb->log_part, arena, &m->log_part);
+    case AT_MSG_SUBMIT: {
+        struct at_signed_record *rec = at_pb_take(arena, sizeof *rec);
+        m->submit.record = rec;
+        return rec != NULL && read_signed(pb->submit->record, rec);
+    }
+    case AT_MSG_REFUSED:
+        return read_hash(&pb->refused->record_hash, &m->refused.record) &&
+               at_pb_text(pb->refused->reason, m->refused.reason, AT_REASON_BYTES_MAX);
+    default:
+        return read_link(pb, m);
+    }
+}
+
+at_err at_message_decode(struct at_span bytes, struct at_message_mem *mem, struct at_diag *diag,
+                         struct at_message *ret_msg)
+{
+    if (bytes.n > AT_FRAME_PAYLOAD_BYTES_MAX)
+        return at_fail(diag, AT_E_PEER, "message", "message: larger than a frame");
+    if (mem->block == NULL) mem->block = malloc(MEM_BYTES);
+    if (mem->block == NULL) return at_fail(diag, AT_E_NOMEM, "message", "out of memory");
+    struct at_pb_arena arena = {.block = mem->block, .cap = MEM_BYTES};
+    ProtobufCAllocator allocator = at_pb_allocator(&arena);
+    const Atoll__Pb__Message *pb = atoll__pb__message__unpack(&allocator, bytes.n, bytes.p);
+    if (pb == NULL) return at_fail(diag, AT_E_PEER, "message", "message: malformed or beyond its limits");
+    struct at_message m;
+    memset(&m, 0, sizeof m);
+    if (!read_message(pb, &arena, &m))
+        return at_fail(diag, AT_E_PEER, "message", "message: a field is missing or beyond its limit");
+    const char *what = fault(&m);
+    if (what != NULL)
+        return at_fail(diag, AT_E_PEER, at_message_kind_name(m.kind), "message %s: %s is out of range",
+                       at_message_kind_name(m.kind), what);
+    struct message_pb again;
+    build(&m, &again);
+    if (!at_pb_packs_to(&again.message.base, bytes))
+        return at_fail(diag, AT_E_PEER, at_message_kind_name(m.kind), "message %s: unknown or repeated fields",
+                       at_message_kind_name(m.kind));
+    *ret_msg = m;
+    return AT_OK;
+}

@@ -1,0 +1,298 @@
+#include "wire/record.h"
+#include "wire/pb.h"
+
+#include <math.h>
+#include <string.h>
+
+#define RECORD_VERSION 1u
+
+static const char prefix[] = "atoll record 1"; /* signed with its NUL, so that no other signed text can begin alike */
+
+const char *at_record_kind_name(enum at_record_kind kind)
+{
+    static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",    "JOIN",  "LEAVE", "OPEN",
+                                                           "RECEIPT", "CLOSE", "EPOCH", "END"};
+    return kind >= 0 && kind < AT_RECORD_KIND_COUNT ? name[kind] : "?";
+}
+
+uint32_t at_replicas_count(const struct at_replicas *set)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < sizeof set->b; i++) n += (uint32_t)__builtin_popcount(set->b[i]);
+    return n;
+}
+
+uint32_t at_replicas_next(const struct at_replicas *set, uint32_t from)
+{
+    while (from < AT_MEMBERS_MAX && !at_replicas_has(set, from))
+        from = from % 8 == 0 && set->b[from / 8] == 0 ? from + 8 : from + 1;
+    return from < AT_MEMBERS_MAX ? from : AT_MEMBERS_MAX;
+}
+
+static size_t replicas_bytes(const struct at_replicas *set)
+{
+    size_t n = sizeof set->b;
+    while (n != 0 && set->b[n - 1] == 0) n--;
+    return n;
+}
+
+static bool replicas_read(const ProtobufCBinaryData *field, struct at_replicas *ret)
+{
+    if (field->len > sizeof ret->b || (field->len != 0 && field->data[field->len - 1] == 0)) return false;
+    memset(ret, 0, sizeof *ret);
+    if (field->len != 0) memcpy(ret->b, field->data, field->len);
+    return true;
+}
+
+struct record_pb {
+    Atoll__Pb__Record record;
+    union {
+        Atoll__Pb__Join join;
+        Atoll__Pb__Leave leave;
+        Atoll__Pb__Open open;
+        Atoll__Pb__Receipt receipt;
+        Atoll__Pb__Close close;
+        Atoll__Pb__Epoch epoch;
+        Atoll__Pb__End end;
+    };
+};
+
+static ProtobufCBinaryData pb_hash(const struct at_hash *h)
+{
+    return at_pb_bytes(h->b, sizeof h->b);
+}
+
+static void build_receipt(const struct at_receipt *from, Atoll__Pb__Receipt *to)
+{
+    atoll__pb__receipt__init(to);
+    to->round = from->round;
+    to->replica = from->replica;
+    to->state_in = pb_hash(&from->state_in);
+    to->start = from->start;
+    to->samples = from->samples;
+    to->steps = from->steps;
+    to->tokens = from->tokens;
+    to->flops = from->flops;
+    to->update = pb_hash(&from->update);
+    to->update_bytes = from->update_bytes;
+}
+
+static void build_epoch(const struct at_epoch *from, Atoll__Pb__Epoch *to)
+{
+    atoll__pb__epoch__init(to);
+    to->round = from->round;
+    to->state_root = pb_hash(&from->state_root);
+    to->heldout_loss = from->heldout_loss;
+    to->balances = pb_hash(&from->balances);
+}
+
+/* The generated message over `rec`; borrows from it. The kind must be one of ours. */
+static void build(const struct at_record *rec, struct record_pb *pb)
+{
+    static const Atoll__Pb__Record__BodyCase body_case[AT_RECORD_KIND_COUNT] = {
+        ATOLL__PB__RECORD__BODY__NOT_SET, ATOLL__PB__RECORD__BODY_JOIN,    ATOLL__PB__RECORD__BODY_LEAVE,
+        ATOLL__PB__RECORD__BODY_OPEN,     ATOLL__PB__RECORD__BODY_RECEIPT, ATOLL__PB__RECORD__BODY_CLOSE,
+        ATOLL__PB__RECORD__BODY_EPOCH,    ATOLL__PB__RECORD__BODY_END};
+    atoll__pb__record__init(&pb->record);
+    pb->record.version = RECORD_VERSION;
+    pb->record.run = pb_hash(&rec->run);
+    pb->record.time_ms = rec->time_ms;
+    pb->record.body_case = body_case[rec->kind];
+    pb->record.join = &pb->join; /* one pointer for all: the members of the body share their address */
+    switch (rec->kind) {
+    case AT_RECORD_JOIN:
+        atoll__pb__join__init(&pb->join);
+        pb->join.name = (char *)(uintptr_t)rec->join.name;
+        break;
+    case AT_RECORD_LEAVE:
+        atoll__pb__leave__init(&pb->leave);
+        break;
+    case AT_RECORD_OPEN:
+        atoll__pb__open__init(&pb->open);
+        pb->open.round = rec->open.round;
+        pb->open.state_root = pb_hash(&rec->open.state_root);
+        pb->open.replicas = at_pb_bytes(rec->open.replicas.b, replicas_bytes(&rec->open.replicas));
+        break;
+    case AT_RECORD_RECEIPT:
+        build_receipt(&rec->receipt, &pb->receipt);
+        break;
+    case AT_RECORD_CLOSE:
+        atoll__pb__close__init(&pb->close);
+        pb->close.round = rec->close.round;
+        pb->close.included = at_pb_bytes(rec->close.included.b, replicas_bytes(&rec->close.included));
+        break;
+    case AT_RECORD_EPOCH:
+        build_epoch(&rec->epoch, &pb->epoch);
+        break;
+    case AT_RECORD_END:
+        atoll__pb__end__init(&pb->end);
+        pb->end.rounds = rec->end.rounds;
+        break;
+    case AT_RECORD_NONE:
+    case AT_RECORD_KIND_COUNT:
+        break;
+    }
+}
+
+static bool loss_ok(double loss)
+{
+    return isfinite(loss) && !signbit(loss);
+}
+
+/* What canonical form alone does not settle. */
+static at_err_t check_shape(const struct at_record *rec, struct at_diag *diag)
+{
+    if (rec->kind <= AT_RECORD_NONE || rec->kind >= AT_RECORD_KIND_COUNT)
+        return at_fail(diag, AT_E_DATA, "record", "record: of no known kind");
+    char name[AT_NAME_BYTES_MAX + 1];
+    if (rec->kind == AT_RECORD_JOIN && (memchr(rec->join.name, 0, sizeof rec->join.name) == NULL ||
+                                        !at_pb_text(rec->join.name, name, AT_NAME_BYTES_MAX)))
+        return at_fail(diag, AT_E_DATA, "JOIN.name", "JOIN: the name must be at most 32 bytes of printable text");
+    if (rec->kind == AT_RECORD_EPOCH && !loss_ok(rec->epoch.heldout_loss))
+        return at_fail(diag, AT_E_DATA, "EPOCH.heldout_loss", "EPOCH: the loss must be finite and not negative");
+    return AT_OK;
+}
+
+at_err at_record_encode(const struct at_record *rec, struct at_diag *diag, uint8_t *ret_body, uint16_t *ret_bytes)
+{
+    at_err_t err = check_shape(rec, diag);
+    if (err) return err;
+    struct record_pb pb;
+    build(rec, &pb);
+    size_t n = protobuf_c_message_get_packed_size(&pb.record.base);
+    AT_ASSERT(n <= AT_RECORD_BYTES_MAX); /* every field is bounded; the largest is a bitmap of 512 bytes */
+    *ret_bytes = (uint16_t)protobuf_c_message_pack(&pb.record.base, ret_body);
+    return AT_OK;
+}
+
+static bool read_receipt(const Atoll__Pb__Receipt *from, struct at_receipt *to)
+{
+    to->round = from->round;
+    to->replica = from->replica;
+    to->start = from->start;
+    to->samples = from->samples;
+    to->steps = from->steps;
+    to->tokens = from->tokens;
+    to->flops = from->flops;
+    to->update_bytes = from->update_bytes;
+    return at_pb_fixed(&from->state_in, to->state_in.b, AT_HASH_BYTES) &&
+           at_pb_fixed(&from->update, to->update.b, AT_HASH_BYTES);
+}
+
+static bool read_epoch(const Atoll__Pb__Epoch *from, struct at_epoch *to)
+{
+    to->round = from->round;
+    to->heldout_loss = from->heldout_loss;
+    return at_pb_fixed(&from->state_root, to->state_root.b, AT_HASH_BYTES) &&
+           at_pb_fixed(&from->balances, to->balances.b, AT_HASH_BYTES);
+}
+
+static bool read_body(const Atoll__Pb__Record *pb, struct at_record *rec)
+{
+    switch (pb->body_case) {
+    case ATOLL__PB__RECORD__BODY_JOIN:
+        rec->kind = AT_RECORD_JOIN;
+        return at_pb_text(pb->join->name, rec->join.name, AT_NAME_BYTES_MAX);
+    case ATOLL__PB__RECORD__BODY_LEAVE:
+        rec->kind = AT_RECORD_LEAVE;
+        return true;
+    case ATOLL__PB__RECORD__BODY_OPEN:
+        rec->kind = AT_RECORD_OPEN;
+        rec->open.round = pb->open->round;
+        return at_pb_fixed(&pb->open->state_root, rec->open.state_root.b, AT_HASH_BYTES) &&
+               replicas_read(&pb->open->replicas, &rec->open.replicas);
+    case ATOLL__PB__RECORD__BODY_RECEIPT:
+        rec->kind = AT_RECORD_RECEIPT;
+        return read_receipt(pb->receipt, &rec->receipt);
+    case ATOLL__PB__RECORD__BODY_CLOSE:
+        rec->kind = AT_RECORD_CLOSE;
+        rec->close.round = pb->close->round;
+        return replicas_read(&pb->close->included, &rec->close.included);
+    case ATOLL__PB__RECORD__BODY_EPOCH:
+        rec->kind = AT_RECORD_EPOCH;
+        return read_epoch(pb->epoch, &rec->epoch);
+    case ATOLL__PB__RECORD__BODY_END:
+        rec->kind = AT_RECORD_END;
+        rec->end.rounds = pb->end->rounds;
+        return true;
+    default:
+        return false;
+    }
+}
+
+at_err at_record_decode(struct at_span body, struct at_diag *diag, struct at_record *ret_rec)
+{
+    if (body.n > AT_RECORD_BYTES_MAX) return at_fail(diag, AT_E_TOO_BIG, "record", "record: larger than 1 KiB");
+    _Alignas(max_align_t) uint8_t block[4096]; /* the largest canonical record unpacks to less than half of it */
+    struct at_pb_arena arena = {.block = block, .cap = sizeof block};
+    ProtobufCAllocator allocator = at_pb_allocator(&arena);
+    const Atoll__Pb__Record *pb = atoll__pb__record__unpack(&allocator, body.n, body.p);
+    if (pb == NULL) return at_fail(diag, AT_E_DATA, "record", "record: not a record, or damaged");
+    struct at_record rec;
+    memset(&rec, 0, sizeof rec);
+    if (pb->version != RECORD_VERSION)
+        return at_fail(diag, AT_E_DATA, "record", "record: version %u is not known here", pb->version);
+    rec.time_ms = pb->time_ms;
+    if (!at_pb_fixed(&pb->run, rec.run.b, AT_HASH_BYTES) || !read_body(pb, &rec))
+        return at_fail(diag, AT_E_DATA, "record", "record: a field has the wrong size or is missing");
+    at_err_t err = check_shape(&rec, diag);
+    if (err) return err;
+    struct record_pb again;
+    build(&rec, &again);
+    if (!at_pb_packs_to(&again.record.base, body))
+        return at_fail(diag, AT_E_DATA, "record", "record: not in canonical form");
+    *ret_rec = rec;
+    return AT_OK;
+}
+
+static size_t signed_bytes(struct at_span body, uint8_t ret[sizeof prefix + AT_RECORD_BYTES_MAX])
+{
+    memcpy(ret, prefix, sizeof prefix);
+    memcpy(ret + sizeof prefix, body.p, body.n);
+    return sizeof prefix + body.n;
+}
+
+at_err at_record_sign(const struct at_record *rec, const struct at_keypair *key, struct at_diag *diag,
+                      struct at_signed_record *ret_signed)
+{
+    at_err_t err = at_record_encode(rec, diag, ret_signed->body, &ret_signed->body_bytes);
+    if (err) return err;
+    uint8_t text[sizeof prefix + AT_RECORD_BYTES_MAX];
+    size_t n = signed_bytes(at_signed_record_body(ret_signed), text);
+    ret_signed->author = key->id;
+    ret_signed->sig = at_sign(key, at_span(text, n));
+    return AT_OK;
+}
+
+at_err at_signed_record_verify(const struct at_signed_record *rec)
+{
+    uint8_t text[sizeof prefix + AT_RECORD_BYTES_MAX];
+    size_t n = signed_bytes(at_signed_record_body(rec), text);
+    return at_verify(&rec->author, at_span(text, n), &rec->sig);
+}
+
+at_err at_signed_record_from(struct at_span body, struct at_span author, struct at_span sig, struct at_diag *diag,
+                             struct at_signed_record *ret_signed)
+{
+    if (body.n == 0 || body.n > AT_RECORD_BYTES_MAX)
+        return at_fail(diag, AT_E_DATA, "record", "record: the body has %zu bytes; 1 to %d are possible", body.n,
+                       AT_RECORD_BYTES_MAX);
+    if (author.n != AT_KEY_BYTES)
+        return at_fail(diag, AT_E_DATA, "record", "record: the author has %zu bytes instead of 32", author.n);
+    if (sig.n != AT_SIG_BYTES)
+        return at_fail(diag, AT_E_DATA, "record", "record: the signature has %zu bytes instead of 64", sig.n);
+    memcpy(ret_signed->author.b, author.p, author.n);
+    memcpy(ret_signed->sig.b, sig.p, sig.n);
+    memcpy(ret_signed->body, body.p, body.n);
+    ret_signed->body_bytes = (uint16_t)body.n;
+    return AT_OK;
+}
+
+struct at_hash at_signed_record_leaf(const struct at_signed_record *rec)
+{
+    uint8_t text[AT_KEY_BYTES + AT_SIG_BYTES + AT_RECORD_BYTES_MAX];
+    memcpy(text, rec->author.b, AT_KEY_BYTES);
+    memcpy(text + AT_KEY_BYTES, rec->sig.b, AT_SIG_BYTES);
+    memcpy(text + AT_KEY_BYTES + AT_SIG_BYTES, rec->body, rec->body_bytes);
+    return at_merkle_leaf(at_span(text, AT_KEY_BYTES + AT_SIG_BYTES + (size_t)rec->body_bytes));
+}
