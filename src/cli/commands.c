@@ -2,7 +2,7 @@
 #include "cli/cli_cmd.h"
 
 static const struct at_command *const row[] = {
-    &at_cmd_version,
+    &at_cmd_train, &at_cmd_ask, &at_cmd_root, &at_cmd_bench, &at_cmd_version,
 };
 
 const struct at_command *const *at_command_list(int *ret_count)

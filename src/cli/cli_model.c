@@ -1,0 +1,116 @@
+#include "cli/cli_model.h"
+
+#include "os/file.h"
+#include "train/checkpoint.h"
+
+#include <string.h>
+
+#define MODEL_BYTES_MAX ((size_t)64 << 30)
+
+struct files {
+    struct at_buf model, config, stats;
+};
+
+static void files_release(struct files *f)
+{
+    at_buf_release(&f->model);
+    at_buf_release(&f->config);
+    at_buf_release(&f->stats);
+}
+
+static at_err read_one(const char *dir, const char *name, struct at_diag *diag, struct at_buf *buf)
+{
+    char path[AT_PATH_BYTES];
+    at_err_t err = at_path_join(dir, name, diag, path);
+    if (err != AT_OK) return err;
+    buf->bytes_max = MODEL_BYTES_MAX;
+    return at_file_read(path, MODEL_BYTES_MAX, diag, buf);
+}
+
+static at_err read_files(const char *dir, struct at_diag *diag, struct files *f)
+{
+    struct at_hash root;
+    uint32_t round;
+    char stats_name[40];
+    at_err_t err = read_one(dir, AT_CHECKPOINT_MODEL, diag, &f->model);
+    if (err == AT_OK) err = at_checkpoint_peek(at_buf_span(&f->model), diag, &root, &round);
+    if (err != AT_OK) return err;
+    at_checkpoint_stats_name(root, stats_name);
+    if ((err = read_one(dir, stats_name, diag, &f->stats)) != AT_OK) return err;
+    return read_one(dir, AT_CHECKPOINT_CONFIG, diag, &f->config);
+}
+
+at_err at_cli_model_read(const char *dir, struct at_diag *diag, struct at_cli_model *ret_model)
+{
+    char path[AT_PATH_BYTES];
+    struct files f = {0};
+    struct at_model_config config;
+    struct at_diag first = {0};
+    memset(ret_model, 0, sizeof *ret_model);
+    at_err_t err = at_path_join(dir, AT_CHECKPOINT_MODEL, diag, path);
+    if (err != AT_OK) return err;
+    if (!at_file_exists(dir)) return at_fail(diag, AT_E_NOT_FOUND, dir, "there is no such folder");
+    if (!at_file_exists(path))
+        return at_fail(diag, AT_E_NOT_FOUND, dir, "no model here yet: %s is missing", AT_CHECKPOINT_MODEL);
+    err = read_files(dir, &first, &f);
+    if (err == AT_E_NOT_FOUND) { /* a node may have replaced the model between two of our reads: once more */
+        files_release(&f);
+        err = read_files(dir, diag, &f);
+    } else if (err != AT_OK && diag != NULL && diag->err == AT_OK) {
+        *diag = first;
+    }
+    if (err == AT_OK) err = at_hf_read_config(at_buf_span(&f.config), AT_CHECKPOINT_CONFIG, diag, &config);
+    if (err == AT_OK) err = at_model_init(&ret_model->model, &config, diag);
+    if (err == AT_OK) err = at_state_init(&ret_model->state, &ret_model->model.params);
+    if (err == AT_OK)
+        err = at_checkpoint_read(&ret_model->state, at_buf_span(&f.model), at_buf_span(&f.config),
+                                 at_buf_span(&f.stats), diag, &ret_model->root);
+    files_release(&f);
+    if (err != AT_OK) at_cli_model_release(ret_model);
+    return err;
+}
+
+void at_cli_model_release(struct at_cli_model *m)
+{
+    at_state_release(&m->state);
+    at_model_release(&m->model);
+    memset(m, 0, sizeof *m);
+}
+
+static at_err write_one(const char *dir, const char *name, const struct at_buf *buf, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES];
+    at_err_t err = at_path_join(dir, name, diag, path);
+    if (err != AT_OK) return err;
+    struct at_span part = at_buf_span(buf);
+    return at_file_write_atomic(path, &part, 1, 0644, diag);
+}
+
+/* The statistics' name holds their root, so those of the old model stay until the new model.safetensors is in place. */
+struct sweep {
+    const char *dir, *keep;
+};
+
+static at_err_t sweep_one(void *user, const char *name)
+{
+    const struct sweep *s = user;
+    size_t n = strlen(name);
+    char path[AT_PATH_BYTES];
+    if (strncmp(name, "stats-", 6) != 0 || n < 12 || strcmp(name + n - 12, ".safetensors") != 0) return AT_OK;
+    if (strcmp(name, s->keep) == 0 || at_path_join(s->dir, name, NULL, path) != AT_OK) return AT_OK;
+    return at_file_remove(path, NULL);
+}
+
+at_err at_cli_model_write(const char *dir, const struct at_state *state, struct at_diag *diag)
+{
+    struct at_checkpoint c;
+    at_err_t err = at_dir_make(dir, 0755, diag);
+    if (err != AT_OK) return err;
+    if ((err = at_checkpoint_write(state, diag, &c)) != AT_OK) return err;
+    err = write_one(dir, c.stats_name, &c.stats, diag);
+    if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_CONFIG, &c.config, diag);
+    if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_MODEL, &c.model, diag);
+    if (err == AT_OK) err = at_dir_list(dir, diag, sweep_one, &(struct sweep){dir, c.stats_name});
+    at_checkpoint_release(&c);
+    return err;
+}

@@ -1,0 +1,23 @@
+/* cli_model.h: a model on disk: model.safetensors, config.json and the statistics, as a run folder and `train --out`
+ * keep them (train/checkpoint.h says what is in them). */
+#ifndef ATOLL_CLI_CLI_MODEL_H
+#define ATOLL_CLI_CLI_MODEL_H
+
+#include "model/transformer.h"
+#include "train/state.h"
+
+/* Owned; must not move: state and model point into it. */
+struct at_cli_model {
+    struct at_model model;
+    struct at_state state;
+    struct at_hash root; /* recomputed from the bytes, equal to what the file claims */
+};
+/* AT_E_NOT_FOUND when there is no model (yet); AT_E_DATA and the like naming the file when one of the three is
+ * truncated, changed or of another model. Reading while a node replaces the files is fine. */
+at_err at_cli_model_read(const char *dir, struct at_diag *diag, struct at_cli_model *ret_model);
+void at_cli_model_release(struct at_cli_model *m);
+
+/* Writes the three files so that a reader (and a crash at any moment) sees the old model or the new one, whole. */
+at_err at_cli_model_write(const char *dir, const struct at_state *state, struct at_diag *diag);
+
+#endif

@@ -1,0 +1,197 @@
+/* cmd_control.c: talking to a running node through its folder's control socket: `status` and `finish`. */
+#include "cli/cli_cmd.h"
+#include "cli/cli_ledger.h"
+#include "cli/progress.h"
+#include "node/node.h"
+#include "os/file.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct args {
+    const char *dir;
+};
+
+static const struct at_opt rows[] = {
+    AT_ROW_TEXT(struct args, dir, "dir", "D", ".", "the node's folder"),
+};
+
+#define CONTROL_MS 5000
+
+/* One line of JSON each way; {"ok":false,"error":...} becomes an error here. */
+static at_err call(struct at_cli *cli, const char *dir, const char *verb, struct at_diag *diag, json_t **ret_object)
+{
+    struct at_buf text = {.bytes_max = (size_t)16 << 20};
+    at_err_t err = at_control_call(dir, verb, CONTROL_MS, diag, &text);
+    if (err != AT_OK) return err;
+    json_t *object = json_loadb((const char *)text.p, text.n, JSON_REJECT_DUPLICATES, NULL);
+    at_buf_release(&text);
+    if (!json_is_object(object)) {
+        json_decref(object);
+        return at_fail(diag, AT_E_ENV, dir, "what runs there does not answer as a node");
+    }
+    if (!json_is_true(json_object_get(object, "ok"))) {
+        const char *why = json_string_value(json_object_get(object, "error"));
+        err = at_fail(diag, AT_E_ENV, dir, "the node refused: %s", why != NULL ? why : "no reason given");
+        json_decref(object);
+        return err;
+    }
+    json_object_del(object, "ok");
+    *ret_object = object;
+    return AT_OK;
+}
+
+static double number(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static const char *text(const json_t *object, const char *key)
+{
+    const char *s = json_string_value(json_object_get(object, key));
+    return s != NULL ? s : "";
+}
+
+static void print_members(const json_t *members)
+{
+    size_t i;
+    json_t *m;
+    printf("%-16s  %-16s  %-10s  %5s  %9s  %9s  %14s  %14s  %7s\n", "member", "id", "phase", "step", "tokens", "tok/s",
+           "pending", "confirmed", "share");
+    json_array_foreach((json_t *)(uintptr_t)members, i, m)
+    {
+        bool online = !json_is_false(json_object_get(m, "online"));
+        printf("%-16s  %.16s  %-10s  %5.0f  %9s  %9s  %14s  %14s  %6.2f%%\n", text(m, "name"), text(m, "id"),
+               online ? text(m, "phase") : "gone", number(m, "step"), at_count(number(m, "tokens")).s,
+               at_count(number(m, "tokens_per_s")).s, at_points((uint64_t)number(m, "points_pending")).s,
+               at_points((uint64_t)number(m, "points_confirmed")).s, 100 * number(m, "share"));
+    }
+}
+
+static void print_status(const json_t *s)
+{
+    printf("run    %s\nnode   %s (%s)\n", text(s, "run_id"), text(s, "node_id"), text(s, "role"));
+    printf("phase  %s, round %.0f of %.0f, step %.0f of %.0f, %.0f peers\n", text(s, "phase"), number(s, "round"),
+           number(s, "rounds"), number(s, "step"), number(s, "steps"), number(s, "peers"));
+    if (json_is_number(json_object_get(s, "heldout_loss_last")))
+        printf("loss   %.4f nats/byte held out\n", number(s, "heldout_loss_last"));
+    printf("work   %s tokens, %s tok/s\n", at_count(number(s, "tokens")).s, at_count(number(s, "tokens_per_s")).s);
+    printf("ledger %.0f records, head %s\n", number(s, "records"), text(s, "head"));
+    if (text(s, "invite")[0]) printf("invite %s\n", text(s, "invite"));
+    if (text(s, "last_event")[0]) printf("last   %s\n", text(s, "last_event"));
+    print_members(json_object_get(s, "members"));
+}
+
+/* A folder whose node is not running still knows what its ledger says. */
+static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_object)
+{
+    struct at_node_place place;
+    struct at_cli_ledger l = {0};
+    at_err_t err = at_node_folder(dir, &cli->diag, &place);
+    if (err != AT_OK) return err;
+    json_t *object = json_object(), *members = json_array();
+    AT_ASSERT(object != NULL && members != NULL);
+    at_json_set_text(object, "run_id", at_hash_hex(place.run).s);
+    at_json_set_text(object, "node_id", at_node_id_hex(&place.node).s);
+    struct at_diag unused = {0};
+    if (at_cli_ledger_open(dir, &unused, &l) == AT_OK && (err = at_cli_ledger_fold(&l, &cli->diag)) == AT_OK) {
+        const struct at_ledger *g = &l.ledger;
+        at_json_set_text(object, "role", at_node_id_eq(&g->genesis.steward, &place.node) ? "steward" : "member");
+        at_json_set_text(object, "phase", g->phase == AT_LEDGER_ENDED ? "ended" : "stopped");
+        at_json_set_int(object, "round", g->round);
+        at_json_set_int(object, "rounds", g->genesis.train.rounds);
+        at_json_set_int(object, "tokens", g->tokens);
+        at_json_set(object, "heldout_loss_first", json_null());
+        if (g->heldout_loss >= 0)
+            at_json_set_9(object, "heldout_loss_last", g->heldout_loss);
+        else
+            at_json_set(object, "heldout_loss_last", json_null());
+        for (uint32_t i = 0; i < g->member_count; i++) {
+            json_t *m = json_object();
+            AT_ASSERT(m != NULL && json_array_append_new(members, m) == 0);
+            at_json_set_text(m, "id", at_node_id_hex(&g->members[i].id).s);
+            at_json_set_int(m, "replica", i);
+            at_json_set_text(m, "name", g->members[i].name);
+            at_json_set_bool(m, "online", false);
+            at_json_set_int(m, "tokens", g->members[i].tokens);
+            at_json_set_int(m, "points_pending", 0);
+            at_json_set_int(m, "points_confirmed", g->members[i].confirmed);
+            at_json_set_real(m, "share", at_ledger_share(g, i));
+        }
+        at_json_set_text(object, "state_root", at_hash_hex(g->state_root).s);
+        at_json_set_int(object, "records", g->tree.size);
+        at_json_set_text(object, "head", at_hash_hex(at_ledger_root(g)).s);
+        at_json_set_bool(object, "ended", g->phase == AT_LEDGER_ENDED);
+    }
+    at_cli_ledger_release(&l);
+    at_json_set(object, "members", members);
+    at_json_set_text(object, "invite", place.invite);
+    if (err != AT_OK) {
+        json_decref(object);
+        return err;
+    }
+    *ret_object = object;
+    return AT_OK;
+}
+
+static at_err_t run_status(struct at_cli *cli, void *args)
+{
+    const struct args *a = args;
+    json_t *object = NULL;
+    struct at_diag why = {0};
+    at_err_t err = call(cli, a->dir, "status", &why, &object);
+    bool running = err == AT_OK;
+    if (err == AT_E_NOT_FOUND)
+        err = folder_status(cli, a->dir, &object);
+    else if (err != AT_OK)
+        cli->diag = why;
+    if (err != AT_OK) return err;
+    at_json_set_bool(object, "running", running);
+    static const char *const losses[] = {"heldout_loss_first", "heldout_loss_last"};
+    for (int i = 0; i < 2; i++)
+        if (json_is_real(json_object_get(object, losses[i])))
+            at_json_set_9(object, losses[i], number(object, losses[i]));
+    if (cli->json) {
+        cli->answer = object;
+        return AT_OK;
+    }
+    if (!running) at_say("no node is running in %s; this is what its folder says", a->dir);
+    print_status(object);
+    json_decref(object);
+    return AT_OK;
+}
+
+static at_err_t run_finish(struct at_cli *cli, void *args)
+{
+    const struct args *a = args;
+    json_t *object = NULL;
+    at_err_t err = call(cli, a->dir, "finish", &cli->diag, &object);
+    if (err != AT_OK) return err;
+    json_decref(object);
+    if (cli->json)
+        at_json_set_bool(at_cli_answer(cli), "finishing", true);
+    else
+        at_say("the node in %s ends after its round (on the founder's machine: the run)", a->dir);
+    return AT_OK;
+}
+
+const struct at_command at_cmd_status = {
+    .name = "status",
+    .summary = "what a node is doing: round, step, members, points",
+    .usage = "--dir D",
+    .about = "Asks the node that runs in D; when none does, tells what the folder's ledger says.",
+    .examples = "  atoll status --dir run\n  atoll status --dir run --json\n",
+    AT_ROWS(rows),
+    .args_bytes = sizeof(struct args),
+    .run = run_status,
+};
+const struct at_command at_cmd_finish = {
+    .name = "finish",
+    .summary = "end a node after its round; on the founder, the run",
+    .usage = "--dir D",
+    .about = "Nothing that was worked is lost: the round is finished, then the node (on the founder, the run) ends.",
+    .examples = "  atoll finish --dir run\n",
+    AT_ROWS(rows),
+    .args_bytes = sizeof(struct args),
+    .run = run_finish,
+};

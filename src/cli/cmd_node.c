@@ -1,0 +1,204 @@
+/* cmd_node.c: a node of a run, in the foreground: `init` founds a run, `start` runs a folder's node, `join` makes a new
+ * member and runs it. */
+#include "cli/cli_cmd.h"
+#include "cli/cli_text.h"
+#include "cli/progress.h"
+#include "node/node.h"
+
+#include <string.h>
+#include <time.h>
+
+struct args {
+    const char *dir, *preset, *listen, *name, *kernels;
+    struct at_opt_list data;
+    struct at_opt_int rounds, steps, seed, min_members, round_ms, threads;
+};
+
+#define ROW_DIR AT_ROW_TEXT(struct args, dir, "dir", "D", NULL, "this node's folder (its key, data, ledger, model)")
+#define ROW_LISTEN                                                                                                     \
+    AT_ROW_TEXT(struct args, listen, "listen", "HOST:PORT", NULL,                                                      \
+                "where peers reach it (default 127.0.0.1 and a free port, kept)")
+#define ROW_NAME AT_ROW_TEXT(struct args, name, "name", "TEXT", NULL, "its name for people, at most 32 bytes")
+#define ROW_THREADS                                                                                                    \
+    AT_ROW_INT(struct args, threads, "threads", "N", 1, 64, NULL, "threads (default: one per processor)")
+#define ROW_KERNELS                                                                                                    \
+    AT_ROW_TEXT(struct args, kernels, "kernels", "K", "auto", "ref, avx2, avx512 or auto; all give the same bits")
+
+static const struct at_opt init_rows[] = {
+    ROW_DIR,
+    AT_ROW_TEXT(struct args, preset, "preset", "P", "nano", "the model's shape: nano, 10m, 124m"),
+    AT_ROW_LIST(struct args, data, "data", "FILE", "text to learn; several times, or further files as plain words"),
+    AT_ROW_INT(struct args, rounds, "rounds", "R", 1, 1000000, NULL, "rounds (default: the preset's)"),
+    AT_ROW_INT(struct args, steps, "steps", "H", 1, 100000, NULL, "inner steps of a round (default: the preset's)"),
+    AT_ROW_INT(struct args, seed, "seed", "S", 0, UINT64_MAX, NULL,
+               "seed of weights and data order (default: the preset's)"),
+    AT_ROW_INT(struct args, min_members, "min-members", "N", 1, 4096, "1", "the first round opens with so many"),
+    AT_ROW_INT(struct args, round_ms, "round-ms", "MS", 100, 86400000, NULL,
+               "a round closes after this, whoever is missing (default 60000)"),
+    ROW_LISTEN,
+    ROW_NAME,
+};
+static const struct at_opt start_rows[] = {ROW_DIR, ROW_THREADS, ROW_KERNELS, ROW_LISTEN};
+static const struct at_opt join_rows[] = {ROW_DIR, ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_NAME};
+
+static at_err need_dir(struct at_cli *cli, const struct args *a)
+{
+    if (a->dir != NULL) return AT_OK;
+    return at_fail(&cli->diag, AT_E_USAGE, "--dir", "name this node's folder");
+}
+
+static at_err_t run_init(struct at_cli *cli, void *args)
+{
+    struct args *a = args;
+    char corpus[AT_PATH_BYTES];
+    const char *standard = corpus;
+    struct at_node_place place;
+    at_err_t err = need_dir(cli, a);
+    if (err != AT_OK) return err;
+    for (int i = 0; i < cli->words.count; i++) { /* --data A B C */
+        if (a->data.count == 0)
+            return at_fail(&cli->diag, AT_E_USAGE, cli->words.v[i], "unexpected; text files come with --data FILE");
+        a->data.v[a->data.count++] = cli->words.v[i];
+    }
+    if (a->data.count == 0 && (err = at_cli_corpus_find(&cli->diag, corpus)) != AT_OK) return err;
+    const struct at_node_init_options options = {
+        .dir = a->dir,
+        .preset = a->preset,
+        .data_path = a->data.count > 0 ? a->data.v : &standard,
+        .data_count = a->data.count > 0 ? a->data.count : 1,
+        .rounds = (uint32_t)a->rounds.v,
+        .steps = (uint32_t)a->steps.v,
+        .seed = a->seed.given ? &a->seed.v : NULL,
+        .min_members = (uint32_t)a->min_members.v,
+        .round_ms_max = (uint32_t)a->round_ms.v,
+        .listen = a->listen,
+        .name = a->name,
+    };
+    if ((err = at_node_init(&options, &cli->diag, &place)) != AT_OK) return err;
+    if (cli->json) {
+        json_t *answer = at_cli_answer(cli);
+        char listen[300];
+        snprintf(listen, sizeof listen, strchr(place.host, ':') ? "[%s]:%u" : "%s:%u", place.host, place.port);
+        at_json_set_text(answer, "run_id", at_hash_hex(place.run).s);
+        at_json_set_text(answer, "node_id", at_node_id_hex(&place.node).s);
+        at_json_set_text(answer, "dir", a->dir);
+        at_json_set_text(answer, "listen", listen);
+        at_json_set_text(answer, "invite", place.invite);
+        return AT_OK;
+    }
+    at_say("run %s founded in %s\nnext: %s start --dir %s\nothers join with the line below:", at_hash_hex(place.run).s,
+           a->dir, cli->program, a->dir);
+    printf("%s\n", place.invite);
+    return AT_OK;
+}
+
+static void log_line(void *user, enum at_node_log_kind kind, const char *line)
+{
+    struct at_screen *screen = user;
+    char when[16] = "";
+    struct tm tm;
+    time_t now = time(NULL);
+    if (localtime_r(&now, &tm) != NULL) strftime(when, sizeof when, "%H:%M:%S", &tm);
+    at_screen_say(screen, "%s%s%s  %s%s%s", at_style(screen, AT_STYLE_DIM), when, at_style(screen, AT_STYLE_PLAIN),
+                  kind == AT_NODE_LOG_WARNING ? at_style(screen, AT_STYLE_YELLOW) : "", line,
+                  kind == AT_NODE_LOG_WARNING ? at_style(screen, AT_STYLE_PLAIN) : "");
+}
+
+static at_err run_node(struct at_cli *cli, const struct args *a)
+{
+    struct at_screen screen;
+    struct at_node_result result = {0};
+    struct at_node_place place;
+    at_screen_init(&screen, stderr);
+    const struct at_node_run_options options = {
+        .dir = a->dir,
+        .threads = (int)a->threads.v,
+        .kernels = a->kernels,
+        .listen = a->listen,
+        .log = log_line,
+        .log_user = &screen,
+    };
+    at_err_t err = at_node_run(&options, &cli->diag, &result);
+    if (err != AT_OK) return err;
+    const char *why = result.ended ? "the run has ended" : result.finished ? "finished" : "stopped";
+    if (cli->json) {
+        if ((err = at_node_folder(a->dir, &cli->diag, &place)) != AT_OK) return err;
+        json_t *answer = at_cli_answer(cli);
+        at_json_set_text(answer, "run_id", at_hash_hex(result.run).s);
+        at_json_set_text(answer, "node_id", at_node_id_hex(&place.node).s);
+        at_json_set_int(answer, "rounds", result.rounds);
+        at_json_set_text(answer, "state_root", at_hash_hex(result.state_root).s);
+        at_json_set_bool(answer, "ended", result.ended);
+        at_json_set_bool(answer, "finished", result.finished);
+        at_json_set_9(answer, "seconds", at_cli_seconds());
+    } else {
+        at_say("%s after %u rounds; state root %s", why, result.rounds, at_hash_hex(result.state_root).s);
+        at_say("try: %s ask --dir %s \"Call me \"   %s points --dir %s   %s ledger verify %s", cli->program, a->dir,
+               cli->program, a->dir, cli->program, a->dir);
+    }
+    return AT_OK;
+}
+
+static at_err_t run_start(struct at_cli *cli, void *args)
+{
+    const struct args *a = args;
+    at_err_t err = need_dir(cli, a);
+    return err != AT_OK ? err : run_node(cli, a);
+}
+
+static at_err_t run_join(struct at_cli *cli, void *args)
+{
+    const struct args *a = args;
+    struct at_node_place place;
+    at_err_t err = need_dir(cli, a);
+    if (err != AT_OK) return err;
+    const struct at_node_join_options options = {
+        .dir = a->dir,
+        .invite = cli->words.v[0],
+        .listen = a->listen,
+        .name = a->name,
+    };
+    if ((err = at_node_join(&options, &cli->diag, &place)) != AT_OK) return err;
+    at_say("joining run %s as %s", at_hash_hex(place.run).s, at_node_id_hex(&place.node).s);
+    return run_node(cli, a);
+}
+
+const struct at_command at_cmd_init = {
+    .name = "init",
+    .summary = "found a new run and print its invite",
+    .usage = "--dir D [--preset P] --data FILE... [--rounds R] [--steps H] [--seed S] [--min-members N] "
+             "[--listen HOST:PORT]",
+    .about = "Writes the founder's key and the run's genesis to D. The invite goes to stdout.",
+    .examples = "  atoll init --dir run --preset nano --data data/moby-dick.txt\n"
+                "  atoll init --dir run --data a.txt b.txt --min-members 3 --listen 192.168.1.10:7700\n",
+    AT_ROWS(init_rows),
+    .args_bytes = sizeof(struct args),
+    .words_max = 10000,
+    .run = run_init,
+};
+const struct at_command at_cmd_start = {
+    .name = "start",
+    .summary = "run a folder's node in the foreground",
+    .usage = "--dir D [--threads N] [--listen HOST:PORT]",
+    .about =
+        "Goes on where the folder is, also after a crash. Ctrl-C stops it cleanly; `atoll finish` ends it after its\n"
+        "round.",
+    .examples = "  atoll start --dir run\n  atoll start --dir run --threads 2 2>run.log &\n",
+    AT_ROWS(start_rows),
+    .args_bytes = sizeof(struct args),
+    .run = run_start,
+};
+const struct at_command at_cmd_join = {
+    .name = "join",
+    .summary = "join a run as a new member, and work",
+    .usage = "INVITE --dir D [--threads N]",
+    .about =
+        "Makes a key in D, fetches genesis, log, data and state (each checked by its hash), takes part from the next\n"
+        "round on. Later, `atoll start --dir D` goes on with the same member.",
+    .examples = "  atoll join atoll1abc... --dir me\n  atoll join \"$(cat invite.txt)\" --dir me --threads 2\n",
+    AT_ROWS(join_rows),
+    .args_bytes = sizeof(struct args),
+    .words_min = 1,
+    .words_max = 1,
+    .run = run_join,
+};
