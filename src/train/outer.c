@@ -1,11 +1,11 @@
 #include "train/outer.h"
 
+#include "tensor/emath.h"
 #include "tensor/ops.h"
 
 #include <string.h>
 
-/* Decoded values that fit on the stack: replicas x run. */
-enum { STACK_REALS = 16384 };
+enum { STACK_REALS = 4096 }; /* one run of elements, on the stack */
 
 struct outer {
     struct at_exec ex; /* one thread: runs are short */
@@ -14,30 +14,28 @@ struct outer {
     int n;
 };
 
-/* y[0,len) = fma(-alpha, sum, y) for elements [from, from + len) of one block; len * n <= STACK_REALS. */
+/* Elements [from, from + len) of one block: a = +0, for r ascending a = fma(w_r, x_r, a); then y = fma(-1, a, y) for
+ * weights, y = a for statistics. len <= STACK_REALS. */
 static void combine(const struct outer *o, bool stats, size_t from, size_t len, real *y)
 {
-    real decoded[STACK_REALS];
-    const real *d[AT_OUTER_REPLICAS_MAX];
+    real x[STACK_REALS], a[STACK_REALS];
+    memset(a, 0, len * sizeof *a);
     for (int r = 0; r < o->n; r++) {
         const struct at_update *u = &o->update[r];
-        real *to = decoded + (size_t)r * len;
         if (stats)
-            u->codec->decode_stats(u->params, u->payload, from, len, to);
+            u->codec->decode_stats(u->params, u->payload, from, len, x);
         else
-            u->codec->decode(u->params, u->payload, from, len, to);
-        d[r] = to;
+            u->codec->decode(u->params, u->payload, from, len, x);
+        for (size_t i = 0; i < len; i++) a[i] = at_fma(o->w[r], x[i], a[i]);
     }
-    /* Statistics start from +0 and are added: fma(1, a, 0) = a. */
-    if (stats) memset(y, 0, len * sizeof *y);
-    at_outer_mean(&o->ex, y, d, o->w, o->n, stats ? REAL(-1.0) : REAL(1.0), (long)len);
+    for (size_t i = 0; i < len; i++) y[i] = stats ? a[i] : y[i] - a[i];
 }
 
 /* One block's elements, run by run. When `keep` is false the results are only looked at: false if one is not finite. */
 static bool walk(const struct outer *o, bool stats, size_t from, size_t n, real *values, bool keep)
 {
     real y[STACK_REALS];
-    size_t run = STACK_REALS / (size_t)o->n;
+    size_t run = STACK_REALS;
     for (size_t i = 0; i < n; i += run) {
         size_t len = n - i < run ? n - i : run;
         memcpy(y, values + i, len * sizeof *y);
