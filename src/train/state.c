@@ -107,6 +107,19 @@ static void append_shape(struct at_merkle *tree, const struct at_state *s)
     at_merkle_append(tree, at_merkle_leaf(at_span(leaf, sizeof leaf)));
 }
 
+static void append_weights(struct at_merkle *tree, const struct at_state *s)
+{
+    const struct at_params *p = s->params;
+    for (int i = 0; i < p->blocks; i++) append_tiles(tree, s->theta + p->block[i].offset, at_block_count(&p->block[i]));
+}
+
+struct at_hash at_state_weights_root(const struct at_state *s)
+{
+    struct at_merkle tree = {0};
+    append_weights(&tree, s);
+    return at_merkle_root(&tree);
+}
+
 at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root)
 {
     int err = at_state_check(s, diag);
@@ -114,8 +127,7 @@ at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_h
     const struct at_params *p = s->params;
     struct at_merkle tree = {0};
     append_shape(&tree, s);
-    for (int i = 0; i < p->blocks; i++)
-        append_tiles(&tree, s->theta + p->block[i].offset, at_block_count(&p->block[i]));
+    append_weights(&tree, s);
     const real *stats = s->stats;
     for (int i = 0; i < p->blocks; i++) {
         size_t n = at_block_stats_count(p, &p->block[i]);

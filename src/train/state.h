@@ -44,6 +44,9 @@ void at_state_copy(struct at_state *to, const struct at_state *from); /* same pa
 at_err at_state_check(const struct at_state *s, struct at_diag *diag);
 at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root);
 
+/* The root of the weights' tiles alone (no leaf 0, no statistics): tells which of two files is damaged. */
+struct at_hash at_state_weights_root(const struct at_state *s);
+
 /* Bytes of the blob; append it; read it back. Reading: AT_E_DATA or AT_E_TRUNCATED when the bytes are not exactly a
  * state of these params (length, padding +0, statistics >= 0), AT_E_NONFINITE; `s` is untouched on failure. The caller
  * compares the root. */
