@@ -45,7 +45,7 @@ static at_err read_tensor(const char *key, size_t key_n, const json_t *value, co
                           struct at_st_tensor *t)
 {
     uint64_t begin, end;
-    size_t elements, bytes;
+    size_t elements = 0, bytes;
     if (!copy_text(t->name, sizeof t->name, key, key_n)) return bad(diag, name, key, "is too long a name");
     const json_t *dtype = json_object_get(value, "dtype"), *offsets = json_object_get(value, "data_offsets");
     if (!json_is_object(value) || json_object_size(value) != 3 || !json_is_string(dtype))
