@@ -20,8 +20,8 @@ struct at_store;
 at_err at_store_create(const char *path, struct at_span genesis, struct at_diag *diag, struct at_store **ret_store);
 /* Opens an existing one to read and append. AT_E_NOT_FOUND. */
 at_err at_store_open(const char *path, struct at_diag *diag, struct at_store **ret_store);
-/* Opens to read only; never writes the file or beside it, works on a copy and on a write-protected medium. A WAL left
- * beside the file by a running or killed node is read too. */
+/* Opens to read only: never changes the file, works on a copy and on a write-protected medium. A WAL left beside the
+ * file by a running or killed node is read too (for a WAL without its index, SQLite makes the index beside it). */
 at_err at_store_open_readonly(const char *path, struct at_diag *diag, struct at_store **ret_store);
 void at_store_close(struct at_store *store); /* NULL is fine */
 
@@ -45,6 +45,6 @@ at_err at_store_newest_checkpoint(struct at_store *store, struct at_diag *diag,
                                   struct at_log_checkpoint *ret_checkpoint);
 
 /* The whole log as a stream for at_ledger_verify, from its start; borrowed from the store, one at a time. */
-struct at_log_source at_store_source(struct at_store *store);
+at_err at_store_source(struct at_store *store, struct at_diag *diag, struct at_log_source *ret_source);
 
 #endif

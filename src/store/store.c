@@ -1,0 +1,515 @@
+#include "store/store.h"
+#include "os/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum statement {
+    COUNT,
+    ADD_RECORD,
+    ADD_CHECKPOINT,
+    READ_RECORDS,
+    READ_CHECKPOINTS,
+    NEWEST_CHECKPOINT,
+    READ_GENESIS,
+    STATEMENTS
+};
+
+static const char *const sql[STATEMENTS] = {
+    [COUNT] = "SELECT max(idx) FROM record",
+    [ADD_RECORD] = "INSERT INTO record(idx, body, author, sig) VALUES(?1, ?2, ?3, ?4)",
+    [ADD_CHECKPOINT] = "INSERT INTO checkpoint(size, root, steward, sig) VALUES(?1, ?2, ?3, ?4)",
+    [READ_RECORDS] = "SELECT idx, body, author, sig FROM record WHERE idx >= ?1 ORDER BY idx LIMIT ?2",
+    [READ_CHECKPOINTS] = "SELECT size, root, steward, sig FROM checkpoint WHERE size >= ?1 ORDER BY size LIMIT ?2",
+    [NEWEST_CHECKPOINT] = "SELECT size, root, steward, sig FROM checkpoint ORDER BY size DESC LIMIT 1",
+    [READ_GENESIS] = "SELECT value FROM meta WHERE key = 'genesis'",
+};
+static const char schema[] = "CREATE TABLE record(idx INTEGER PRIMARY KEY, body BLOB, author BLOB, sig BLOB);"
+                             "CREATE TABLE checkpoint(size INTEGER PRIMARY KEY, root BLOB, steward BLOB, sig BLOB);"
+                             "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB);";
+
+struct at_store {
+    char *path;
+    sqlite3 *db;
+    sqlite3_stmt *statement[STATEMENTS];
+    sqlite3_stmt *scan_records, *scan_checkpoints; /* of at_store_source */
+};
+
+/* ---- errors --------------------------------------------------------------------------------------------------------
+ */
+static at_err_t fail(const char *path, sqlite3 *db, int rc, struct at_diag *diag)
+{
+    const char *detail = db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+    switch (rc & 0xff) {
+    case SQLITE_FULL:
+        return at_fail(diag, AT_E_DISK, path,
+                       "the disk is full; nothing that was acknowledged is lost. Free some space and start again");
+    case SQLITE_IOERR:
+        return at_fail(diag, AT_E_DISK, path,
+                       "reading or writing failed (%s). Is the disk full, or failing? Free some space "
+                       "or check it, then start again",
+                       detail);
+    case SQLITE_NOTADB:
+        return at_fail(diag, AT_E_DATA, path, "not an Atoll ledger");
+    case SQLITE_CORRUPT:
+        return at_fail(diag, AT_E_DATA, path, "the ledger file is damaged (%s)", detail);
+    case SQLITE_NOMEM:
+        return at_fail(diag, AT_E_NOMEM, path, "out of memory");
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return at_fail(diag, AT_E_ENV, path, "the ledger is in use by another process");
+    case SQLITE_CANTOPEN:
+    case SQLITE_PERM:
+    case SQLITE_READONLY:
+    case SQLITE_AUTH:
+        return at_fail(diag, AT_E_ENV, path, "the system does not let us use the file (%s)", detail);
+    default:
+        return at_fail(diag, AT_E_DATA, path, "not an Atoll ledger, or damaged (%s)", detail);
+    }
+}
+
+static at_err_t fail_store(const struct at_store *s, int rc, struct at_diag *diag)
+{
+    return fail(s->path, s->db, rc, diag);
+}
+
+static at_err_t run_sql(struct at_store *s, const char *text, struct at_diag *diag)
+{
+    int rc = sqlite3_exec(s->db, text, NULL, NULL, NULL);
+    return rc == SQLITE_OK ? AT_OK : fail_store(s, rc, diag);
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------------------
+ */
+/* "file:" URI of a path, everything unusual escaped. Owned by the caller; NULL without memory. */
+static char *make_uri(const char *path, const char *query)
+{
+    size_t n = strlen(path), at = 5;
+    char *uri = malloc(5 + 3 * n + strlen(query) + 1);
+    if (uri == NULL) return NULL;
+    memcpy(uri, "file:", 5);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)path[i];
+        bool plain =
+            (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("/._-", c) != NULL;
+        if (plain)
+            uri[at++] = (char)c;
+        else
+            at += (size_t)sprintf(uri + at, "%%%02x", c);
+    }
+    strcpy(uri + at, query);
+    return uri;
+}
+
+static bool neighbour_exists(const char *path, const char *suffix, bool only_with_content)
+{
+    char name[AT_PATH_BYTES];
+    struct stat st;
+    int n = snprintf(name, sizeof name, "%s%s", path, suffix);
+    return n > 0 && (size_t)n < sizeof name && stat(name, &st) == 0 && (!only_with_content || st.st_size > 0);
+}
+
+/* How to read without writing: a file that stands alone is read as a constant; beside a shared index (a node runs, or
+ * was killed) the log is read through it without changing it. */
+static const char *readonly_query(const char *path)
+{
+    if (neighbour_exists(path, "-shm", false)) return "?mode=ro&readonly_shm=1";
+    if (neighbour_exists(path, "-wal", true)) return "?mode=ro";
+    return "?immutable=1";
+}
+
+static at_err_t check_file(const char *path, struct at_diag *diag)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        bool missing = errno == ENOENT || errno == ENOTDIR;
+        return at_fail(diag, missing ? AT_E_NOT_FOUND : AT_E_ENV, path, "%s",
+                       missing ? "no such ledger" : strerror(errno));
+    }
+    if (!S_ISREG(st.st_mode)) return at_fail(diag, AT_E_DATA, path, "not a file");
+    return st.st_size != 0 ? AT_OK : at_fail(diag, AT_E_DATA, path, "the file is empty: not an Atoll ledger");
+}
+
+/* A foreign file may hold anything under our names: only plain tables will do. */
+static at_err_t check_tables(struct at_store *s, struct at_diag *diag)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(s->db,
+                                "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN "
+                                "('record', 'checkpoint', 'meta')",
+                                -1, &st, NULL);
+    if (rc == SQLITE_OK) rc = sqlite3_step(st);
+    int tables = rc == SQLITE_ROW ? sqlite3_column_int(st, 0) : 0;
+    (void)sqlite3_finalize(st);
+    if (rc != SQLITE_ROW) return fail_store(s, rc, diag);
+    return tables == 3 ? AT_OK : at_fail(diag, AT_E_DATA, s->path, "not an Atoll ledger");
+}
+
+static at_err_t prepare(struct at_store *s, bool writable, struct at_diag *diag)
+{
+    at_err_t err = check_tables(s, diag);
+    for (int i = 0; !err && i < STATEMENTS; i++) {
+        if (!writable && (i == ADD_RECORD || i == ADD_CHECKPOINT)) continue;
+        int rc = sqlite3_prepare_v3(s->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->statement[i], NULL);
+        if (rc != SQLITE_OK) err = fail_store(s, rc, diag);
+    }
+    return err;
+}
+
+static void harden(sqlite3 *db)
+{
+    (void)sqlite3_db_config(db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    (void)sqlite3_db_config(db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    (void)sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+    (void)sqlite3_db_config(db, SQLITE_DBCONFIG_ENABLE_VIEW, 0, NULL);
+    (void)sqlite3_limit(db, SQLITE_LIMIT_LENGTH, 1 << 20);
+    (void)sqlite3_extended_result_codes(db, 1);
+    (void)sqlite3_busy_timeout(db, 5000);
+}
+
+static at_err_t open_db(const char *path, const char *query, int flags, struct at_diag *diag,
+                        struct at_store **ret_store)
+{
+    struct at_store *s = calloc(1, sizeof *s);
+    char *uri = make_uri(path, query);
+    at_err_t err = AT_OK;
+    if (s != NULL) s->path = strdup(path);
+    if (s == NULL || uri == NULL || s->path == NULL) {
+        err = at_fail(diag, AT_E_NOMEM, path, "out of memory");
+        goto out;
+    }
+    int rc = sqlite3_open_v2(uri, &s->db, flags | SQLITE_OPEN_URI | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc != SQLITE_OK) {
+        err = fail(path, s->db, rc, diag);
+        goto out;
+    }
+    harden(s->db);
+    err = run_sql(s, "PRAGMA cell_size_check = ON", diag);
+    if (err) goto out;
+    *ret_store = s;
+    s = NULL;
+out:
+    free(uri);
+    at_store_close(s);
+    return err;
+}
+
+/* WAL and FULL: a commit that returned is on the disk. */
+static at_err_t set_durable(struct at_store *s, struct at_diag *diag)
+{
+    return run_sql(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", diag);
+}
+
+static at_err_t write_genesis(struct at_store *s, struct at_span genesis, struct at_diag *diag)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = sqlite3_prepare_v2(s->db, "INSERT INTO meta(key, value) VALUES('genesis', ?1)", -1, &st, NULL);
+    if (rc == SQLITE_OK) rc = sqlite3_bind_blob64(st, 1, genesis.p, genesis.n, SQLITE_STATIC);
+    if (rc == SQLITE_OK) rc = sqlite3_step(st);
+    (void)sqlite3_finalize(st);
+    return rc == SQLITE_DONE ? AT_OK : fail_store(s, rc, diag);
+}
+
+static void remove_files(const char *path)
+{
+    static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
+    char name[AT_PATH_BYTES];
+    for (size_t i = 0; i < sizeof suffix / sizeof *suffix; i++)
+        if ((size_t)snprintf(name, sizeof name, "%s%s", path, suffix[i]) < sizeof name) (void)unlink(name);
+}
+
+at_err at_store_create(const char *path, struct at_span genesis, struct at_diag *diag, struct at_store **ret_store)
+{
+    /* Made by us first, for its mode: SQLite gives the files beside it the same. */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EEXIST) return at_fail(diag, AT_E_ENV, path, "a ledger exists here already");
+    if (fd < 0) {
+        bool disk = errno == ENOSPC || errno == EDQUOT || errno == EIO;
+        return at_fail(diag, disk ? AT_E_DISK : AT_E_ENV, path, "cannot create the ledger: %s", strerror(errno));
+    }
+    (void)close(fd);
+    struct at_store *s = NULL;
+    at_err_t err = open_db(path, "", SQLITE_OPEN_READWRITE, diag, &s);
+    if (!err) err = set_durable(s, diag);
+    if (!err) err = run_sql(s, "BEGIN IMMEDIATE", diag);
+    if (!err) err = run_sql(s, schema, diag);
+    if (!err) err = write_genesis(s, genesis, diag);
+    if (!err) err = run_sql(s, "COMMIT", diag);
+    if (!err) err = prepare(s, true, diag);
+    if (err) {
+        at_store_close(s);
+        remove_files(path);
+        return err;
+    }
+    *ret_store = s;
+    return AT_OK;
+}
+
+at_err at_store_open(const char *path, struct at_diag *diag, struct at_store **ret_store)
+{
+    struct at_store *s = NULL;
+    at_err_t err = check_file(path, diag);
+    if (!err) err = open_db(path, "", SQLITE_OPEN_READWRITE, diag, &s);
+    if (!err) err = check_tables(s, diag); /* before anything of a foreign file is changed */
+    if (!err) err = set_durable(s, diag);
+    if (!err) err = prepare(s, true, diag);
+    if (err) {
+        at_store_close(s);
+        return err;
+    }
+    *ret_store = s;
+    return AT_OK;
+}
+
+at_err at_store_open_readonly(const char *path, struct at_diag *diag, struct at_store **ret_store)
+{
+    struct at_store *s = NULL;
+    at_err_t err = check_file(path, diag);
+    if (!err) err = open_db(path, readonly_query(path), SQLITE_OPEN_READONLY, diag, &s);
+    if (!err) err = prepare(s, false, diag);
+    if (err) {
+        at_store_close(s);
+        return err;
+    }
+    *ret_store = s;
+    return AT_OK;
+}
+
+void at_store_close(struct at_store *s)
+{
+    if (s == NULL) return;
+    for (int i = 0; i < STATEMENTS; i++) (void)sqlite3_finalize(s->statement[i]);
+    (void)sqlite3_finalize(s->scan_records);
+    (void)sqlite3_finalize(s->scan_checkpoints);
+    (void)sqlite3_close(s->db);
+    free(s->path);
+    free(s);
+}
+
+/* ---- reading -------------------------------------------------------------------------------------------------------
+ */
+static struct at_span column(sqlite3_stmt *st, int i)
+{
+    const void *p = sqlite3_column_blob(st, i); /* before the size: it may convert */
+    int n = sqlite3_column_bytes(st, i);
+    return at_span(p, p != NULL && n > 0 ? (size_t)n : 0);
+}
+
+/* Ends a use of a statement: SQLITE_DONE and SQLITE_ROW are fine, anything else is told. */
+static at_err_t finish(const struct at_store *s, sqlite3_stmt *st, int rc, struct at_diag *diag)
+{
+    at_err_t err = rc == SQLITE_DONE || rc == SQLITE_ROW || rc == SQLITE_OK ? AT_OK : fail_store(s, rc, diag);
+    (void)sqlite3_reset(st);
+    (void)sqlite3_clear_bindings(st);
+    return err;
+}
+
+at_err at_store_genesis(struct at_store *s, struct at_diag *diag, struct at_buf *out)
+{
+    sqlite3_stmt *st = s->statement[READ_GENESIS];
+    int rc = sqlite3_step(st);
+    at_err_t err = AT_OK;
+    if (rc == SQLITE_ROW) {
+        struct at_span value = column(st, 0);
+        err = at_buf_append(out, value.p, value.n);
+    } else if (rc == SQLITE_DONE) {
+        err = at_fail(diag, AT_E_DATA, s->path, "not an Atoll ledger: it holds no genesis");
+    }
+    at_err_t end = finish(s, st, rc, diag);
+    return err ? err : end;
+}
+
+at_err at_store_size(struct at_store *s, struct at_diag *diag, uint64_t *ret_size)
+{
+    sqlite3_stmt *st = s->statement[COUNT];
+    int rc = sqlite3_step(st);
+    bool some = rc == SQLITE_ROW && sqlite3_column_type(st, 0) != SQLITE_NULL;
+    sqlite3_int64 last = some ? sqlite3_column_int64(st, 0) : -1;
+    at_err_t err = finish(s, st, rc, diag);
+    if (err) return err;
+    if (last < -1 || last == INT64_MAX || (some && last < 0))
+        return at_fail(diag, AT_E_DATA, s->path, "the ledger file is damaged: a record has a negative place");
+    *ret_size = (uint64_t)(last + 1);
+    return AT_OK;
+}
+
+at_err at_store_read(struct at_store *s, uint64_t from, uint32_t count, struct at_diag *diag,
+                     struct at_signed_record *ret_records, uint32_t *ret_count)
+{
+    if (from > INT64_MAX) return at_fail(diag, AT_E_DATA, s->path, "no such record");
+    sqlite3_stmt *st = s->statement[READ_RECORDS];
+    uint32_t n = 0;
+    at_err_t err = AT_OK;
+    (void)sqlite3_bind_int64(st, 1, (sqlite3_int64)from);
+    (void)sqlite3_bind_int64(st, 2, count);
+    int rc;
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW && !err && n < count) {
+        if ((uint64_t)sqlite3_column_int64(st, 0) != from + n)
+            err = at_fail(diag, AT_E_DATA, s->path, "the ledger is damaged: record %llu is missing",
+                          (unsigned long long)(from + n));
+        struct at_diag detail = {.err = AT_OK};
+        if (!err) err = at_signed_record_from(column(st, 1), column(st, 2), column(st, 3), &detail, &ret_records[n]);
+        if (err)
+            (void)at_fail(diag, err, s->path, "the ledger is damaged at record %llu: %.200s",
+                          (unsigned long long)(from + n), detail.text);
+        else
+            n++;
+    }
+    at_err_t end = finish(s, st, rc, diag);
+    if (err || end) return err ? err : end;
+    *ret_count = n;
+    return AT_OK;
+}
+
+static bool take_bytes(struct at_span from, uint8_t *to, size_t n)
+{
+    if (from.n != n) return false;
+    memcpy(to, from.p, n);
+    return true;
+}
+
+static at_err_t read_checkpoint(const struct at_store *s, sqlite3_stmt *st, struct at_diag *diag,
+                                struct at_log_checkpoint *ret)
+{
+    struct at_log_checkpoint c = {.size = (uint64_t)sqlite3_column_int64(st, 0)};
+    if (!take_bytes(column(st, 1), c.root.b, AT_HASH_BYTES) || !take_bytes(column(st, 2), c.steward.b, AT_KEY_BYTES) ||
+        !take_bytes(column(st, 3), c.sig.b, AT_SIG_BYTES))
+        return at_fail(diag, AT_E_DATA, s->path, "the ledger is damaged: a checkpoint has the wrong size");
+    *ret = c;
+    return AT_OK;
+}
+
+at_err at_store_read_checkpoints(struct at_store *s, uint64_t from_size, uint32_t count, struct at_diag *diag,
+                                 struct at_log_checkpoint *ret_checkpoints, uint32_t *ret_count)
+{
+    if (from_size > INT64_MAX) return at_fail(diag, AT_E_DATA, s->path, "no such checkpoint");
+    sqlite3_stmt *st = s->statement[READ_CHECKPOINTS];
+    uint32_t n = 0;
+    at_err_t err = AT_OK;
+    (void)sqlite3_bind_int64(st, 1, (sqlite3_int64)from_size);
+    (void)sqlite3_bind_int64(st, 2, count);
+    int rc;
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW && n < count) {
+        err = read_checkpoint(s, st, diag, &ret_checkpoints[n]);
+        if (err) break;
+        n++;
+    }
+    at_err_t end = finish(s, st, rc, diag);
+    if (err || end) return err ? err : end;
+    *ret_count = n;
+    return AT_OK;
+}
+
+at_err at_store_newest_checkpoint(struct at_store *s, struct at_diag *diag, struct at_log_checkpoint *ret_checkpoint)
+{
+    sqlite3_stmt *st = s->statement[NEWEST_CHECKPOINT];
+    int rc = sqlite3_step(st);
+    at_err_t err = AT_OK;
+    if (rc == SQLITE_ROW) err = read_checkpoint(s, st, diag, ret_checkpoint);
+    if (rc == SQLITE_DONE) err = AT_E_NOT_FOUND;
+    at_err_t end = finish(s, st, rc, diag);
+    return end ? end : err;
+}
+
+/* ---- appending -----------------------------------------------------------------------------------------------------
+ */
+static at_err_t insert(struct at_store *s, enum statement which, uint64_t key, struct at_span a, struct at_span b,
+                       struct at_span c, struct at_diag *diag)
+{
+    sqlite3_stmt *st = s->statement[which];
+    (void)sqlite3_bind_int64(st, 1, (sqlite3_int64)key);
+    int rc = sqlite3_bind_blob64(st, 2, a.p, a.n, SQLITE_STATIC);
+    if (rc == SQLITE_OK) rc = sqlite3_bind_blob64(st, 3, b.p, b.n, SQLITE_STATIC);
+    if (rc == SQLITE_OK) rc = sqlite3_bind_blob64(st, 4, c.p, c.n, SQLITE_STATIC);
+    if (rc == SQLITE_OK) rc = sqlite3_step(st);
+    return finish(s, st, rc, diag);
+}
+
+static at_err_t insert_all(struct at_store *s, uint64_t first, const struct at_signed_record *records, uint32_t count,
+                           const struct at_log_checkpoint *checkpoints, uint32_t checkpoint_count, struct at_diag *diag)
+{
+    uint64_t size;
+    at_err_t err = at_store_size(s, diag, &size);
+    if (err) return err;
+    if (size != first)
+        return at_fail(diag, AT_E_VERIFY, s->path, "the ledger holds %llu records, so record %llu cannot be the next",
+                       (unsigned long long)size, (unsigned long long)first);
+    for (uint32_t i = 0; !err && i < count; i++)
+        err = insert(s, ADD_RECORD, first + i, at_signed_record_body(&records[i]),
+                     at_span(records[i].author.b, AT_KEY_BYTES), at_span(records[i].sig.b, AT_SIG_BYTES), diag);
+    for (uint32_t i = 0; !err && i < checkpoint_count; i++) {
+        const struct at_log_checkpoint *c = &checkpoints[i];
+        AT_ASSERT(c->size > first && c->size <= first + count);
+        err = insert(s, ADD_CHECKPOINT, c->size, at_span(c->root.b, AT_HASH_BYTES), at_span(c->steward.b, AT_KEY_BYTES),
+                     at_span(c->sig.b, AT_SIG_BYTES), diag);
+    }
+    return err;
+}
+
+at_err at_store_append(struct at_store *s, uint64_t first, const struct at_signed_record *records, uint32_t count,
+                       const struct at_log_checkpoint *checkpoints, uint32_t checkpoint_count, struct at_diag *diag)
+{
+    AT_ASSERT(s->statement[ADD_RECORD] != NULL); /* not opened to read only */
+    at_err_t err = run_sql(s, "BEGIN IMMEDIATE", diag);
+    if (err) return err;
+    err = insert_all(s, first, records, count, checkpoints, checkpoint_count, diag);
+    if (!err) err = run_sql(s, "COMMIT", diag);
+    /* After some failures SQLite has rolled back by itself. */
+    if (err && sqlite3_get_autocommit(s->db) == 0) (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    return err;
+}
+
+/* ---- the whole log as a stream -------------------------------------------------------------------------------------
+ */
+static at_err_t next_row(struct at_store *s, sqlite3_stmt *st, struct at_diag *diag)
+{
+    int rc = sqlite3_step(st);
+    if (rc == SQLITE_ROW) return AT_OK;
+    at_err_t err = finish(s, st, rc, diag);
+    return err ? err : AT_E_NOT_FOUND;
+}
+
+static at_err_t next_record(void *ctx, struct at_diag *diag, struct at_log_row *ret_row)
+{
+    struct at_store *s = ctx;
+    at_err_t err = next_row(s, s->scan_records, diag);
+    if (err) return err;
+    *ret_row = (struct at_log_row){.idx = (uint64_t)sqlite3_column_int64(s->scan_records, 0),
+                                   .body = column(s->scan_records, 1),
+                                   .author = column(s->scan_records, 2),
+                                   .sig = column(s->scan_records, 3)};
+    return AT_OK;
+}
+
+static at_err_t next_checkpoint(void *ctx, struct at_diag *diag, struct at_log_checkpoint_row *ret_row)
+{
+    struct at_store *s = ctx;
+    at_err_t err = next_row(s, s->scan_checkpoints, diag);
+    if (err) return err;
+    *ret_row = (struct at_log_checkpoint_row){.size = (uint64_t)sqlite3_column_int64(s->scan_checkpoints, 0),
+                                              .root = column(s->scan_checkpoints, 1),
+                                              .steward = column(s->scan_checkpoints, 2),
+                                              .sig = column(s->scan_checkpoints, 3)};
+    return AT_OK;
+}
+
+at_err at_store_source(struct at_store *s, struct at_diag *diag, struct at_log_source *ret_source)
+{
+    (void)sqlite3_finalize(s->scan_records);
+    (void)sqlite3_finalize(s->scan_checkpoints);
+    s->scan_records = s->scan_checkpoints = NULL;
+    int rc =
+        sqlite3_prepare_v2(s->db, "SELECT idx, body, author, sig FROM record ORDER BY idx", -1, &s->scan_records, NULL);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_prepare_v2(s->db, "SELECT size, root, steward, sig FROM checkpoint ORDER BY size", -1,
+                                &s->scan_checkpoints, NULL);
+    if (rc != SQLITE_OK) return fail_store(s, rc, diag);
+    *ret_source = (struct at_log_source){.ctx = s, .next_record = next_record, .next_checkpoint = next_checkpoint};
+    return AT_OK;
+}
