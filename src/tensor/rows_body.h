@@ -9,8 +9,22 @@
 
 #include <math.h>
 
+/* The first `left` lanes of 16, or all when there are more. The branch is nearly free; a masked store is not, on some
+ * AVX2 machines. */
+AT_V16 v16 v16_load_upto(const float *p, long left)
+{
+    return left >= 16 ? v16_load(p) : v16_load_part(v16_first(left), p);
+}
+AT_V16 void v16_store_upto(float *p, v16 x, long left)
+{
+    if (left >= 16)
+        v16_store(p, x);
+    else
+        v16_store_part(v16_first(left), p, x);
+}
+
 /* exp(x) = (p + lo) * 2^n, where the caller wants it: q, r with p = fma(q, r, 1), and t whose low bits are n. */
-static inline v16 v16_exp_core(v16 x, v16 *ret_q, v16 *ret_r, v16 *ret_t)
+AT_V16 v16 v16_exp_core(v16 x, v16 *ret_q, v16 *ret_r, v16 *ret_t)
 {
     v16 t = v16_fma(x, v16_set(EM_LOG2E), v16_set(EM_MAGIC));
     v16 n = v16_sub(t, v16_set(EM_MAGIC));
@@ -27,14 +41,14 @@ static inline v16 v16_exp_core(v16 x, v16 *ret_q, v16 *ret_r, v16 *ret_t)
     return v16_fma(q, r, v16_set(1.0f));
 }
 
-static inline v16 v16_exp(v16 x)
+AT_V16 v16 v16_exp(v16 x)
 {
     v16 q, r, t, p = v16_exp_core(x, &q, &r, &t);
     p = v16_zero_below(x, v16_set(EM_EXP_LO), v16_scale(p, t));
     return v16_inf_above(x, v16_set(EM_EXP_HI), p);
 }
 
-static inline v16 v16_sigmoid(v16 x)
+AT_V16 v16 v16_sigmoid(v16 x)
 {
     v16 one = v16_set(1.0f), q, r, t;
     v16 p = v16_exp_core(v16_max(v16_set(EM_SIGMOID_LO), v16_neg(x)), &q, &r, &t); /* max in this order keeps a NaN */
@@ -48,7 +62,7 @@ static inline v16 v16_sigmoid(v16 x)
 }
 
 /* Rule 4: l_i += l_{i+8}, +4, +2, +1. */
-static inline float v16_join(v16 l)
+AT_V16 float v16_join(v16 l)
 {
     __m256 a = _mm256_add_ps(v16_low(l), v16_high(l));
     __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
@@ -106,11 +120,9 @@ static float exp_sum_row(const float *s, long n, float max)
 static void exp_scale_row(float *p, const float *s, long n, float sub, float mul)
 {
     v16 m = v16_set(sub), f = v16_set(mul);
-    long i = 0;
-    for (; i + 16 <= n; i += 16) v16_store(p + i, v16_mul(v16_exp(v16_sub(v16_load(s + i), m)), f));
-    if (i < n) {
-        v16_mask k = v16_first(n - i);
-        v16_store_part(k, p + i, v16_mul(v16_exp(v16_sub(v16_load_part(k, s + i), m)), f));
+    for (long i = 0; i < n; i += 16) {
+        v16 e = v16_exp(v16_sub(v16_load_upto(s + i, n - i), m));
+        v16_store_upto(p + i, v16_mul(e, f), n - i);
     }
 }
 
@@ -128,64 +140,45 @@ static float dot_row(const float *a, const float *b, long n)
 
 static void add(float *y, const float *a, const float *b, long n)
 {
-    long i = 0;
-    for (; i + 16 <= n; i += 16) v16_store(y + i, v16_add(v16_load(a + i), v16_load(b + i)));
-    if (i < n) {
-        v16_mask k = v16_first(n - i);
-        v16_store_part(k, y + i, v16_add(v16_load_part(k, a + i), v16_load_part(k, b + i)));
+    for (long i = 0; i < n; i += 16) {
+        v16 sum = v16_add(v16_load_upto(a + i, n - i), v16_load_upto(b + i, n - i));
+        v16_store_upto(y + i, sum, n - i);
     }
 }
 
 static void copy(float *y, const float *a, long n)
 {
-    v16 zero = v16_set(0.0f);
-    long i = 0;
-    for (; i + 16 <= n; i += 16) v16_store(y + i, v16_add(v16_load(a + i), zero));
-    if (i < n) {
-        v16_mask k = v16_first(n - i);
-        v16_store_part(k, y + i, v16_add(v16_load_part(k, a + i), zero));
-    }
+    for (long i = 0; i < n; i += 16) v16_store_upto(y + i, v16_add(v16_load_upto(a + i, n - i), v16_set(0.0f)), n - i);
 }
 
 static float rmsnorm_row(float *y, const float *x, const float *gain, long n, float eps)
 {
     float rstd = 1.0f / sqrtf(dot_row(x, x, n) / (float)n + eps);
     v16 s = v16_set(rstd);
-    long i = 0;
-    for (; i + 16 <= n; i += 16) v16_store(y + i, v16_mul(v16_mul(v16_load(x + i), s), v16_load(gain + i)));
-    if (i < n) {
-        v16_mask k = v16_first(n - i);
-        v16_store_part(k, y + i, v16_mul(v16_mul(v16_load_part(k, x + i), s), v16_load_part(k, gain + i)));
+    for (long i = 0; i < n; i += 16) {
+        v16 xhat = v16_mul(v16_load_upto(x + i, n - i), s);
+        v16_store_upto(y + i, v16_mul(xhat, v16_load_upto(gain + i, n - i)), n - i);
     }
     return rstd;
-}
-
-/* d_x + rstd * (w - xhat * c) */
-static inline v16 rmsnorm_back(v16 d_x, v16 dy, v16 x, v16 gain, v16 rstd, v16 c)
-{
-    v16 xhat = v16_mul(x, rstd), w = v16_mul(dy, gain);
-    return v16_add(d_x, v16_mul(rstd, v16_sub(w, v16_mul(xhat, c))));
 }
 
 static void rmsnorm_back_row(float *d_x, const float *dy, const float *x, const float *gain, float rstd, long n)
 {
     v16 l = v16_set(0.0f), s = v16_set(rstd);
-    v16_mask k = v16_first(n % 16);
-    long i = 0;
-    for (; i + 16 <= n; i += 16)
-        l = v16_fma(v16_mul(v16_load(dy + i), v16_load(gain + i)), v16_mul(v16_load(x + i), s), l);
-    if (i < n) {
-        v16 w = v16_mul(v16_load_part(k, dy + i), v16_load_part(k, gain + i));
-        l = v16_pick(k, v16_fma(w, v16_mul(v16_load_part(k, x + i), s), l), l);
+    for (long i = 0; i < n; i += 16) {
+        long left = n - i;
+        v16 w = v16_mul(v16_load_upto(dy + i, left), v16_load_upto(gain + i, left));
+        v16 sum = v16_fma(w, v16_mul(v16_load_upto(x + i, left), s), l);
+        l = left >= 16 ? sum : v16_pick(v16_first(left), sum, l);
     }
     v16 c = v16_set(v16_join(l) / (float)n);
-    for (i = 0; i + 16 <= n; i += 16)
-        v16_store(d_x + i,
-                  rmsnorm_back(v16_load(d_x + i), v16_load(dy + i), v16_load(x + i), v16_load(gain + i), s, c));
-    if (i < n)
-        v16_store_part(k, d_x + i,
-                       rmsnorm_back(v16_load_part(k, d_x + i), v16_load_part(k, dy + i), v16_load_part(k, x + i),
-                                    v16_load_part(k, gain + i), s, c));
+    for (long i = 0; i < n; i += 16) {
+        long left = n - i;
+        v16 w = v16_mul(v16_load_upto(dy + i, left), v16_load_upto(gain + i, left));
+        v16 xhat = v16_mul(v16_load_upto(x + i, left), s);
+        v16 step = v16_mul(s, v16_sub(w, v16_mul(xhat, c)));
+        v16_store_upto(d_x + i, v16_add(v16_load_upto(d_x + i, left), step), left);
+    }
 }
 
 static void rmsnorm_gain(float *d_gain, const float *dy, const float *x, const float *rstd, long rows, long cols,
@@ -222,26 +215,20 @@ static void rmsnorm_gain(float *d_gain, const float *dy, const float *x, const f
 static void rotary_head(float *a, float *b, const float *cos, const float *sin, long half, bool inverse)
 {
     for (long i = 0; i < half; i += 16) {
-        v16_mask k = v16_first(half - i < 16 ? half - i : 16);
-        v16 c = v16_load_part(k, cos + i), s = v16_load_part(k, sin + i);
-        v16 x = v16_load_part(k, a + i), y = v16_load_part(k, b + i);
+        long left = half - i;
+        v16 c = v16_load_upto(cos + i, left), s = v16_load_upto(sin + i, left);
+        v16 x = v16_load_upto(a + i, left), y = v16_load_upto(b + i, left);
         if (inverse) s = v16_neg(s);
-        v16_store_part(k, a + i, v16_sub(v16_mul(x, c), v16_mul(y, s)));
-        v16_store_part(k, b + i, v16_add(v16_mul(y, c), v16_mul(x, s)));
+        v16_store_upto(a + i, v16_sub(v16_mul(x, c), v16_mul(y, s)), left);
+        v16_store_upto(b + i, v16_add(v16_mul(y, c), v16_mul(x, s)), left);
     }
 }
 
 static void swiglu_row(float *h, const float *gate, const float *up, long n)
 {
-    long i = 0;
-    for (; i + 16 <= n; i += 16) {
-        v16 g = v16_load(gate + i);
-        v16_store(h + i, v16_mul(v16_mul(g, v16_sigmoid(g)), v16_load(up + i)));
-    }
-    if (i < n) {
-        v16_mask k = v16_first(n - i);
-        v16 g = v16_load_part(k, gate + i);
-        v16_store_part(k, h + i, v16_mul(v16_mul(g, v16_sigmoid(g)), v16_load_part(k, up + i)));
+    for (long i = 0; i < n; i += 16) {
+        v16 g = v16_load_upto(gate + i, n - i), u = v16_load_upto(up + i, n - i);
+        v16_store_upto(h + i, v16_mul(v16_mul(g, v16_sigmoid(g)), u), n - i);
     }
 }
 
@@ -249,11 +236,11 @@ static void swiglu_back_row(float *d_gate, float *d_up, const float *dh, const f
 {
     v16 one = v16_set(1.0f);
     for (long i = 0; i < n; i += 16) {
-        v16_mask k = v16_first(n - i < 16 ? n - i : 16);
-        v16 g = v16_load_part(k, gate + i), u = v16_load_part(k, up + i), d = v16_load_part(k, dh + i);
+        long left = n - i;
+        v16 g = v16_load_upto(gate + i, left), u = v16_load_upto(up + i, left), d = v16_load_upto(dh + i, left);
         v16 s = v16_sigmoid(g);
-        v16_store_part(k, d_up + i, v16_mul(d, v16_mul(g, s)));
-        v16_store_part(k, d_gate + i, v16_mul(v16_mul(v16_mul(d, u), s), v16_fma(g, v16_sub(one, s), one)));
+        v16_store_upto(d_up + i, v16_mul(d, v16_mul(g, s)), left);
+        v16_store_upto(d_gate + i, v16_mul(v16_mul(v16_mul(d, u), s), v16_fma(g, v16_sub(one, s), one)), left);
     }
 }
 
@@ -264,15 +251,15 @@ static void adamw(float *theta, float *m, float *v, const float *g, long n, cons
     const v16 bias1 = v16_set(opt->inv_bias1), bias2 = v16_set(opt->inv_bias2), eps = v16_set(opt->eps);
     const v16 decay = v16_set(opt->weight_decay), lr = v16_set(opt->lr);
     for (long i = 0; i < n; i += 16) {
-        v16_mask k = v16_first(n - i < 16 ? n - i : 16);
-        v16 grad = v16_mul(v16_load_part(k, g + i), clip), th = v16_load_part(k, theta + i);
-        v16 m1 = v16_fma(beta1, v16_load_part(k, m + i), v16_mul(rest1, grad));
-        v16 v1 = v16_fma(beta2, v16_load_part(k, v + i), v16_mul(v16_mul(rest2, grad), grad));
+        long left = n - i;
+        v16 grad = v16_mul(v16_load_upto(g + i, left), clip), th = v16_load_upto(theta + i, left);
+        v16 m1 = v16_fma(beta1, v16_load_upto(m + i, left), v16_mul(rest1, grad));
+        v16 v1 = v16_fma(beta2, v16_load_upto(v + i, left), v16_mul(v16_mul(rest2, grad), grad));
         v16 u = v16_div(v16_mul(m1, bias1), v16_add(v16_sqrt(v16_mul(v1, bias2)), eps));
         u = v16_fma(decay, th, u);
-        v16_store_part(k, m + i, m1);
-        v16_store_part(k, v + i, v1);
-        v16_store_part(k, theta + i, v16_fnma(lr, u, th));
+        v16_store_upto(m + i, m1, left);
+        v16_store_upto(v + i, v1, left);
+        v16_store_upto(theta + i, v16_fnma(lr, u, th), left);
     }
 }
 
@@ -292,10 +279,11 @@ static void outer_mean(float *theta, const float *const *theta_r, const float *w
 {
     v16 step = v16_set(alpha);
     for (long i = from; i < from + n; i += 16) {
-        v16_mask k = v16_first(from + n - i < 16 ? from + n - i : 16);
-        v16 th = v16_load_part(k, theta + i), a = v16_set(0.0f);
-        for (int r = 0; r < replicas; r++) a = v16_fma(v16_set(w[r]), v16_sub(th, v16_load_part(k, theta_r[r] + i)), a);
-        v16_store_part(k, theta + i, v16_fnma(step, a, th));
+        long left = from + n - i;
+        v16 th = v16_load_upto(theta + i, left), a = v16_set(0.0f);
+        for (int r = 0; r < replicas; r++)
+            a = v16_fma(v16_set(w[r]), v16_sub(th, v16_load_upto(theta_r[r] + i, left)), a);
+        v16_store_upto(theta + i, v16_fnma(step, a, th), left);
     }
 }
 
