@@ -14,15 +14,14 @@
 
 #include "base/bytes.h"
 #include "base/sign.h"
-
-#define AT_INVITE_TEXT_MAX 512
+#include "wire/invite.h"
 
 struct at_node_place {
     struct at_hash run;
     struct at_node_id node;
-    char host[256];
-    uint16_t port;                   /* where this node listens; kept over restarts */
-    char invite[AT_INVITE_TEXT_MAX]; /* NUL-terminated; empty for a member that has not joined yet */
+    char host[AT_HOST_BYTES_MAX + 1];
+    uint16_t port;                       /* where this node listens; kept over restarts */
+    char invite[AT_INVITE_TEXT_MAX + 1]; /* NUL-terminated; empty for a member that has not joined yet */
 };
 
 /* ---- a new run: folder, key, genesis, shards, ledger, invite; the caller becomes founder and steward ---- */

@@ -231,6 +231,11 @@ at_err_t at_dir_is_empty(const char *path, struct at_diag *diag, bool *ret_empty
     return err;
 }
 
+at_err_t at_dir_remove_empty(const char *path)
+{
+    return rmdir(path) == 0 || errno == ENOENT ? AT_OK : AT_E_ENV;
+}
+
 at_err_t at_disk_free(const char *path, struct at_diag *diag, uint64_t *ret_bytes)
 {
     struct statvfs v;

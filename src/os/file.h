@@ -28,6 +28,8 @@ at_err at_file_rename(const char *from, const char *to, struct at_diag *diag); /
 at_err at_dir_make(const char *path, unsigned mode, struct at_diag *diag);
 at_err at_dir_is_empty(const char *path, struct at_diag *diag, bool *ret_empty); /* a missing folder is empty */
 
+at_err at_dir_remove_empty(const char *path); /* AT_OK when it is gone afterwards */
+
 /* Calls visit(user, name) for every entry but "." and "..", in no order; stops at the first error and returns it. */
 typedef at_err_t at_dir_visit_fn(void *user, const char *name);
 at_err at_dir_list(const char *path, struct at_diag *diag, at_dir_visit_fn *visit, void *user);

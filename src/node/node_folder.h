@@ -1,0 +1,46 @@
+/* node_folder.h: what a run folder D says about its node: key, name, addresses; and where its files lie. Effects:
+ * files.
+ *
+ *   D/key              64 hex digits: the secret seed of the node's key; mode 0600
+ *   D/node.ini         lines key=value: run, name, listen, contact, contact_key, log_size, log_root; written last when
+ * a folder is made, so that a folder with it is a whole one D/ledger.sqlite    genesis, records, checkpoints
+ * (store/store.h) D/data, D/updates  blobs by hash (store/blobs.h) D/fetch            what is being fetched, so that a
+ * fetch goes on after a crash */
+#ifndef ATOLL_NODE_NODE_FOLDER_H
+#define ATOLL_NODE_NODE_FOLDER_H
+
+#include "os/file.h"
+#include "wire/invite.h"
+#include "wire/record.h"
+
+struct at_folder {
+    char dir[AT_PATH_BYTES];
+    struct at_keypair key;
+    struct at_hash run;
+    char name[AT_NAME_BYTES_MAX + 1];
+    char host[AT_HOST_BYTES_MAX + 1]; /* listens here */
+    uint16_t port;
+    bool has_contact; /* a member: whom to dial; the founder has none */
+    struct at_invite contact;
+};
+
+/* "HOST:PORT" or "[V6]:PORT"; AT_E_USAGE naming the text. */
+at_err at_address_parse(const char *text, struct at_diag *diag, char ret_host[AT_HOST_BYTES_MAX + 1],
+                        uint16_t *ret_port);
+/* Is host:port free on this machine? port 0: picks one. AT_E_PORT, AT_E_USAGE. */
+at_err at_address_probe(const char *host, uint16_t port, struct at_diag *diag, uint16_t *ret_port);
+/* The host that others should dial: `host`, or this machine's first outward address when it is a wildcard. */
+void at_address_outward(const char *host, char ret_host[AT_HOST_BYTES_MAX + 1]);
+
+/* D/`name`; AT_E_TOO_BIG when the path is too long. */
+at_err at_folder_path(const struct at_folder *f, const char *name, struct at_diag *diag, char ret_path[AT_PATH_BYTES]);
+bool at_folder_is_one(const char *dir);
+/* AT_E_DATA: no run folder, or damaged. */
+at_err at_folder_load(const char *dir, struct at_diag *diag, struct at_folder *ret_folder);
+/* Writes key (when there is none yet) and node.ini. */
+at_err at_folder_save(const struct at_folder *f, struct at_diag *diag);
+/* The line that lets others in, of the log at (size, root). */
+at_err at_folder_invite(const struct at_folder *f, uint64_t log_size, struct at_hash log_root, struct at_diag *diag,
+                        char ret_text[AT_INVITE_TEXT_MAX + 1]);
+
+#endif
