@@ -8,41 +8,38 @@
 #define MR    14
 #define LANES 16
 
+/* Loops over rows and vectors are unrolled whole, so that acc is registers. */
+#define EACH_ROW   _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++)
+#define EACH_VEC   _Pragma("GCC unroll 2") for (int v = 0; v < vecs; v++)
+#define C_AT(i, v) (t->c + (i)*t->ldc + (v)*LANES)
+
 static inline __attribute__((always_inline)) void tile(const int rows, const int vecs, const struct at_tile *t)
 {
     __m512 acc[MR][2];
     const float *a = t->a, *b = t->b;
-    float *c = t->c;
-    const long lda = t->lda, ldb = t->ldb, ldc = t->ldc;
-#pragma GCC unroll 14
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vecs; v++)
-            acc[i][v] = t->mode == AT_TILE_LOAD ? _mm512_loadu_ps(c + i * ldc + v * LANES) : _mm512_setzero_ps();
-    for (long p = t->k; p > 0; p--) {
-        __m512 bv[2];
-#pragma GCC unroll 2
-        for (int v = 0; v < vecs; v++) bv[v] = _mm512_loadu_ps(b + v * LANES);
-#pragma GCC unroll 14
-        for (int i = 0; i < rows; i++) {
-            const __m512 x = _mm512_set1_ps(a[i]);
-#pragma GCC unroll 2
-            for (int v = 0; v < vecs; v++) acc[i][v] = _mm512_fmadd_ps(x, bv[v], acc[i][v]);
-        }
-        a += lda;
-        b += ldb;
-    }
+    const long lda = t->lda, ldb = t->ldb;
     const __m512 zero = _mm512_setzero_ps(), alpha = _mm512_set1_ps(t->alpha);
-#pragma GCC unroll 14
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vecs; v++) {
-            float *at = c + i * ldc + v * LANES;
-            __m512 x = _mm512_add_ps(acc[i][v], zero);
-            if (t->mode == AT_TILE_ADD) x = _mm512_add_ps(_mm512_loadu_ps(at), x);
-            if (t->mode == AT_TILE_SCALE) x = _mm512_mul_ps(x, alpha);
-            _mm512_storeu_ps(at, x);
+    if (t->mode == AT_TILE_LOAD) {
+        EACH_ROW EACH_VEC acc[i][v] = _mm512_loadu_ps(C_AT(i, v));
+    } else {
+        EACH_ROW EACH_VEC acc[i][v] = zero;
+    }
+    for (long p = t->k; p > 0; p--, a += lda, b += ldb) {
+        __m512 bv[2];
+        EACH_VEC bv[v] = _mm512_loadu_ps(b + v * LANES);
+        EACH_ROW
+        {
+            const __m512 x = _mm512_set1_ps(a[i]);
+            EACH_VEC acc[i][v] = _mm512_fmadd_ps(x, bv[v], acc[i][v]);
         }
+    }
+    EACH_ROW EACH_VEC acc[i][v] = _mm512_add_ps(acc[i][v], zero);
+    if (t->mode == AT_TILE_ADD) {
+        EACH_ROW EACH_VEC acc[i][v] = _mm512_add_ps(_mm512_loadu_ps(C_AT(i, v)), acc[i][v]);
+    } else if (t->mode == AT_TILE_SCALE) {
+        EACH_ROW EACH_VEC acc[i][v] = _mm512_mul_ps(acc[i][v], alpha);
+    }
+    EACH_ROW EACH_VEC _mm512_storeu_ps(C_AT(i, v), acc[i][v]);
 }
 
 /* One function for each number of rows, so that all accumulators are registers. */
