@@ -208,11 +208,31 @@ static void test_maximum_does_not_see_order_or_sign_of_zero(void **state)
     }
 }
 
+/* Products that underflow to -0 in every lane: a masked-off lane of the tail must not turn +0; a chain must. */
+static void test_negative_zeros_of_underflow(void **state)
+{
+    (void)state;
+    real tiny[40], minus[40], zeros[40], rstd = 1;
+    for (int i = 0; i < 40; i++) {
+        tiny[i] = REAL(1e-30);
+        minus[i] = -REAL(1e-30);
+    }
+    for (const struct at_kern *const *k = at_kern_available(); *k; k++) {
+        for (long n = 16; n <= 40; n++) {
+            assert_true(test_same((*k)->rows->dot_row(tiny, minus, n), -REAL(0.0)));
+            for (int i = 0; i < 40; i++) zeros[i] = -REAL(0.0);
+            (*k)->rows->rmsnorm_gain(zeros, tiny, minus, &rstd, 1, n, n);
+            for (long i = 0; i < n; i++) assert_true(test_same(zeros[i], REAL(0.0)));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables_give_the_same_bits),
         cmocka_unit_test(test_vector_functions_are_the_scalar_ones),
+        cmocka_unit_test(test_negative_zeros_of_underflow),
         cmocka_unit_test(test_maximum_does_not_see_order_or_sign_of_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

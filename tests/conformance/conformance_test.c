@@ -76,18 +76,57 @@ static void output_wide(struct run *run, double x)
 
 /* ---- elementary functions ---- */
 
-static void case_exp_log_sigmoid(struct run *run)
+/* Numbers over the whole line, special values among them; a NaN is written as 0 (its payload is not part of the
+ * contract). */
+enum { LINE = 250000 };
+static real *line(struct run *run)
 {
-    real *x = input(run, 5000, 95.0), *y = space(run, 15000);
-    for (long i = 0; i < 5000; i++) {
-        y[i] = at_exp(x[i] < 88.7f ? x[i] : -x[i]);
-        y[5000 + i] = at_log(fabsf(x[i]) * (i % 2 ? 1e-41f : 1.0f) + 1e-45f);
-        y[10000 + i] = at_sigmoid(x[i] / 4);
+    real *x = space(run, LINE);
+    for (uint32_t i = 0; i < LINE; i++) {
+        uint32_t bits = i * 17179u + (uint32_t)run->seed;
+        memcpy(&x[i], &bits, sizeof bits);
     }
-    output_reals(run, y, 15000);
+    return x;
 }
 
-static void case_vector_exp(struct run *run)
+static void output_line(struct run *run, real *y)
+{
+    for (long i = 0; i < LINE; i++)
+        if (y[i] != y[i]) y[i] = 0;
+    bool finite = run->finite;
+    output_reals(run, y, LINE);
+    run->finite = finite; /* infinities are results here */
+}
+
+static void case_exp(struct run *run)
+{
+    real *x = line(run), *y = space(run, LINE);
+    for (long i = 0; i < LINE; i++) y[i] = at_exp(x[i]);
+    output_line(run, y);
+    run->ex->kern->rows->exp_scale_row(y, x, LINE, 0.0f, 1.0f);
+    output_line(run, y);
+}
+
+static void case_log(struct run *run)
+{
+    real *y = line(run);
+    for (long i = 0; i < LINE; i++) y[i] = at_log(fabsf(y[i]));
+    output_line(run, y);
+}
+
+static void case_sigmoid(struct run *run)
+{
+    real *x = line(run), *y = space(run, LINE), *one = space(run, LINE);
+    for (long i = 0; i < LINE; i++) {
+        y[i] = at_sigmoid(x[i]);
+        one[i] = 1.0f;
+    }
+    output_line(run, y);
+    run->ex->kern->rows->swiglu_row(y, x, one, LINE);
+    output_line(run, y);
+}
+
+static void case_softmax_row(struct run *run)
 {
     real *x = input(run, 5003, 95.0), *p = space(run, 5003);
     real m = run->ex->kern->rows->row_max(x, 5003);
@@ -316,8 +355,10 @@ static const struct {
     const char *name;
     void (*fn)(struct run *run);
 } cases[] = {
-    {"exp_log_sigmoid", case_exp_log_sigmoid},
-    {"vector_exp", case_vector_exp},
+    {"exp", case_exp},
+    {"log", case_log},
+    {"sigmoid", case_sigmoid},
+    {"softmax_row", case_softmax_row},
     {"binary64_functions", case_binary64_functions},
     {"rotary_table", case_rotary_table},
     {"embedding", case_embedding},
