@@ -1,0 +1,317 @@
+/* node_log.c: the log between nodes.
+ *
+ * Following: after the Hello, LogGet(own size); each part that had records is answered by the next LogGet; an empty
+ * part says "you are at the head". From then on the peer pushes every new block by itself. Serving is the mirror image:
+ * a link becomes live when a LogGet has been answered up to the head. Everybody serves what it has; only the steward
+ * orders. */
+#include "swarm/node_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct at_node_history *at_node_history(struct at_node_machine *m, uint32_t round)
+{
+    struct at_node_history *h = &m->history[round % AT_NODE_HISTORY];
+    return h->opened && h->round == round ? h : NULL;
+}
+
+static void remember_close(struct at_node_machine *m, uint32_t round)
+{
+    struct at_node_history *h = at_node_history(m, round);
+    AT_ASSERT(h);
+    h->closed = true;
+    h->count = 0;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_unit *u = at_ledger_unit(&m->ledger, r);
+        if (u && u->included)
+            h->list[h->count++] = (struct at_node_contribution){.replica = r,
+                                                                .tokens = u->receipt.tokens,
+                                                                .update_bytes = u->receipt.update_bytes,
+                                                                .update = u->receipt.update};
+    }
+}
+
+/* The fold, and beside it what later outer steps need and the fold forgets. */
+at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag)
+{
+    struct at_node_machine *m = user;
+    struct at_record rec;
+    at_err_t err = at_ledger_apply(&m->ledger, record, diag, &rec);
+    if (err) return err;
+    if (rec.kind == AT_RECORD_OPEN) {
+        struct at_node_history *h = &m->history[rec.open.round % AT_NODE_HISTORY];
+        h->opened = true;
+        h->closed = h->epoch = false;
+        h->round = rec.open.round;
+        h->state_in = rec.open.state_root;
+        h->count = 0;
+        at_node_steward_opened(m);
+    } else if (rec.kind == AT_RECORD_CLOSE) {
+        remember_close(m, rec.close.round);
+    } else if (rec.kind == AT_RECORD_EPOCH) {
+        struct at_node_history *h = at_node_history(m, rec.epoch.round);
+        h->epoch = true;
+        h->state_out = rec.epoch.state_root;
+    }
+    return AT_OK;
+}
+
+bool at_node_settled(const struct at_node_machine *m)
+{
+    return !m->consensus || (!m->consensus->in_flight && m->consensus->queue_count == 0);
+}
+
+uint64_t at_node_log_size(const struct at_node_machine *m)
+{
+    if (!m->has_genesis) return 0;
+    const struct at_consensus *c = m->consensus;
+    return m->ledger.tree.size - (c && c->in_flight ? c->block_count : 0);
+}
+
+void at_node_log_start(struct at_node_machine *m)
+{
+    m->follower = (struct at_follower){.run = m->options.run,
+                                       .steward = m->genesis.steward,
+                                       .invite_size = m->options.invite_log_size,
+                                       .invite_root = m->options.invite_log_root,
+                                       .log = m->ledger.tree,
+                                       .take = at_node_take,
+                                       .user = m};
+    if (!m->is_steward) return;
+    struct at_consensus_options options = {
+        .key = m->options.key, .run = m->options.run, .take = at_node_take, .user = m, .log = m->ledger.tree};
+    at_consensus_init(m->consensus, &options);
+}
+
+/* ---- serving ---- */
+static void log_read(struct at_node_machine *m, struct at_node_link *link)
+{
+    link->log_reading = true;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_LOG_READ);
+    op->link = link->id;
+    op->read.offset = link->log_from;
+}
+
+static void send_part(struct at_node_machine *m, uint64_t link, uint64_t from, const struct at_signed_record *records,
+                      size_t count, const struct at_log_checkpoint *checkpoints, size_t checkpoint_count)
+{
+    struct at_message msg = {.kind = AT_MSG_LOG_PART};
+    msg.log_part = (struct at_msg_log_part){.from = from,
+                                            .records = records,
+                                            .record_count = (uint32_t)count,
+                                            .checkpoints = checkpoints,
+                                            .checkpoint_count = (uint32_t)checkpoint_count};
+    at_node_send(m, link, &msg);
+}
+
+void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint64_t from)
+{
+    if (!m->has_genesis || from > at_node_log_size(m)) {
+        at_node_link_refuse(m, link, "your log is longer than mine");
+        return;
+    }
+    link->log_live = false;
+    link->log_from = from;
+    if (link->log_reading) return; /* its answer is dropped and read again from here */
+    if (from == at_node_log_size(m)) {
+        send_part(m, link->id, from, NULL, 0, NULL, 0);
+        link->log_live = true;
+    } else {
+        log_read(m, link);
+    }
+}
+
+void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
+{
+    struct at_node_link *link = at_node_link_find(m, e->link);
+    if (!link || link->closing || !link->log_reading) return;
+    link->log_reading = false;
+    if (e->log.from != link->log_from) {
+        at_node_log_get(m, link, link->log_from);
+        return;
+    }
+    /* What is stored may be further than what is final: the store answered before PERSISTED did. */
+    uint64_t final_size = at_node_log_size(m);
+    size_t count = e->log.count, checkpoints = e->log.checkpoint_count;
+    if (count > AT_LOG_PART_MAX) count = AT_LOG_PART_MAX;
+    if (e->log.from + count > final_size) count = (size_t)(final_size - e->log.from);
+    while (checkpoints > 0 && e->log.checkpoints[checkpoints - 1].size > e->log.from + count) checkpoints--;
+    if (checkpoints > AT_LOG_PART_MAX || (count > 0 && checkpoints == 0)) {
+        at_node_link_refuse(m, link, "the log cannot be read here");
+        return;
+    }
+    if (count > 0) count = (size_t)(e->log.checkpoints[checkpoints - 1].size - e->log.from);
+    send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints, checkpoints);
+    link->log_live = e->log.from + count == final_size;
+}
+
+static void push(struct at_node_machine *m, uint64_t from, const struct at_signed_record *records, size_t count,
+                 const struct at_log_checkpoint *checkpoints, size_t checkpoint_count)
+{
+    bool encoded = false;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (!l->used || l->closing || !l->log_live) continue;
+        if (encoded)
+            at_node_send_again(m, l->id);
+        else
+            send_part(m, l->id, from, records, count, checkpoints, checkpoint_count);
+        encoded = true;
+    }
+}
+
+/* ---- following ---- */
+void at_node_log_ask(struct at_node_machine *m)
+{
+    if (m->is_steward || !m->has_genesis || !m->contact_link || m->log_asked || m->log_synced) return;
+    struct at_message msg = {.kind = AT_MSG_LOG_GET};
+    msg.log_get.from = m->follower.log.size;
+    at_node_send(m, m->contact_link, &msg);
+    m->log_asked = true;
+}
+
+static void part_refused(struct at_node_machine *m, struct at_node_link *link, at_err_t err, const struct at_diag *diag)
+{
+    at_node_link_refuse(m, link, diag->text);
+    if (err == AT_E_VERIFY) at_node_end(m, AT_E_VERIFY, "%s", diag->text);
+}
+
+void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_log_part *part)
+{
+    struct at_diag diag = {0};
+    if (m->is_steward || link->id != m->contact_link || !m->has_genesis || (!m->log_asked && !m->log_synced)) {
+        at_node_link_refuse(m, link, "nobody asked for this log");
+        return;
+    }
+    uint64_t size = m->follower.log.size;
+    if (part->record_count == 0) {
+        if (part->from == size) m->log_synced = m->log_asked;
+        m->log_asked = false;
+        return;
+    }
+    m->log_asked = false;
+    if (part->from + part->record_count <= size) return; /* known: an answer and a push may overlap */
+    uint32_t skip = part->from < size ? (uint32_t)(size - part->from) : 0, skip_checkpoints = 0;
+    while (skip_checkpoints < part->checkpoint_count && part->checkpoints[skip_checkpoints].size <= size)
+        skip_checkpoints++;
+    const struct at_signed_record *records = part->records + skip;
+    const struct at_log_checkpoint *checkpoints = part->checkpoints + skip_checkpoints;
+    uint32_t count = part->record_count - skip, checkpoint_count = part->checkpoint_count - skip_checkpoints;
+    at_err_t err =
+        at_follower_part(&m->follower, part->from + skip, records, count, checkpoints, checkpoint_count, &diag);
+    if (err) {
+        part_refused(m, link, err, &diag);
+        return;
+    }
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_PERSIST);
+    op->persist.from = size;
+    op->persist.records = records;
+    op->persist.count = count;
+    op->persist.checkpoints = checkpoints;
+    op->persist.checkpoint_count = checkpoint_count;
+    push(m, size, records, count, checkpoints, checkpoint_count);
+}
+
+/* ---- submitting ---- */
+void at_node_refused(struct at_node_machine *m, uint64_t link, struct at_hash record, const char *reason)
+{
+    if (!at_node_link_find(m, link)) return;
+    struct at_message msg = {.kind = AT_MSG_REFUSED};
+    msg.refused.record = record;
+    at_reason_set(msg.refused.reason, reason);
+    at_node_send(m, link, &msg);
+}
+
+static bool submit_allowed(struct at_node_machine *m, struct at_node_link *link)
+{
+    uint64_t earned = (m->now_ms - link->submits_ms) / AT_NODE_SUBMIT_MS;
+    link->submits_ms += earned * AT_NODE_SUBMIT_MS;
+    link->submits = earned > link->submits ? 0 : link->submits - (uint32_t)earned;
+    if (link->submits >= AT_NODE_SUBMIT_BURST) return false;
+    link->submits++;
+    return true;
+}
+
+void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record)
+{
+    struct at_diag diag = {0};
+    struct at_record rec;
+    struct at_hash leaf = at_signed_record_leaf(record);
+    if (!m->is_steward) {
+        at_node_refused(m, link->id, leaf, "this node orders no records");
+        return;
+    }
+    if (!submit_allowed(m, link)) {
+        at_node_link_refuse(m, link, "too many records");
+        return;
+    }
+    if (!at_node_id_eq(&record->author, &link->node)) {
+        at_node_refused(m, link->id, leaf, "the record's author is not the one who sends it");
+        return;
+    }
+    if (at_signed_record_verify(record)) {
+        at_node_refused(m, link->id, leaf, "wrong signature");
+        return;
+    }
+    if (at_ledger_judge(&m->ledger, record, &diag, &rec)) {
+        at_node_refused(m, link->id, leaf, diag.text);
+        return;
+    }
+    if (rec.kind == AT_RECORD_RECEIPT && m->options.canary != AT_NODE_CANARY_COUNT_UNFETCHED)
+        at_node_steward_receipt(m, link, record, &rec);
+    else
+        at_node_submit_own(m, record, link->id);
+}
+
+void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag)
+{
+    struct at_consensus_event event = {.kind = AT_CONSENSUS_SUBMIT, .record = record, .tag = tag};
+    struct at_consensus_update update;
+    at_consensus_step(m->consensus, &event, &update);
+    if (update.err) at_node_refused(m, tag, at_signed_record_leaf(record), "the steward has too much to do");
+}
+
+bool at_node_sign_own(struct at_node_machine *m, struct at_record *record, struct at_signed_record *ret_signed)
+{
+    struct at_diag diag = {0};
+    record->run = m->options.run;
+    record->time_ms = m->wall_ms;
+    if (at_record_sign(record, &m->options.key, &diag, ret_signed) == AT_OK) return true;
+    at_node_end(m, AT_E_INTERNAL, "a record of our own is out of shape: %s", diag.text);
+    return false;
+}
+
+/* ---- the steward's order ---- */
+void at_node_persisted(struct at_node_machine *m)
+{
+    if (!m->is_steward) return;
+    struct at_consensus_event event = {.kind = AT_CONSENSUS_PERSISTED};
+    struct at_consensus_update update;
+    at_consensus_step(m->consensus, &event, &update);
+    if (update.final && m->options.canary != AT_NODE_CANARY_ACK_EARLY)
+        push(m, update.from, update.records, update.count, update.checkpoints, update.count);
+}
+
+void at_node_consensus_tick(struct at_node_machine *m)
+{
+    if (!m->is_steward) return;
+    struct at_consensus_event event = {.kind = AT_CONSENSUS_TICK};
+    struct at_consensus_update update;
+    at_consensus_step(m->consensus, &event, &update);
+    for (size_t i = 0; i < update.refused_count; i++) {
+        const struct at_consensus_refusal *no = &update.refused[i];
+        if (no->tag)
+            at_node_refused(m, no->tag, no->record, no->diag.text);
+        else
+            at_node_end(m, AT_E_INTERNAL, "a record of our own was refused: %s", no->diag.text);
+    }
+    if (!update.persist) return;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_PERSIST);
+    op->persist.from = update.from;
+    op->persist.records = update.records;
+    op->persist.count = update.count;
+    op->persist.checkpoints = update.checkpoints;
+    op->persist.checkpoint_count = update.count;
+    if (m->options.canary == AT_NODE_CANARY_ACK_EARLY)
+        push(m, update.from, update.records, update.count, update.checkpoints, update.count);
+}

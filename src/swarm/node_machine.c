@@ -1,0 +1,239 @@
+/* node_machine.c: the machine as a whole: birth, replay of the stored log, and the step.
+ *
+ * A step takes one event to the file whose business it is, then lets every drive do what has become possible, until
+ * nothing more does; last the consensus forms its block of what was submitted on the way. */
+#include "swarm/node_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, struct at_diag *diag)
+{
+    at_err_t err;
+    uint8_t *at;
+    m->genesis_bytes.bytes_max = AT_GENESIS_BYTES_MAX;
+    if ((err = at_buf_reserve(&m->genesis_bytes, AT_GENESIS_BYTES_MAX, &at))) return err;
+    if (bytes.n == 0) return AT_OK;
+    if (!at_hash_eq(at_genesis_run_id(bytes), m->options.run))
+        return at_fail(diag, AT_E_DATA, "genesis", "the genesis in this folder is of another run");
+    if ((err = at_genesis_decode(bytes, diag, &m->genesis))) return err;
+    if ((err = at_ledger_init(&m->ledger, &m->genesis, diag))) return err;
+    m->has_genesis = true;
+    m->is_steward = at_node_id_eq(&m->genesis.steward, &m->options.key.id);
+    return at_buf_append(&m->genesis_bytes, bytes.p, bytes.n);
+}
+
+static at_err_t take_memory(struct at_node_machine *m)
+{
+    uint8_t *at;
+    m->ops = calloc(AT_NODE_OPS_MAX, sizeof *m->ops);
+    m->ops_sorted = calloc(AT_NODE_OPS_MAX, sizeof *m->ops_sorted);
+    m->absent_ms = calloc(AT_MEMBERS_MAX, sizeof *m->absent_ms);
+    m->receipts = calloc(AT_NODE_LINKS_MAX, sizeof *m->receipts);
+    m->status_members = calloc(AT_MEMBERS_MAX, sizeof *m->status_members);
+    if (!m->ops || !m->ops_sorted || !m->absent_ms || !m->receipts || !m->status_members) return AT_E_NOMEM;
+    for (size_t i = 0; i < AT_NODE_HISTORY; i++)
+        if (!(m->history[i].list = calloc(AT_MEMBERS_MAX, sizeof *m->history[i].list))) return AT_E_NOMEM;
+    if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
+    m->out.bytes_max = AT_NODE_OUT_BYTES_MAX;
+    return at_buf_reserve(&m->out, (size_t)1 << 20, &at);
+}
+
+/* A name that no JOIN record could carry is found here and not when the node is linked. */
+static at_err_t take_names(struct at_node_machine *m, const struct at_node_machine_options *options,
+                           struct at_diag *diag)
+{
+    struct at_record rec = {.kind = AT_RECORD_JOIN, .run = m->options.run};
+    uint8_t body[AT_RECORD_BYTES_MAX];
+    uint16_t bytes;
+    snprintf(m->program, sizeof m->program, "%s", options->program ? options->program : "atoll");
+    snprintf(m->name, sizeof m->name, "%s", options->name && options->name[0] ? options->name : "member");
+    memcpy(rec.join.name, m->name, sizeof rec.join.name);
+    return at_record_encode(&rec, diag, body, &bytes);
+}
+
+at_err at_node_machine_init(const struct at_node_machine_options *options, struct at_diag *diag,
+                            struct at_node_machine **ret_machine)
+{
+    struct at_node_machine *m = calloc(1, sizeof *m);
+    if (!m) return at_fail(diag, AT_E_NOMEM, "node", "out of memory");
+    m->options = *options;
+    m->options.genesis = at_span(NULL, 0);
+    m->options.name = m->options.program = NULL;
+    at_err_t err = take_genesis(m, options->genesis, diag);
+    if (!err) err = take_names(m, options, diag);
+    if (!err) err = take_memory(m);
+    if (err) {
+        at_node_machine_release(m);
+        return at_fail(diag, err, "node", "%s", at_err_text(err));
+    }
+    if (m->has_genesis) at_node_log_start(m);
+    *ret_machine = m;
+    return AT_OK;
+}
+
+void at_node_machine_release(struct at_node_machine *m)
+{
+    if (!m) return;
+    if (m->has_genesis) at_ledger_release(&m->ledger);
+    for (size_t i = 0; i < AT_NODE_HISTORY; i++) free(m->history[i].list);
+    free(m->consensus);
+    free(m->ops);
+    free(m->ops_sorted);
+    free(m->absent_ms);
+    free(m->receipts);
+    free(m->status_members);
+    at_buf_release(&m->out);
+    at_buf_release(&m->genesis_bytes);
+    at_message_mem_release(&m->mem);
+    free(m);
+}
+
+at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed_record *records, size_t count,
+                              struct at_diag *diag)
+{
+    if (!m->has_genesis) return at_fail(diag, AT_E_VERIFY, "log", "there are records but no genesis in this folder");
+    for (size_t i = 0; i < count; i++) {
+        struct at_diag why = {0};
+        unsigned long long idx = m->ledger.tree.size;
+        if (at_node_take(m, &records[i], &why))
+            return at_fail(diag, AT_E_VERIFY, "log", "record %llu in this folder is wrong: %s", idx, why.text);
+    }
+    return AT_OK;
+}
+
+at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_checkpoint *newest, struct at_diag *diag)
+{
+    if (!m->has_genesis) return AT_OK;
+    at_node_log_start(m); /* the order goes on behind the replayed records */
+    if (m->ledger.tree.size == 0 && newest->size == 0) return AT_OK;
+    return at_follower_head(&m->follower, newest, diag);
+}
+
+static void start(struct at_node_machine *m, const struct at_node_event *e)
+{
+    m->started = true;
+    m->contact_down_ms = m->now_ms ? m->now_ms : 1;
+    at_node_state_start(m, e);
+    if (m->is_steward) at_node_steward_start(m);
+}
+
+static void stop(struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+        if (m->links[i].used) at_node_link_refuse(m, &m->links[i], "this node stops");
+    at_node_end(m, AT_OK, "stopped");
+}
+
+static void finish(struct at_node_machine *m)
+{
+    if (m->finishing) return;
+    m->finishing = true;
+    at_node_note(m, m->is_steward ? "the run ends after this round" : "this node leaves after this round");
+}
+
+static void handle(struct at_node_machine *m, const struct at_node_event *e)
+{
+    switch (e->kind) {
+    case AT_NODE_EV_START:
+        start(m, e);
+        break;
+    case AT_NODE_EV_TICK:
+        break;
+    case AT_NODE_EV_LINK_UP:
+        at_node_link_up(m, e);
+        break;
+    case AT_NODE_EV_LINK_DOWN:
+        at_node_link_down(m, e);
+        break;
+    case AT_NODE_EV_LINK_FULL:
+        at_node_link_room(m, at_node_link_find(m, e->link), false);
+        break;
+    case AT_NODE_EV_LINK_DRAIN:
+        at_node_link_room(m, at_node_link_find(m, e->link), true);
+        break;
+    case AT_NODE_EV_MESSAGE:
+        at_node_message(m, e);
+        break;
+    case AT_NODE_EV_PERSISTED:
+        at_node_persisted(m);
+        break;
+    case AT_NODE_EV_LOG_DATA:
+        at_node_log_data(m, e);
+        break;
+    case AT_NODE_EV_BLOB_STATE:
+        at_node_blob_state(m, e);
+        break;
+    case AT_NODE_EV_BLOB_STORED:
+        at_node_blob_stored(m, e);
+        break;
+    case AT_NODE_EV_BLOB_DATA:
+        at_node_blob_data(m, e);
+        break;
+    case AT_NODE_EV_UNIT_PROGRESS:
+    case AT_NODE_EV_UNIT_DONE:
+    case AT_NODE_EV_UNIT_FAILED:
+        at_node_unit_event(m, e);
+        break;
+    case AT_NODE_EV_STATE_READY:
+        at_node_state_ready(m, e);
+        break;
+    case AT_NODE_EV_APPLIED:
+        at_node_state_applied(m, e);
+        break;
+    case AT_NODE_EV_SAVED:
+        at_node_state_saved(m, e);
+        break;
+    case AT_NODE_EV_FINISH:
+        finish(m);
+        break;
+    case AT_NODE_EV_STOP:
+        stop(m);
+        break;
+    }
+}
+
+static void drive(struct at_node_machine *m)
+{
+    at_node_dial_drive(m);
+    at_node_log_ask(m);
+    at_node_data_drive(m);
+    at_node_unit_drive(m); /* before the state's: a unit is stopped before its state is changed */
+    at_node_state_drive(m);
+    at_node_blob_drive(m);
+    at_node_member_drive(m);
+    at_node_steward_drive(m);
+    at_node_consensus_tick(m);
+}
+
+void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,
+                          struct at_node_update *ret_update)
+{
+    bool over = m->ended || (!m->started && event->kind != AT_NODE_EV_START);
+    m->op_count = 0;
+    at_buf_clear(&m->out);
+    if (event->time_ms > m->now_ms) m->now_ms = event->time_ms;
+    m->wall_ms = event->wall_ms;
+    if (!over) handle(m, event);
+    size_t before = SIZE_MAX;
+    for (int pass = 0; pass < AT_NODE_PASSES_MAX && !over && !m->ended && before != m->op_count; pass++) {
+        before = m->op_count;
+        drive(m);
+    }
+    at_node_out_finish(m, ret_update);
+}
+
+uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
+{
+    if (m->ended || !m->started) return UINT64_MAX;
+    uint64_t deadline = at_node_fetch_deadline_ms(m), member = at_node_member_deadline_ms(m);
+    if (member > m->now_ms && member < deadline) deadline = member;
+    uint64_t steward = at_node_steward_deadline_ms(m);
+    return steward < deadline ? steward : deadline;
+}
+
+const struct at_genesis *at_node_machine_genesis(const struct at_node_machine *m)
+{
+    return m->has_genesis ? &m->genesis : NULL;
+}

@@ -1,0 +1,90 @@
+/* node_out.c: collects what a step asks for and puts it in the driver's order: PERSIST, SEND, the rest. */
+#include "swarm/node_internal.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct at_node_op *at_node_op_add(struct at_node_machine *m, enum at_node_op_kind kind)
+{
+    AT_ASSERT(m->op_count < AT_NODE_OPS_MAX); /* a step makes a few operations per link and a few of its own */
+    struct at_node_op *op = &m->ops[m->op_count++];
+    memset(op, 0, sizeof *op);
+    op->kind = kind;
+    return op;
+}
+
+void at_node_send(struct at_node_machine *m, uint64_t link, const struct at_message *msg)
+{
+    size_t at = m->out.n;
+    at_err_t err = at_message_encode(msg, &m->out);
+    AT_ASSERT(err != AT_E_DATA); /* what we say keeps the schema's limits */
+    if (err) {                   /* no memory: the peer must not miss a message in the middle */
+        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_CLOSE);
+        op->link = link;
+        snprintf(op->reason, sizeof op->reason, "out of memory");
+        return;
+    }
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_SEND);
+    op->link = link;
+    op->frame_class = at_message_class(msg->kind);
+    op->bytes.n = m->out.n - at;
+    m->out_at[m->op_count - 1] = at;
+}
+
+void at_node_send_again(struct at_node_machine *m, uint64_t link)
+{
+    size_t from = m->op_count - 1;
+    if (m->ops[from].kind != AT_NODE_OP_SEND) return;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_SEND);
+    *op = m->ops[from];
+    op->link = link;
+    m->out_at[m->op_count - 1] = m->out_at[from];
+}
+
+static int rank(enum at_node_op_kind kind)
+{
+    return kind == AT_NODE_OP_PERSIST ? 0 : kind == AT_NODE_OP_SEND ? 1 : kind == AT_NODE_OP_ENDED ? 3 : 2;
+}
+
+void at_node_out_finish(struct at_node_machine *m, struct at_node_update *ret_update)
+{
+    bool sorted = true;
+    for (size_t i = 0; i < m->op_count; i++) {
+        if (m->ops[i].kind == AT_NODE_OP_SEND) m->ops[i].bytes.p = m->out.p + m->out_at[i];
+        if (i > 0 && rank(m->ops[i - 1].kind) > rank(m->ops[i].kind)) sorted = false;
+    }
+    if (!sorted) {
+        size_t n = 0;
+        for (int r = 0; r <= 3; r++)
+            for (size_t i = 0; i < m->op_count; i++)
+                if (rank(m->ops[i].kind) == r) m->ops_sorted[n++] = m->ops[i];
+    }
+    ret_update->ops = sorted ? m->ops : m->ops_sorted;
+    ret_update->count = m->op_count;
+}
+
+void at_node_note(struct at_node_machine *m, const char *fmt, ...)
+{
+    va_list args;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_STATUS);
+    va_start(args, fmt);
+    vsnprintf(op->reason, sizeof op->reason, fmt, args);
+    va_end(args);
+    memcpy(m->last_event, op->reason, sizeof m->last_event);
+}
+
+void at_node_end(struct at_node_machine *m, at_err_t err, const char *fmt, ...)
+{
+    if (m->ended) return;
+    m->ended = true;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_ENDED);
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(op->reason, sizeof op->reason, fmt, args);
+    va_end(args);
+    memcpy(m->last_event, op->reason, sizeof m->last_event);
+    op->end.err = err;
+    op->end.run_ended = m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED;
+    op->end.finished = m->finishing;
+}

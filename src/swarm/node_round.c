@@ -1,0 +1,255 @@
+/* node_round.c: what a node does as a member: joins, trains its unit, hands in its receipt, leaves, ends.
+ *
+ *   phase        until                                             by
+ *   linking      the contact's Hello                               node_links.c
+ *   genesis      the genesis is here                               node_blob.c
+ *   log          an empty LogPart: at the head                     node_log.c
+ *   data         every shard of the genesis is here                data_drive
+ *   joining      own JOIN is in the log                            member_drive
+ *   state        the state at the start of the ledger's round      node_state.c
+ *   waiting      OPEN with an allotment of one's own               (Ready said once per link and round)
+ *   training     UNIT_DONE                                         unit_drive
+ *   committing   CLOSE (the receipt is handed in once per link)    unit_drive
+ *   applying     EPOCH with the same root                          node_state.c
+ *   ending       END, final state confirmed and saved              member_drive
+ * A unit that was under way when the process died is simply started again: the same (state, range) give the same
+ * update. */
+#include "swarm/node_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int at_node_self(const struct at_node_machine *m)
+{
+    return m->has_genesis ? at_ledger_find(&m->ledger, &m->options.key.id) : -1;
+}
+
+bool at_node_joined(const struct at_node_machine *m)
+{
+    int self = at_node_self(m);
+    return self >= 0 && m->ledger.members[self].active;
+}
+
+static const struct at_unit *own_unit(const struct at_node_machine *m)
+{
+    int self = at_node_self(m);
+    if (self < 0 || m->ledger.phase != AT_LEDGER_TRAINING) return NULL;
+    const struct at_unit *u = at_ledger_unit(&m->ledger, (uint32_t)self);
+    return u && u->allotted ? u : NULL;
+}
+
+/* Shards one after the other: each is one fetch with many pieces under way. */
+void at_node_data_drive(struct at_node_machine *m)
+{
+    if (!m->has_genesis || m->shards_here || (!m->is_steward && !m->log_synced && !at_node_joined(m))) return;
+    while (m->shard_next < m->genesis.shard_count) {
+        const struct at_shard *s = &m->genesis.shards[m->shard_next];
+        const struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_SHARD, s->hash, s->bytes, s->bytes, 0);
+        if (f && m->is_steward && f->state == AT_FETCH_WAIT)
+            at_node_end(m, AT_E_DATA, "the founder's folder lacks the data shard %s", s->name);
+        return;
+    }
+    m->shards_here = true;
+}
+
+static void send_progress(struct at_node_machine *m, bool force)
+{
+    if (!force && m->now_ms < m->unit.progress_ms + AT_NODE_PROGRESS_MS) return;
+    m->unit.progress_ms = m->now_ms;
+    struct at_message msg = {.kind = AT_MSG_PROGRESS};
+    msg.progress = (struct at_msg_progress){
+        .round = m->unit.round, .step = m->unit.step, .tokens = m->unit.tokens, .tokens_per_s = m->unit.tokens_per_s};
+    bool encoded = false;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (!l->used || !l->hello || l->closing || !(m->is_steward ? l->log_live : l->id == m->contact_link)) continue;
+        if (encoded)
+            at_node_send_again(m, l->id);
+        else
+            at_node_send(m, l->id, &msg);
+        encoded = true;
+    }
+}
+
+static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
+{
+    const struct at_unit *u = own_unit(m);
+    m->unit.running = false;
+    if (!u || m->ledger.round != e->unit.round) return; /* the round closed without it */
+    struct at_record rec = {.kind = AT_RECORD_RECEIPT};
+    rec.receipt = (struct at_receipt){.round = e->unit.round,
+                                      .replica = (uint32_t)at_node_self(m),
+                                      .state_in = m->state.root,
+                                      .start = u->range.start,
+                                      .samples = e->unit.samples,
+                                      .steps = e->unit.steps,
+                                      .tokens = e->unit.tokens,
+                                      .flops = e->unit.tokens * at_model_flops_per_token(&m->genesis.model),
+                                      .update = e->unit.update,
+                                      .update_bytes = e->unit.update_bytes};
+    if (!at_node_sign_own(m, &rec, &m->unit.receipt)) return;
+    m->unit.done = true;
+    m->unit.submitted = false;
+    m->unit.sent_link = 0;
+    m->unit.step = e->unit.steps;
+    m->unit.tokens = e->unit.tokens;
+    send_progress(m, true);
+}
+
+void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e)
+{
+    if (!m->unit.running || m->unit.round != e->unit.round) return; /* of a unit that was stopped */
+    if (e->kind == AT_NODE_EV_UNIT_PROGRESS) {
+        m->unit.step = e->unit.step;
+        m->unit.tokens = e->unit.tokens;
+        m->unit.tokens_per_s = e->unit.tokens_per_s >= 0 && e->unit.tokens_per_s < 1e15 ? e->unit.tokens_per_s : 0;
+        send_progress(m, false);
+    } else if (e->kind == AT_NODE_EV_UNIT_DONE) {
+        unit_done(m, e);
+    } else {
+        m->unit.running = false;
+        at_node_end(m, AT_E_NONFINITE, "the unit of round %u failed: %s", e->unit.round, e->reason ? e->reason : "");
+    }
+}
+
+static void unit_start(struct at_node_machine *m, const struct at_unit *u)
+{
+    m->unit.running = true;
+    m->unit.done = m->unit.submitted = false;
+    m->unit.round = m->ledger.round;
+    m->unit.step = 0;
+    m->unit.tokens = 0;
+    m->unit.tokens_per_s = 0;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_UNIT_START);
+    op->round = m->ledger.round;
+    op->root = m->state.root;
+    op->unit.round = m->ledger.round;
+    op->unit.replica = (uint32_t)at_node_self(m);
+    op->unit.steps = m->genesis.train.steps;
+    op->unit.samples = (uint32_t)u->range.samples;
+    op->unit.start = u->range.start;
+}
+
+static void hand_in(struct at_node_machine *m)
+{
+    if (m->is_steward) {
+        if (!m->unit.submitted) at_node_submit_own(m, &m->unit.receipt, 0);
+        m->unit.submitted = true;
+        return;
+    }
+    if (!m->contact_link || !m->log_synced || m->unit.sent_link == m->contact_link) return;
+    struct at_message msg = {.kind = AT_MSG_SUBMIT};
+    msg.submit.record = &m->unit.receipt;
+    at_node_send(m, m->contact_link, &msg);
+    m->unit.sent_link = m->contact_link;
+}
+
+void at_node_unit_drive(struct at_node_machine *m)
+{
+    if (!m->has_genesis || !at_node_settled(m)) return;
+    const struct at_unit *u = own_unit(m);
+    bool open = u && !u->received;
+    if (m->unit.running && (!open || m->unit.round != m->ledger.round || m->ended)) {
+        m->unit.running = false;
+        at_node_op_add(m, AT_NODE_OP_UNIT_STOP);
+    }
+    if (m->unit.done && m->unit.round != m->ledger.round) m->unit.done = false;
+    if (!open || m->ended || !at_node_state_confirmed(m)) return;
+    if (m->unit.done)
+        hand_in(m);
+    else if (!m->unit.running && (m->is_steward || m->log_synced))
+        unit_start(m, u);
+}
+
+/* ---- joining, being ready, leaving, ending ---- */
+static void submit_once(struct at_node_machine *m, enum at_record_kind kind, uint64_t *sent_link)
+{
+    if (*sent_link == m->contact_link) return;
+    struct at_record rec = {.kind = kind};
+    struct at_signed_record signed_rec;
+    if (kind == AT_RECORD_JOIN) memcpy(rec.join.name, m->name, sizeof rec.join.name);
+    if (!at_node_sign_own(m, &rec, &signed_rec)) return;
+    struct at_message msg = {.kind = AT_MSG_SUBMIT};
+    msg.submit.record = &signed_rec;
+    at_node_send(m, m->contact_link, &msg);
+    *sent_link = m->contact_link;
+}
+
+static void say_ready(struct at_node_machine *m)
+{
+    if (m->ready_link == m->contact_link && m->ready_round == m->state.round) return;
+    m->ready_link = m->contact_link;
+    m->ready_round = m->state.round;
+    struct at_message msg = {.kind = AT_MSG_READY};
+    msg.ready.round = m->state.round;
+    msg.ready.state_root = m->state.root;
+    at_node_send(m, m->contact_link, &msg);
+}
+
+/* Is this node's part of the round over, so that it may leave? */
+static bool part_is_over(const struct at_node_machine *m)
+{
+    int self = at_node_self(m);
+    if (self < 0 || m->ledger.phase == AT_LEDGER_READY || m->ledger.phase == AT_LEDGER_ENDED) return true;
+    const struct at_unit *u = at_ledger_unit(&m->ledger, (uint32_t)self);
+    return !u || !u->allotted;
+}
+
+static void leave(struct at_node_machine *m)
+{
+    bool alone = !m->contact_link && m->now_ms >= m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS;
+    if (!m->has_genesis || alone || (m->log_synced && !at_node_joined(m))) {
+        at_node_end(m, AT_OK, alone ? "finished; the steward cannot be reached, so no LEAVE was written" : "finished");
+        return;
+    }
+    bool settled_state = !m->state.has || at_node_state_confirmed(m);
+    if (m->contact_link && m->log_synced && part_is_over(m) && settled_state && !m->state.saving)
+        submit_once(m, AT_RECORD_LEAVE, &m->leave_link);
+}
+
+static void end(struct at_node_machine *m)
+{
+    if (at_node_self(m) < 0) {
+        at_node_end(m, AT_E_PEER, "the run has ended already, after %u rounds", m->ledger.round);
+    } else if (!at_node_joined(m)) {
+        at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
+    } else if (at_node_state_confirmed(m)) {
+        if (m->contact_link) say_ready(m);
+        if (m->state.saved && m->state.saved_round == m->state.round)
+            at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
+    } else if (!m->contact_link && m->contact_down_ms && m->now_ms >= m->contact_down_ms + AT_NODE_FINAL_STATE_MS) {
+        at_node_end(m, AT_E_PEER, "the run has ended, but nobody could be reached to fetch its final state");
+    }
+}
+
+void at_node_member_drive(struct at_node_machine *m)
+{
+    if (m->is_steward || m->ended) return;
+    if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED) {
+        end(m);
+        return;
+    }
+    if (m->finishing) {
+        leave(m);
+        return;
+    }
+    if (!m->contact_link || !m->log_synced || !m->shards_here) return;
+    if (!at_node_joined(m)) {
+        submit_once(m, AT_RECORD_JOIN, &m->join_link);
+        return;
+    }
+    if (at_node_state_confirmed(m)) say_ready(m);
+}
+
+uint64_t at_node_member_deadline_ms(const struct at_node_machine *m)
+{
+    uint64_t deadline = UINT64_MAX;
+    if (m->is_steward || m->contact_link) return deadline;
+    if (!m->dialing) deadline = m->dial_ms;
+    if (m->finishing && m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS < deadline)
+        deadline = m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS;
+    if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED && m->contact_down_ms &&
+        m->contact_down_ms + AT_NODE_FINAL_STATE_MS < deadline)
+        deadline = m->contact_down_ms + AT_NODE_FINAL_STATE_MS;
+    return deadline;
+}

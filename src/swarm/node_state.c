@@ -1,0 +1,261 @@
+/* node_state.c: which state this node holds, and how it comes to the one it needs.
+ *
+ * `need` is the round whose start the ledger stands at: its `round`, or one more once that round is closed.
+ *
+ *   state held             ledger                        does
+ *   none                   no round done                 computes the initial state (STATE_INIT)
+ *   none                   rounds done                   fetches the state named by the last EPOCH or OPEN, installs it
+ *   round < need           updates of `round` are kept   fetches the included updates, APPLY
+ *   round < need           too far behind                forgets it
+ *   round = ledger.round   root as the log says          confirmed: SAVE, Ready
+ *   round = ledger.round   another root                  desync, loudly: forgets it, fetches it whole; on the steward:
+ * end round = need           CLOSED (no EPOCH yet)         waits for the EPOCH (the steward writes it)
+ *
+ * Own data that is wrong stops the steward (it has nobody to ask) and is fetched anew by a member. */
+#include "swarm/node_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static uint32_t round_needed(const struct at_node_machine *m)
+{
+    return m->ledger.round + (m->ledger.phase == AT_LEDGER_CLOSED ? 1 : 0);
+}
+
+bool at_node_state_confirmed(const struct at_node_machine *m)
+{
+    const struct at_ledger *l = &m->ledger;
+    if (!m->has_genesis || !m->state.has || m->state.busy || m->state.round != l->round) return false;
+    /* Before the first OPEN nothing in the log names the initial state: everybody computes it. */
+    return at_hash_is_zero(l->state_root) || at_hash_eq(m->state.root, l->state_root);
+}
+
+static void forget(struct at_node_machine *m)
+{
+    m->state.has = m->state.have_valid = false;
+}
+
+void at_node_state_start(struct at_node_machine *m, const struct at_node_event *e)
+{
+    m->state.loss = m->state.loss_first = NAN;
+    if (!e->start.has_state) return;
+    m->state.has = m->state.saved = true;
+    m->state.round = m->state.saved_round = m->state.save_round = e->start.round;
+    m->state.root = e->start.root;
+    m->state.loss = e->start.heldout_loss;
+    if (e->start.round == 0) m->state.loss_first = e->start.heldout_loss;
+}
+
+static void init(struct at_node_machine *m)
+{
+    m->state.busy = AT_STATE_INIT;
+    at_node_op_add(m, AT_NODE_OP_STATE_INIT)->evaluate = m->is_steward;
+}
+
+static void fetch_whole(struct at_node_machine *m)
+{
+    uint64_t bytes_max = 4 * at_ledger_update_bytes_max(&m->ledger) + ((uint64_t)1 << 20);
+    if (m->state.fetching && !at_node_history(m, m->state.fetch_round)) { /* too old to go on from there */
+        at_node_fetch_cancel(at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root));
+        m->state.fetching = false;
+    }
+    if (m->state.fetching) {
+        struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root);
+        if (!f || f->misses == 0 || at_hash_eq(m->state.fetch_root, m->ledger.state_root)) return;
+        at_node_fetch_cancel(f); /* nobody keeps that one any more; there is a newer one */
+    }
+    if (!at_node_fetch(m, AT_BLOB_STATE, m->ledger.state_root, bytes_max, 0, 0)) return;
+    m->state.fetching = true;
+    m->state.fetch_round = m->ledger.round;
+    m->state.fetch_root = m->ledger.state_root;
+}
+
+static void desync(struct at_node_machine *m)
+{
+    if (m->is_steward) {
+        at_node_end(m, AT_E_VERIFY, "the state of round %u is not the one in the log: this folder is damaged",
+                    m->state.round);
+        return;
+    }
+    m->state.desync = true;
+    m->state.force_fetch = true;
+    at_node_note(m, "DESYNC: own root %.16s… of round %u is not the log's %.16s…; fetching the state whole",
+                 at_hash_hex(m->state.root).s, m->state.round, at_hash_hex(m->ledger.state_root).s);
+    forget(m);
+}
+
+/* Every included update of the round is here; those that are not are being fetched. */
+static bool updates_here(struct at_node_machine *m, const struct at_node_history *h)
+{
+    size_t missing = 0;
+    if (!m->state.have_valid || m->state.have_round != h->round) {
+        memset(m->state.have, 0, h->count * sizeof m->state.have[0]);
+        m->state.have_round = h->round;
+        m->state.have_valid = true;
+    }
+    for (size_t i = 0; i < h->count; i++) {
+        const struct at_node_contribution *c = &h->list[i];
+        if (m->state.have[i]) continue;
+        if (missing++ == AT_NODE_APPLY_FETCHES) break;
+        struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0);
+        if (!f || f->misses < 3) continue;
+        if (m->is_steward) {
+            at_node_end(m, AT_E_DISK, "an update that was counted is gone from this folder: %.16s…",
+                        at_hash_hex(c->update).s);
+        } else { /* they are not kept for ever: take the result instead */
+            for (size_t k = 0; k < h->count; k++)
+                at_node_fetch_cancel(at_node_fetch_find(m, AT_BLOB_UPDATE, h->list[k].update));
+            if (m->ledger.round > h->round) forget(m);
+        }
+        return false;
+    }
+    return missing == 0;
+}
+
+static void apply(struct at_node_machine *m, const struct at_node_history *h)
+{
+    m->state.busy = AT_STATE_APPLY;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_APPLY);
+    op->round = h->round;
+    op->evaluate = m->is_steward;
+    op->apply.list = h->list;
+    op->apply.count = h->count;
+}
+
+static void prune(struct at_node_machine *m)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < AT_NODE_HISTORY; i++) {
+        const struct at_node_history *h = &m->history[i];
+        if (!h->opened || !h->closed) continue;
+        if (h->round + AT_NODE_KEEP_ROUNDS < m->ledger.round && h->round < m->state.saved_round) continue;
+        for (size_t k = 0; k < h->count && n < sizeof m->keep / sizeof m->keep[0]; k++)
+            m->keep[n++] = h->list[k].update;
+    }
+    m->state.prune_due = false;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_PRUNE);
+    op->prune.keep = m->keep;
+    op->prune.count = n;
+}
+
+static void save(struct at_node_machine *m)
+{
+    if (m->state.saving || (m->state.saved && m->state.saved_round == m->state.round)) return;
+    m->state.saving = true;
+    m->state.save_round = m->state.round;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_SAVE);
+    op->round = m->state.round;
+    op->root = m->state.root;
+}
+
+void at_node_state_saved(struct at_node_machine *m, const struct at_node_event *e)
+{
+    m->state.saving = false;
+    m->state.saved = true;
+    m->state.saved_round = e->state.round;
+    m->state.prune_due = true;
+}
+
+void at_node_state_ready(struct at_node_machine *m, const struct at_node_event *e)
+{
+    if (m->state.busy != AT_STATE_INIT && m->state.busy != AT_STATE_INSTALL) return;
+    bool install = m->state.busy == AT_STATE_INSTALL;
+    m->state.busy = AT_STATE_IDLE;
+    m->state.fetching = false;
+    if (!e->state.ok) {
+        if (!install) at_node_end(m, AT_E_INTERNAL, "the initial state could not be made");
+        at_node_note(m, "the state that was fetched does not have its root; it is fetched again");
+        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_DROP);
+        op->read.kind = AT_BLOB_STATE;
+        op->read.key = m->state.fetch_root;
+        return;
+    }
+    m->state.has = true;
+    m->state.have_valid = false;
+    m->state.round = install ? m->state.fetch_round : 0;
+    m->state.root = install ? m->state.fetch_root : e->state.root;
+    m->state.loss = e->state.heldout_loss;
+    if (!install) m->state.loss_first = e->state.heldout_loss;
+    m->state.saved = m->state.saved && !install;
+    at_node_note(m, install ? "holds the state at the start of round %u" : "made the initial state (round %u)",
+                 m->state.round);
+}
+
+void at_node_state_applied(struct at_node_machine *m, const struct at_node_event *e)
+{
+    if (m->state.busy != AT_STATE_APPLY || e->state.round != m->state.round) return;
+    m->state.busy = AT_STATE_IDLE;
+    m->state.round++;
+    m->state.root = e->state.root;
+    m->state.loss = e->state.heldout_loss;
+    m->state.have_valid = false;
+}
+
+void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
+{
+    if (kind == AT_BLOB_STATE && m->state.fetching && at_hash_eq(key, m->state.fetch_root) && !m->state.busy) {
+        m->state.busy = AT_STATE_INSTALL;
+        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_STATE_INSTALL);
+        op->round = m->state.fetch_round;
+        op->root = key;
+        op->read.kind = kind;
+        op->read.key = key;
+        return;
+    }
+    if (kind != AT_BLOB_UPDATE || !m->state.has || !m->state.have_valid) return;
+    const struct at_node_history *h = at_node_history(m, m->state.have_round);
+    for (size_t i = 0; h && i < h->count; i++)
+        if (at_hash_eq(h->list[i].update, key)) m->state.have[i] = true;
+}
+
+/* What the log says the state at the start of this round is; false: it does not say, or not any more. */
+static bool root_of_log(struct at_node_machine *m, uint32_t round, struct at_hash *ret_root)
+{
+    if (round == m->ledger.round && !at_hash_is_zero(m->ledger.state_root)) {
+        *ret_root = m->ledger.state_root;
+        return true;
+    }
+    const struct at_node_history *h = at_node_history(m, round);
+    if (!h || round > m->ledger.round) return false;
+    *ret_root = h->state_in;
+    return true;
+}
+
+void at_node_state_drive(struct at_node_machine *m)
+{
+    struct at_hash root;
+    if (m->ended || !at_node_settled(m)) return;
+    /* Between rounds no unit's update is under way, so every blob that no closed round needs may go. */
+    if (m->state.prune_due && m->ledger.phase == AT_LEDGER_READY) prune(m);
+    if (m->state.busy || !m->shards_here) return;
+    if (!m->is_steward && (!at_node_joined(m) || !m->log_synced) && !m->state.has) return;
+    if (!m->state.has) {
+        if (m->ledger.round == 0 && !m->state.force_fetch)
+            init(m);
+        else if (m->is_steward)
+            at_node_end(m, AT_E_VERIFY, "the state of round %u is missing in this folder", m->ledger.round);
+        else
+            fetch_whole(m);
+        return;
+    }
+    if (root_of_log(m, m->state.round, &root) && !at_hash_eq(root, m->state.root)) {
+        desync(m);
+        return;
+    }
+    if (m->is_steward && m->state.round > round_needed(m)) {
+        at_node_end(m, AT_E_VERIFY, "the state in this folder is of round %u, the log only knows %u", m->state.round,
+                    m->ledger.round);
+        return;
+    }
+    if (m->state.round < round_needed(m)) {
+        const struct at_node_history *h = at_node_history(m, m->state.round);
+        if (!h || !h->closed)
+            forget(m);
+        else if (updates_here(m, h))
+            apply(m, h);
+        return;
+    }
+    if (!at_node_state_confirmed(m)) return;
+    if (m->state.round > m->state.fetch_round) m->state.desync = m->state.force_fetch = false;
+    save(m);
+}

@@ -1,0 +1,132 @@
+/* node_status.c: the snapshot for people: the log's facts, and what members say about their running units. */
+#include "swarm/node_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *at_node_phase_text(enum at_node_phase phase)
+{
+    static const char *const text[] = {"starting", "linking",  "genesis",    "log",      "data",   "joining", "state",
+                                       "waiting",  "training", "committing", "applying", "ending", "ended"};
+    return phase >= AT_NODE_PHASE_LINKING && phase <= AT_NODE_PHASE_ENDED ? text[phase] : text[0];
+}
+
+static enum at_node_phase phase_of(const struct at_node_machine *m)
+{
+    int self = at_node_self(m);
+    if (m->ended) return AT_NODE_PHASE_ENDED;
+    if (!m->has_genesis) return m->contact_link ? AT_NODE_PHASE_GENESIS : AT_NODE_PHASE_LINKING;
+    if (m->ledger.phase == AT_LEDGER_ENDED) return AT_NODE_PHASE_ENDING;
+    if (m->unit.running) return AT_NODE_PHASE_TRAINING;
+    if (m->state.busy == AT_STATE_APPLY) return AT_NODE_PHASE_APPLYING;
+    if (!m->is_steward && !m->contact_link) return AT_NODE_PHASE_LINKING;
+    if (!m->is_steward && !m->log_synced && self < 0) return AT_NODE_PHASE_LOG;
+    if (!m->shards_here) return AT_NODE_PHASE_DATA;
+    if (!at_node_joined(m)) return AT_NODE_PHASE_JOINING;
+    if (!m->state.has || m->state.busy) return AT_NODE_PHASE_STATE;
+    if (m->ledger.phase == AT_LEDGER_TRAINING && m->ledger.units[self].allotted && m->unit.done)
+        return AT_NODE_PHASE_COMMITTING;
+    if (m->ledger.phase == AT_LEDGER_CLOSED) return AT_NODE_PHASE_APPLYING;
+    return at_node_state_confirmed(m) ? AT_NODE_PHASE_WAITING : AT_NODE_PHASE_STATE;
+}
+
+/* The part of the round's issuance that goes with `tokens`, were every participant to finish. */
+static uint64_t pending_points(const struct at_node_machine *m, uint64_t tokens, uint32_t participants)
+{
+    uint64_t unit_tokens = at_genesis_unit_tokens(&m->genesis);
+    if (participants == 0 || unit_tokens == 0) return 0;
+    return (uint64_t)((at_u128)m->genesis.issuance * (tokens < unit_tokens ? tokens : unit_tokens) / unit_tokens /
+                      participants);
+}
+
+static void live(struct at_node_machine *m, uint32_t r, const struct at_node_link *link,
+                 struct at_node_member_status *s, uint32_t participants)
+{
+    const struct at_unit *u = m->ledger.phase == AT_LEDGER_TRAINING ? at_ledger_unit(&m->ledger, r) : NULL;
+    uint64_t tokens = 0;
+    if (!u) return;
+    s->in_round = true;
+    s->committed = u->received;
+    if (u->received) {
+        s->step = u->receipt.steps;
+        tokens = u->receipt.tokens;
+    } else if (s->self && (m->unit.running || m->unit.done) && m->unit.round == m->ledger.round) {
+        s->step = m->unit.step;
+        tokens = m->unit.tokens;
+        s->tokens_per_s = m->unit.running ? m->unit.tokens_per_s : 0;
+    } else if (link && link->progress.round == m->ledger.round) {
+        s->step = link->progress.step < m->genesis.train.steps ? link->progress.step : m->genesis.train.steps;
+        tokens = link->progress.tokens;
+        s->tokens_per_s = link->progress.tokens_per_s;
+    }
+    uint64_t unit_tokens = at_genesis_unit_tokens(&m->genesis);
+    s->tokens += tokens < unit_tokens ? tokens : unit_tokens;
+    s->points_pending = pending_points(m, tokens, participants);
+}
+
+static void members(struct at_node_machine *m, struct at_node_status *status)
+{
+    const struct at_ledger *l = &m->ledger;
+    uint32_t participants = 0;
+    for (uint32_t r = 0; r < l->member_count; r++) participants += at_ledger_unit(l, r) != NULL;
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        const struct at_member *member = &l->members[r];
+        struct at_node_member_status *s = &m->status_members[r];
+        const struct at_node_link *link = at_node_link_of(m, &member->id);
+        *s = (struct at_node_member_status){.id = member->id,
+                                            .replica = r,
+                                            .self = at_node_id_eq(&member->id, &m->options.key.id),
+                                            .steward = at_node_id_eq(&member->id, &m->genesis.steward),
+                                            .left = !member->active,
+                                            .tokens = member->tokens,
+                                            .points_confirmed = member->confirmed};
+        s->online = s->self || link;
+        memcpy(s->name, member->name, sizeof s->name);
+        live(m, r, link, s, participants);
+        status->tokens += s->tokens;
+        status->tokens_per_s += s->tokens_per_s;
+    }
+    status->members = m->status_members;
+    status->member_count = l->member_count;
+}
+
+static void fetch_progress(const struct at_node_machine *m, struct at_node_status *status)
+{
+    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++)
+        if (m->fetches[i].state == AT_FETCH_RUN && m->fetches[i].total > status->fetch_bytes) {
+            status->fetched_bytes = m->fetches[i].written;
+            status->fetch_bytes = m->fetches[i].total;
+        }
+}
+
+const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
+{
+    struct at_node_status *s = &m->status;
+    *s = (struct at_node_status){.steward = m->is_steward,
+                                 .joined = at_node_joined(m),
+                                 .desync = m->state.desync,
+                                 .phase = phase_of(m),
+                                 .run = m->options.run,
+                                 .id = m->options.key.id,
+                                 .heldout_loss_first = m->state.loss_first,
+                                 .heldout_loss_last = NAN,
+                                 .state_round = m->state.round,
+                                 .log_size = at_node_log_size(m)};
+    if (m->state.has) s->state_root = m->state.root;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+        s->peers += m->links[i].used && m->links[i].hello && !m->links[i].closing;
+    fetch_progress(m, s);
+    memcpy(s->last_event, m->last_event, sizeof s->last_event);
+    if (!m->has_genesis) return s;
+    s->round = m->ledger.round;
+    s->rounds = m->genesis.train.rounds;
+    s->rounds_done = m->ledger.round;
+    s->steps = m->genesis.train.steps;
+    if ((m->unit.running || m->unit.done) && m->unit.round == m->ledger.round) s->step = m->unit.step;
+    if (m->ledger.heldout_loss >= 0) s->heldout_loss_last = m->ledger.heldout_loss;
+    s->log_root = at_ledger_root(&m->ledger);
+    s->ended = m->ledger.phase == AT_LEDGER_ENDED;
+    members(m, s);
+    return s;
+}

@@ -1,0 +1,253 @@
+/* node_steward.c: the steward's part: it decides nothing that the log does not show, and everything in this order:
+ *
+ *   ledger     condition                                                                    record
+ *   READY      own state confirmed; rounds are left; nobody asked to finish; and
+ *              round 0: min_members are ready; later: every linked participant of the last
+ *              round is, or has had its grace                                               OPEN, of those who are
+ * ready READY      no rounds left, or FINISH                                                    END TRAINING   a
+ * receipt whose update blob has been fetched, checked and stored             (the member's) RECEIPT TRAINING   every
+ * participant is in or gone; or round_ms_max after OPEN                  CLOSE, of all receipts CLOSED     own outer
+ * step done                                                          EPOCH ENDED      every linked member has the final
+ * state; or the linger is over               none: ends Gone: it has left, or has had no link for a second (eight after
+ * the steward itself came back). */
+#include "swarm/node_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+void at_node_steward_start(struct at_node_machine *m)
+{
+    m->start_ms = m->open_ms = m->now_ms;
+    for (size_t r = 0; r < AT_MEMBERS_MAX; r++) m->absent_ms[r] = m->now_ms + 1; /* never 0 */
+    if (at_node_joined(m) || m->ledger.phase == AT_LEDGER_ENDED) return;
+    struct at_record rec = {.kind = AT_RECORD_JOIN};
+    struct at_signed_record signed_rec;
+    memcpy(rec.join.name, m->name, sizeof rec.join.name);
+    if (at_node_sign_own(m, &rec, &signed_rec)) at_node_submit_own(m, &signed_rec, 0);
+}
+
+void at_node_steward_opened(struct at_node_machine *m)
+{
+    m->open_ms = m->now_ms;
+}
+
+/* ---- receipts wait for their blobs, at most one per link ---- */
+static size_t slot_of(const struct at_node_machine *m, const struct at_node_link *link)
+{
+    return (size_t)(link - m->links);
+}
+
+void at_node_steward_link(struct at_node_machine *m, struct at_node_link *link, bool up)
+{
+    size_t slot = slot_of(m, link);
+    if (up || !m->receipt_waits[slot]) return;
+    m->receipt_waits[slot] = false;
+    struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, m->receipt_rec[slot].receipt.update);
+    if (f && f->only_link == link->id) at_node_fetch_cancel(f);
+}
+
+void at_node_steward_receipt(struct at_node_machine *m, struct at_node_link *link,
+                             const struct at_signed_record *record, const struct at_record *rec)
+{
+    size_t slot = slot_of(m, link);
+    struct at_hash leaf = at_signed_record_leaf(record);
+    if (m->receipt_waits[slot]) {
+        if (!at_hash_eq(leaf, at_signed_record_leaf(&m->receipts[slot])))
+            at_node_refused(m, link->id, leaf, "another receipt of yours waits for its update");
+        return;
+    }
+    if (!at_node_fetch(m, AT_BLOB_UPDATE, rec->receipt.update, rec->receipt.update_bytes, rec->receipt.update_bytes,
+                       link->id)) {
+        at_node_refused(m, link->id, leaf, "the steward fetches too many updates");
+        return;
+    }
+    m->receipts[slot] = *record;
+    m->receipt_rec[slot] = *rec;
+    m->receipt_waits[slot] = true;
+}
+
+void at_node_steward_fetched(struct at_node_machine *m, struct at_hash key)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        if (!m->receipt_waits[i] || !at_hash_eq(m->receipt_rec[i].receipt.update, key)) continue;
+        m->receipt_waits[i] = false;
+        at_node_submit_own(m, &m->receipts[i], m->links[i].id);
+    }
+}
+
+/* ---- the rounds ---- */
+static void submit(struct at_node_machine *m, struct at_record *rec)
+{
+    struct at_signed_record signed_rec;
+    if (at_node_sign_own(m, rec, &signed_rec)) at_node_submit_own(m, &signed_rec, 0);
+}
+
+static bool is_ready_for(const struct at_node_machine *m, const struct at_node_link *link)
+{
+    return link->ready && link->ready_for.round == m->state.round &&
+           at_hash_eq(link->ready_for.state_root, m->state.root);
+}
+
+/* Who is ready, and for how many of the last round's participants it is worth to wait. */
+static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_ready, uint32_t *ret_late,
+                            uint32_t *ret_unseen)
+{
+    uint32_t ready = 0;
+    memset(ret_ready, 0, sizeof *ret_ready);
+    *ret_late = *ret_unseen = 0;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_member *member = &m->ledger.members[r];
+        if (!member->active) continue;
+        bool self = at_node_id_eq(&member->id, &m->options.key.id);
+        const struct at_node_link *link = self ? NULL : at_node_link_of(m, &member->id);
+        bool took_part = m->ledger.round > 0 && m->ledger.units[r].allotted;
+        if (link) m->absent_ms[r] = 0;
+        if (self || (link && is_ready_for(m, link))) {
+            at_replicas_add(ret_ready, r);
+            ready++;
+        } else if (took_part && link) {
+            ++*ret_late;
+        } else if (took_part && m->absent_ms[r] == m->start_ms + 1) {
+            ++*ret_unseen; /* not heard of since this steward came back */
+        }
+    }
+    return ready;
+}
+
+static uint64_t open_grace_ms(const struct at_node_machine *m)
+{
+    uint64_t quarter = m->round_took_ms / 4;
+    return m->ready_ms + (quarter > AT_NODE_OPEN_GRACE_MS ? quarter : AT_NODE_OPEN_GRACE_MS);
+}
+
+static void maybe_open(struct at_node_machine *m)
+{
+    if (m->finishing || m->ledger.round >= m->genesis.train.rounds) {
+        struct at_record rec = {.kind = AT_RECORD_END};
+        rec.end.rounds = m->ledger.round;
+        submit(m, &rec);
+        return;
+    }
+    if (!at_node_state_confirmed(m) || !at_node_joined(m)) return;
+    if (!m->is_ready) m->ready_ms = m->now_ms;
+    m->is_ready = true;
+    struct at_record rec = {.kind = AT_RECORD_OPEN};
+    uint32_t late, unseen, ready = count_ready(m, &rec.open.replicas, &late, &unseen);
+    uint64_t grace = open_grace_ms(m);
+    if (m->ledger.round == 0 && ready < m->genesis.min_members) return;
+    if (unseen > 0 && m->now_ms < m->start_ms + AT_NODE_ABSENT_START_MS) return;
+    if (late > 0 && m->now_ms < grace) return;
+    rec.open.round = m->ledger.round;
+    rec.open.state_root = m->state.root;
+    m->is_ready = false;
+    submit(m, &rec);
+}
+
+/* Neither in nor gone. */
+static bool is_awaited(struct at_node_machine *m, uint32_t r)
+{
+    const struct at_unit *u = at_ledger_unit(&m->ledger, r);
+    const struct at_member *member = &m->ledger.members[r];
+    if (!u || !u->allotted || u->received || !member->active) return false;
+    if (at_node_id_eq(&member->id, &m->options.key.id)) return true;
+    if (at_node_link_of(m, &member->id)) {
+        m->absent_ms[r] = 0;
+        return true;
+    }
+    if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
+    bool unseen = m->absent_ms[r] == m->start_ms + 1;
+    return m->now_ms < m->absent_ms[r] + (unseen ? AT_NODE_ABSENT_START_MS : AT_NODE_ABSENT_MS);
+}
+
+static void maybe_close(struct at_node_machine *m)
+{
+    struct at_record rec = {.kind = AT_RECORD_CLOSE};
+    uint32_t awaited = 0, count = 0;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_unit *u = at_ledger_unit(&m->ledger, r);
+        awaited += is_awaited(m, r);
+        if (!u || !u->received) continue;
+        at_replicas_add(&rec.close.included, r);
+        count++;
+    }
+    if (awaited > 0 && m->now_ms < m->open_ms + m->genesis.round_ms_max) return;
+    rec.close.round = m->ledger.round;
+    m->round_took_ms = m->now_ms - m->open_ms;
+    submit(m, &rec);
+    at_node_note(m, "round %u closes with %u contribution%s%s", m->ledger.round, count, count == 1 ? "" : "s",
+                 awaited ? ", its time is over" : "");
+}
+
+static void maybe_epoch(struct at_node_machine *m)
+{
+    if (!m->state.has || m->state.busy || m->state.round != m->ledger.round + 1) return;
+    struct at_record rec = {.kind = AT_RECORD_EPOCH};
+    if (!isfinite(m->state.loss) || m->state.loss < 0) {
+        at_node_end(m, AT_E_NONFINITE, "the held-out loss after round %u is not finite", m->ledger.round);
+        return;
+    }
+    rec.epoch = (struct at_epoch){.round = m->ledger.round,
+                                  .state_root = m->state.root,
+                                  .heldout_loss = m->state.loss,
+                                  .balances = at_ledger_balances(&m->ledger)};
+    submit(m, &rec);
+}
+
+static void linger(struct at_node_machine *m)
+{
+    bool all = at_node_state_confirmed(m) && m->state.saved && m->state.saved_round == m->state.round;
+    if (!m->is_end) m->end_ms = m->now_ms;
+    m->is_end = true;
+    if (m->ledger.round == 0) all = true; /* nothing was trained */
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_member *member = &m->ledger.members[r];
+        const struct at_node_link *link = member->active ? at_node_link_of(m, &member->id) : NULL;
+        if (link && !(link->ready && link->ready_for.round == m->ledger.round)) all = false;
+    }
+    if (all || m->now_ms >= m->end_ms + AT_NODE_END_LINGER_MS)
+        at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
+}
+
+void at_node_steward_drive(struct at_node_machine *m)
+{
+    if (!m->is_steward || m->ended || !at_node_settled(m)) return;
+    switch (m->ledger.phase) {
+    case AT_LEDGER_READY:
+        maybe_open(m);
+        break;
+    case AT_LEDGER_TRAINING:
+        maybe_close(m);
+        break;
+    case AT_LEDGER_CLOSED:
+        maybe_epoch(m);
+        break;
+    case AT_LEDGER_ENDED:
+        linger(m);
+        break;
+    }
+}
+
+static void sooner(uint64_t *deadline, uint64_t at, uint64_t now)
+{
+    if (at > now && at < *deadline) *deadline = at;
+}
+
+uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m)
+{
+    uint64_t deadline = UINT64_MAX;
+    if (!m->is_steward) return deadline;
+    if (m->ledger.phase == AT_LEDGER_READY && m->is_ready) {
+        sooner(&deadline, open_grace_ms(m), m->now_ms);
+        sooner(&deadline, m->start_ms + AT_NODE_ABSENT_START_MS, m->now_ms);
+    } else if (m->ledger.phase == AT_LEDGER_TRAINING) {
+        sooner(&deadline, m->open_ms + m->genesis.round_ms_max, m->now_ms);
+        for (uint32_t r = 0; r < m->ledger.member_count; r++)
+            if (m->absent_ms[r]) {
+                sooner(&deadline, m->absent_ms[r] + AT_NODE_ABSENT_MS, m->now_ms);
+                sooner(&deadline, m->absent_ms[r] + AT_NODE_ABSENT_START_MS, m->now_ms);
+            }
+    } else if (m->ledger.phase == AT_LEDGER_ENDED) {
+        sooner(&deadline, m->end_ms + AT_NODE_END_LINGER_MS, m->now_ms);
+    }
+    return deadline;
+}
