@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ACTIVATION_BYTES_WANTED ((size_t)256 << 20)
+#define ACTIVATION_BYTES_WANTED ((size_t)96 << 20)
 
 real at_lr(const struct at_train_config *c, uint32_t round, uint32_t step)
 {

@@ -37,7 +37,7 @@ struct at_trainer {
  * size_t. */
 size_t at_trainer_bytes(const struct at_model_config *model, const struct at_train_config *train, long microbatch);
 size_t at_state_bytes(const struct at_model_config *model);
-/* microbatch: sequences per forward pass, at most config->batch; 0 = choose (activations up to about 256 MiB). */
+/* microbatch: sequences per forward pass, at most config->batch; 0 = choose (activations up to about 96 MiB). */
 at_err at_trainer_init(struct at_trainer *t, const struct at_model *m, const struct at_train_config *config,
                        long microbatch, struct at_diag *diag);
 void at_trainer_release(struct at_trainer *t);

@@ -1,0 +1,182 @@
+/* The state's root against one built from the documented bytes, and its blob. */
+#include "base/merkle.h"
+#include "train/train_test_util.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+/* RFC 6962 by its recursive definition. */
+static struct at_hash tree_of(const struct at_hash *leaf, size_t n)
+{
+    if (n == 1) return leaf[0];
+    size_t k = 1;
+    while (2 * k < n) k *= 2;
+    return at_merkle_node(tree_of(leaf, k), tree_of(leaf + k, n - k));
+}
+
+struct leaves {
+    struct at_hash h[256];
+    size_t n;
+};
+
+static void add(struct leaves *l, const void *p, size_t n)
+{
+    uint8_t bytes[1 + AT_TILE_BYTES] = {0};
+    memcpy(bytes + 1, p, n);
+    l->h[l->n++] = at_sha256(bytes, n + 1);
+}
+
+static void add_reals(struct leaves *l, const float *x, size_t n) /* this test's machine is little-endian */
+{
+    for (size_t i = 0; i < 4 * n; i += AT_TILE_BYTES)
+        add(l, (const uint8_t *)x + i, 4 * n - i < AT_TILE_BYTES ? 4 * n - i : AT_TILE_BYTES);
+}
+
+static struct at_hash documented_root(const struct at_state *s)
+{
+    static struct leaves l;
+    l.n = 0;
+    const struct at_params *p = s->params;
+    const struct at_model_config *c = &p->config;
+    const uint32_t words[] = {
+        s->round, 0,          c->layers, c->d_model,        c->heads,           c->kv_heads,        c->head_size,
+        c->d_ff,  c->seq_len, c->vocab,  c->tied ? 1u : 0u, (uint32_t)p->slots, (uint32_t)p->count, 0};
+    uint8_t first[72] = "atoll state 1";
+    memcpy(first + 16, words, sizeof words);
+    add(&l, first, sizeof first);
+    for (int i = 0; i < p->blocks; i++) add_reals(&l, s->theta + p->block[i].offset, at_block_count(&p->block[i]));
+    const real *stats = s->stats;
+    for (int i = 0; i < p->blocks; i++) {
+        add_reals(&l, stats, at_block_stats_count(p, &p->block[i]));
+        stats += at_block_stats_count(p, &p->block[i]);
+    }
+    return tree_of(l.h, l.n);
+}
+
+static void test_root_is_as_documented(void **state)
+{
+    static const struct at_model_config wide = TEST_SHAPE(1, 136, 1, 1, 136, 8, 256, false); /* blocks of two tiles */
+    for (int c = -1; c < RUN_CONFIGS; c++) {
+        struct at_params p;
+        struct at_state s;
+        struct at_hash root;
+        assert_int_equal(at_params_init(&p, c < 0 ? &wide : &run_configs[c]), AT_OK);
+        assert_int_equal(at_state_init(&s, &p), AT_OK);
+        test_state(&s, 5);
+        assert_int_equal(at_state_root(&s, NULL, &root), AT_OK);
+        assert_true(at_hash_eq(root, documented_root(&s)));
+        at_state_release(&s);
+        at_params_release(&p);
+    }
+}
+
+static void test_root_sees_every_value(void **state)
+{
+    struct at_params p;
+    struct at_state s;
+    struct at_hash root, other;
+    assert_int_equal(at_params_init(&p, &run_configs[0]), AT_OK);
+    assert_int_equal(at_state_init(&s, &p), AT_OK);
+    test_state(&s, 5);
+    assert_int_equal(at_state_root(&s, NULL, &root), AT_OK);
+    size_t all = p.count + at_stats_count(&p);
+    for (size_t k = 0; k < 40; k++) {
+        size_t e = k < 2 ? k * (all - 1) : at_philox(3, AT_RNG_TEST, 1, k).v[0] % all;
+        real *x = e < p.count ? &s.theta[e] : &s.stats[e - p.count], kept = *x;
+        *x = nextafterf(kept, 1);
+        assert_int_equal(at_state_root(&s, NULL, &other), AT_OK);
+        assert_false(at_hash_eq(root, other));
+        *x = kept;
+    }
+    s.round++;
+    assert_int_equal(at_state_root(&s, NULL, &other), AT_OK);
+    assert_false(at_hash_eq(root, other));
+    at_state_release(&s);
+    at_params_release(&p);
+}
+
+static void test_not_finite_has_no_root(void **state)
+{
+    struct at_params p;
+    struct at_state s;
+    struct at_hash root;
+    struct at_diag diag = {0};
+    assert_int_equal(at_params_init(&p, &run_configs[1]), AT_OK);
+    assert_int_equal(at_state_init(&s, &p), AT_OK);
+    test_state(&s, 0);
+    s.theta[at_params_block(&p, at_params_find(&p, AT_ROLE_DOWN, 1), 1)->offset] = (real)NAN;
+    assert_int_equal(at_state_root(&s, &diag, &root), AT_E_NONFINITE);
+    assert_string_equal(diag.where, "model.layers.1.mlp.down_proj.weight");
+    assert_non_null(strstr(diag.text, "layer 1"));
+    at_state_release(&s);
+    at_params_release(&p);
+}
+
+static void refuse(struct at_state *s, const struct at_state *kept, const uint8_t *p, size_t n)
+{
+    uint8_t *exact = malloc(n != 0 ? n : 1);
+    memcpy(exact, p, n);
+    assert_int_not_equal(at_state_read(s, at_span(exact, n), NULL), AT_OK);
+    free(exact);
+    assert_memory_equal(s->theta, kept->theta, s->params->count * sizeof(real));
+    assert_int_equal(s->round, kept->round);
+}
+
+static void test_blob(void **state)
+{
+    struct at_params p;
+    struct at_state s, t, kept;
+    struct at_buf blob = {0};
+    assert_int_equal(at_params_init(&p, &run_configs[2]), AT_OK);
+    assert_int_equal(at_state_init(&s, &p), AT_OK);
+    assert_int_equal(at_state_init(&t, &p), AT_OK);
+    assert_int_equal(at_state_init(&kept, &p), AT_OK);
+    test_state(&s, 9);
+    assert_int_equal(at_state_write(&s, &blob), AT_OK);
+    assert_int_equal(blob.n, at_state_blob_bytes(&p));
+    for (size_t n = 0; n < blob.n; n += n < 64 ? 1 : 997) refuse(&t, &kept, blob.p, n);
+    refuse(&t, &kept, blob.p, blob.n - 1);
+    static const size_t bad_bytes[] = {0, 12, 20, 24, 32, 39};
+    for (int i = 0; i < 6; i++) {
+        blob.p[bad_bytes[i]] ^= 0x40;
+        refuse(&t, &kept, blob.p, blob.n);
+        blob.p[bad_bytes[i]] ^= 0x40;
+    }
+    size_t last_row = at_params_block(&p, 0, p.slots - 1)->offset + at_block_count(at_params_block(&p, 0, p.slots - 1));
+    struct {
+        size_t at;
+        uint32_t bits;
+    } bad[] = {{40, 0x7F800000}, {40, 0x7FC00001}, {40 + 4 * (last_row - 1), 1}, {40 + 4 * p.count, 0x80000001}};
+    for (int i = 0; i < 4; i++) {
+        uint32_t was = at_load_le32(blob.p + bad[i].at);
+        at_store_le32(blob.p + bad[i].at, bad[i].bits);
+        refuse(&t, &kept, blob.p, blob.n);
+        at_store_le32(blob.p + bad[i].at, was);
+    }
+    assert_int_equal(at_state_read(&t, at_buf_span(&blob), NULL), AT_OK);
+    struct at_hash a, b;
+    assert_int_equal(at_state_root(&s, NULL, &a), AT_OK);
+    assert_int_equal(at_state_root(&t, NULL, &b), AT_OK);
+    assert_true(at_hash_eq(a, b));
+    assert_int_equal(at_buf_append(&blob, "x", 1), AT_OK);
+    assert_int_equal(at_state_read(&t, at_buf_span(&blob), NULL), AT_E_DATA);
+    at_buf_release(&blob);
+    at_state_release(&s);
+    at_state_release(&t);
+    at_state_release(&kept);
+    at_params_release(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_root_is_as_documented),
+        cmocka_unit_test(test_root_sees_every_value),
+        cmocka_unit_test(test_not_finite_has_no_root),
+        cmocka_unit_test(test_blob),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,222 @@
+/* A unit of work is a pure function of state and range; its optimizer against a plain one; the outer step against fma.
+ */
+#include "train/moments.h"
+#include "train/train_test_util.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static struct at_buf run_unit(struct test_run *r, const struct at_exec *ex, long micro, uint32_t round,
+                              uint32_t samples, at_unit_progress_fn *progress, void *arg,
+                              struct at_unit_report *ret_report)
+{
+    struct at_trainer t;
+    struct at_state s;
+    struct at_buf blob = {0};
+    assert_int_equal(at_trainer_init(&t, &r->m, &r->config, micro, NULL), AT_OK);
+    assert_int_equal(at_state_init(&s, &r->m.params), AT_OK);
+    test_state(&s, round);
+    struct at_unit unit = {.start = 100, .samples = samples};
+    assert_int_equal(at_unit_run(&t, ex, &r->data, &s, &unit, progress, arg, NULL, &blob, ret_report), AT_OK);
+    at_state_release(&s);
+    at_trainer_release(&t);
+    return blob;
+}
+
+static void same_blob(struct at_buf *a, struct at_buf *b)
+{
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->p, b->p, a->n);
+    at_buf_release(b);
+}
+
+static void test_bits_do_not_depend_on_kernels_threads_microbatches(void **state)
+{
+    for (int c = 0; c < RUN_CONFIGS; c++)
+        for (uint32_t round = 0; round < 2; round++) {
+            struct test_run r;
+            struct at_unit_report report;
+            assert_true(test_run_init(&r, &run_configs[c]));
+            struct at_buf want = run_unit(&r, &r.ex, 0, round, 12, NULL, NULL, &report);
+            assert_true(report.info.steps == 3 && report.info.samples == 12 && report.info.start == 100);
+            assert_true(report.info.tokens == 12 * (uint64_t)r.data.seq_len && report.loss_mean > 0);
+            for (const struct at_kern *const *k = at_kern_available(); *k != NULL; k++)
+                for (int threads = 1; threads <= 3; threads++) {
+                    uint64_t count = 0;
+                    struct at_par par = test_par_shuffled(threads, &count);
+                    struct at_exec ex;
+                    assert_int_equal(at_exec_init(&ex, *k, &par), AT_OK);
+                    struct at_buf got = run_unit(&r, &ex, 1 << (threads - 1), round, 12, NULL, NULL, &report);
+                    same_blob(&want, &got);
+                    at_exec_release(&ex);
+                }
+            at_buf_release(&want);
+            test_run_release(&r);
+        }
+}
+
+static bool stop_after(void *arg, const struct at_unit_progress *p)
+{
+    return p->step < *(uint32_t *)arg;
+}
+
+/* Stopping early is the same as having been given the shorter range. */
+static void test_stopping_early_leaves_a_prefix(void **state)
+{
+    struct test_run r;
+    struct at_unit_report a, b;
+    assert_true(test_run_init(&r, &run_configs[0]));
+    for (uint32_t k = 1; k <= 3; k++) {
+        struct at_buf stopped = run_unit(&r, &r.ex, 2, 1, 12, stop_after, &k, &a);
+        struct at_buf shorter = run_unit(&r, &r.ex, 2, 1, 4 * k, NULL, NULL, &b);
+        assert_true(a.info.steps == k && a.info.samples == 4 * k && a.loss_mean == b.loss_mean);
+        same_blob(&stopped, &shorter);
+        at_buf_release(&stopped);
+    }
+    test_run_release(&r);
+}
+
+/* AdamW with clipping written again in binary64, over two steps of one unit. */
+static void test_optimizer_against_a_plain_one(void **state)
+{
+    for (uint32_t round = 0; round < 2; round++) {
+        struct test_run r;
+        struct at_trainer t;
+        struct at_state s;
+        assert_true(test_run_init(&r, &run_configs[1]));
+        r.config.clip_norm = 0.05;
+        assert_int_equal(at_trainer_init(&t, &r.m, &r.config, 2, NULL), AT_OK);
+        assert_int_equal(at_state_init(&s, &r.m.params), AT_OK);
+        test_state(&s, round);
+        const struct at_params *p = &r.m.params;
+        size_t n = p->count;
+        double *th = malloc(n * sizeof *th), *m = calloc(n, sizeof *m), *v = calloc(n, sizeof *v);
+        memcpy(t.theta, s.theta, n * sizeof(real));
+        memset(t.m, 0, n * sizeof(real));
+        memset(t.v, 0, n * sizeof(real));
+        if (round != 0) at_moments_expand(&r.ex, p, s.stats, t.v);
+        for (size_t i = 0; i < n; i++) {
+            th[i] = (double)t.theta[i];
+            v[i] = (double)t.v[i];
+        }
+        for (uint32_t k = 1; k <= 2; k++) {
+            for (uint64_t j = 0; j < 4; j++)
+                at_data_sample(&r.data, 4 * (k - 1) + j, t.input + j * 10, t.target + j * 10);
+            at_trainer_gradient(&t, &r.ex, t.theta);
+            double norm = 0;
+            for (size_t i = 0; i < n; i++) norm += (double)t.grad[i] * (double)t.grad[i];
+            double clip = sqrt(norm) > 0.05 ? 0.05 / sqrt(norm) : 1;
+            assert_true(clip < 1);
+            for (size_t i = 0; i < n; i++) {
+                double g = (double)t.grad[i] * clip;
+                bool gain = at_role_is_gain(p->tensor[at_params_block_at(p, i)->tensor].role);
+                m[i] = 0.9 * m[i] + 0.1 * g;
+                v[i] = 0.95 * v[i] + 0.05 * g * g;
+                double b1 = round == 0 ? 1 - pow(0.9, k) : 1, b2 = round == 0 ? 1 - pow(0.95, k) : 1;
+                double u = m[i] / b1 / (sqrt(v[i] / b2) + 1e-8) + (gain ? 0 : 0.1) * th[i];
+                th[i] -= (double)at_lr(&r.config, round, k - 1) * u;
+            }
+            assert_int_equal(at_trainer_step(&t, &r.ex, round, k, NULL), AT_OK);
+            for (size_t i = 0; i < n; i++) assert_true(fabs((double)t.theta[i] - th[i]) < 2e-6);
+        }
+        free(th);
+        free(m);
+        free(v);
+        at_state_release(&s);
+        at_trainer_release(&t);
+        test_run_release(&r);
+    }
+}
+
+static void test_learning_rate(void **state)
+{
+    struct at_train_config c = test_train_config(); /* 4 x 3 steps, warm-up 2, 1e-2 to 1e-3 */
+    assert_true(at_lr(&c, 0, 0) == 0.005f && at_lr(&c, 0, 1) == 0.01f);
+    for (uint32_t g = 2; g < 12; g++) {
+        double want = 1e-2 * (0.1 + 0.9 * 0.5 * (1 + cos(3.14159265358979323846 * (g - 2) / 10.0)));
+        assert_true(fabs((double)at_lr(&c, g / 3, g % 3) - want) < 1e-9);
+    }
+    assert_true(at_lr(&c, 4, 0) == 0.001f && at_lr(&c, 1000000, 2) == 0.001f);
+    c.warmup_steps = 100;
+    assert_true(at_lr(&c, 3, 2) == (real)(1e-2 * 12 / 100));
+    c.warmup_steps = 0;
+    assert_true(at_lr(&c, 0, 0) == 0.01f);
+}
+
+/* Means of rows and columns, and back: exact for moments that are a product of rows and columns. */
+static void test_moments(void **state)
+{
+    struct test_run r;
+    assert_true(test_run_init(&r, &run_configs[1]));
+    const struct at_params *p = &r.m.params;
+    real *v = malloc(p->count * sizeof *v), *w = malloc(p->count * sizeof *w);
+    real *stats = malloc(at_stats_count(p) * sizeof *stats);
+    for (int i = 0; i < p->blocks; i++)
+        for (long y = 0; y < p->block[i].rows; y++)
+            for (long x = 0; x < p->block[i].cols; x++)
+                v[p->block[i].offset + (size_t)(y * p->block[i].cols + x)] =
+                    (real)((1 + (double)(y % 7)) * 0.01 * (2 + (double)(x % 5)));
+    at_moments_reduce(&r.ex, p, v, stats);
+    const real *st = stats;
+    for (int i = 0; i < p->blocks; i++) {
+        const struct at_block *b = &p->block[i];
+        if (!at_role_is_gain(p->tensor[b->tensor].role)) {
+            double row = 0, col = 0;
+            for (long x = 0; x < b->cols; x++) row += (double)v[b->offset + (size_t)((b->rows - 1) * b->cols + x)];
+            for (long y = 0; y < b->rows; y++) col += (double)v[b->offset + (size_t)(y * b->cols + b->cols - 1)];
+            assert_true(fabs((double)st[b->rows - 1] - row / (double)b->cols) < 1e-8);
+            assert_true(fabs((double)st[b->rows + b->cols - 1] - col / (double)b->rows) < 1e-8);
+        }
+        st += at_block_stats_count(p, b);
+    }
+    at_moments_expand(&r.ex, p, stats, w);
+    for (size_t i = 0; i < p->count; i++) assert_true(fabs((double)w[i] / (double)v[i] - 1) < 1e-6);
+    memset(stats, 0, at_stats_count(p) * sizeof *stats); /* nothing seen yet: no division by zero */
+    at_moments_expand(&r.ex, p, stats, w);
+    for (size_t i = 0; i < p->count; i++) assert_true(w[i] == 0);
+    free(v);
+    free(w);
+    free(stats);
+    test_run_release(&r);
+}
+
+static void test_not_finite_names_the_tensor(void **state)
+{
+    struct test_run r;
+    struct at_trainer t;
+    struct at_state s;
+    struct at_buf blob = {0};
+    struct at_unit_report report;
+    struct at_diag diag = {0};
+    assert_true(test_run_init(&r, &run_configs[1]));
+    assert_int_equal(at_trainer_init(&t, &r.m, &r.config, 2, NULL), AT_OK);
+    assert_int_equal(at_state_init(&s, &r.m.params), AT_OK);
+    test_state(&s, 1);
+    const struct at_block *b = at_params_block(&r.m.params, at_params_find(&r.m.params, AT_ROLE_UP, 0), 0);
+    for (size_t i = 0; i < at_block_count(b); i++) s.theta[b->offset + i] = REAL(3e38);
+    struct at_unit unit = {.start = 0, .samples = 4};
+    assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, &diag, &blob, &report), AT_E_NONFINITE);
+    assert_true(strncmp(diag.where, "model.", 6) == 0 && strstr(diag.text, "layer") != NULL);
+    assert_int_equal(blob.n, 0);
+    unit.samples = 5; /* not whole batches */
+    assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, NULL, &blob, &report), AT_E_DATA);
+    at_state_release(&s);
+    at_trainer_release(&t);
+    test_run_release(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_bits_do_not_depend_on_kernels_threads_microbatches),
+        cmocka_unit_test(test_stopping_early_leaves_a_prefix),
+        cmocka_unit_test(test_optimizer_against_a_plain_one),
+        cmocka_unit_test(test_learning_rate),
+        cmocka_unit_test(test_moments),
+        cmocka_unit_test(test_not_finite_names_the_tensor),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
