@@ -85,14 +85,15 @@ static void check_rmsnorm_forward(const struct at_exec *ex)
     }
 }
 
-static void check_rmsnorm_backward(const struct at_exec *ex)
+/* rows: a whole number of sequences of seq_len positions. */
+static void check_rmsnorm_backward_of(const struct at_exec *ex, int rows, int seq_len)
 {
     static real want[N * C], got[N * C], want_gain[C], got_gain[C];
     test_fill(want, N * C, 3, 1, 1.0);
     memcpy(got, want, sizeof got);
     test_fill(want_gain, C, 3, 2, 1.0);
     memcpy(got_gain, want_gain, sizeof got_gain);
-    for (int r = 0; r < N; r++) {
+    for (int r = 0; r < rows; r++) {
         real xhat[C], w[C];
         for (int j = 0; j < C; j++) {
             xhat[j] = x[r * C + j] * rstd[r];
@@ -103,18 +104,25 @@ static void check_rmsnorm_backward(const struct at_exec *ex)
     }
     for (int j = 0; j < C; j++) {
         real acc = 0;
-        for (int r = 0; r < N; r++) {
+        for (int r = 0; r < rows; r++) {
             acc = fmaf(dy[r * C + j], x[r * C + j] * rstd[r], acc);
-            int t = r % T; /* T is not a multiple of 256: a sequence's last grain is short */
-            if (t % 256 == 255 || t == T - 1) {
+            int t = r % seq_len; /* not a multiple of 256: a sequence's last grain is short */
+            if (t % 256 == 255 || t == seq_len - 1) {
                 want_gain[j] += acc + 0.0f;
                 acc = 0;
             }
         }
     }
-    at_rmsnorm_backward(ex, got, got_gain, dy, x, rstd, gain, N, T, C);
+    at_rmsnorm_backward(ex, got, got_gain, dy, x, rstd, gain, rows, seq_len, C);
     assert_memory_equal(want, got, sizeof want);
     assert_memory_equal(want_gain, got_gain, sizeof want_gain);
+}
+
+static void check_rmsnorm_backward(const struct at_exec *ex)
+{
+    check_rmsnorm_backward_of(ex, N, T);
+    const int seq_len[] = {1, 254, 255, 256, 257, 510, 511, 512, 513}; /* around the ends of a grain */
+    for (int i = 0; i < 9; i++) check_rmsnorm_backward_of(ex, N / seq_len[i] * seq_len[i], seq_len[i]);
 }
 
 static void check_rotary(const struct at_exec *ex)
