@@ -112,14 +112,21 @@ static int utf8_length(const uint8_t *p, size_t n)
     return length;
 }
 
+static bool is_control(const uint8_t *p, int length)
+{
+    if (length == 1) return (p[0] < 0x20 && p[0] != '\n' && p[0] != '\t') || p[0] == 0x7f;
+    return length == 2 && p[0] == 0xc2 && p[1] < 0xa0; /* U+0080 to U+009F */
+}
+
 size_t at_utf8_clean(struct at_span in, bool last, struct at_buf *ret_buf)
 {
     size_t used = 0;
     while (used < in.n) {
         int length = utf8_length(in.p + used, in.n - used);
         if (length == 0 && !last) break;
-        at_err_t err = length > 0 ? at_buf_append(ret_buf, in.p + used, (size_t)length)
-                                  : at_buf_append(ret_buf, "\xef\xbf\xbd", 3);
+        at_err_t err = length > 0 && !is_control(in.p + used, length)
+                           ? at_buf_append(ret_buf, in.p + used, (size_t)length)
+                           : at_buf_append(ret_buf, "\xef\xbf\xbd", 3);
         AT_ASSERT(err == AT_OK);
         used += length > 0 ? (size_t)length : 1;
     }

@@ -14,7 +14,7 @@
 /* Setters; `object` takes what it is given. Out of memory is an assert: these objects are a few hundred bytes. */
 void at_json_set(json_t *object, const char *key, json_t *value); /* steals value */
 void at_json_set_text(json_t *object, const char *key, const char *text);
-void at_json_set_bytes(json_t *object, const char *key, struct at_span bytes); /* not UTF-8: U+FFFD for each bad byte */
+void at_json_set_bytes(json_t *object, const char *key, struct at_span bytes); /* see at_utf8_clean */
 void at_json_set_int(json_t *object, const char *key, uint64_t value);
 void at_json_set_bool(json_t *object, const char *key, bool value);
 void at_json_set_real(json_t *object, const char *key, double value); /* non-finite: null */
@@ -23,7 +23,8 @@ void at_json_set_9(json_t *object, const char *key, double value);    /* rounded
 /* One line with a newline at the end. */
 void at_json_write(const json_t *value, FILE *out);
 
-/* Copies text so that a terminal or JSON can take it: bytes that are not UTF-8 become U+FFFD. Appends to ret_buf.
+/* Copies text so that a terminal or JSON can take it: what is not UTF-8 becomes U+FFFD, and so does every control
+ * character but newline and tab (a model must not be able to steer a terminal). Appends to ret_buf.
  * Returns how many bytes of `in` were used: all of them, or, when `last` is false, less an unfinished sequence. */
 size_t at_utf8_clean(struct at_span in, bool last, struct at_buf *ret_buf);
 

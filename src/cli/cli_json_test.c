@@ -67,6 +67,8 @@ static void test_utf8(void **state)
     check_clean("\xed\xa0\x80", true, "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd", 3); /* a surrogate */
     check_clean("x\xe2\x82", false, "x", 1);                                      /* unfinished: wait for more */
     check_clean("x\xe2\x82", true, "x\xef\xbf\xbd\xef\xbf\xbd", 3);
+    check_clean("a\x1b[2J\n\t", true, "a\xef\xbf\xbd[2J\n\t", 7);
+    check_clean("\x7f\xc2\x9b\xc2\xa0", true, "\xef\xbf\xbd\xef\xbf\xbd\xc2\xa0", 5);
     check_clean("\xe2"
                 "A",
                 false,

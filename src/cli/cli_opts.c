@@ -111,6 +111,14 @@ static void mark_given(const struct at_opt *row, void *args)
     if (row->kind == AT_OPT_REAL) ((struct at_opt_real *)slot)->given = true;
 }
 
+/* Whether the word of the command line is exactly --name or --name=... */
+static bool is_option(const char *text, const char *name)
+{
+    size_t n = strlen(name);
+    return strncmp(text, "--", 2) == 0 && strncmp(text + 2, name, n) == 0 &&
+           (text[2 + n] == '\0' || text[2 + n] == '=');
+}
+
 static at_err unknown_option(const struct at_opt *rows, int row_count, const char *text, struct at_diag *diag)
 {
     const char *known[OPTS_MAX];
@@ -157,23 +165,22 @@ at_err at_opts_parse(const struct at_opt *rows, int row_count, int argc, char **
     opterr = 0;
     optind = 0; /* glibc: start afresh */
     while (err == AT_OK) {
-        int at = optind == 0 ? 1 : optind;
         int c = getopt_long(argc, argv, ":h", table, NULL);
         if (c == -1) break;
-        const char *text = optind > 0 && optind <= argc ? argv[optind - 1] : argv[at];
-        if (c == 'h')
-            help = true;
-        else if (c == 'j')
-            json = true;
-        else if (c == ':' && optopt >= 256)
-            err = at_fail(diag, AT_E_USAGE, text, "needs a value: --%s %s", rows[optopt - 256].name,
-                          rows[optopt - 256].arg);
-        else if (c == '?' && optopt >= 256)
+        const char *text = argv[optind - (optarg != NULL && optarg == argv[optind - 1] ? 2 : 1)];
+        int row = c >= 256 ? c - 256 : optopt - 256;
+        if (c == 'h' || (c == 'j' && strcmp(text, "--json") == 0)) {
+            help = help || c == 'h';
+            json = json || c == 'j';
+        } else if (row < 0 || !is_option(text, rows[row].name)) {
+            err = unknown_option(rows, row_count, text, diag); /* abbreviations too: a script must not depend on them */
+        } else if (c == ':') {
+            err = at_fail(diag, AT_E_USAGE, text, "needs a value: --%s %s", rows[row].name, rows[row].arg);
+        } else if (c == '?') {
             err = at_fail(diag, AT_E_USAGE, text, "takes no value");
-        else if (c < 256)
-            err = unknown_option(rows, row_count, text, diag);
-        else if ((err = set_value(&rows[c - 256], optarg, args, diag)) == AT_OK)
-            mark_given(&rows[c - 256], args);
+        } else if ((err = set_value(&rows[row], optarg, args, diag)) == AT_OK) {
+            mark_given(&rows[row], args);
+        }
     }
     if (err != AT_OK) return err;
     *ret_help = help;

@@ -87,6 +87,9 @@ static void test_wrong_ones_say_why(void **state)
         {"--threads", "--threads", "needs a value: --threads N"},
         {"--fast=yes", "--fast=yes", "takes no value"},
         {"--treads 2", "--treads", "unknown option; did you mean --threads?"},
+        {"--thread 2", "--thread", "unknown option; did you mean --threads?"},
+        {"--thread=2", "--thread=2", "unknown option; did you mean --threads?"},
+        {"--js", "--js", "unknown option; see --help"},
         {"--quux", "--quux", "unknown option; see --help"},
         {"-x", "-x", "unknown option; see --help"},
     };

@@ -137,8 +137,9 @@ static void check_folder(struct visit *v, const char *dir)
     if (err != AT_OK) return;
     memset(&why, 0, sizeof why);
     if ((err = at_cli_ledger_open(dir, &why, &l)) == AT_OK) {
-        struct at_log_source source = at_store_source(l.store);
-        err = at_ledger_verify(&l.ledger, &source, &at_par_serial, &why, &report);
+        struct at_log_source source;
+        err = at_store_source(l.store, &why, &source);
+        if (err == AT_OK) err = at_ledger_verify(&l.ledger, &source, &at_par_serial, &why, &report);
         if (err == AT_OK) snprintf(value, sizeof value, "%llu records verified", (unsigned long long)report.records);
         if (err == AT_E_VERIFY)
             snprintf(why.text, sizeof why.text, "record %llu: %.300s", (unsigned long long)report.record,

@@ -29,8 +29,9 @@ static at_err verify(struct at_cli *cli, const char *place)
     if (err != AT_OK) return err;
     int threads = at_sys_cpu_count() < AT_POOL_THREADS_MAX ? at_sys_cpu_count() : AT_POOL_THREADS_MAX;
     err = at_pool_init(&pool, threads, &cli->diag);
+    struct at_log_source source;
+    if (err == AT_OK) err = at_store_source(l.store, &cli->diag, &source);
     if (err == AT_OK) {
-        struct at_log_source source = at_store_source(l.store);
         struct at_diag why = {0};
         err = at_ledger_verify(&l.ledger, &source, &pool.par, &why, &report);
         if (err == AT_E_VERIFY) {

@@ -1,0 +1,130 @@
+#include "cli/demo.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+/* Done, of 1: rounds finished, the steps of the running one, and the clock where there is a time limit. */
+static double fraction_done(const struct at_demo *d)
+{
+    double steps = 0;
+    for (int i = 0; i < d->member_count; i++) steps += d->member[i].step;
+    double within = d->steps > 0 ? steps / d->member_count / d->steps : 0;
+    double by_work = d->rounds > 0 ? (d->round + (within < 1 ? within : 1)) / d->rounds : 0;
+    double by_time = d->limit_s > 0 ? d->elapsed_s / d->limit_s : 0;
+    double done = by_work > by_time ? by_work : by_time;
+    return d->ended ? 1 : done < 1 ? done : 1;
+}
+
+static double seconds_left(const struct at_demo *d)
+{
+    double work = fraction_done(d), spent_s = d->elapsed_s - d->train_start_s;
+    double by_work = work > 0.01 && d->train_start_s > 0 ? spent_s * (1 - work) / work : 0;
+    double by_time = d->limit_s > 0 ? d->limit_s - d->elapsed_s : INFINITY;
+    double left = by_work > 0 && by_work < by_time ? by_work : by_time;
+    return isfinite(left) && left > 0 ? left : 0;
+}
+
+static void loss_text(double loss, char *ret, size_t bytes)
+{
+    if (isnan(loss))
+        snprintf(ret, bytes, "-");
+    else
+        snprintf(ret, bytes, "%.4f", loss);
+}
+
+static void member_line(const struct at_demo *d, int i, char *line, size_t bytes)
+{
+    const struct at_demo_member *m = &d->member[i];
+    const struct at_screen *s = &d->screen;
+    const char *phase = !m->child.running && !d->ended ? "gone" : m->phase[0] ? m->phase : "starting";
+    bool works = strcmp(phase, "training") == 0;
+    snprintf(line, bytes, "  %smember-%-2d%s %-8s %s%-10s%s %s %3u/%u  %7s tok/s  %s+%s pending%s  %s%s confirmed%s",
+             at_style(s, AT_STYLE_BOLD), i + 1, at_style(s, AT_STYLE_PLAIN), i == 0 ? "steward" : "member",
+             at_style(s, works ? AT_STYLE_GREEN : AT_STYLE_DIM), phase, at_style(s, AT_STYLE_PLAIN),
+             at_bar(s, d->steps ? (double)m->step / d->steps : 0, 10).s, m->step, d->steps, at_count(m->tokens_per_s).s,
+             at_style(s, AT_STYLE_YELLOW), at_points(m->points_pending).s, at_style(s, AT_STYLE_PLAIN),
+             at_style(s, AT_STYLE_GREEN), at_points(m->points_confirmed).s, at_style(s, AT_STYLE_PLAIN));
+}
+
+void at_demo_view_draw(struct at_demo *d)
+{
+    if (!d->screen.live) return;
+    char line[AT_DEMO_MEMBERS_MAX + 2][640], loss[32];
+    const char *lines[AT_DEMO_MEMBERS_MAX + 2];
+    const struct at_screen *s = &d->screen;
+    int n = 0;
+    for (int i = 0; i < d->member_count; i++) {
+        member_line(d, i, line[n], sizeof line[n]);
+        lines[n] = line[n];
+        n++;
+    }
+    loss_text(d->loss_last, loss, sizeof loss);
+    snprintf(line[n], sizeof line[n], "  %sround %u/%u%s  held-out %s%s%s nats/byte  |%s| %3.0f%%  %s tok/s  %s left%s",
+             at_style(s, AT_STYLE_BOLD), d->round < d->rounds ? d->round + 1 : d->rounds, d->rounds,
+             at_style(s, AT_STYLE_PLAIN), at_style(s, AT_STYLE_CYAN), loss, at_style(s, AT_STYLE_PLAIN),
+             at_bar(s, fraction_done(d), 24).s, 100 * fraction_done(d), at_count(d->tokens_per_s).s,
+             at_duration(seconds_left(d)).s, d->finishing ? "  (last round)" : "");
+    lines[n] = line[n];
+    at_screen_draw(&d->screen, lines, n + 1);
+}
+
+void at_demo_view_round(struct at_demo *d)
+{
+    if (d->screen.live) return;
+    char loss[32];
+    loss_text(d->loss_last, loss, sizeof loss);
+    at_screen_say(&d->screen, "round %2u/%u  held-out %s  %s tokens  %s tok/s  %s left", d->round, d->rounds, loss,
+                  at_count((double)d->tokens).s, at_count(d->tokens_per_s).s, at_duration(seconds_left(d)).s);
+}
+
+/* Text at most `columns` wide, indented, broken at blanks. */
+static void print_wrapped(const char *text, int columns, FILE *out)
+{
+    while (*text != '\0') {
+        const char *newline = strchr(text, '\n');
+        size_t fit = at_line_fit(text, columns), n = newline != NULL ? (size_t)(newline - text) : strlen(text);
+        if (n > fit) {
+            n = fit;
+            while (n > 0 && text[n] != ' ' && text[n - 1] != ' ') n--;
+            if (n == 0) n = fit;
+        }
+        fprintf(out, "    %.*s\n", (int)n, text);
+        text += n;
+        while (*text == ' ' || *text == '\n') text++;
+    }
+}
+
+void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out)
+{
+    const struct at_screen *s = &d->screen;
+    const char *bold = at_style(s, AT_STYLE_BOLD), *plain = at_style(s, AT_STYLE_PLAIN);
+    const char *first = d->member[0].dir;
+    char before[32], after[32];
+    loss_text(d->loss_first, before, sizeof before);
+    loss_text(d->loss_last, after, sizeof after);
+    fprintf(out, "\n  %sheld-out loss %s -> %s nats/byte%s after %u rounds, %" PRIu64 " tokens, %s\n\n", bold, before,
+            after, plain, d->round, d->tokens, at_duration(d->elapsed_s).s);
+    fprintf(out, "  %sA sample of what it writes now:%s\n", bold, plain);
+    print_wrapped(d->sample != NULL ? d->sample : "",
+                  s->columns > 100      ? 92
+                  : s->columns - 8 > 20 ? s->columns - 8
+                                        : 72,
+                  out);
+    fprintf(out, "\n  %s%-10s  %12s  %16s  %8s%s\n", bold, "member", "work", "points", "share", plain);
+    for (int i = 0; i < d->member_count; i++)
+        fprintf(out, "  member-%-3d  %5s tokens  %16s  %7.2f%%\n", i + 1, at_count((double)d->member[i].tokens).s,
+                at_points(d->member[i].points_confirmed).s, 100 * d->member[i].share);
+    fprintf(out, "\n  model   %s, the same on %s\n", d->member[0].root,
+            d->roots_agree ? "all members" : "NOT all members");
+    fprintf(out, "  ledger  head %s\n", d->head);
+    if (d->ledger_ok)
+        fprintf(out, "          %sverified: every balance recomputed from %" PRIu64 " signed records%s\n",
+                at_style(s, AT_STYLE_GREEN), d->records, plain);
+    else
+        fprintf(out, "          NOT verified: see `%s ledger verify %s`\n", program, first);
+    fprintf(out, "\n  %sTry next:%s\n    %s ask --dir %s \"Call me \"\n    %s ledger show %s\n    %s points --dir %s\n",
+            bold, plain, program, first, program, first, program, first);
+    fprintf(out, "\n  Everything is in %s: each member's key, ledger and model in its folder, its log beside it.\n",
+            d->dir);
+}

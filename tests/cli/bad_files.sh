@@ -1,0 +1,45 @@
+# Bad files: one clear line, the right exit code, nothing lost.
+. "$(dirname "$0")/lib.sh"
+head -c 60000 "$DATA" >"$WORK/text.txt" # less text, less to evaluate
+DATA=$WORK/text.txt
+
+: >"$WORK/empty.txt"
+"$TOOL" noise 20000 >"$WORK/noise.bin"
+printf 'too small' >"$WORK/small.txt"
+for cmd in "train --rounds 1 --steps 1 --out $WORK/o" "init --dir $WORK/r"; do
+    refused 3 "missing.txt" "$ATOLL" $cmd --data "$WORK/missing.txt"
+    refused 3 "empty" "$ATOLL" $cmd --data "$WORK/empty.txt"
+    refused 3 "noise.bin" "$ATOLL" $cmd --data "$WORK/noise.bin"
+    refused 3 "bytes" "$ATOLL" $cmd --data "$WORK/small.txt"
+    refused 3 "$WORK" "$ATOLL" $cmd --data "$WORK"
+done
+[ ! -e "$WORK/o/model.safetensors" ] && [ ! -e "$WORK/r/genesis" ] || fail "a refused command left files"
+
+# A damaged checkpoint: every file, cut or with one bit changed, is refused by `root` and `ask`.
+want 0 "$ATOLL" train --data "$DATA" --rounds 1 --steps 1 --out "$WORK/m"
+want 0 "$ATOLL" root "$WORK/m"
+root=$(cat "$WORK/out")
+for file in "$WORK"/m/*; do
+    name=$(basename "$file")
+    size=$(wc -c <"$file")
+    cp "$file" "$WORK/keep"
+    for damage in "flip $file 20" "flip $file $((size / 2))" "flip $file -3" "cut $file $((size - 1))" "cut $file 7" "cut $file 0"; do
+        "$TOOL" $damage
+        refused 3 "" "$ATOLL" root "$WORK/m"
+        refused 3 "" "$ATOLL" ask --dir "$WORK/m" x
+        cp "$WORK/keep" "$file"
+    done
+    rm "$file"
+    refused 3 "" "$ATOLL" root "$WORK/m"
+    cp "$WORK/keep" "$file"
+done
+want 0 "$ATOLL" root "$WORK/m"
+is "$(cat "$WORK/out")" "$root"
+refused 3 "no such folder" "$ATOLL" root "$WORK/nowhere"
+refused 3 "no model" "$ATOLL" ask --dir "$WORK" x
+
+# A full disk, as a limit on the size of files: an error, and no half-written model.
+want 5 sh -c 'ulimit -f 1000; exec "$0" train --data "$1" --rounds 1 --steps 1 --out "$2"' "$ATOLL" "$DATA" "$WORK/full"
+[ ! -e "$WORK/full/model.safetensors" ] || fail "a half-written model was left"
+ls "$WORK/full" | grep -v '^config.json$\|^stats-' && fail "temporary files were left"
+true

@@ -1,0 +1,66 @@
+# `train`: the JSON contract; one state root for every kernel table and thread count; a model that `ask` and `root`
+# read; whole files or none.
+. "$(dirname "$0")/lib.sh"
+head -c 60000 "$DATA" >"$WORK/text.txt" # less text, less to evaluate
+DATA=$WORK/text.txt
+small="--data $DATA --replicas 2 --rounds 2 --steps 2 --seed 7"
+
+want 0 "$ATOLL" train --preset nano $small --out "$WORK/m" --json
+is "$("$TOOL" keys <"$WORK/out")" "heldout_loss_first heldout_loss_last seconds state_root tokens tokens_per_s"
+root=$(json state_root)
+is "$(echo "$root" | tr -d '0-9a-f' | wc -c)" 1 "lower-case hex"
+is "${#root}" 64
+is "$(json tokens)" $((2 * 2 * 2 * 4 * 128))
+for key in heldout_loss_first heldout_loss_last; do
+    value=$(sed -n "s/.*\"$key\":\([^,}]*\).*/\1/p" "$WORK/out")
+    is "$value" "$(awk -v v="$value" 'BEGIN { printf "%.9g", v }')" "$key as %.9g"
+done
+want 0 "$ATOLL" root "$WORK/m"
+is "$(cat "$WORK/out")" "$root"
+
+for kernels in ref avx2 avx512; do
+    for threads in 1 2; do
+        got=0
+        "$ATOLL" train $small --kernels $kernels --threads $threads --json >"$WORK/out" 2>"$WORK/err" || got=$?
+        if [ $got -eq 5 ]; then
+            says "available"
+            [ "$(json error.code)" = 5 ] || fail "no error object"
+            echo "SKIPPED: $kernels is not available on this CPU"
+            break
+        fi
+        [ $got -eq 0 ] || fail "train --kernels $kernels --threads $threads: exit code $got"
+        is "$(json state_root)" "$root" "$kernels, $threads threads"
+    done
+done
+
+# Asking: streamed, the same text for the same seed and kernels of any kind, another for another seed.
+want 0 "$ATOLL" ask --dir "$WORK/m" "Call me " --max-tokens 200 --seed 3 --json
+is "$(json state_root)" "$root"
+is "$(json tokens)" 200
+text=$(json text)
+want 0 "$ATOLL" ask --dir "$WORK/m" "Call me " --max-tokens 200 --seed 3 --kernels ref --threads 2 --json
+is "$(json text)" "$text"
+want 0 "$ATOLL" ask --dir "$WORK/m" "Call me " --max-tokens 200 --seed 4 --json
+[ "$(json text)" != "$text" ] || fail "another seed, the same text"
+want 0 "$ATOLL" ask --dir "$WORK/m" "Call me " --max-tokens 200 --seed 3
+is "$(cat "$WORK/out")" "$text" "streamed text"
+want 0 "$ATOLL" ask --dir "$WORK/m" "x" --max-tokens 5 --temperature 0 --top-k 3 --top-p 0.9
+refused 2 "--temperature" "$ATOLL" ask --dir "$WORK/m" x --temperature -1
+
+# Nothing is overwritten.
+before=$(cksum "$WORK/m/model.safetensors")
+refused 3 "not empty" "$ATOLL" train $small --out "$WORK/m"
+is "$(cksum "$WORK/m/model.safetensors")" "$before"
+
+# Interrupted: the model of the last whole round is there, or nothing.
+"$ATOLL" train --data "$DATA" --rounds 1000 --steps 1 --seed 7 --out "$WORK/i" >"$WORK/out" 2>"$WORK/err" &
+pid=$!
+PIDS=$pid
+while ! grep -q '^round ' "$WORK/err"; do sleep 0.05; done
+kill -INT $pid
+got=0
+wait $pid || got=$?
+is $got 130
+says "interrupted"
+want 0 "$ATOLL" root "$WORK/i" --json
+[ "$(json round)" -ge 1 ] || fail "no round in the saved model"
