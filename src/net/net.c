@@ -82,6 +82,11 @@ static void shed_half_open(struct at_net *net, const struct link *fresh)
         at_link_fail(oldest, AT_E_PEER, "too many half-open links");
 }
 
+static void free_handle(uv_handle_t *handle)
+{
+    free(handle);
+}
+
 /* No slot is free: take the connection only to end it, else it would be offered again and again. */
 static void turn_away(struct at_net *net, uv_stream_t *listener)
 {
@@ -92,7 +97,7 @@ static void turn_away(struct at_net *net, uv_stream_t *listener)
         return;
     }
     (void)uv_accept(listener, (uv_stream_t *)tcp);
-    uv_close((uv_handle_t *)tcp, (uv_close_cb)free);
+    uv_close((uv_handle_t *)tcp, free_handle);
     net->stats.refused++;
     snprintf(net->stats.refused_reason, sizeof net->stats.refused_reason, "all %u links are taken", net->opt.links_max);
 }

@@ -1,0 +1,363 @@
+#include "node/node_compute.h"
+
+#include "os/file.h"
+#include "os/sys.h"
+#include "store/blobs.h"
+#include "train/checkpoint.h"
+#include "train/outer.h"
+#include "train/unit.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODEL_BYTES_MAX ((size_t)64 << 30)
+
+struct at_compute {
+    char dir[AT_PATH_BYTES];
+    struct at_pool pool;
+    struct at_exec ex;
+    atomic_uint cancelled; /* units up to this serial are not wanted */
+    bool configured, has_state;
+    struct at_genesis genesis;
+    struct at_model model;
+    struct at_trainer trainer;
+    struct at_state state;
+    struct at_blobs updates;
+    struct at_buf text; /* all shards */
+    struct at_data data;
+    bool has_data;
+};
+
+at_err_t at_compute_init(const char *dir, int threads, const char *kernels, struct at_diag *diag,
+                         struct at_compute **ret_c)
+{
+    const struct at_kern *kern = NULL;
+    struct at_compute *c = calloc(1, sizeof *c);
+    if (!c) return at_fail(diag, AT_E_NOMEM, dir, "out of memory");
+    snprintf(c->dir, sizeof c->dir, "%s", dir);
+    if (threads == 0) {
+        threads = at_sys_cpu_count();
+        if (threads > AT_POOL_THREADS_MAX) threads = AT_POOL_THREADS_MAX;
+    }
+    at_err_t err = at_kern_select(kernels ? kernels : "auto", diag, &kern);
+    if (!err) err = at_pool_init(&c->pool, threads, diag);
+    if (!err && (err = at_exec_init(&c->ex, kern, &c->pool.par)) != AT_OK)
+        err = at_fail(diag, err, "threads", "no memory for the scratch space of %d threads", threads);
+    if (err) {
+        at_compute_release(c);
+        return err;
+    }
+    *ret_c = c;
+    return AT_OK;
+}
+
+void at_compute_release(struct at_compute *c)
+{
+    if (!c) return;
+    at_blobs_release(&c->updates);
+    at_buf_release(&c->text);
+    at_state_release(&c->state);
+    at_trainer_release(&c->trainer);
+    at_model_release(&c->model);
+    at_exec_release(&c->ex);
+    at_pool_release(&c->pool);
+    free(c);
+}
+
+int at_compute_threads(const struct at_compute *c)
+{
+    return c->pool.par.threads;
+}
+
+const char *at_compute_kernels(const struct at_compute *c)
+{
+    return c->ex.kern->name;
+}
+
+static at_err check_memory(const struct at_genesis *g, struct at_diag *diag)
+{
+    size_t trainer = at_trainer_bytes(&g->model, &g->train, 0), state = at_state_bytes(&g->model), need = 0;
+    uint64_t have = at_sys_memory_available();
+    /* Besides the trainer: the state, its bytes for peers (old and new), and the files being written. */
+    if (!trainer || !state || !at_mul_size(state, 4, &need) || !at_add_size(need, trainer, &need))
+        return at_fail(diag, AT_E_NOMEM, g->preset, "the model does not fit an address space");
+    if (have && need > have)
+        return at_fail(diag, AT_E_NOMEM, g->preset, "this run needs %zu MB of memory and %llu MB are available",
+                       need >> 20, (unsigned long long)(have >> 20));
+    return AT_OK;
+}
+
+at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES];
+    AT_ASSERT(!c->configured);
+    at_err_t err = check_memory(g, diag);
+    c->genesis = *g;
+    if (!err) err = at_path_join(c->dir, "updates", diag, path);
+    if (!err) err = at_blobs_open(&c->updates, path, 0, diag);
+    if (!err) err = at_model_init(&c->model, &c->genesis.model, diag);
+    if (!err) err = at_trainer_init(&c->trainer, &c->model, &c->genesis.train, 0, diag);
+    if (!err && (err = at_state_init(&c->state, &c->model.params)) != AT_OK)
+        err = at_fail(diag, err, c->dir, "no memory for the state");
+    c->configured = err == AT_OK;
+    return err;
+}
+
+/* All shards in order, checked by their hashes, as one text. They are complete before any work that needs them. */
+static at_err need_data(struct at_compute *c, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES];
+    struct at_blobs blobs = {0};
+    if (c->has_data) return AT_OK;
+    at_buf_clear(&c->text);
+    c->text.bytes_max = MODEL_BYTES_MAX;
+    at_err_t err = at_path_join(c->dir, "data", diag, path);
+    if (!err) err = at_blobs_open(&blobs, path, 0, diag);
+    for (uint32_t i = 0; i < c->genesis.shard_count && !err; i++)
+        err = at_blobs_get(&blobs, c->genesis.shards[i].hash, diag, &c->text);
+    at_blobs_release(&blobs);
+    if (!err)
+        err = at_data_init(&c->data, at_buf_span(&c->text), (long)c->genesis.model.seq_len, c->genesis.train.seed,
+                           c->genesis.heldout_fraction, c->genesis.heldout_bytes, diag);
+    c->has_data = err == AT_OK;
+    return err;
+}
+
+/* Root, bytes for peers, and the held-out loss where wanted. */
+static at_err describe(struct at_compute *c, bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
+{
+    struct at_compute_state s = {.round = c->state.round, .heldout_loss = (double)NAN};
+    s.blob.bytes_max = at_state_blob_bytes(&c->model.params);
+    at_err_t err = at_state_root(&c->state, diag, &s.root);
+    if (!err && (err = at_state_write(&c->state, &s.blob)) != AT_OK)
+        err = at_fail(diag, err, c->dir, "no memory for the state's bytes");
+    if (!err && evaluate) err = need_data(c, diag);
+    if (!err && evaluate) s.heldout_loss = at_heldout_loss(&c->trainer, &c->ex, &c->data, c->state.theta);
+    if (err) {
+        at_buf_release(&s.blob);
+        return err;
+    }
+    c->has_state = true;
+    *ret_state = s;
+    return AT_OK;
+}
+
+at_err_t at_compute_genesis(struct at_compute *c, bool evaluate, struct at_diag *diag,
+                            struct at_compute_state *ret_state)
+{
+    c->state.round = 0;
+    at_state_genesis(&c->state, c->genesis.train.seed);
+    return describe(c, evaluate, diag, ret_state);
+}
+
+at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t round, struct at_hash root,
+                            struct at_diag *diag, struct at_compute_state *ret_state)
+{
+    struct at_buf bytes = {.bytes_max = MODEL_BYTES_MAX};
+    struct at_state fresh = {0};
+    struct at_hash got;
+    at_err_t err = at_file_read(path, at_state_blob_bytes(&c->model.params), diag, &bytes);
+    if (!err) err = at_state_init(&fresh, &c->model.params);
+    if (!err) err = at_state_read(&fresh, at_buf_span(&bytes), diag);
+    at_buf_release(&bytes);
+    if (!err) err = at_state_root(&fresh, diag, &got);
+    if (!err && (!at_hash_eq(got, root) || fresh.round != round))
+        err = at_fail(diag, AT_E_VERIFY, path, "the fetched state is not the one of round %u", round);
+    if (!err) at_state_copy(&c->state, &fresh);
+    at_state_release(&fresh);
+    return err ? err : describe(c, false, diag, ret_state);
+}
+
+/* ---- rounds ---------------------------------------------------------------------------------------------------------
+ */
+struct unit_watch {
+    struct at_compute *c;
+    const struct at_compute_unit *unit;
+    at_compute_progress_fn *progress;
+    void *user;
+    uint64_t start_ns;
+    bool cancelled;
+};
+
+static double rate(uint64_t tokens, uint64_t start_ns)
+{
+    return (double)tokens * 1e9 / (double)(at_clock_mono_ns() - start_ns + 1);
+}
+
+static bool is_cancelled(struct at_compute *c, unsigned serial)
+{
+    return (int)(atomic_load(&c->cancelled) - serial) >= 0;
+}
+
+static bool on_step(void *arg, const struct at_unit_progress *p)
+{
+    struct unit_watch *w = arg;
+    w->cancelled = is_cancelled(w->c, w->unit->serial);
+    if (!w->cancelled) w->progress(w->user, p->step, p->tokens, rate(p->tokens, w->start_ns));
+    return !w->cancelled;
+}
+
+at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit, at_compute_progress_fn *progress,
+                         void *user, struct at_diag *diag, struct at_compute_done *ret_done)
+{
+    struct unit_watch w = {c, unit, progress, user, at_clock_mono_ns(), false};
+    struct at_buf blob = {.bytes_max = at_update_bytes_max(&c->model.params)};
+    struct at_unit_report report;
+    struct at_compute_done d = {0};
+    if (is_cancelled(c, unit->serial)) return AT_E_INTERRUPTED;
+    if (!c->has_state || c->state.round != unit->round)
+        return at_fail(diag, AT_E_INTERNAL, "unit", "asked to train round %u on the state of round %u", unit->round,
+                       c->state.round);
+    at_err_t err = need_data(c, diag);
+    if (!err)
+        err = at_unit_run(&c->trainer, &c->ex, &c->data, &c->state, &(struct at_unit){unit->start, unit->samples},
+                          on_step, &w, diag, &blob, &report);
+    if (!err && (w.cancelled || is_cancelled(c, unit->serial))) err = AT_E_INTERRUPTED;
+    if (!err) err = at_blobs_put(&c->updates, at_buf_span(&blob), diag, &d.update);
+    if (!err) {
+        d.steps = report.info.steps;
+        d.samples = report.info.samples;
+        d.tokens = report.info.tokens;
+        d.update_bytes = blob.n;
+        d.tokens_per_s = rate(d.tokens, w.start_ns);
+        *ret_done = d;
+    }
+    at_buf_release(&blob);
+    return err;
+}
+
+void at_compute_cancel(struct at_compute *c, unsigned serial)
+{
+    atomic_store(&c->cancelled, serial);
+}
+
+static at_err read_updates(struct at_compute *c, const struct at_compute_part *parts, int count, struct at_buf *blobs,
+                           struct at_update *updates, struct at_diag *diag)
+{
+    for (int i = 0; i < count; i++) {
+        blobs[i].bytes_max = at_update_bytes_max(&c->model.params);
+        at_err_t err = at_blobs_get(&c->updates, parts[i].update, diag, &blobs[i]);
+        if (!err) err = at_update_parse(&c->model.params, at_buf_span(&blobs[i]), diag, &updates[i]);
+        if (!err && updates[i].info.tokens != parts[i].tokens)
+            err = at_fail(diag, AT_E_DATA, "update", "an update holds other tokens than its receipt says");
+        if (err) return err;
+    }
+    return AT_OK;
+}
+
+at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
+                          bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
+{
+    if (!c->has_state || c->state.round != round)
+        return at_fail(diag, AT_E_INTERNAL, "apply", "asked to apply round %u to the state of round %u", round,
+                       c->state.round);
+    if (count == 0) {
+        at_outer_skip(&c->state);
+        return describe(c, evaluate, diag, ret_state);
+    }
+    struct at_buf *blobs = calloc((size_t)count, sizeof *blobs);
+    struct at_update *updates = calloc((size_t)count, sizeof *updates);
+    at_err_t err = blobs && updates ? read_updates(c, parts, count, blobs, updates, diag)
+                                    : at_fail(diag, AT_E_NOMEM, "apply", "out of memory");
+    if (!err) err = at_outer_step(&c->ex, &c->state, updates, count, diag);
+    for (int i = 0; blobs && i < count; i++) at_buf_release(&blobs[i]);
+    free(blobs);
+    free(updates);
+    return err ? err : describe(c, evaluate, diag, ret_state);
+}
+
+/* ---- files ----------------------------------------------------------------------------------------------------------
+ */
+struct at_compute_files {
+    struct at_checkpoint c;
+};
+
+at_err_t at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag *diag,
+                         struct at_compute_files **ret_files)
+{
+    struct at_compute_files *f = calloc(1, sizeof *f);
+    if (!f) return at_fail(diag, AT_E_NOMEM, c->dir, "out of memory");
+    at_err_t err = at_checkpoint_write(&c->state, diag, &f->c);
+    if (err) {
+        free(f);
+        return err;
+    }
+    if (!at_hash_eq(f->c.root, root)) {
+        at_compute_files_release(f);
+        return at_fail(diag, AT_E_INTERNAL, c->dir, "asked to save another state than the one held");
+    }
+    *ret_files = f;
+    return AT_OK;
+}
+
+void at_compute_files_release(struct at_compute_files *files)
+{
+    if (files) at_checkpoint_release(&files->c);
+    free(files);
+}
+
+static at_err write_one(const char *dir, const char *name, const struct at_buf *bytes, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES];
+    struct at_span part = at_buf_span(bytes);
+    at_err_t err = at_path_join(dir, name, diag, path);
+    return err ? err : at_file_write_atomic(path, &part, 1, 0644, diag);
+}
+
+struct sweep {
+    const char *dir, *keep;
+};
+static at_err_t sweep_stats(void *user, const char *name)
+{
+    const struct sweep *s = user;
+    char path[AT_PATH_BYTES];
+    size_t n = strlen(name);
+    bool stale = strncmp(name, "stats-", 6) == 0 && n > 18 && strcmp(name + n - 12, ".safetensors") == 0 &&
+                 strcmp(name, s->keep) != 0;
+    stale |= n > 4 && strcmp(name + n - 4, ".tmp") == 0 && strstr(name, ".safetensors.") != NULL; /* of a crash */
+    return stale && at_path_join(s->dir, name, NULL, path) == AT_OK ? at_file_remove(path, NULL) : AT_OK;
+}
+
+/* The statistics carry their root in their name and come first, so whatever model.safetensors is there finds its own.
+ */
+at_err_t at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag)
+{
+    at_err_t err = write_one(dir, files->c.stats_name, &files->c.stats, diag);
+    if (!err) err = write_one(dir, AT_CHECKPOINT_CONFIG, &files->c.config, diag);
+    if (!err) err = write_one(dir, AT_CHECKPOINT_MODEL, &files->c.model, diag);
+    if (!err) err = at_dir_list(dir, diag, sweep_stats, &(struct sweep){dir, files->c.stats_name});
+    return err;
+}
+
+static at_err read_one(const struct at_compute *c, const char *name, struct at_diag *diag, struct at_buf *bytes)
+{
+    char path[AT_PATH_BYTES];
+    bytes->bytes_max = MODEL_BYTES_MAX;
+    at_err_t err = at_path_join(c->dir, name, diag, path);
+    return err ? err : at_file_read(path, MODEL_BYTES_MAX, diag, bytes);
+}
+
+at_err_t at_compute_load(struct at_compute *c, struct at_diag *diag, struct at_compute_state *ret_state)
+{
+    char path[AT_PATH_BYTES], stats_name[40];
+    struct at_buf model = {0}, config = {0}, stats = {0};
+    struct at_hash root;
+    uint32_t round = 0;
+    at_err_t err = at_path_join(c->dir, AT_CHECKPOINT_MODEL, diag, path);
+    if (!err && !at_file_exists(path)) return AT_E_NOT_FOUND;
+    if (!err) err = read_one(c, AT_CHECKPOINT_MODEL, diag, &model);
+    if (!err) err = at_checkpoint_peek(at_buf_span(&model), diag, &root, &round);
+    if (!err) at_checkpoint_stats_name(root, stats_name);
+    if (!err) err = read_one(c, stats_name, diag, &stats);
+    if (!err) err = read_one(c, AT_CHECKPOINT_CONFIG, diag, &config);
+    if (!err)
+        err =
+            at_checkpoint_read(&c->state, at_buf_span(&model), at_buf_span(&config), at_buf_span(&stats), diag, &root);
+    at_buf_release(&model);
+    at_buf_release(&config);
+    at_buf_release(&stats);
+    if (!err) return describe(c, false, diag, ret_state);
+    return err == AT_E_NOT_FOUND ? AT_E_DATA : err; /* a file of several is missing: damaged, not absent */
+}

@@ -1,0 +1,77 @@
+/* node_compute.h: the arithmetic of a node: its state, units, outer steps, held-out loss, checkpoint files. Effects:
+ * reads and writes blobs and files of the run folder; threads of its own pool.
+ *
+ * One call at a time, from one thread at a time (the node hands all of them to one worker); at_compute_cancel is the
+ * one exception: it may be called from anywhere. Calls after a failure other than a unit's leave the state as it was.
+ */
+#ifndef ATOLL_NODE_NODE_COMPUTE_H
+#define ATOLL_NODE_NODE_COMPUTE_H
+
+#include "os/pool.h"
+#include "wire/genesis.h"
+
+#include <stdatomic.h>
+
+struct at_compute;
+
+/* Threads and kernels, checked first of all: AT_E_USAGE, AT_E_KERNEL, AT_E_NOMEM. threads 0: one per processor. */
+at_err at_compute_init(const char *dir, int threads, const char *kernels, struct at_diag *diag,
+                       struct at_compute **ret_c);
+void at_compute_release(struct at_compute *c); /* NULL is fine */
+int at_compute_threads(const struct at_compute *c);
+const char *at_compute_kernels(const struct at_compute *c);
+
+/* Memory for this genesis. AT_E_NOMEM says how much is needed. Once. */
+at_err at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag);
+
+struct at_compute_state { /* what a state is for others; the caller releases `blob` */
+    uint32_t round;
+    struct at_hash root;
+    double heldout_loss; /* NaN: not asked for */
+    struct at_buf blob;  /* as peers fetch it (train/state.h) */
+};
+
+/* The state in the folder's model files. AT_E_NOT_FOUND when there is none; AT_E_DATA... when one is damaged. */
+at_err at_compute_load(struct at_compute *c, struct at_diag *diag, struct at_compute_state *ret_state);
+at_err at_compute_genesis(struct at_compute *c, bool evaluate, struct at_diag *diag,
+                          struct at_compute_state *ret_state);
+/* The fetched blob in the file at `path`. AT_E_VERIFY when its root is another. */
+at_err at_compute_install(struct at_compute *c, const char *path, uint32_t round, struct at_hash root,
+                          struct at_diag *diag, struct at_compute_state *ret_state);
+
+struct at_compute_part { /* one contribution to an outer step */
+    struct at_hash update;
+    uint64_t tokens;
+};
+/* Parts in order of their replicas, from D/updates. */
+at_err at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
+                        bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state);
+
+struct at_compute_unit {
+    uint32_t round, replica, samples;
+    uint64_t start;
+    unsigned serial; /* given to at_compute_cancel */
+};
+struct at_compute_done {
+    uint32_t steps, samples;
+    uint64_t tokens, update_bytes;
+    double tokens_per_s;
+    struct at_hash update; /* stored in D/updates, durable */
+};
+typedef void at_compute_progress_fn(void *user, uint32_t step, uint64_t tokens,
+                                    double tokens_per_s); /* on the calling thread */
+/* AT_E_INTERRUPTED when it was cancelled. */
+at_err at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit, at_compute_progress_fn *progress,
+                       void *user, struct at_diag *diag, struct at_compute_done *ret_done);
+/* Units up to `serial` end after their current step. Any thread. */
+void at_compute_cancel(struct at_compute *c, unsigned serial);
+
+/* The state held, as files: AT_E_INTERNAL when its root is not `root`. Writing them is a separate call, which needs no
+ * at_compute and may run beside other work. */
+struct at_compute_files;
+at_err at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag *diag,
+                       struct at_compute_files **ret_files);
+at_err at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag);
+void at_compute_files_release(struct at_compute_files *files); /* NULL is fine */
+
+#endif

@@ -1,0 +1,222 @@
+/* node_drive.c: events in, operations out: the loop's side of the machine. */
+#include "node/node_drive.h"
+
+#include "node/node_report.h"
+#include "os/sys.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REFUSED_LOG_MS 10000
+
+void node_log(struct node *n, enum at_node_log_kind kind, const char *fmt, ...)
+{
+    char line[600];
+    va_list ap;
+    if (!n->options.log) return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    for (char *p = line; *p; p++)
+        if ((unsigned char)*p < 32 || *p == 127) *p = '?'; /* a peer's words must not move the cursor */
+    n->options.log(n->options.log_user, kind, line);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------------------------
+ */
+void node_fail(struct node *n, at_err_t err, const struct at_diag *diag)
+{
+    if (n->err) return;
+    n->err = err;
+    if (diag->err)
+        n->diag = *diag;
+    else
+        at_fail(&n->diag, err, n->folder.dir, "%s", at_err_text(err));
+    node_end(n);
+}
+
+void node_end(struct node *n)
+{
+    if (n->ending) return;
+    n->ending = true;
+    at_compute_cancel(n->compute, n->unit_serial);
+    if (n->waiting_for_save) n->waiting_for_save->done(n->waiting_for_save); /* ending: only frees it */
+    n->waiting_for_save = NULL;
+    for (size_t i = 0; i < n->link_count; i++) at_net_close(n->net, n->links[i], "the node ends");
+    uv_timer_stop(&n->deadline);
+    uv_timer_start(&n->last_wait, node_on_last_wait, 0, 10);
+}
+
+/* ---- events ---------------------------------------------------------------------------------------------------------
+ */
+void node_later(struct node *n, struct node_todo todo)
+{
+    if (n->todo_first > 0 && n->todo_first == n->todo_count) n->todo_first = n->todo_count = 0;
+    if (n->todo_count == n->todo_cap) {
+        size_t cap = n->todo_cap ? 2 * n->todo_cap : 64;
+        struct node_todo *bigger = realloc(n->todo, cap * sizeof *bigger);
+        AT_ASSERT(bigger); /* a few hundred bytes; an update has a bounded number of operations */
+        n->todo = bigger;
+        n->todo_cap = cap;
+    }
+    n->todo[n->todo_count++] = todo;
+}
+
+static void step(struct node *n, struct at_node_event *ev)
+{
+    struct at_node_update update;
+    AT_ASSERT(!n->stepping);
+    if (n->ending) return;
+    n->stepping = true;
+    ev->time_ms = at_clock_mono_ms();
+    ev->wall_ms = at_clock_unix_ms();
+    at_node_machine_step(n->machine, ev, &update);
+    for (size_t i = 0; i < update.count && !n->ending; i++) node_do(n, &update.ops[i]);
+    n->stepping = false;
+}
+
+static void on_deadline(uv_timer_t *timer)
+{
+    struct node *n = timer->data;
+    struct at_node_event ev = {.kind = AT_NODE_EV_TICK};
+    struct at_net_stats stats = at_net_stats(n->net);
+    uint64_t now = at_clock_mono_ms();
+    if (stats.refused > n->refused_told && now >= n->refused_ms + REFUSED_LOG_MS) {
+        node_log(n, AT_NODE_LOG_WARNING, "turned away %llu links of strangers: %s",
+                 (unsigned long long)(stats.refused - n->refused_told), stats.refused_reason);
+        n->refused_told = stats.refused;
+        n->refused_ms = now;
+    }
+    node_feed(n, &ev);
+}
+
+static void arm_deadline(struct node *n)
+{
+    uint64_t at = at_node_machine_deadline_ms(n->machine), now = at_clock_mono_ms();
+    if (n->ending) return;
+    uv_update_time(&n->loop); /* timers count from the loop's own, older idea of now */
+    if (at == UINT64_MAX)
+        uv_timer_stop(&n->deadline);
+    else
+        uv_timer_start(&n->deadline, on_deadline, at > now ? at - now : 0, 0);
+}
+
+void node_feed(struct node *n, struct at_node_event *ev)
+{
+    step(n, ev);
+    while (n->todo_first < n->todo_count && !n->ending) {
+        struct node_todo todo = n->todo[n->todo_first++];
+        node_answer(n, &todo);
+    }
+    arm_deadline(n);
+}
+
+/* The records from `from` on, cut where a stored checkpoint vouches for them. */
+static at_err read_log(struct node *n, uint64_t from, struct at_node_event *ev, struct at_diag *diag)
+{
+    uint32_t count = 0, checkpoints = 0;
+    at_err_t err = at_store_read(n->store, from, AT_LOG_PART_MAX, diag, n->records, &count);
+    if (!err && count > 0)
+        err = at_store_read_checkpoints(n->store, from + 1, AT_LOG_PART_MAX, diag, n->checkpoints, &checkpoints);
+    if (err) return err;
+    while (checkpoints > 0 && n->checkpoints[checkpoints - 1].size > from + count) checkpoints--;
+    ev->log.from = from;
+    ev->log.records = n->records;
+    ev->log.count = checkpoints > 0 ? (size_t)(n->checkpoints[checkpoints - 1].size - from) : 0;
+    ev->log.checkpoints = n->checkpoints;
+    ev->log.checkpoint_count = checkpoints;
+    return AT_OK;
+}
+
+void node_answer(struct node *n, const struct node_todo *todo)
+{
+    struct at_node_event ev = {.kind = todo->kind, .link = todo->link, .node = todo->node, .reason = ""};
+    struct at_diag diag = {0};
+    at_err_t err = AT_OK;
+    ev.blob.kind = todo->blob;
+    ev.blob.key = todo->key;
+    ev.blob.offset = todo->offset;
+    ev.blob.ok = todo->ok;
+    if (todo->kind == AT_NODE_EV_LOG_DATA)
+        err = n->store ? read_log(n, todo->offset, &ev, &diag) : AT_OK;
+    else if (todo->kind == AT_NODE_EV_BLOB_STATE)
+        at_vault_stat(&n->vault, todo->blob, todo->key, &ev.blob.bytes_have, &ev.blob.complete);
+    else if (todo->kind == AT_NODE_EV_BLOB_DATA)
+        ev.blob.ok = at_vault_read(&n->vault, todo->blob, todo->key, todo->offset, todo->bytes, &ev.blob.total,
+                                   &ev.bytes) == AT_OK;
+    else if (todo->kind == AT_NODE_EV_LINK_DOWN)
+        ev.reason = "cannot dial";
+    if (err)
+        node_fail(n, err, &diag);
+    else
+        step(n, &ev);
+}
+
+/* ---- links ----------------------------------------------------------------------------------------------------------
+ */
+static void link_add(struct node *n, struct at_link_id link)
+{
+    if (n->link_count == n->link_cap) {
+        size_t cap = n->link_cap ? 2 * n->link_cap : 32;
+        struct at_link_id *bigger = realloc(n->links, cap * sizeof *bigger);
+        AT_ASSERT(bigger); /* net bounds the number of links */
+        n->links = bigger;
+        n->link_cap = cap;
+    }
+    n->links[n->link_count++] = link;
+}
+
+static bool link_remove(struct node *n, struct at_link_id link)
+{
+    for (size_t i = 0; i < n->link_count; i++) {
+        if (n->links[i].v != link.v) continue;
+        n->links[i] = n->links[--n->link_count];
+        return true;
+    }
+    return false;
+}
+
+void node_on_net(void *user, const struct at_net_event *net_ev)
+{
+    struct node *n = user;
+    struct at_node_event ev = {.link = net_ev->link.v, .node = net_ev->peer, .dialed = net_ev->dialed, .reason = ""};
+    switch (net_ev->kind) {
+    case AT_NET_UP:
+        ev.kind = AT_NODE_EV_LINK_UP;
+        link_add(n, net_ev->link);
+        if (n->ending) at_net_close(n->net, net_ev->link, "the node ends");
+        break;
+    case AT_NET_FRAME:
+        ev.kind = AT_NODE_EV_MESSAGE;
+        ev.bytes = net_ev->payload;
+        break;
+    case AT_NET_DRAIN:
+        ev.kind = AT_NODE_EV_LINK_DRAIN;
+        break;
+    case AT_NET_DOWN:
+        ev.kind = AT_NODE_EV_LINK_DOWN;
+        ev.reason = net_ev->reason;
+        if (!link_remove(n, net_ev->link)) {
+            ev.link = 0; /* a dial that never came up */
+            node_log(n, AT_NODE_LOG_WARNING, "no link to %s: %s", net_ev->address, net_ev->reason);
+        }
+        break;
+    }
+    node_feed(n, &ev);
+}
+
+void node_report_progress(struct node *n)
+{
+    struct at_node_event ev = {.kind = AT_NODE_EV_UNIT_PROGRESS};
+    pthread_mutex_lock(&n->progress_mutex);
+    bool fresh = n->progress.fresh && n->progress.serial == n->unit_serial;
+    n->progress.fresh = false;
+    ev.unit.round = n->progress.round;
+    ev.unit.step = n->progress.step;
+    ev.unit.tokens = n->progress.tokens;
+    ev.unit.tokens_per_s = n->progress.tokens_per_s;
+    pthread_mutex_unlock(&n->progress_mutex);
+    if (fresh) node_feed(n, &ev);
+}

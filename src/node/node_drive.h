@@ -1,0 +1,93 @@
+/* node_drive.h: the running node's inside (node_drive.c, node_ops.c, node_run.c only): the machine and everything that
+ * gives it its effects, on one loop.
+ *
+ * Order: an event is stepped, its operations are done in their order, then what they answered at once (todo) is
+ * stepped, one by one, before the loop goes on. Nothing re-enters: links, workers and the control socket only queue.
+ * Work that takes long is done by two workers: `compute` (arithmetic; one after the other) and `disk` (checks and
+ * fsyncs). An APPLY waits until the state saved before is on disk, so the folder's state is never more than one round
+ * behind its log, and the updates between the two are still there. */
+#ifndef ATOLL_NODE_NODE_DRIVE_H
+#define ATOLL_NODE_NODE_DRIVE_H
+
+#include "net/net.h"
+#include "node/node.h"
+#include "node/node_compute.h"
+#include "node/node_control.h"
+#include "node/node_folder.h"
+#include "node/node_vault.h"
+#include "node/node_worker.h"
+#include "store/store.h"
+#include "swarm/node_machine.h"
+
+struct node_todo { /* an event to come, kept small: its data is read when its turn comes */
+    enum at_node_event_kind kind;
+    enum at_blob_kind blob;
+    struct at_hash key;
+    struct at_node_id node;
+    uint64_t link, offset;
+    uint32_t bytes;
+    bool ok;
+};
+
+struct node {
+    uv_loop_t loop;
+    struct at_node_run_options options;
+    struct at_folder folder;
+    struct at_lock lock;
+    struct at_store *store;
+    struct at_vault vault;
+    struct at_compute *compute;
+    struct at_worker computer, disk;
+    struct at_net *net;
+    struct at_control *control;
+    struct at_node_machine *machine;
+    uv_timer_t deadline, last_wait;
+    uv_signal_t on_int, on_term;
+    uv_async_t work_ready;
+    bool loop_open, handles_open;
+
+    struct node_todo *todo; /* a queue: [todo_first, todo_count) */
+    size_t todo_first, todo_count, todo_cap;
+    bool stepping;
+
+    unsigned unit_serial; /* of the last unit begun */
+    pthread_mutex_t progress_mutex;
+    struct { /* the running unit's newest step, from the compute thread */
+        bool fresh;
+        unsigned serial;
+        uint32_t round, step;
+        uint64_t tokens;
+        double tokens_per_s;
+    } progress;
+    int saves_open;                   /* SAVEs that are not on disk yet */
+    struct at_work *waiting_for_save; /* an APPLY */
+
+    struct at_signed_record *records; /* [AT_LOG_PART_MAX] for LOG_READ */
+    struct at_log_checkpoint *checkpoints;
+    struct at_link_id *links; /* that are up, to be closed at the end */
+    size_t link_count, link_cap;
+    uint64_t refused_told, refused_ms;
+
+    bool has_state; /* for START */
+    struct at_compute_state state;
+    bool ending, interrupted, run_ended, finished;
+    uint64_t end_ms; /* when the way out began */
+    at_err_t err;
+    struct at_diag diag;
+    char end_reason[AT_NODE_REASON_MAX];
+};
+
+void node_log(struct node *n, enum at_node_log_kind kind, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Steps the machine with `ev` (times are filled in) and does all that follows. */
+void node_feed(struct node *n, struct at_node_event *ev);
+/* The node cannot go on: ends it with this error. */
+void node_fail(struct node *n, at_err_t err, const struct at_diag *diag);
+void node_later(struct node *n, struct node_todo todo);
+void node_do(struct node *n, const struct at_node_op *op);
+void node_answer(struct node *n, const struct node_todo *todo); /* turns it into an event and feeds it */
+void node_end(struct node *n);                                  /* begins the way out */
+void node_on_net(void *user, const struct at_net_event *ev);
+void node_report_progress(struct node *n);
+void node_on_last_wait(uv_timer_t *timer);
+
+#endif

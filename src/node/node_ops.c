@@ -1,0 +1,398 @@
+/* node_ops.c: what the machine asks for, done. */
+#include "node/node_drive.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A piece of work for a worker: input, then result. `list` is owned. */
+struct job {
+    struct at_work work;
+    struct node *n;
+    enum at_node_op_kind kind;
+    uint32_t round;
+    struct at_hash key;
+    enum at_blob_kind blob;
+    bool evaluate;
+    struct at_compute_unit unit;
+    struct at_compute_part *list;
+    int count;
+    at_err_t err;
+    struct at_diag diag;
+    struct at_compute_state state;
+    struct at_compute_done unit_done;
+    struct at_compute_files *files;
+};
+
+static void job_free(struct job *j)
+{
+    at_buf_release(&j->state.blob);
+    at_compute_files_release(j->files);
+    free(j->list);
+    free(j);
+}
+
+static struct job *job_new(struct node *n, const struct at_node_op *op, void (*run)(struct at_work *),
+                           void (*done)(struct at_work *))
+{
+    struct job *j = calloc(1, sizeof *j);
+    if (!j) {
+        struct at_diag diag = {0};
+        node_fail(n, at_fail(&diag, AT_E_NOMEM, n->folder.dir, "out of memory"), &diag);
+        return NULL;
+    }
+    j->work.run = run;
+    j->work.done = done;
+    j->n = n;
+    j->kind = op->kind;
+    j->round = op->round;
+    j->key = op->kind == AT_NODE_OP_BLOB_FINISH ? op->read.key : op->root;
+    j->blob = op->read.kind;
+    j->evaluate = op->evaluate;
+    return j;
+}
+
+/* ---- states: STATE_INIT, STATE_INSTALL, APPLY
+ * ------------------------------------------------------------------------ */
+static void run_state(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct at_compute *c = j->n->compute;
+    char path[AT_PATH_BYTES];
+    if (j->kind == AT_NODE_OP_STATE_INIT) {
+        j->err = at_compute_genesis(c, j->evaluate, &j->diag, &j->state);
+    } else if (j->kind == AT_NODE_OP_APPLY) {
+        j->err = at_compute_apply(c, j->round, j->list, j->count, j->evaluate, &j->diag, &j->state);
+    } else {
+        j->err = at_vault_state_path(&j->n->vault, j->key, &j->diag, path);
+        if (!j->err) j->err = at_compute_install(c, path, j->round, j->key, &j->diag, &j->state);
+    }
+}
+
+/* A fetched state may be wrong, and is then fetched again; our own arithmetic may not. */
+static void state_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct node *n = j->n;
+    struct at_node_event ev = {.kind = j->kind == AT_NODE_OP_APPLY ? AT_NODE_EV_APPLIED : AT_NODE_EV_STATE_READY};
+    bool foreign = j->kind == AT_NODE_OP_STATE_INSTALL && at_err_exit_code(j->err) != 5 && j->err != AT_E_INTERNAL;
+    ev.state.round = j->round;
+    ev.state.ok = j->err == AT_OK;
+    ev.state.root = j->state.root;
+    ev.state.heldout_loss = j->err ? (double)NAN : j->state.heldout_loss;
+    if (n->ending) {
+        job_free(j);
+        return;
+    }
+    if (j->err && !foreign)
+        node_fail(n, j->err, &j->diag);
+    else if (j->err)
+        node_log(n, AT_NODE_LOG_WARNING, "the state that was fetched is wrong: %s", j->diag.text);
+    else
+        at_vault_hold_state(&n->vault, j->state.root, &j->state.blob);
+    job_free(j);
+    node_feed(n, &ev);
+}
+
+static void do_state(struct node *n, const struct at_node_op *op)
+{
+    struct job *j = job_new(n, op, run_state, state_done);
+    if (!j) return;
+    if (op->kind == AT_NODE_OP_STATE_INIT) j->round = 0;
+    if (op->kind == AT_NODE_OP_APPLY && op->apply.count > 0) {
+        j->count = (int)op->apply.count;
+        j->list = calloc(op->apply.count, sizeof *j->list);
+        for (int i = 0; j->list && i < j->count; i++)
+            j->list[i] = (struct at_compute_part){op->apply.list[i].update, op->apply.list[i].tokens};
+        if (!j->list) {
+            struct at_diag diag = {0};
+            job_free(j);
+            node_fail(n, AT_E_NOMEM, &diag);
+            return;
+        }
+    }
+    if (op->kind == AT_NODE_OP_APPLY && n->saves_open > 0) { /* see node_drive.h */
+        AT_ASSERT(!n->waiting_for_save);
+        n->waiting_for_save = &j->work;
+    } else {
+        at_worker_push(&n->computer, &j->work);
+    }
+}
+
+/* ---- SAVE: pack on the compute thread, write on the disk's
+ * ------------------------------------------------------------ */
+static void run_write(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    j->err = at_compute_write(j->n->folder.dir, j->files, &j->diag);
+}
+
+static void write_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct node *n = j->n;
+    struct at_node_event ev = {.kind = AT_NODE_EV_SAVED};
+    ev.state.round = j->round;
+    ev.state.root = j->key;
+    ev.state.ok = true;
+    if (--n->saves_open == 0 && n->waiting_for_save) {
+        at_worker_push(&n->computer, n->waiting_for_save);
+        n->waiting_for_save = NULL;
+    }
+    if (j->err) {
+        node_fail(n, j->err, &j->diag);
+    } else {
+        at_vault_drop_states(&n->vault);
+        node_feed(n, &ev);
+    }
+    job_free(j);
+}
+
+static void run_pack(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    j->err = at_compute_pack(j->n->compute, j->key, &j->diag, &j->files);
+}
+
+static void pack_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    if (j->err) {
+        j->n->saves_open--;
+        node_fail(j->n, j->err, &j->diag);
+        job_free(j);
+        return;
+    }
+    j->work.run = run_write;
+    j->work.done = write_done;
+    at_worker_push(&j->n->disk, &j->work); /* also on the way out: what was asked to be kept is kept */
+}
+
+/* ---- units ----------------------------------------------------------------------------------------------------------
+ */
+struct step_sink {
+    struct node *n;
+    const struct at_compute_unit *unit;
+};
+
+static void on_step(void *user, uint32_t step, uint64_t tokens, double tokens_per_s)
+{
+    struct step_sink *s = user;
+    struct node *n = s->n;
+    pthread_mutex_lock(&n->progress_mutex);
+    n->progress.fresh = true;
+    n->progress.serial = s->unit->serial;
+    n->progress.round = s->unit->round;
+    n->progress.step = step;
+    n->progress.tokens = tokens;
+    n->progress.tokens_per_s = tokens_per_s;
+    pthread_mutex_unlock(&n->progress_mutex);
+    uv_async_send(&n->work_ready);
+}
+
+static void run_unit(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct step_sink sink = {j->n, &j->unit};
+    j->err = at_compute_unit(j->n->compute, &j->unit, on_step, &sink, &j->diag, &j->unit_done);
+}
+
+static void unit_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct node *n = j->n;
+    struct at_node_event ev = {.kind = j->err ? AT_NODE_EV_UNIT_FAILED : AT_NODE_EV_UNIT_DONE, .reason = j->diag.text};
+    bool wanted = !n->ending && j->err != AT_E_INTERRUPTED && j->unit.serial == n->unit_serial;
+    ev.unit.round = j->unit.round;
+    ev.unit.step = ev.unit.steps = j->unit_done.steps;
+    ev.unit.samples = j->unit_done.samples;
+    ev.unit.tokens = j->unit_done.tokens;
+    ev.unit.update_bytes = j->unit_done.update_bytes;
+    ev.unit.tokens_per_s = j->unit_done.tokens_per_s;
+    ev.unit.update = j->unit_done.update;
+    if (wanted && at_err_exit_code(j->err) == 5) /* a full disk does not go away by trying again */
+        node_fail(n, j->err, &j->diag);
+    else if (wanted)
+        node_feed(n, &ev);
+    job_free(j);
+}
+
+static void do_unit(struct node *n, const struct at_node_op *op)
+{
+    struct job *j = job_new(n, op, run_unit, unit_done);
+    if (!j) return;
+    j->unit = (struct at_compute_unit){.round = op->unit.round,
+                                       .replica = op->unit.replica,
+                                       .samples = op->unit.samples,
+                                       .start = op->unit.start,
+                                       .serial = ++n->unit_serial};
+    at_worker_push(&n->computer, &j->work);
+}
+
+/* ---- blobs ----------------------------------------------------------------------------------------------------------
+ */
+static void run_finish(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    j->err = at_vault_finish(&j->n->vault, j->blob, j->key, &j->diag);
+}
+
+static void finish_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct at_node_event ev = {.kind = AT_NODE_EV_BLOB_STORED};
+    ev.blob.kind = j->blob;
+    ev.blob.key = j->key;
+    ev.blob.ok = j->err == AT_OK;
+    if (at_err_exit_code(j->err) == 5)
+        node_fail(j->n, j->err, &j->diag);
+    else
+        node_feed(j->n, &ev);
+    job_free(j);
+}
+
+/* ---- the rest -------------------------------------------------------------------------------------------------------
+ */
+static void do_persist(struct node *n, const struct at_node_op *op)
+{
+    struct at_diag diag = {0};
+    at_err_t err = at_store_append(n->store, op->persist.from, op->persist.records, (uint32_t)op->persist.count,
+                                   op->persist.checkpoints, (uint32_t)op->persist.checkpoint_count, &diag);
+    if (err)
+        node_fail(n, err, &diag);
+    else
+        node_later(n, (struct node_todo){.kind = AT_NODE_EV_PERSISTED});
+}
+
+static void do_send(struct node *n, const struct at_node_op *op)
+{
+    struct at_link_id link = {op->link};
+    at_err_t err = at_net_send(n->net, link, op->frame_class, op->bytes);
+    if (err == AT_E_TOO_BIG && op->frame_class == AT_FRAME_BULK)
+        node_later(n, (struct node_todo){.kind = AT_NODE_EV_LINK_FULL, .link = op->link});
+    else if (err && err != AT_E_NOT_FOUND) /* gone: LINK_DOWN is on its way */
+        at_net_close(n->net, link, at_err_text(err));
+}
+
+static void do_dial(struct node *n, const struct at_node_op *op)
+{
+    const struct at_invite *contact = &n->folder.contact;
+    struct at_link_id link;
+    at_err_t err = AT_E_NOT_FOUND;
+    if (n->folder.has_contact && at_node_id_eq(&op->node, &contact->node))
+        err = at_net_dial(n->net, contact->host, contact->port, &op->node, &link);
+    if (err) node_later(n, (struct node_todo){.kind = AT_NODE_EV_LINK_DOWN, .node = op->node});
+}
+
+static void do_genesis(struct node *n, const struct at_node_op *op)
+{
+    char path[AT_PATH_BYTES];
+    struct at_diag diag = {0};
+    at_err_t err = at_folder_path(&n->folder, "ledger.sqlite", &diag, path);
+    if (!err) err = at_store_create(path, op->bytes, &diag, &n->store);
+    if (!err) err = at_compute_configure(n->compute, at_node_machine_genesis(n->machine), &diag);
+    if (err) node_fail(n, err, &diag);
+}
+
+static void do_blob(struct node *n, const struct at_node_op *op)
+{
+    struct node_todo todo = {.blob = op->read.kind,
+                             .key = op->read.key,
+                             .link = op->link,
+                             .offset = op->read.offset,
+                             .bytes = op->read.bytes};
+    struct at_diag diag = {0};
+    struct job *j;
+    at_err_t err = AT_OK;
+    switch (op->kind) {
+    case AT_NODE_OP_BLOB_STAT:
+        todo.kind = AT_NODE_EV_BLOB_STATE;
+        break;
+    case AT_NODE_OP_BLOB_READ:
+        todo.kind = AT_NODE_EV_BLOB_DATA;
+        break;
+    case AT_NODE_OP_BLOB_WRITE:
+        err = at_vault_write(&n->vault, op->read.kind, op->read.key, op->read.offset, op->bytes, &diag);
+        break;
+    case AT_NODE_OP_BLOB_DROP:
+        at_vault_drop(&n->vault, op->read.kind, op->read.key);
+        break;
+    case AT_NODE_OP_BLOB_PRUNE:
+        err = at_vault_prune(&n->vault, op->prune.keep, op->prune.count, &diag);
+        break;
+    default:
+        if ((j = job_new(n, op, run_finish, finish_done)) != NULL) at_worker_push(&n->disk, &j->work);
+        break;
+    }
+    if (err) node_fail(n, err, &diag);
+    if (todo.kind) node_later(n, todo);
+}
+
+static void do_end(struct node *n, const struct at_node_op *op)
+{
+    struct at_diag diag = {0};
+    n->run_ended = op->end.run_ended;
+    n->finished = op->end.finished;
+    snprintf(n->end_reason, sizeof n->end_reason, "%s", op->reason);
+    if (op->end.err)
+        node_fail(n, at_fail(&diag, op->end.err, n->folder.dir, "%s", op->reason), &diag);
+    else
+        node_end(n);
+}
+
+void node_do(struct node *n, const struct at_node_op *op)
+{
+    struct job *j;
+    switch (op->kind) {
+    case AT_NODE_OP_PERSIST:
+        do_persist(n, op);
+        break;
+    case AT_NODE_OP_SEND:
+        do_send(n, op);
+        break;
+    case AT_NODE_OP_DIAL:
+        do_dial(n, op);
+        break;
+    case AT_NODE_OP_CLOSE:
+        at_net_close(n->net, (struct at_link_id){op->link}, op->reason);
+        break;
+    case AT_NODE_OP_GENESIS:
+        do_genesis(n, op);
+        break;
+    case AT_NODE_OP_LOG_READ:
+        node_later(n, (struct node_todo){.kind = AT_NODE_EV_LOG_DATA, .link = op->link, .offset = op->read.offset});
+        break;
+    case AT_NODE_OP_BLOB_STAT:
+    case AT_NODE_OP_BLOB_WRITE:
+    case AT_NODE_OP_BLOB_FINISH:
+    case AT_NODE_OP_BLOB_DROP:
+    case AT_NODE_OP_BLOB_READ:
+    case AT_NODE_OP_BLOB_PRUNE:
+        do_blob(n, op);
+        break;
+    case AT_NODE_OP_STATE_INIT:
+    case AT_NODE_OP_STATE_INSTALL:
+    case AT_NODE_OP_APPLY:
+        do_state(n, op);
+        break;
+    case AT_NODE_OP_UNIT_START:
+        do_unit(n, op);
+        break;
+    case AT_NODE_OP_UNIT_STOP:
+        at_compute_cancel(n->compute, n->unit_serial++);
+        break;
+    case AT_NODE_OP_SAVE:
+        if ((j = job_new(n, op, run_pack, pack_done)) != NULL) {
+            n->saves_open++;
+            at_worker_push(&n->computer, &j->work);
+        }
+        break;
+    case AT_NODE_OP_STATUS:
+        node_log(n, AT_NODE_LOG_EVENT, "%s", op->reason);
+        break;
+    case AT_NODE_OP_ENDED:
+        do_end(n, op);
+        break;
+    }
+}

@@ -1,0 +1,292 @@
+/* node_run.c: at_node_run: builds a node from its folder, turns the loop, takes it down. */
+#include "node/node_drive.h"
+#include "node/node_report.h"
+#include "os/sys.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LAST_WAIT_MS 700 /* for the last words to leave */
+
+/* ---- what the loop calls --------------------------------------------------------------------------------------------
+ */
+static void on_work_ready(uv_async_t *async)
+{
+    struct node *n = async->data;
+    node_report_progress(n);
+    at_worker_reap(&n->computer);
+    at_worker_reap(&n->disk);
+}
+
+static void notify(void *user)
+{
+    uv_async_send(&((struct node *)user)->work_ready);
+}
+
+/* One signal asks; the next one has its usual effect. */
+static void on_signal(uv_signal_t *handle, int number)
+{
+    struct node *n = handle->data;
+    struct at_node_event ev = {.kind = AT_NODE_EV_STOP, .reason = "interrupted"};
+    uv_signal_stop(&n->on_int);
+    uv_signal_stop(&n->on_term);
+    n->interrupted = true;
+    node_feed(n, &ev);
+    node_end(n);
+}
+
+void node_on_last_wait(uv_timer_t *timer)
+{
+    struct node *n = timer->data;
+    if (n->end_ms == 0) n->end_ms = at_clock_mono_ms();
+    bool idle = at_worker_is_idle(&n->computer) && at_worker_is_idle(&n->disk);
+    if (idle && (n->link_count == 0 || at_clock_mono_ms() >= n->end_ms + LAST_WAIT_MS)) uv_stop(&n->loop);
+}
+
+static void fail_request(struct at_buf *answer, const char *text)
+{
+    char line[200];
+    int len = snprintf(line, sizeof line, "{\"ok\":false,\"error\":\"%s\"}", text);
+    at_err_t err = at_buf_append(answer, line, (size_t)len);
+    (void)err; /* no answer at all is the next best */
+}
+
+static void answer_status(struct node *n, struct at_buf *answer)
+{
+    char invite[AT_INVITE_TEXT_MAX + 1];
+    const struct at_node_status *s = at_node_machine_status(n->machine);
+    if (at_folder_invite(&n->folder, s->log_size, s->log_root, NULL, invite) != AT_OK) invite[0] = 0;
+    struct at_report_extra extra = {invite, at_compute_kernels(n->compute), at_compute_threads(n->compute)};
+    if (at_report_write(s, &extra, answer) != AT_OK) {
+        at_buf_clear(answer);
+        fail_request(answer, "out of memory");
+    }
+}
+
+static void on_request(void *user, const char *verb, struct at_buf *answer)
+{
+    struct node *n = user;
+    struct at_node_event ev = {.reason = ""};
+    if (strcmp(verb, "status") == 0) {
+        answer_status(n, answer);
+        return;
+    }
+    if (strcmp(verb, "finish") == 0)
+        ev.kind = AT_NODE_EV_FINISH;
+    else if (strcmp(verb, "stop") == 0)
+        ev.kind = AT_NODE_EV_STOP;
+    else {
+        fail_request(answer, "unknown request; there are status, finish and stop");
+        return;
+    }
+    at_err_t err = at_buf_append(answer, "{\"ok\":true}", 11);
+    if (!err) node_feed(n, &ev);
+    if (ev.kind == AT_NODE_EV_STOP) node_end(n);
+}
+
+/* ---- building up ----------------------------------------------------------------------------------------------------
+ */
+static at_err set_listen(struct node *n, struct at_diag *diag)
+{
+    uint16_t port = 0;
+    if (!n->options.listen) return AT_OK;
+    at_err_t err = at_address_parse(n->options.listen, diag, n->folder.host, &port);
+    if (!err && (port != n->folder.port || port == 0)) err = at_address_probe(n->folder.host, port, diag, &port);
+    n->folder.port = port;
+    return err ? err : at_folder_save(&n->folder, diag);
+}
+
+/* The stored genesis, if there is one. */
+static at_err open_ledger(struct node *n, struct at_buf *genesis, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES];
+    struct at_genesis *g = NULL;
+    at_err_t err = at_folder_path(&n->folder, "ledger.sqlite", diag, path);
+    if (err) return err;
+    if (!at_file_exists(path)) {
+        if (n->folder.has_contact) return AT_OK;
+        return at_fail(diag, AT_E_DATA, path, "%s is missing: this folder's run cannot go on without it", path);
+    }
+    err = at_store_open(path, diag, &n->store);
+    if (!err) err = at_store_genesis(n->store, diag, genesis);
+    if (!err && !(g = malloc(sizeof *g))) err = at_fail(diag, AT_E_NOMEM, path, "out of memory");
+    if (!err) err = at_genesis_decode(at_buf_span(genesis), diag, g);
+    if (!err && !at_hash_eq(at_genesis_run_id(at_buf_span(genesis)), n->folder.run))
+        err = at_fail(diag, AT_E_DATA, path, "%s belongs to another run than %s", path, n->folder.dir);
+    if (!err) err = at_compute_configure(n->compute, g, diag);
+    free(g);
+    return err;
+}
+
+/* A member whose model files are damaged fetches them again; the founder has nobody to ask. */
+static at_err load_state(struct node *n, struct at_diag *diag)
+{
+    struct at_diag own = {0};
+    if (!n->store) return AT_OK;
+    at_err_t err = at_compute_load(n->compute, &own, &n->state);
+    n->has_state = err == AT_OK;
+    if (!err || err == AT_E_NOT_FOUND) return AT_OK;
+    if (n->folder.has_contact && at_err_exit_code(err) != 5) {
+        node_log(n, AT_NODE_LOG_WARNING, "the model in this folder is damaged and will be fetched again: %s: %s",
+                 own.where, own.text);
+        return AT_OK;
+    }
+    return at_fail(diag, err, own.where, "the run's model in %s is damaged: %s", n->folder.dir, own.text);
+}
+
+static at_err replay(struct node *n, struct at_diag *diag)
+{
+    struct at_log_checkpoint newest;
+    uint64_t size = 0, at = 0;
+    uint32_t count = 0;
+    if (!n->store) return AT_OK;
+    at_err_t err = at_store_size(n->store, diag, &size);
+    while (!err && at < size) {
+        err = at_store_read(n->store, at, AT_LOG_PART_MAX, diag, n->records, &count);
+        if (!err && count == 0) err = at_fail(diag, AT_E_DATA, n->folder.dir, "the ledger ends too early");
+        if (!err) err = at_node_machine_replay(n->machine, n->records, count, diag);
+        at += count;
+    }
+    if (err || size == 0) return err;
+    err = at_store_newest_checkpoint(n->store, diag, &newest);
+    return err ? err : at_node_machine_replayed(n->machine, &newest, diag);
+}
+
+static at_err build_machine(struct node *n, const struct at_buf *genesis, struct at_diag *diag)
+{
+    struct at_node_machine_options o = {.key = n->folder.key, .run = n->folder.run, .genesis = at_buf_span(genesis)};
+    if (n->folder.has_contact) {
+        o.contact = n->folder.contact.node;
+        o.invite_log_size = n->folder.contact.log_size;
+        o.invite_log_root = n->folder.contact.log_root;
+    }
+    o.name = n->folder.name;
+    o.program = "atoll " ATOLL_VERSION;
+    n->records = calloc(AT_LOG_PART_MAX, sizeof *n->records);
+    n->checkpoints = calloc(AT_LOG_PART_MAX, sizeof *n->checkpoints);
+    if (!n->records || !n->checkpoints) return at_fail(diag, AT_E_NOMEM, n->folder.dir, "out of memory");
+    at_err_t err = at_node_machine_init(&o, diag, &n->machine);
+    return err ? err : replay(n, diag);
+}
+
+static at_err build_folder_part(struct node *n, struct at_diag *diag)
+{
+    struct at_buf genesis = {0};
+    at_err_t err = at_folder_load(n->options.dir, diag, &n->folder);
+    if (!err) err = at_lock_take(&n->lock, n->folder.dir, diag);
+    if (!err) err = at_compute_init(n->folder.dir, n->options.threads, n->options.kernels, diag, &n->compute);
+    if (!err) err = set_listen(n, diag);
+    if (!err) err = at_vault_open(&n->vault, n->folder.dir, diag);
+    if (!err) err = open_ledger(n, &genesis, diag);
+    if (!err) err = build_machine(n, &genesis, diag);
+    if (!err) err = load_state(n, diag);
+    at_buf_release(&genesis);
+    return err;
+}
+
+static at_err build_loop_part(struct node *n, struct at_diag *diag)
+{
+    uint16_t port = 0;
+    if (uv_loop_init(&n->loop)) return at_fail(diag, AT_E_ENV, n->folder.dir, "the system gives no event loop");
+    n->loop_open = true;
+    AT_ASSERT(uv_timer_init(&n->loop, &n->deadline) == 0 && uv_timer_init(&n->loop, &n->last_wait) == 0);
+    AT_ASSERT(uv_signal_init(&n->loop, &n->on_int) == 0 && uv_signal_init(&n->loop, &n->on_term) == 0);
+    AT_ASSERT(uv_async_init(&n->loop, &n->work_ready, on_work_ready) == 0);
+    n->handles_open = true;
+    n->deadline.data = n->last_wait.data = n->on_int.data = n->on_term.data = n->work_ready.data = n;
+    uv_signal_start(&n->on_int, on_signal, SIGINT);
+    uv_signal_start(&n->on_term, on_signal, SIGTERM);
+    at_err_t err = at_net_init(&n->loop, &n->folder.key, NULL, node_on_net, n, diag, &n->net);
+    if (!err) err = at_net_listen(n->net, n->folder.host, n->folder.port, diag, &port);
+    if (!err) err = at_control_listen(&n->loop, n->folder.dir, on_request, n, diag, &n->control);
+    if (!err) err = at_worker_start(&n->computer, notify, n, diag);
+    if (!err) err = at_worker_start(&n->disk, notify, n, diag);
+    return err;
+}
+
+/* ---- running and taking down
+ * ----------------------------------------------------------------------------------------- */
+static void start(struct node *n)
+{
+    struct at_node_event ev = {.kind = AT_NODE_EV_START, .reason = ""};
+    ev.start.has_state = n->has_state;
+    ev.start.heldout_loss = (double)NAN;
+    if (n->has_state) {
+        ev.start.round = n->state.round;
+        ev.start.root = n->state.root;
+        at_vault_hold_state(&n->vault, n->state.root, &n->state.blob);
+    }
+    node_log(n, AT_NODE_LOG_EVENT, "run %.16s, node %.16s, %s:%u, %d thread%s, %s kernels",
+             at_hash_hex(n->folder.run).s, at_node_id_hex(&n->folder.key.id).s, n->folder.host, n->folder.port,
+             at_compute_threads(n->compute), at_compute_threads(n->compute) == 1 ? "" : "s",
+             at_compute_kernels(n->compute));
+    node_feed(n, &ev);
+    uv_run(&n->loop, UV_RUN_DEFAULT);
+    AT_ASSERT(n->ending);
+}
+
+static void fill_result(struct node *n, struct at_node_result *ret_result)
+{
+    const struct at_node_status *s = at_node_machine_status(n->machine);
+    *ret_result =
+        (struct at_node_result){.ended = n->run_ended || s->ended, .finished = n->finished, .run = n->folder.run};
+    ret_result->rounds = s->rounds_done;
+    ret_result->state_root = s->state_root;
+}
+
+static void close_loop(struct node *n)
+{
+    uv_handle_t *handle[] = {(uv_handle_t *)&n->deadline, (uv_handle_t *)&n->last_wait, (uv_handle_t *)&n->on_int,
+                             (uv_handle_t *)&n->on_term, (uv_handle_t *)&n->work_ready};
+    at_net_release(n->net);
+    at_control_release(n->control);
+    for (size_t i = 0; n->handles_open && i < sizeof handle / sizeof *handle; i++) uv_close(handle[i], NULL);
+    if (!n->loop_open) return;
+    uv_run(&n->loop, UV_RUN_DEFAULT);
+    AT_ASSERT(uv_loop_close(&n->loop) == 0);
+}
+
+static void take_down(struct node *n)
+{
+    n->ending = true;
+    at_worker_stop(&n->computer); /* may push to the disk: first */
+    at_worker_stop(&n->disk);
+    close_loop(n);
+    at_node_machine_release(n->machine);
+    at_store_close(n->store);
+    at_compute_release(n->compute);
+    at_vault_release(&n->vault);
+    at_buf_release(&n->state.blob);
+    at_lock_release(&n->lock);
+    pthread_mutex_destroy(&n->progress_mutex);
+    free(n->records);
+    free(n->checkpoints);
+    free(n->links);
+    free(n->todo);
+}
+
+at_err_t at_node_run(const struct at_node_run_options *options, struct at_diag *diag, struct at_node_result *ret_result)
+{
+    struct node *n = calloc(1, sizeof *n);
+    if (!n) return at_fail(diag, AT_E_NOMEM, options->dir, "out of memory");
+    n->options = *options;
+    pthread_mutex_init(&n->progress_mutex, NULL);
+    at_err_t err = build_folder_part(n, diag);
+    if (!err) err = build_loop_part(n, diag);
+    if (!err) {
+        start(n);
+        fill_result(n, ret_result);
+        err = n->err;
+        if (err) at_fail(diag, err, n->diag.where, "%s", n->diag.text);
+    }
+    if (!err && n->interrupted)
+        err = at_fail(diag, AT_E_INTERRUPTED, options->dir, "interrupted; start --dir %s goes on from here",
+                      options->dir);
+    take_down(n);
+    memset(&n->folder.key, 0, sizeof n->folder.key);
+    free(n);
+    return err;
+}
