@@ -1,0 +1,261 @@
+#include "wire/message.h"
+#include "wire/wire_fixture.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static struct at_signed_record records[AT_LOG_PART_MAX];
+static struct at_log_checkpoint checkpoints[AT_LOG_PART_MAX];
+static uint8_t data[AT_PIECE_BYTES_MAX];
+
+static int setup(void **state)
+{
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i * 31);
+    for (uint32_t i = 0; i < AT_LOG_PART_MAX; i++) {
+        memset(&records[i], (int)i + 1, sizeof records[i]);
+        records[i].body_bytes = i == 0 ? 1 : AT_RECORD_BYTES_MAX;
+        memset(&checkpoints[i], (int)i + 2, sizeof checkpoints[i]);
+        checkpoints[i].size = 1001 + i;
+    }
+    return 0;
+}
+
+/* Every field away from its default. */
+static struct at_message example(enum at_message_kind kind)
+{
+    struct at_message m;
+    memset(&m, 0, sizeof m);
+    m.kind = kind;
+    switch (kind) {
+    case AT_MSG_HELLO:
+        m.hello = (struct at_msg_hello){
+            .protocol = 1, .run = fixture_hash(1), .program = "atoll 0.1.0", .log_size = 99, .observer = true};
+        break;
+    case AT_MSG_WANT:
+        m.want = (struct at_msg_want){.kind = AT_BLOB_STATE, .key = fixture_hash(2), .offset = 65536, .bytes = 1};
+        break;
+    case AT_MSG_PIECE:
+        m.piece = (struct at_msg_piece){.kind = AT_BLOB_UPDATE,
+                                        .key = fixture_hash(3),
+                                        .offset = 5,
+                                        .total = 5 + sizeof data,
+                                        .data = at_span(data, sizeof data)};
+        break;
+    case AT_MSG_MISSING:
+        m.missing = (struct at_msg_missing){.kind = AT_BLOB_SHARD, .key = fixture_hash(4)};
+        break;
+    case AT_MSG_LOG_GET:
+        m.log_get.from = 7;
+        break;
+    case AT_MSG_LOG_PART:
+        m.log_part = (struct at_msg_log_part){.from = 1000,
+                                              .records = records,
+                                              .record_count = AT_LOG_PART_MAX,
+                                              .checkpoints = checkpoints,
+                                              .checkpoint_count = AT_LOG_PART_MAX};
+        break;
+    case AT_MSG_SUBMIT:
+        m.submit.record = &records[5];
+        break;
+    case AT_MSG_REFUSED:
+        m.refused.record = fixture_hash(5);
+        memset(m.refused.reason, 'r', AT_REASON_BYTES_MAX);
+        break;
+    case AT_MSG_READY:
+        m.ready = (struct at_msg_ready){.round = 3, .state_root = fixture_hash(6)};
+        break;
+    case AT_MSG_PROGRESS:
+        m.progress = (struct at_msg_progress){.round = 1, .step = 2, .tokens = 3, .tokens_per_s = 4.5};
+        break;
+    case AT_MSG_PING:
+        m.ping.nonce = UINT64_MAX;
+        break;
+    case AT_MSG_PONG:
+        m.pong.nonce = 1;
+        break;
+    case AT_MSG_BYE:
+        at_reason_set(m.bye.reason, "see you at the next round");
+        break;
+    default:
+        fail();
+    }
+    return m;
+}
+
+/* Encodes, decodes, encodes again: the same bytes, so nothing was lost on the way. */
+static void every_kind_there_and_back(void **state)
+{
+    struct at_message_mem mem = {.block = NULL};
+    for (int kind = AT_MSG_HELLO; kind < AT_MSG_KIND_COUNT; kind++) {
+        struct at_message m = example((enum at_message_kind)kind), back;
+        struct at_diag diag = {.err = AT_OK};
+        struct at_buf bytes = {0}, again = {0};
+        assert_int_equal(at_message_encode(&m, &bytes), AT_OK);
+        assert_true(bytes.n <= AT_FRAME_PAYLOAD_BYTES_MAX);
+        if (at_message_decode(at_buf_span(&bytes), &mem, &diag, &back) != AT_OK)
+            fail_msg("%s: %s", at_message_kind_name(m.kind), diag.text);
+        assert_int_equal(back.kind, kind);
+        assert_int_equal(at_message_encode(&back, &again), AT_OK);
+        assert_true(at_span_eq(at_buf_span(&bytes), at_buf_span(&again)));
+        assert_true(bytes.n > 3);
+        assert_int_equal(at_message_class(back.kind), kind == AT_MSG_PIECE ? AT_FRAME_BULK : AT_FRAME_CONTROL);
+        at_buf_release(&bytes);
+        at_buf_release(&again);
+    }
+    at_message_mem_release(&mem);
+    at_message_mem_release(&mem);
+}
+
+static void fields_arrive(void **state)
+{
+    struct at_message_mem mem = {.block = NULL};
+    struct at_buf bytes = {0};
+    struct at_message m = example(AT_MSG_LOG_PART), back;
+    assert_int_equal(at_message_encode(&m, &bytes), AT_OK);
+    assert_int_equal(at_message_decode(at_buf_span(&bytes), &mem, NULL, &back), AT_OK);
+    assert_int_equal(back.log_part.record_count, AT_LOG_PART_MAX);
+    assert_true(back.log_part.from == 1000);
+    for (uint32_t i = 0; i < AT_LOG_PART_MAX; i++) {
+        const struct at_signed_record *a = &records[i], *b = &back.log_part.records[i];
+        assert_true(at_span_eq(at_signed_record_body(a), at_signed_record_body(b)));
+        assert_memory_equal(&a->author, &b->author, sizeof a->author);
+        assert_memory_equal(&a->sig, &b->sig, sizeof a->sig);
+        assert_memory_equal(&checkpoints[i], &back.log_part.checkpoints[i], sizeof checkpoints[i]);
+    }
+    at_buf_clear(&bytes);
+    m = example(AT_MSG_PIECE);
+    assert_int_equal(at_message_encode(&m, &bytes), AT_OK);
+    assert_int_equal(at_message_decode(at_buf_span(&bytes), &mem, NULL, &back), AT_OK);
+    assert_true(at_span_eq(back.piece.data, m.piece.data) && back.piece.offset == 5 &&
+                at_hash_eq(back.piece.key, m.piece.key));
+    at_buf_release(&bytes);
+    at_message_mem_release(&mem);
+}
+
+static void expect_unsendable(const struct at_message *m)
+{
+    struct at_buf bytes = {0};
+    assert_int_equal(at_message_encode(m, &bytes), AT_E_DATA);
+    at_buf_release(&bytes);
+}
+
+static void limits_hold_for_what_we_send(void **state)
+{
+    struct at_message m;
+#define WITH(of, change)                                                                                               \
+    m = example(of);                                                                                                   \
+    m.change;                                                                                                          \
+    expect_unsendable(&m)
+    WITH(AT_MSG_HELLO, kind = AT_MSG_NONE);
+    WITH(AT_MSG_HELLO, hello.program[0] = '\n');
+    WITH(AT_MSG_WANT, want.bytes = 0);
+    WITH(AT_MSG_WANT, want.bytes = AT_PIECE_BYTES_MAX + 1);
+    WITH(AT_MSG_WANT, want.kind = AT_BLOB_NONE);
+    WITH(AT_MSG_PIECE, piece.data.n = AT_PIECE_BYTES_MAX + 1);
+    WITH(AT_MSG_PIECE, piece.total--);
+    WITH(AT_MSG_PIECE, piece.offset = UINT64_MAX);
+    WITH(AT_MSG_LOG_PART, log_part.record_count++);
+    WITH(AT_MSG_LOG_PART, log_part.checkpoint_count++);
+    WITH(AT_MSG_LOG_PART, log_part.from++);
+    WITH(AT_MSG_LOG_PART, log_part.from = UINT64_MAX);
+    WITH(AT_MSG_PROGRESS, progress.tokens_per_s = (double)NAN);
+    WITH(AT_MSG_PROGRESS, progress.tokens_per_s = -1.0);
+    WITH(AT_MSG_BYE, bye.reason[2] = '\x07');
+#undef WITH
+    m = example(AT_MSG_REFUSED);
+    memset(m.refused.reason, 'r', sizeof m.refused.reason);
+    expect_unsendable(&m);
+    checkpoints[3].size--; /* two of one size */
+    m = example(AT_MSG_LOG_PART);
+    expect_unsendable(&m);
+    checkpoints[3].size++;
+}
+
+static void expect_refused(struct at_message_mem *mem, const void *bytes, size_t n)
+{
+    struct at_message m;
+    struct at_diag diag = {.err = AT_OK};
+    assert_int_equal(at_message_decode(at_span(bytes, n), mem, &diag, &m), AT_E_PEER);
+    assert_true(diag.text[0] != '\0');
+}
+
+static void foreign_bytes_are_refused(void **state)
+{
+    struct at_message_mem mem = {.block = NULL};
+    struct at_buf bytes = {0};
+    expect_refused(&mem, "", 0);
+    expect_refused(&mem, "\xff\xff\xff\xff\xff", 5);
+    expect_refused(&mem, "\x72\x00", 2);             /* a 14th kind */
+    expect_refused(&mem, "\x0a\x00", 2);             /* HELLO without a run */
+    expect_refused(&mem, "\x3a\x00", 2);             /* SUBMIT without a record */
+    expect_refused(&mem, "\x5a\x00\x62\x00", 4);     /* PING and PONG at once */
+    expect_refused(&mem, "\x5a\x02\x08\x00", 4);     /* a default written out */
+    expect_refused(&mem, "\x5a\x03\x08\x80\x00", 5); /* a padded number */
+    /* A frame full of empty records asks for 36 times its size when unpacked: the memory is bounded, so it is refused.
+     */
+    size_t n = AT_FRAME_PAYLOAD_BYTES_MAX - 8;
+    uint8_t *room;
+    assert_int_equal(at_buf_reserve(&bytes, n + 8, &room), AT_OK);
+    room[0] = 0x32;
+    for (int i = 0; i < 3; i++) room[1 + i] = (uint8_t)((n >> (7 * i) & 0x7f) | (i < 2 ? 0x80 : 0));
+    for (size_t i = 0; i < n; i += 2) memcpy(room + 4 + i, "\x12\x00", 2);
+    expect_refused(&mem, room, n + 4);
+    static uint8_t big[AT_FRAME_PAYLOAD_BYTES_MAX + 1];
+    expect_refused(&mem, big, sizeof big);
+    at_buf_release(&bytes);
+    at_message_mem_release(&mem);
+}
+
+/* Bit flips and cuts of every small kind: refused, or exactly another message's own bytes. */
+static void only_canonical_bytes_pass(void **state)
+{
+    struct at_message_mem mem = {.block = NULL};
+    for (int kind = AT_MSG_HELLO; kind < AT_MSG_KIND_COUNT; kind++) {
+        struct at_message m = example((enum at_message_kind)kind), back;
+        struct at_buf bytes = {0}, again = {0};
+        if (kind == AT_MSG_PIECE) m.piece.data.n = 20;
+        if (kind == AT_MSG_LOG_PART) m.log_part.record_count = m.log_part.checkpoint_count = 1;
+        assert_int_equal(at_message_encode(&m, &bytes), AT_OK);
+        for (size_t bit = 0; bit < 8 * bytes.n; bit++) {
+            bytes.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+            if (at_message_decode(at_buf_span(&bytes), &mem, NULL, &back) == AT_OK) {
+                at_buf_clear(&again);
+                assert_int_equal(at_message_encode(&back, &again), AT_OK);
+                assert_true(at_span_eq(at_buf_span(&bytes), at_buf_span(&again)));
+            }
+            bytes.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        }
+        for (size_t n = 0; n < bytes.n; n++) expect_refused(&mem, bytes.p, n);
+        at_buf_release(&bytes);
+        at_buf_release(&again);
+    }
+    at_message_mem_release(&mem);
+}
+
+static void reasons_are_fit_for_people(void **state)
+{
+    char reason[AT_REASON_BYTES_MAX + 1], text[300];
+    at_reason_set(reason, "short");
+    assert_string_equal(reason, "short");
+    at_reason_set(reason, "bell\x07 and \x1b[31m");
+    assert_string_equal(reason, "bell? and ?[31m");
+    memset(text, 'x', sizeof text);
+    text[299] = '\0';
+    memcpy(text + AT_REASON_BYTES_MAX - 1, "\xc3\xa9", 2); /* the cut would fall inside it */
+    at_reason_set(reason, text);
+    assert_int_equal(strlen(reason), AT_REASON_BYTES_MAX - 1);
+    assert_int_equal(reason[AT_REASON_BYTES_MAX - 2], 'x');
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_kind_there_and_back),    cmocka_unit_test(fields_arrive),
+        cmocka_unit_test(limits_hold_for_what_we_send), cmocka_unit_test(foreign_bytes_are_refused),
+        cmocka_unit_test(only_canonical_bytes_pass),    cmocka_unit_test(reasons_are_fit_for_people)};
+    return cmocka_run_group_tests(tests, setup, NULL);
+}
