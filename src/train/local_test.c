@@ -1,0 +1,131 @@
+/* A run in one process: it learns, its ranges never overlap, and it is made of the public pieces. */
+#include "train/train_test_util.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+struct counts {
+    int calls, replica_max;
+    int stop_at;
+};
+
+static bool count(void *arg, int replica, const struct at_unit_progress *p)
+{
+    struct counts *c = arg;
+    if (replica > c->replica_max) c->replica_max = replica;
+    return ++c->calls != c->stop_at;
+}
+
+static void test_it_learns(void **state)
+{
+    struct test_run r;
+    struct at_local l;
+    struct at_hash root[2];
+    assert_true(test_run_init(&r, &run_configs[0]));
+    r.config.rounds = 8;
+    r.config.lr_peak = 3e-2;
+    for (int again = 0; again < 2; again++) {
+        struct counts c = {0};
+        assert_int_equal(at_local_init(&l, &r.m, &r.data, &r.config, 3, again + 1, NULL), AT_OK);
+        double before = at_heldout_loss(&l.trainer, &r.ex, &r.data, l.state.theta), loss;
+        assert_true(fabs(before - log(256)) < 0.1);
+        for (uint32_t t = 0; t < 8; t++) assert_int_equal(at_local_round(&l, &r.ex, count, &c, NULL, &loss), AT_OK);
+        double after = at_heldout_loss(&l.trainer, &r.ex, &r.data, l.state.theta);
+        assert_true(after < 3 && loss < 3); /* 2.62 and 2.66, on every machine */
+        assert_int_equal(c.calls, 8 * 3 * 3);
+        assert_int_equal(c.replica_max, 2);
+        assert_int_equal(l.tokens, 8 * 3 * 3 * 4 * 8);
+        assert_int_equal(l.state.round, 8);
+        assert_int_equal(at_state_root(&l.state, NULL, &root[again]), AT_OK);
+        at_local_release(&l);
+    }
+    assert_true(at_hash_eq(root[0], root[1])); /* two microbatch sizes */
+    test_run_release(&r);
+}
+
+/* The same round by hand, the replicas in another order: what a swarm does. */
+static void test_round_is_units_and_an_outer_step(void **state)
+{
+    struct test_run r;
+    struct at_local l;
+    struct at_trainer t;
+    struct at_state s;
+    struct at_buf blob[2] = {{0}, {0}};
+    struct at_update u[2];
+    double loss;
+    assert_true(test_run_init(&r, &run_configs[1]));
+    assert_int_equal(at_local_init(&l, &r.m, &r.data, &r.config, 2, 0, NULL), AT_OK);
+    assert_int_equal(at_trainer_init(&t, &r.m, &r.config, 3, NULL), AT_OK);
+    assert_int_equal(at_state_init(&s, &r.m.params), AT_OK);
+    at_state_genesis(&s, r.config.seed);
+    for (uint32_t round = 0; round < 2; round++) {
+        assert_int_equal(at_local_round(&l, &r.ex, NULL, NULL, NULL, &loss), AT_OK);
+        for (int i = 1; i >= 0; i--) {
+            struct at_unit unit = {.start = (round * 2 + (uint64_t)i) * 12, .samples = 12};
+            struct at_unit_report report;
+            at_buf_clear(&blob[i]);
+            assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, NULL, &blob[i], &report), AT_OK);
+            assert_int_equal(at_update_parse(&r.m.params, at_buf_span(&blob[i]), NULL, &u[i]), AT_OK);
+        }
+        assert_int_equal(at_outer_step(&r.ex, &s, u, 2, NULL), AT_OK);
+        struct at_hash a, b;
+        assert_int_equal(at_state_root(&s, NULL, &a), AT_OK);
+        assert_int_equal(at_state_root(&l.state, NULL, &b), AT_OK);
+        assert_true(at_hash_eq(a, b));
+    }
+    at_buf_release(&blob[0]);
+    at_buf_release(&blob[1]);
+    at_state_release(&s);
+    at_trainer_release(&t);
+    at_local_release(&l);
+    test_run_release(&r);
+}
+
+static void test_stopping_throws_the_round_away(void **state)
+{
+    struct test_run r;
+    struct at_local l;
+    struct at_hash before, after;
+    double loss;
+    struct counts c = {.stop_at = 4};
+    assert_true(test_run_init(&r, &run_configs[0]));
+    assert_int_equal(at_local_init(&l, &r.m, &r.data, &r.config, 2, 0, NULL), AT_OK);
+    assert_int_equal(at_state_root(&l.state, NULL, &before), AT_OK);
+    assert_int_equal(at_local_round(&l, &r.ex, count, &c, NULL, &loss), AT_E_INTERRUPTED);
+    assert_int_equal(at_state_root(&l.state, NULL, &after), AT_OK);
+    assert_true(at_hash_eq(before, after));
+    at_local_release(&l);
+    assert_int_equal(at_local_init(&l, &r.m, &r.data, &r.config, 0, 0, NULL), AT_E_USAGE);
+    r.config.batch = 0;
+    assert_int_equal(at_local_init(&l, &r.m, &r.data, &r.config, 1, 0, NULL), AT_E_DATA);
+    test_run_release(&r);
+}
+
+/* The estimate shown before allocation is what the parts add up to. */
+static void test_memory_estimate(void **state)
+{
+    struct test_run r;
+    struct at_trainer t;
+    assert_true(test_run_init(&r, &run_configs[2]));
+    assert_int_equal(at_trainer_init(&t, &r.m, &r.config, 2, NULL), AT_OK);
+    size_t flat = r.m.params.count, sum = 4 * (3 * flat + at_model_grad_count(&r.m) + at_stats_count(&r.m.params));
+    sum += t.act.bytes + 2 * 4 * (size_t)r.config.batch * r.m.params.config.seq_len;
+    assert_int_equal(at_trainer_bytes(&run_configs[2], &r.config, 2), sum);
+    assert_int_equal(at_local_bytes(&run_configs[2], &r.config, 3, 2), sum + 4 * at_state_bytes(&run_configs[2]));
+    at_trainer_release(&t);
+    test_run_release(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_it_learns),
+        cmocka_unit_test(test_round_is_units_and_an_outer_step),
+        cmocka_unit_test(test_stopping_throws_the_round_away),
+        cmocka_unit_test(test_memory_estimate),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
