@@ -50,18 +50,26 @@ static void serve_genesis(struct at_node_machine *m, struct at_node_link *link, 
     send_piece(m, link->id, want, total, at_span(m->genesis_bytes.p + want->offset, (size_t)n));
 }
 
+static void want_back(struct at_node_link *link, const struct at_node_want *want)
+{
+    AT_ASSERT(link->want_count < AT_NODE_WANTS_ROOM);
+    link->want_first = (link->want_first + AT_NODE_WANTS_ROOM - 1) % AT_NODE_WANTS_ROOM;
+    link->want[link->want_first] = *want;
+    link->want_count++;
+}
+
 static void serve_next(struct at_node_machine *m, struct at_node_link *link)
 {
     while (link->want_count > 0 && !link->want_reading && !link->full && !link->closing) {
         struct at_node_want want = link->want[link->want_first];
-        link->want_first = (link->want_first + 1) % AT_NODE_WANTS_MAX;
+        link->want_first = (link->want_first + 1) % AT_NODE_WANTS_ROOM;
         link->want_count--;
-        link->served = want;
         if (want.kind == AT_BLOB_GENESIS) {
             serve_genesis(m, link, &want);
             continue;
         }
         link->want_reading = true;
+        link->reading = want;
         struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_READ);
         op->link = link->id;
         op->read.kind = want.kind;
@@ -73,11 +81,11 @@ static void serve_next(struct at_node_machine *m, struct at_node_link *link)
 
 void at_node_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_want *want)
 {
-    if (link->want_count == AT_NODE_WANTS_MAX) {
+    if (link->want_count >= AT_NODE_WANTS_MAX) {
         at_node_link_refuse(m, link, "too many wants at once");
         return;
     }
-    link->want[(link->want_first + link->want_count++) % AT_NODE_WANTS_MAX] =
+    link->want[(link->want_first + link->want_count++) % AT_NODE_WANTS_ROOM] =
         (struct at_node_want){.kind = want->kind, .key = want->key, .offset = want->offset, .bytes = want->bytes};
     serve_next(m, link);
 }
@@ -86,9 +94,14 @@ void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
 {
     struct at_node_link *link = at_node_link_find(m, e->link);
     if (!link || !link->want_reading) return;
-    link->want_reading = false;
-    if (link->closing) return;
-    const struct at_node_want *want = &link->served;
+    bool drop = link->want_drop || link->closing;
+    link->want_reading = link->want_drop = false;
+    if (drop) {
+        serve_next(m, link);
+        return;
+    }
+    const struct at_node_want *want = &link->reading;
+    link->answered = *want;
     bool fits = e->blob.ok && e->bytes.n > 0 && e->bytes.n <= want->bytes && e->blob.total >= e->bytes.n &&
                 want->offset <= e->blob.total - e->bytes.n;
     if (fits)
@@ -98,18 +111,17 @@ void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
     serve_next(m, link);
 }
 
-/* room false: the last piece was not taken by the link; it is served again once there is room. */
+/* room false: the piece just sent was not taken. It is read and sent again once there is room, before what follows it.
+ */
 void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, bool room)
 {
     if (!link || link->closing) return;
-    link->full = !room;
-    if (!room && link->want_count < AT_NODE_WANTS_MAX) {
-        link->want_first = (link->want_first + AT_NODE_WANTS_MAX - 1) % AT_NODE_WANTS_MAX;
-        link->want[link->want_first] = link->served;
-        link->want_count++;
-    } else if (!room) {
-        at_node_link_refuse(m, link, "too many wants at once");
+    if (!room && !link->full) {
+        if (link->want_reading && !link->want_drop) want_back(link, &link->reading);
+        link->want_drop = link->want_reading;
+        want_back(link, &link->answered);
     }
+    link->full = !room;
     serve_next(m, link);
 }
 

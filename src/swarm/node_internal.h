@@ -26,7 +26,8 @@
 enum { AT_NODE_CANARY_NONE, AT_NODE_CANARY_ACK_EARLY, AT_NODE_CANARY_COUNT_UNFETCHED };
 
 #define AT_NODE_WANTS_MAX     16 /* a peer's wants that wait to be served; one more closes its link */
-#define AT_NODE_WINDOW_PIECES 4  /* our wants of one fetch that are under way */
+#define AT_NODE_WANTS_ROOM    (AT_NODE_WANTS_MAX + 2) /* and the two that LINK_FULL may put back */
+#define AT_NODE_WINDOW_PIECES 4                       /* our wants of one fetch that are under way */
 #define AT_NODE_FETCHES_MAX   (AT_NODE_LINKS_MAX + 8)
 #define AT_NODE_APPLY_FETCHES 4 /* updates fetched side by side for one outer step */
 #define AT_NODE_HISTORY       4 /* closed rounds that can be replayed from their updates */
@@ -67,10 +68,11 @@ struct at_node_link {
     bool log_reading; /* a LOG_READ for it is under way */
     uint64_t log_from;
     /* serving blobs */
-    struct at_node_want want[AT_NODE_WANTS_MAX]; /* ring */
+    struct at_node_want want[AT_NODE_WANTS_ROOM]; /* ring */
     uint32_t want_first, want_count;
-    bool want_reading, full;
-    struct at_node_want served; /* the last one answered: asked again when the answer did not fit */
+    bool want_reading, want_drop;          /* a BLOB_READ for it is under way; its answer is to be dropped */
+    bool full;                             /* the link took no more: nothing is read until it drains */
+    struct at_node_want reading, answered; /* answered: the last piece sent; again when it was refused */
     /* our wants to it */
     uint32_t wants_out; /* not answered yet: a piece beyond these was not asked for */
     uint64_t answer_ms; /* its last answer, or when the first of them was asked */

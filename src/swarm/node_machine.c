@@ -93,7 +93,8 @@ void at_node_machine_release(struct at_node_machine *m)
 at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed_record *records, size_t count,
                               struct at_diag *diag)
 {
-    if (!m->has_genesis) return at_fail(diag, AT_E_VERIFY, "log", "there are records but no genesis in this folder");
+    if (count > 0 && !m->has_genesis)
+        return at_fail(diag, AT_E_VERIFY, "log", "there are records but no genesis in this folder");
     for (size_t i = 0; i < count; i++) {
         struct at_diag why = {0};
         unsigned long long idx = m->ledger.tree.size;
