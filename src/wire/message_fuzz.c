@@ -1,0 +1,25 @@
+/* Properties: what is accepted encodes to exactly the bytes that came in; every limit of the header holds. */
+#include "wire/message.h"
+
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct at_message_mem mem; /* reused, as a node does; the memory of the process's one target */
+    struct at_message m;
+    struct at_diag diag = {.err = AT_OK};
+    if (at_message_decode(at_span(data, size), &mem, &diag, &m) != AT_OK) {
+        AT_ASSERT(diag.text[0] != '\0');
+        return 0;
+    }
+    if (m.kind == AT_MSG_PIECE) AT_ASSERT(m.piece.data.n <= AT_PIECE_BYTES_MAX);
+    if (m.kind == AT_MSG_LOG_PART) AT_ASSERT(m.log_part.record_count <= AT_LOG_PART_MAX);
+    if (m.kind == AT_MSG_BYE) AT_ASSERT(strlen(m.bye.reason) <= AT_REASON_BYTES_MAX);
+    struct at_buf again = {0};
+    AT_ASSERT(at_message_encode(&m, &again) == AT_OK);
+    AT_ASSERT(at_span_eq(at_buf_span(&again), at_span(data, size)));
+    at_buf_release(&again);
+    return 0;
+}
