@@ -162,8 +162,9 @@ at_err at_child_run(const char *const *argv, const char *log_path, struct at_dia
     if (child.exit_code == 0 && child.exit_signal == 0) return AT_OK;
     char line[300];
     at_file_tail(log_path, 1, line, sizeof line);
+    const char *text = strncmp(line, "atoll: ", 7) == 0 ? line + 7 : line;
     return at_fail(diag, at_err_of_exit_code(child.exit_signal ? 1 : child.exit_code), argv[1], "%s",
-                   line[0] ? line : "ended without a word");
+                   text[0] ? text : "ended without a word");
 }
 
 void at_file_tail(const char *path, int lines, char *ret_text, size_t bytes)

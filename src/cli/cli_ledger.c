@@ -14,15 +14,16 @@ at_err at_cli_ledger_open(const char *place, struct at_diag *diag, struct at_cli
     char path[AT_PATH_BYTES];
     struct at_buf bytes = {.bytes_max = AT_GENESIS_BYTES_MAX};
     struct at_genesis *genesis = NULL;
-    uint64_t file_bytes;
     memset(ret_ledger, 0, sizeof *ret_ledger);
     if (!at_file_exists(place)) return at_fail(diag, AT_E_NOT_FOUND, place, "there is no such file or folder");
     at_err_t err = at_path_join(place, LEDGER_FILE, diag, path);
     if (err != AT_OK) return err;
-    if (at_file_size(place, NULL, &file_bytes) == AT_OK)
+    bool empty;
+    if (!at_file_exists(path)) {
+        if (at_dir_is_empty(place, NULL, &empty) == AT_OK)
+            return at_fail(diag, AT_E_NOT_FOUND, place, "no ledger here: %s is missing", LEDGER_FILE);
         snprintf(path, sizeof path, "%s", place);
-    else if (!at_file_exists(path))
-        return at_fail(diag, AT_E_NOT_FOUND, place, "no ledger here: %s is missing", LEDGER_FILE);
+    }
     err = at_store_open_readonly(path, diag, &ret_ledger->store);
     if (err == AT_OK) err = at_store_genesis(ret_ledger->store, diag, &bytes);
     if (err == AT_OK && (genesis = malloc(sizeof *genesis)) == NULL)

@@ -221,11 +221,10 @@ static bool take_status(struct at_demo *d)
         json_t *member;
         json_array_foreach(json_object_get(object, "members"), i, member) take_member(d, member);
         copy_text(object, "phase", d->phase, sizeof d->phase);
-        d->round = (unsigned)number(object, "round", d->round);
+        d->round = (unsigned)number(object, "rounds_done", d->round);
         d->loss_first = number(object, "heldout_loss_first", d->loss_first);
         d->loss_last = number(object, "heldout_loss_last", d->loss_last);
         d->tokens = (uint64_t)number(object, "tokens", 0);
-        d->tokens_per_s = number(object, "tokens_per_s", 0);
         if (json_is_true(json_object_get(object, "ended"))) d->ended = true;
         if (d->train_start_s == 0 && d->tokens > 0) d->train_start_s = at_cli_seconds();
     }

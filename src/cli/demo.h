@@ -31,7 +31,6 @@ struct at_demo {
     double limit_s; /* finish at the first round edge after so many seconds; 0: when the rounds are done */
     double elapsed_s, train_start_s;
     double loss_first, loss_last; /* NaN: not known yet */
-    double tokens_per_s;
     uint64_t tokens;
     bool ended, finishing;
     char phase[16], run_id[65], dir[AT_PATH_BYTES];

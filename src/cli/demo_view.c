@@ -25,6 +25,13 @@ static double seconds_left(const struct at_demo *d)
     return isfinite(left) && left > 0 ? left : 0;
 }
 
+/* Over the whole run: the sum of what the members report sinks to nothing at every round edge. */
+static double mean_tokens_per_s(const struct at_demo *d)
+{
+    double spent_s = d->elapsed_s - d->train_start_s;
+    return d->train_start_s > 0 && spent_s > 0 ? (double)d->tokens / spent_s : 0;
+}
+
 static void loss_text(double loss, char *ret, size_t bytes)
 {
     if (isnan(loss))
@@ -63,7 +70,7 @@ void at_demo_view_draw(struct at_demo *d)
     snprintf(line[n], sizeof line[n], "  %sround %u/%u%s  held-out %s%s%s nats/byte  |%s| %3.0f%%  %s tok/s  %s left%s",
              at_style(s, AT_STYLE_BOLD), d->round < d->rounds ? d->round + 1 : d->rounds, d->rounds,
              at_style(s, AT_STYLE_PLAIN), at_style(s, AT_STYLE_CYAN), loss, at_style(s, AT_STYLE_PLAIN),
-             at_bar(s, fraction_done(d), 24).s, 100 * fraction_done(d), at_count(d->tokens_per_s).s,
+             at_bar(s, fraction_done(d), 24).s, 100 * fraction_done(d), at_count(mean_tokens_per_s(d)).s,
              at_duration(seconds_left(d)).s, d->finishing ? "  (last round)" : "");
     lines[n] = line[n];
     at_screen_draw(&d->screen, lines, n + 1);
@@ -75,7 +82,7 @@ void at_demo_view_round(struct at_demo *d)
     char loss[32];
     loss_text(d->loss_last, loss, sizeof loss);
     at_screen_say(&d->screen, "round %2u/%u  held-out %s  %s tokens  %s tok/s  %s left", d->round, d->rounds, loss,
-                  at_count((double)d->tokens).s, at_count(d->tokens_per_s).s, at_duration(seconds_left(d)).s);
+                  at_count((double)d->tokens).s, at_count(mean_tokens_per_s(d)).s, at_duration(seconds_left(d)).s);
 }
 
 /* Text at most `columns` wide, indented, broken at blanks. */
