@@ -41,6 +41,8 @@ enum { /* milliseconds */
        AT_NODE_ABSENT_START_MS = 8000, /* and after this when the steward itself has just come back */
        AT_NODE_OPEN_GRACE_MS = 2000,   /* stragglers of the last round are waited for so long at least */
        AT_NODE_END_LINGER_MS = 10000,  /* a steward stays so long after END for members that still fetch */
+       AT_NODE_END_WAIT_MS = 6000,     /* and so long for those that may be dialling: longer than their backoff */
+       AT_NODE_LOST_MS = 30000,        /* whose link was lost at most so long ago */
        AT_NODE_FETCH_STALL_MS = 15000, /* a peer that answers no want */
        AT_NODE_FETCH_RETRY_MS = 1000,  /* nobody had it */
        AT_NODE_PROGRESS_MS = 250,

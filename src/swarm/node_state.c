@@ -55,7 +55,8 @@ static void init(struct at_node_machine *m)
 static void fetch_whole(struct at_node_machine *m)
 {
     uint64_t bytes_max = 4 * at_ledger_update_bytes_max(&m->ledger) + ((uint64_t)1 << 20);
-    if (m->state.fetching && !at_node_history(m, m->state.fetch_round)) { /* too old to go on from there */
+    if (m->state.fetching && m->state.fetch_round < m->ledger.round &&
+        !at_node_history(m, m->state.fetch_round)) { /* too old to go on from there */
         at_node_fetch_cancel(at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root));
         m->state.fetching = false;
     }
@@ -98,7 +99,7 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         if (m->state.have[i]) continue;
         if (missing++ == AT_NODE_APPLY_FETCHES) break;
         struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0);
-        if (!f || f->misses < 3) continue;
+        if (!f || f->misses < (m->ledger.round > h->round && !m->is_steward ? 1 : 3)) continue;
         if (m->is_steward) {
             at_node_end(m, AT_E_DISK, "an update that was counted is gone from this folder: %.16s…",
                         at_hash_hex(c->update).s);

@@ -88,7 +88,7 @@ static bool is_ready_for(const struct at_node_machine *m, const struct at_node_l
            at_hash_eq(link->ready_for.state_root, m->state.root);
 }
 
-/* Who is ready, and for how many of the last round's participants it is worth to wait. */
+/* Who is ready, and for how many others it is worth to wait: they have kept up so far. */
 static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_ready, uint32_t *ret_late,
                             uint32_t *ret_unseen)
 {
@@ -101,11 +101,12 @@ static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_r
         bool self = at_node_id_eq(&member->id, &m->options.key.id);
         const struct at_node_link *link = self ? NULL : at_node_link_of(m, &member->id);
         bool took_part = m->ledger.round > 0 && m->ledger.units[r].allotted;
+        bool keeps_up = took_part || (link && link->ready && link->ready_for.round + 1 >= m->ledger.round);
         if (link) m->absent_ms[r] = 0;
         if (self || (link && is_ready_for(m, link))) {
             at_replicas_add(ret_ready, r);
             ready++;
-        } else if (took_part && link) {
+        } else if (link && keeps_up && m->ledger.round > 0) {
             ++*ret_late;
         } else if (took_part && m->absent_ms[r] == m->start_ms + 1) {
             ++*ret_unseen; /* not heard of since this steward came back */
@@ -193,18 +194,25 @@ static void maybe_epoch(struct at_node_machine *m)
     submit(m, &rec);
 }
 
+/* Does a member still need this steward after END? One that was lost a moment ago may be dialling. */
+static bool still_needs(struct at_node_machine *m, uint32_t r)
+{
+    const struct at_member *member = &m->ledger.members[r];
+    if (!member->active || at_node_id_eq(&member->id, &m->options.key.id) || m->ledger.round == 0) return false;
+    const struct at_node_link *link = at_node_link_of(m, &member->id);
+    if (link) return !(link->ready && link->ready_for.round == m->ledger.round);
+    if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
+    return m->end_ms < m->absent_ms[r] + AT_NODE_LOST_MS && m->now_ms < m->end_ms + AT_NODE_END_WAIT_MS;
+}
+
 static void linger(struct at_node_machine *m)
 {
-    bool all = at_node_state_confirmed(m) && m->state.saved && m->state.saved_round == m->state.round;
+    bool done = at_node_state_confirmed(m) && m->state.saved && m->state.saved_round == m->state.round;
     if (!m->is_end) m->end_ms = m->now_ms;
     m->is_end = true;
-    if (m->ledger.round == 0) all = true; /* nothing was trained */
-    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
-        const struct at_member *member = &m->ledger.members[r];
-        const struct at_node_link *link = member->active ? at_node_link_of(m, &member->id) : NULL;
-        if (link && !(link->ready && link->ready_for.round == m->ledger.round)) all = false;
-    }
-    if (all || m->now_ms >= m->end_ms + AT_NODE_END_LINGER_MS)
+    if (m->ledger.round == 0) done = true; /* nothing was trained */
+    for (uint32_t r = 0; r < m->ledger.member_count && done; r++) done = !still_needs(m, r);
+    if (done || m->now_ms >= m->end_ms + AT_NODE_END_LINGER_MS)
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
 }
 
@@ -247,6 +255,7 @@ uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m)
                 sooner(&deadline, m->absent_ms[r] + AT_NODE_ABSENT_START_MS, m->now_ms);
             }
     } else if (m->ledger.phase == AT_LEDGER_ENDED) {
+        sooner(&deadline, m->end_ms + AT_NODE_END_WAIT_MS, m->now_ms);
         sooner(&deadline, m->end_ms + AT_NODE_END_LINGER_MS, m->now_ms);
     }
     return deadline;
