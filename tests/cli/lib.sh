@@ -3,11 +3,12 @@
 set -eu
 : "${ATOLL:?the binary under test}" "${TOOL:?cli_tool}" "${DATA:?the corpus}"
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/atoll-test.XXXXXX")
-PIDS=
+PIDS= MOUNTED=
 cleanup() {
     status=$?
     for pid in $PIDS; do kill -9 "$pid" 2>/dev/null || true; done
     if [ $status -ne 0 ]; then for f in "$WORK"/*.log "$WORK"/err; do [ -f "$f" ] && { echo "== $f"; tail -n 20 "$f"; }; done; fi
+    if [ -n "$MOUNTED" ]; then umount "$MOUNTED" || true; fi
     rm -rf "$WORK"
 }
 trap cleanup EXIT
