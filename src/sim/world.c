@@ -689,7 +689,7 @@ bool at_world_run(struct at_world *w, uint64_t until_ms)
     while (!w->violated && w->heap_count > 0) {
         struct at_world_event ev;
         bool going = false;
-        for (int i = 0; i < w->options.nodes; i++) going = going || !w->nodes[i].ended;
+        for (int i = 0; i < w->options.nodes; i++) going = going || (!w->nodes[i].ended && !w->nodes[i].left_behind);
         if (!going) return true;
         if (w->heap[0].at_ms > until_ms) {
             w->now_ms = until_ms;

@@ -87,7 +87,11 @@ void at_world_check_save(struct at_world *w, int node, uint32_t round, struct at
 void at_world_check_end(struct at_world *w, int node, const struct at_node_op *op)
 {
     w->nodes[node].ended = true;
+    if (node == 0) at_world_mark_left_behind(w);
     w->nodes[node].end_err = op->end.err;
+    /* A newcomer that never got in may say so: the run was over, or its steward not there. */
+    const struct at_node_status *status = at_node_machine_status(w->nodes[node].machine);
+    if (op->end.err == AT_E_PEER && node != 0 && !status->joined) return;
     if (op->end.err) at_world_violate(w, "node %d ends with \"%s\"", node, op->reason);
 }
 
@@ -218,7 +222,8 @@ bool at_world_check(struct at_world *w)
                 !at_hash_eq(at_signed_record_leaf(&n->disk.records[k]), at_signed_record_leaf(&d->records[k])))
                 at_world_violate(w, "node %d's log is not the steward's", i);
         bool left = at_world_log_count(w, AT_RECORD_LEAVE) > 0;
-        if (n->ended && !left && (!n->disk.saved || !at_hash_eq(at_world_state_root(w, n->disk.saved_h), root)))
+        if (n->ended && !n->end_err && !left &&
+            (!n->disk.saved || !at_hash_eq(at_world_state_root(w, n->disk.saved_h), root)))
             at_world_violate(w, "node %d ended without the final state", i);
     }
     return !w->violated;

@@ -36,6 +36,7 @@ struct at_world_node {
     uint64_t events, tick_id;
     double speed;
     bool ended, corrupt_next;
+    bool left_behind; /* had no link to the steward when that one ended: may dial for ever */
     at_err_t end_err;
     uint64_t partition_from, partition_until;
     /* the driver's volatile side */
@@ -145,6 +146,7 @@ void at_world_close(struct at_world *w, uint64_t link);
 void at_world_link_break(struct at_world *w, size_t index, const char *reason);
 void at_world_hang_up(struct at_world *w, int node); /* what was sent still arrives */
 void at_world_links_of(struct at_world *w, int node, bool silent);
+void at_world_mark_left_behind(struct at_world *w);
 bool at_world_link_deliverable(const struct at_world *w, const struct at_world_event *ev);
 
 /* world_check.c */

@@ -130,6 +130,16 @@ void at_world_close(struct at_world *w, uint64_t link)
     at_world_push(w, AT_WORLD_LINK_BREAK, -1, at - w->now_ms + 1)->id = (uint64_t)(l - w->links);
 }
 
+void at_world_mark_left_behind(struct at_world *w)
+{
+    for (int i = 1; i < w->options.nodes; i++) w->nodes[i].left_behind = true;
+    for (size_t i = 0; i < w->link_count; i++) {
+        const struct at_world_link *l = &w->links[i];
+        if (l->up && l->end[0] > 0 && end_is_up(w, l, 0) && !cut_off(w, 0) && !cut_off(w, l->end[0]))
+            w->nodes[l->end[0]].left_behind = false;
+    }
+}
+
 void at_world_hang_up(struct at_world *w, int node)
 {
     for (size_t i = 0; i < w->link_count; i++)

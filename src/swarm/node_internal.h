@@ -50,7 +50,7 @@ enum { /* milliseconds */
        AT_NODE_FINAL_STATE_MS = 30000, /* END is known, the final state cannot be had */
 };
 #define AT_NODE_PASSES_MAX      16 /* of the drives in one step: each makes possible what the next one does */
-#define AT_NODE_FIRST_DIALS_MAX 6  /* a newcomer gives up after so many dials without ever a link */
+#define AT_NODE_FIRST_DIALS_MAX 6  /* who is no member yet gives up after so many dials in a row */
 #define AT_NODE_SUBMIT_BURST    32
 #define AT_NODE_SUBMIT_MS       100 /* one more record per peer after this */
 

@@ -103,7 +103,7 @@ void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
     m->contact_link = 0;
     m->dialing = false;
     m->log_asked = m->log_synced = false;
-    if (!m->ever_linked && ++m->dial_failures >= AT_NODE_FIRST_DIALS_MAX && !m->ended) {
+    if (++m->dial_failures >= AT_NODE_FIRST_DIALS_MAX && !at_node_joined(m) && !m->ended) {
         at_node_end(m, AT_E_PEER, "nobody of the run can be reached: %s", e->reason ? e->reason : "no answer");
         return;
     }
