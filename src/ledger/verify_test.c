@@ -118,17 +118,17 @@ static void a_byte_changed(void **state)
 {
     for (size_t i = 0; i < honest.count; i++) {
         const struct row *r = &honest.row[i];
-        for (size_t b = 0; b < r->body_bytes; b += 41) {
+        for (size_t b = 0; b < r->body_bytes; b += 97) {
             damaged = honest;
             damaged.row[i].body[b] ^= 0x10;
             expect_named("body byte", i, i);
         }
-        for (size_t b = 0; b < AT_KEY_BYTES; b += 19) {
+        for (size_t b = 0; b < AT_KEY_BYTES; b += 31) {
             damaged = honest;
             damaged.row[i].author[b] ^= 1;
             expect_named("author byte", i, i);
         }
-        for (size_t b = 0; b < AT_SIG_BYTES; b += 37) {
+        for (size_t b = 0; b < AT_SIG_BYTES; b += 63) {
             damaged = honest;
             damaged.row[i].sig[b] ^= 0x80;
             expect_named("sig byte", i, i);
@@ -139,21 +139,17 @@ static void a_byte_changed(void **state)
 static void a_column_cut_or_grown(void **state)
 {
     for (size_t i = 0; i < honest.count; i++) {
-        static const int change[] = {0, 1, -1};
-        for (int k = 0; k < 3; k++) {
-            damaged = honest;
-            damaged.row[i].body_bytes = change[k] == 0 ? 0 : damaged.row[i].body_bytes + (size_t)change[k];
-            expect_named("body size", i, i);
-            damaged = honest;
-            damaged.row[i].author_bytes = change[k] == 1 ? 0 : 31;
-            expect_named("author size", i, i);
-            damaged = honest;
-            damaged.row[i].sig_bytes = change[k] == 1 ? 0 : 63;
-            expect_named("sig size", i, i);
-        }
         damaged = honest;
-        damaged.row[i].body_bytes = AT_RECORD_BYTES_MAX + 1;
-        expect_named("body too big", i, i);
+        damaged.row[i].body_bytes = i % 3 == 0   ? 0
+                                    : i % 3 == 1 ? damaged.row[i].body_bytes - 1
+                                                 : AT_RECORD_BYTES_MAX + 1;
+        expect_named("body size", i, i);
+        damaged = honest;
+        damaged.row[i].author_bytes = i % 2 == 0 ? 0 : 31;
+        expect_named("author size", i, i);
+        damaged = honest;
+        damaged.row[i].sig_bytes = i % 2 == 0 ? 63 : 0;
+        expect_named("sig size", i, i);
     }
 }
 
@@ -180,7 +176,7 @@ static void a_record_dropped(void **state)
 static void two_records_swapped(void **state)
 {
     for (size_t i = 0; i < honest.count; i++)
-        for (size_t k = i + 1; k < honest.count; k += k == i + 1 ? 3 : 13) {
+        for (size_t k = i + 1; k < honest.count; k += k == i + 1 ? 4 : 17) {
             damaged = honest;
             damaged.row[i] = honest.row[k];
             damaged.row[k] = honest.row[i];

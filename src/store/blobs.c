@@ -120,7 +120,8 @@ at_err at_blobs_get(struct at_blobs *blobs, struct at_hash hash, struct at_diag 
     at_err_t err = blob_path(blobs, hash, diag, path);
     if (!err) err = at_file_read_any(path, max > before ? max - before : 0, diag, out);
     if (err) return err;
-    if (at_hash_eq(at_sha256(out->p + before, out->n - before), hash)) return AT_OK;
+    const uint8_t *bytes = out->n != 0 ? out->p + before : NULL; /* an empty buffer may have no block yet */
+    if (at_hash_eq(at_sha256(bytes, out->n - before), hash)) return AT_OK;
     out->n = before;
     if (drop(blobs, path, NULL) != AT_OK)
         return at_fail(diag, AT_E_VERIFY, path, "damaged on disk, and it cannot be removed: remove it by hand");
