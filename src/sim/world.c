@@ -779,3 +779,7 @@ struct at_hash at_world_run_id(const struct at_world *w)
 {
     return w->run;
 }
+const struct at_model_config *at_world_model(const struct at_world *w)
+{
+    return &w->g.model;
+}

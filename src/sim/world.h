@@ -68,6 +68,7 @@ uint32_t at_world_desyncs(const struct at_world *w, int node);
 struct at_keypair at_world_stranger_key(struct at_world *w, uint32_t tag);
 struct at_keypair at_world_node_key(struct at_world *w, int node);
 struct at_hash at_world_run_id(const struct at_world *w);
+const struct at_model_config *at_world_model(const struct at_world *w);
 uint64_t at_world_stranger_link(struct at_world *w, const struct at_keypair *key, int node);
 void at_world_stranger_send(struct at_world *w, uint64_t link, struct at_span bytes);
 /* What it was told last on that link: kind, and the reason of a Bye or Refused ("" otherwise). */
