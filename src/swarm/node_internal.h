@@ -115,6 +115,7 @@ struct at_node_machine {
     char name[AT_NAME_BYTES_MAX + 1], program[AT_PROGRAM_BYTES_MAX + 1];
     uint64_t now_ms, wall_ms;
     bool started, ended, finishing;
+    bool again; /* a drive changed what an earlier one looks at, without an operation */
     /* genesis, ledger, order */
     bool has_genesis, is_steward;
     struct at_buf genesis_bytes;

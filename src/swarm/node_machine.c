@@ -218,8 +218,9 @@ void at_node_machine_step(struct at_node_machine *m, const struct at_node_event 
     m->wall_ms = event->wall_ms;
     if (!over) handle(m, event);
     size_t before = SIZE_MAX;
-    for (int pass = 0; pass < AT_NODE_PASSES_MAX && !over && !m->ended && before != m->op_count; pass++) {
+    for (int pass = 0; pass < AT_NODE_PASSES_MAX && !over && !m->ended && (m->again || before != m->op_count); pass++) {
         before = m->op_count;
+        m->again = false;
         drive(m);
     }
     at_node_out_finish(m, ret_update);

@@ -49,7 +49,7 @@ void at_node_data_drive(struct at_node_machine *m)
             at_node_end(m, AT_E_DATA, "the founder's folder lacks the data shard %s", s->name);
         return;
     }
-    m->shards_here = true;
+    m->shards_here = m->again = true;
 }
 
 static void send_progress(struct at_node_machine *m, bool force)

@@ -33,6 +33,7 @@ bool at_node_state_confirmed(const struct at_node_machine *m)
 static void forget(struct at_node_machine *m)
 {
     m->state.has = m->state.have_valid = false;
+    m->again = true;
 }
 
 void at_node_state_start(struct at_node_machine *m, const struct at_node_event *e)
