@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-enum { B = 2, PICKS = 6 };
+enum { B = 2, PICKS = 3 };
 
 static struct at_exec ex;
 static struct at_model m;
