@@ -1,6 +1,7 @@
 /* Every attack on a stored log that we can think of, on every record of it: the verifier must name that record. */
 #include "ledger/log_fixture.h"
 #include "ledger/verify.h"
+#include "os/pool.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -303,6 +304,26 @@ static void another_genesis(void **state)
     fixture.genesis.issuance--;
 }
 
+/* Signatures spread over threads: the same verdicts. */
+static void on_several_threads(void **state)
+{
+    struct at_pool pool = {.impl = NULL};
+    assert_int_equal(at_pool_init(&pool, 3, NULL), AT_OK);
+    for (int bad = 0; bad < 2; bad++) {
+        struct at_ledger ledger;
+        struct at_ledger_report report;
+        damaged = honest;
+        if (bad) damaged.row[11].sig[5] ^= 1;
+        struct at_log_source source = {.ctx = &damaged, .next_record = next_record, .next_checkpoint = next_checkpoint};
+        damaged.at = damaged.checkpoint_at = 0;
+        assert_int_equal(at_ledger_init(&ledger, &fixture.genesis, NULL), AT_OK);
+        assert_int_equal(at_ledger_verify(&ledger, &source, &pool.par, NULL, &report), bad ? AT_E_VERIFY : AT_OK);
+        assert_int_equal(bad ? report.record : report.records, bad ? 11 : honest.count);
+        at_ledger_release(&ledger);
+    }
+    at_pool_release(&pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -317,6 +338,7 @@ int main(void)
         cmocka_unit_test(batches),
         cmocka_unit_test(a_failing_store_gives_no_verdict),
         cmocka_unit_test(another_genesis),
+        cmocka_unit_test(on_several_threads),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
