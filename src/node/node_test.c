@@ -313,7 +313,7 @@ static void test_three_nodes_reach_the_root_of_one_process(void **state)
 
 static void test_member_dies_and_returns(void **state)
 {
-    enum { ROUNDS = 40 };
+    enum { ROUNDS = 24 };
     struct member m[3] = {{{0}, 0}};
     struct at_node_place place;
     found(&m[0], ROUNDS, 3, &place);
@@ -324,7 +324,7 @@ static void test_member_dies_and_returns(void **state)
     }
     for (int k = 0; k < 3; k++) {
         double round = 0;
-        WAIT_FOR((round = ask(&m[0], "rounds_done")) >= 3 + 6 * k, 20000, m, 3);
+        WAIT_FOR((round = ask(&m[0], "rounds_done")) >= 2 + 5 * k, 20000, m, 3);
         kill_node(&m[1 + k % 2]);
         WAIT_FOR(ask(&m[0], "rounds_done") >= round + 2 || ask(&m[0], "rounds_done") < 0, 20000, m,
                  3); /* goes on without */
@@ -338,7 +338,7 @@ static void test_member_dies_and_returns(void **state)
 /* The steward is killed at many moments of its rounds; nothing that a member has seen is lost. */
 static void test_steward_dies_and_returns(void **state)
 {
-    enum { ROUNDS = 30 };
+    enum { ROUNDS = 14 };
     struct member m[3] = {{{0}, 0}};
     struct at_node_place place;
     uint32_t x = 1;

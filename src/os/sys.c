@@ -120,3 +120,16 @@ int at_sys_terminal_columns(int fd)
     int n = columns ? atoi(columns) : 0;
     return n >= 20 && n <= 10000 ? n : 80;
 }
+
+/* libuv closes descriptors by a raw system call that ThreadSanitizer cannot see, so it takes a number that the kernel
+ * hands out again, to another thread, for a race on the old descriptor. Hence it must not see libuv open them either.
+ */
+#ifdef __has_feature
+#if __has_feature(thread_sanitizer)
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void)
+{
+    return "called_from_lib:libuv.so\n";
+}
+#endif
+#endif
