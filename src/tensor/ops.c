@@ -354,10 +354,7 @@ struct elements {
     real *y, *m, *v;
     const real *a, *b;
     const struct at_adamw *opt;
-    const real *const *theta_r;
-    const real *w;
-    int replicas;
-    real alpha;
+    real w;
     uint8_t *finite; /* one flag for each job */
 };
 
@@ -391,27 +388,18 @@ void at_adamw(const struct at_exec *ex, real *theta, real *m, real *v, const rea
     at_par_run(ex->par, e.split.jobs, adamw_job, &e);
 }
 
-static void outer_mean_job(void *arg, int job)
+static void axpy_job(void *arg, int job)
 {
     const struct elements *e = arg;
     long from, n;
     share_elements(&e->split, job, e->n, &from, &n);
-    e->kern->outer_mean(e->y, e->theta_r, e->w, e->replicas, e->alpha, from, n);
+    e->kern->axpy(e->y + from, e->w, e->a + from, n);
 }
 
-void at_outer_mean(const struct at_exec *ex, real *theta, const real *const *theta_r, const real *w, int replicas,
-                   real alpha, long n)
+void at_axpy(const struct at_exec *ex, real *y, real w, const real *x, long n)
 {
-    AT_ASSERT(replicas >= 1);
-    struct elements e = {.kern = ex->kern->rows,
-                         .split = split_elements(ex, n),
-                         .n = n,
-                         .y = theta,
-                         .theta_r = theta_r,
-                         .w = w,
-                         .replicas = replicas,
-                         .alpha = alpha};
-    at_par_run(ex->par, e.split.jobs, outer_mean_job, &e);
+    struct elements e = {.kern = ex->kern->rows, .split = split_elements(ex, n), .n = n, .y = y, .a = x, .w = w};
+    at_par_run(ex->par, e.split.jobs, axpy_job, &e);
 }
 
 static void all_finite_job(void *arg, int job)

@@ -274,17 +274,11 @@ static double sum_squares_row(const float *x, long n)
     return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
 }
 
-static void outer_mean(float *theta, const float *const *theta_r, const float *w, int replicas, float alpha, long from,
-                       long n)
+static void axpy(float *y, float w, const float *x, long n)
 {
-    v16 step = v16_set(alpha);
-    for (long i = from; i < from + n; i += 16) {
-        long left = from + n - i;
-        v16 th = v16_load_upto(theta + i, left), a = v16_set(0.0f);
-        for (int r = 0; r < replicas; r++)
-            a = v16_fma(v16_set(w[r]), v16_sub(th, v16_load_upto(theta_r[r] + i, left)), a);
-        v16_store_upto(theta + i, v16_fnma(step, a, th), left);
-    }
+    v16 scale = v16_set(w);
+    for (long i = 0; i < n; i += 16)
+        v16_store_upto(y + i, v16_fma(scale, v16_load_upto(x + i, n - i), v16_load_upto(y + i, n - i)), n - i);
 }
 
 static bool all_finite(const float *x, long n)
@@ -311,6 +305,6 @@ const struct at_rows_kern AT_ROWS_TABLE = {
     .swiglu_back_row = swiglu_back_row,
     .adamw = adamw,
     .sum_squares_row = sum_squares_row,
-    .outer_mean = outer_mean,
+    .axpy = axpy,
     .all_finite = all_finite,
 };

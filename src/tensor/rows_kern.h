@@ -45,9 +45,7 @@ struct at_rows_kern {
     void (*adamw)(real *theta, real *m, real *v, const real *g, long n, const struct at_adamw *opt);
     /* 16 binary64 lanes of fma((double)x, (double)x, l), joined as a row reduction. */
     double (*sum_squares_row)(const real *x, long n);
-    /* Elements [from, from + n) of at_outer_mean. */
-    void (*outer_mean)(real *theta, const real *const *theta_r, const real *w, int replicas, real alpha, long from,
-                       long n);
+    void (*axpy)(real *y, real w, const real *x, long n); /* y = fma(w, x, y) */
     bool (*all_finite)(const real *x, long n);
 };
 

@@ -141,14 +141,9 @@ REF double AT_REF(sum_squares_row)(const real *x, long n)
     return lane[0];
 }
 
-REF void AT_REF(outer_mean)(real *theta, const real *const *theta_r, const real *w, int replicas, real alpha, long from,
-                            long n)
+REF void AT_REF(axpy)(real *y, real w, const real *x, long n)
 {
-    for (long i = from; i < from + n; i++) {
-        real a = 0;
-        for (int r = 0; r < replicas; r++) a = AT_REF_FMA(w[r], theta[i] - theta_r[r][i], a);
-        theta[i] = AT_REF_FMA(-alpha, a, theta[i]);
-    }
+    for (long i = 0; i < n; i++) y[i] = AT_REF_FMA(w, x[i], y[i]);
 }
 
 REF bool AT_REF(all_finite)(const real *x, long n)
@@ -174,7 +169,7 @@ const struct at_rows_kern AT_REF_TABLE = {
     .swiglu_back_row = AT_REF(swiglu_back_row),
     .adamw = AT_REF(adamw),
     .sum_squares_row = AT_REF(sum_squares_row),
-    .outer_mean = AT_REF(outer_mean),
+    .axpy = AT_REF(axpy),
     .all_finite = AT_REF(all_finite),
 };
 

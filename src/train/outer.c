@@ -1,6 +1,5 @@
 #include "train/outer.h"
 
-#include "tensor/emath.h"
 #include "tensor/ops.h"
 
 #include <string.h>
@@ -26,9 +25,12 @@ static void combine(const struct outer *o, bool stats, size_t from, size_t len, 
             u->codec->decode_stats(u->params, u->payload, from, len, x);
         else
             u->codec->decode(u->params, u->payload, from, len, x);
-        for (size_t i = 0; i < len; i++) a[i] = at_fma(o->w[r], x[i], a[i]);
+        at_axpy(&o->ex, a, o->w[r], x, (long)len);
     }
-    for (size_t i = 0; i < len; i++) y[i] = stats ? a[i] : y[i] - a[i];
+    if (stats)
+        memcpy(y, a, len * sizeof *y);
+    else
+        at_axpy(&o->ex, y, -1, a, (long)len); /* alpha = 1 */
 }
 
 /* One block's elements, run by run. When `keep` is false the results are only looked at: false if one is not finite. */

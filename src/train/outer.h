@@ -2,7 +2,7 @@
  * Pure; memory from the caller's stack only. Exact: yes.
  *
  * w_r = (real)((double)tokens_r / (double)(sum of tokens)). Replicas in the order given (ascending index). Weights:
- * at_outer_mean with alpha = 1. Statistics: a = +0; for r ascending a = fma(w_r, stat_r, a). state.round += 1. */
+ * at_axpy, that is alpha = 1. Statistics: a = +0; for r ascending a = fma(w_r, stat_r, a). state.round += 1. */
 #ifndef ATOLL_TRAIN_OUTER_H
 #define ATOLL_TRAIN_OUTER_H
 

@@ -250,14 +250,13 @@ static void case_sum_squares(struct run *run)
     output_wide(run, at_sum_squares(run->ex, input(run, 90001, 1e-20), 1, 90001));
 }
 
-static void case_outer_mean(struct run *run)
+static void case_axpy(struct run *run)
 {
     enum { n = 40003 };
-    real *theta = input(run, n, 1.0);
-    const real *theta_r[4] = {input(run, n, 1.0), input(run, n, 1.0), input(run, n, 1.0), input(run, n, 1.0)};
+    real *theta = input(run, n, 1.0), *a = input(run, n, 1.0);
     const real w[4] = {0.1f, 0.2f, 0.3f, 0.4f};
-    at_outer_mean(run->ex, theta, theta_r, w, 4, 0.7f, n);
-    at_outer_mean(run->ex, theta, theta_r, w, 1, 1.0f, n);
+    for (int r = 0; r < 4; r++) at_axpy(run->ex, a, w[r], input(run, n, 1.0), n);
+    at_axpy(run->ex, theta, -1.0f, a, n);
     output_reals(run, theta, n);
     output(run, at_all_finite(run->ex, theta, n) ? "1" : "0", 1);
 }
@@ -369,7 +368,7 @@ static const struct {
     {"add", case_add},
     {"adamw", case_adamw},
     {"sum_squares", case_sum_squares},
-    {"outer_mean", case_outer_mean},
+    {"axpy", case_axpy},
     {"gemm_chain", case_gemm_chain},
     {"gemm_chain_tn", case_gemm_chain_tn},
     {"gemm_slots", case_gemm_slots},
