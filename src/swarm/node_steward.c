@@ -66,6 +66,17 @@ void at_node_steward_receipt(struct at_node_machine *m, struct at_node_link *lin
     m->receipt_waits[slot] = true;
 }
 
+/* The round has closed: what has not come in by now cannot count, so its update is not fetched any further. */
+static void receipts_drop(struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        if (!m->receipt_waits[i]) continue;
+        m->receipt_waits[i] = false;
+        at_node_fetch_cancel(at_node_fetch_find(m, AT_BLOB_UPDATE, m->receipt_rec[i].receipt.update));
+        at_node_refused(m, m->links[i].id, at_signed_record_leaf(&m->receipts[i]), "the round has closed meanwhile");
+    }
+}
+
 void at_node_steward_fetched(struct at_node_machine *m, struct at_hash key)
 {
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
@@ -219,6 +230,7 @@ static void linger(struct at_node_machine *m)
 void at_node_steward_drive(struct at_node_machine *m)
 {
     if (!m->is_steward || m->ended || !at_node_settled(m)) return;
+    if (m->ledger.phase != AT_LEDGER_TRAINING) receipts_drop(m);
     switch (m->ledger.phase) {
     case AT_LEDGER_READY:
         maybe_open(m);
