@@ -259,6 +259,20 @@ static void a_checkpoint_changed(void **state)
     expect_named("a mad checkpoint alone", 0, 0);
 }
 
+/* Nothing dropped, only the numbers moved: record i is not where it should be. */
+static void rows_renumbered(void **state)
+{
+    for (size_t i = 0; i < honest.count; i++) {
+        damaged = honest;
+        for (size_t k = i; k < damaged.count; k++) damaged.row[k].idx++;
+        expect_named("gap", i, i);
+        if (i == 0) continue;
+        damaged = honest;
+        for (size_t k = i; k < damaged.count; k++) damaged.row[k].idx--;
+        expect_named("one number twice", i, i);
+    }
+}
+
 /* With checkpoints for batches only: what is wrong in itself is named, else the batch's first record. */
 static void batches(void **state)
 {
@@ -335,6 +349,7 @@ int main(void)
         cmocka_unit_test(a_record_repeated),
         cmocka_unit_test(a_record_slipped_in),
         cmocka_unit_test(a_checkpoint_changed),
+        cmocka_unit_test(rows_renumbered),
         cmocka_unit_test(batches),
         cmocka_unit_test(a_failing_store_gives_no_verdict),
         cmocka_unit_test(another_genesis),
