@@ -211,6 +211,7 @@ static void node_crash(struct at_world *w, int node, bool silent)
 {
     if (!w->nodes[node].machine) return;
     at_world_tracef(w, "%d crashes", node);
+    if (w->nodes[0].ended) w->nodes[node].left_behind = true;
     at_world_links_of(w, node, silent);
     node_down(w, node);
     at_world_disk_crash(w, &w->nodes[node].disk);

@@ -212,6 +212,8 @@ static bool still_needs(struct at_node_machine *m, uint32_t r)
     if (!member->active || at_node_id_eq(&member->id, &m->options.key.id) || m->ledger.round == 0) return false;
     const struct at_node_link *link = at_node_link_of(m, &member->id);
     if (link) return !(link->ready && link->ready_for.round == m->ledger.round);
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) /* back this moment, its hello is on the way */
+        if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, &member->id)) return true;
     if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
     return m->end_ms < m->absent_ms[r] + AT_NODE_LOST_MS && m->now_ms < m->end_ms + AT_NODE_END_WAIT_MS;
 }
