@@ -61,25 +61,29 @@ static void set_address(struct link *l, const struct sockaddr *sa)
 
 /* ---- accepting ------------------------------------------------------------------------------------------------------
  */
-/* Makes room among the half-open links: a peer that means it needs milliseconds, so the oldest is the likeliest idler.
- */
-static void shed_half_open(struct at_net *net, const struct link *fresh)
+/* Room for an accepted link: among the half-open ones the oldest gives way (a peer that means it needs milliseconds, so
+ * the oldest is the likeliest idler); proven ones stay, up to a number per address. */
+static void make_room(struct at_net *net, struct link *fresh)
 {
     struct link *oldest = NULL, *oldest_here = NULL;
-    uint32_t count = 0, count_here = 0;
+    uint32_t half_open = 0, half_open_here = 0, here = 0;
     for (uint32_t i = 0; i < net->opt.links_max; i++) {
         struct link *l = net->link[i];
-        if (!l || l == fresh || !at_link_half_open(l)) continue;
-        count++;
+        if (!l || l == fresh || l->dialed || l->state == LINK_DEAD) continue;
+        bool same = strcmp(l->host, fresh->host) == 0;
+        here += same;
+        if (!at_link_half_open(l)) continue;
+        half_open++;
+        half_open_here += same;
         if (!oldest || l->id.v >> SLOTS_BITS < oldest->id.v >> SLOTS_BITS) oldest = l;
-        if (strcmp(l->host, fresh->host) != 0) continue;
-        count_here++;
-        if (!oldest_here || l->id.v >> SLOTS_BITS < oldest_here->id.v >> SLOTS_BITS) oldest_here = l;
+        if (same && (!oldest_here || l->id.v >> SLOTS_BITS < oldest_here->id.v >> SLOTS_BITS)) oldest_here = l;
     }
-    if (count_here >= net->opt.half_open_per_address)
+    if (half_open_here >= net->opt.half_open_per_address)
         at_link_fail(oldest_here, AT_E_PEER, "too many half-open links from %s", fresh->host);
-    else if (count >= net->opt.half_open_max)
+    else if (half_open >= net->opt.half_open_max)
         at_link_fail(oldest, AT_E_PEER, "too many half-open links");
+    else if (here >= net->opt.links_per_address)
+        at_link_fail(fresh, AT_E_PEER, "too many links from %s", fresh->host);
 }
 
 static void free_handle(uv_handle_t *handle)
@@ -120,8 +124,8 @@ static void on_connection(uv_stream_t *listener, int status)
         return;
     }
     set_address(l, (struct sockaddr *)&sa);
-    shed_half_open(net, l);
-    if (at_link_start_tls(l) != AT_OK) at_link_fail(l, AT_E_NOMEM, "out of memory");
+    make_room(net, l);
+    if (l->state != LINK_DEAD && at_link_start_tls(l) != AT_OK) at_link_fail(l, AT_E_NOMEM, "out of memory");
 }
 
 /* Numeric hosts only; "localhost" is the one name that needs no lookup. */
@@ -363,6 +367,7 @@ static void fill_defaults(struct at_net_options *o)
     DEFAULT(links_max, 256);
     DEFAULT(half_open_max, 64);
     DEFAULT(half_open_per_address, 16);
+    DEFAULT(links_per_address, 64);
     DEFAULT(control_bytes_max, (size_t)16 << 20);
     DEFAULT(bulk_bytes_max, (size_t)4 << 20);
     DEFAULT(read_bytes_per_turn, (size_t)1 << 20);

@@ -42,6 +42,7 @@ struct at_net_options {                         /* zero means the default in bra
     uint32_t links_max;                         /* [256] */
     uint32_t half_open_max;                     /* [64] accepted links whose peer is not proven yet */
     uint32_t half_open_per_address;             /* [16] */
+    uint32_t links_per_address;                 /* [64] accepted, whether proven or not: one stranger cannot take all */
     size_t control_bytes_max;                   /* [16 MiB] queued per link, control and activation each */
     size_t bulk_bytes_max;                      /* [4 MiB] queued per link */
     size_t read_bytes_per_turn;                 /* [1 MiB] */

@@ -1,5 +1,7 @@
 #include "node/node_folder.h"
 
+#include "os/sys.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -44,34 +46,53 @@ static bool parse_numeric(const char *host, uint16_t port, struct sockaddr_stora
     return uv_ip6_addr(host, port, (struct sockaddr_in6 *)sa) == 0;
 }
 
+/* 0 and the port that was bound, or an errno. */
+static int try_bind(struct sockaddr_storage sa, socklen_t bytes, uint16_t *ret_port)
+{
+    int on = 1, rc = 0, fd = socket(sa.ss_family, SOCK_STREAM, 0);
+    if (fd < 0) return errno;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&sa, bytes) != 0 || listen(fd, 1) != 0 ||
+        getsockname(fd, (struct sockaddr *)&sa, &bytes) != 0)
+        rc = errno;
+    else
+        *ret_port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
+                                                   : ((struct sockaddr_in *)&sa)->sin_port);
+    close(fd);
+    return rc;
+}
+
+/* A free port that stays free while the node is not running: below the range that systems take for outgoing connections
+ * (32768 on Linux, 49152 elsewhere), where a stranger's connection could sit on it for a while. */
+static bool pick_port(const char *host, uint16_t *ret_port)
+{
+    struct sockaddr_storage sa;
+    socklen_t bytes = 0;
+    uint64_t x = at_clock_mono_ns() ^ (uint64_t)getpid() << 32;
+    for (int i = 0; i < 100; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        uint16_t port = (uint16_t)(10240 + (x >> 33) % (32768 - 10240));
+        if (parse_numeric(host, port, &sa, &bytes) && try_bind(sa, bytes, ret_port) == 0) return true;
+    }
+    return false;
+}
+
 at_err_t at_address_probe(const char *host, uint16_t port, struct at_diag *diag, uint16_t *ret_port)
 {
     struct sockaddr_storage sa;
     socklen_t bytes = 0;
     char where[300];
-    int on = 1;
-    at_err_t err = AT_OK;
     snprintf(where, sizeof where, "%s:%u", host, port);
     if (!parse_numeric(host, port, &sa, &bytes))
         return at_fail(diag, AT_E_USAGE, where,
                        "cannot listen on %s: the host must be a numeric address of this machine", where);
-    int fd = socket(sa.ss_family, SOCK_STREAM, 0);
-    if (fd < 0) return at_fail(diag, AT_E_ENV, where, "no socket: %s", strerror(errno));
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, (struct sockaddr *)&sa, bytes) != 0 || listen(fd, 1) != 0 ||
-        getsockname(fd, (struct sockaddr *)&sa, &bytes) != 0) {
-        if (errno == EADDRINUSE)
-            err = at_fail(diag, AT_E_PORT, where,
-                          "port %u on %s is in use by another program; end it, or choose another with --listen %s:PORT",
-                          port, host, host);
-        else
-            err = at_fail(diag, AT_E_PORT, where, "cannot listen on %s: %s", where, strerror(errno));
-    } else {
-        *ret_port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                                   : ((struct sockaddr_in *)&sa)->sin_port);
-    }
-    close(fd);
-    return err;
+    if (port == 0 && pick_port(host, ret_port)) return AT_OK;
+    int e = try_bind(sa, bytes, ret_port);
+    if (e == EADDRINUSE)
+        return at_fail(diag, AT_E_PORT, where,
+                       "port %u on %s is in use by another program; end it, or choose another with --listen %s:PORT",
+                       port, host, host);
+    return e ? at_fail(diag, AT_E_PORT, where, "cannot listen on %s: %s", where, strerror(e)) : AT_OK;
 }
 
 void at_address_outward(const char *host, char ret_host[AT_HOST_BYTES_MAX + 1])
