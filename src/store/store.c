@@ -1,25 +1,14 @@
 #include "store/store.h"
 #include "os/file.h"
+#include "store/store_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum statement {
-    COUNT,
-    ADD_RECORD,
-    ADD_CHECKPOINT,
-    READ_RECORDS,
-    READ_CHECKPOINTS,
-    NEWEST_CHECKPOINT,
-    READ_GENESIS,
-    STATEMENTS
-};
 
 static const char *const sql[STATEMENTS] = {
     [COUNT] = "SELECT max(idx) FROM record",
@@ -33,13 +22,6 @@ static const char *const sql[STATEMENTS] = {
 static const char schema[] = "CREATE TABLE record(idx INTEGER PRIMARY KEY, body BLOB, author BLOB, sig BLOB);"
                              "CREATE TABLE checkpoint(size INTEGER PRIMARY KEY, root BLOB, steward BLOB, sig BLOB);"
                              "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB);";
-
-struct at_store {
-    char *path;
-    sqlite3 *db;
-    sqlite3_stmt *statement[STATEMENTS];
-    sqlite3_stmt *scan_records, *scan_checkpoints; /* of at_store_source */
-};
 
 /* ---- errors --------------------------------------------------------------------------------------------------------
  */
@@ -74,7 +56,7 @@ static at_err_t fail(const char *path, sqlite3 *db, int rc, struct at_diag *diag
     }
 }
 
-static at_err_t fail_store(const struct at_store *s, int rc, struct at_diag *diag)
+at_err_t at_store_fail(const struct at_store *s, int rc, struct at_diag *diag)
 {
     return fail(s->path, s->db, rc, diag);
 }
@@ -82,7 +64,7 @@ static at_err_t fail_store(const struct at_store *s, int rc, struct at_diag *dia
 static at_err_t run_sql(struct at_store *s, const char *text, struct at_diag *diag)
 {
     int rc = sqlite3_exec(s->db, text, NULL, NULL, NULL);
-    return rc == SQLITE_OK ? AT_OK : fail_store(s, rc, diag);
+    return rc == SQLITE_OK ? AT_OK : at_store_fail(s, rc, diag);
 }
 
 /* ---- opening -------------------------------------------------------------------------------------------------------
@@ -147,7 +129,7 @@ static at_err_t check_tables(struct at_store *s, struct at_diag *diag)
     if (rc == SQLITE_OK) rc = sqlite3_step(st);
     int tables = rc == SQLITE_ROW ? sqlite3_column_int(st, 0) : 0;
     (void)sqlite3_finalize(st);
-    if (rc != SQLITE_ROW) return fail_store(s, rc, diag);
+    if (rc != SQLITE_ROW) return at_store_fail(s, rc, diag);
     return tables == 3 ? AT_OK : at_fail(diag, AT_E_DATA, s->path, "not an Atoll ledger");
 }
 
@@ -157,7 +139,7 @@ static at_err_t prepare(struct at_store *s, bool writable, struct at_diag *diag)
     for (int i = 0; !err && i < STATEMENTS; i++) {
         if (!writable && (i == ADD_RECORD || i == ADD_CHECKPOINT)) continue;
         int rc = sqlite3_prepare_v3(s->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->statement[i], NULL);
-        if (rc != SQLITE_OK) err = fail_store(s, rc, diag);
+        if (rc != SQLITE_OK) err = at_store_fail(s, rc, diag);
     }
     return err;
 }
@@ -213,7 +195,7 @@ static at_err_t write_genesis(struct at_store *s, struct at_span genesis, struct
     if (rc == SQLITE_OK) rc = sqlite3_bind_blob64(st, 1, genesis.p, genesis.n, SQLITE_STATIC);
     if (rc == SQLITE_OK) rc = sqlite3_step(st);
     (void)sqlite3_finalize(st);
-    return rc == SQLITE_DONE ? AT_OK : fail_store(s, rc, diag);
+    return rc == SQLITE_DONE ? AT_OK : at_store_fail(s, rc, diag);
 }
 
 static void remove_files(const char *path)
@@ -294,7 +276,7 @@ void at_store_close(struct at_store *s)
 
 /* ---- reading -------------------------------------------------------------------------------------------------------
  */
-static struct at_span column(sqlite3_stmt *st, int i)
+struct at_span at_store_column(sqlite3_stmt *st, int i)
 {
     const void *p = sqlite3_column_blob(st, i); /* before the size: it may convert */
     int n = sqlite3_column_bytes(st, i);
@@ -302,9 +284,9 @@ static struct at_span column(sqlite3_stmt *st, int i)
 }
 
 /* Ends a use of a statement: SQLITE_DONE and SQLITE_ROW are fine, anything else is told. */
-static at_err_t finish(const struct at_store *s, sqlite3_stmt *st, int rc, struct at_diag *diag)
+at_err_t at_store_finish(const struct at_store *s, sqlite3_stmt *st, int rc, struct at_diag *diag)
 {
-    at_err_t err = rc == SQLITE_DONE || rc == SQLITE_ROW || rc == SQLITE_OK ? AT_OK : fail_store(s, rc, diag);
+    at_err_t err = rc == SQLITE_DONE || rc == SQLITE_ROW || rc == SQLITE_OK ? AT_OK : at_store_fail(s, rc, diag);
     (void)sqlite3_reset(st);
     (void)sqlite3_clear_bindings(st);
     return err;
@@ -316,12 +298,12 @@ at_err at_store_genesis(struct at_store *s, struct at_diag *diag, struct at_buf 
     int rc = sqlite3_step(st);
     at_err_t err = AT_OK;
     if (rc == SQLITE_ROW) {
-        struct at_span value = column(st, 0);
+        struct at_span value = at_store_column(st, 0);
         err = at_buf_append(out, value.p, value.n);
     } else if (rc == SQLITE_DONE) {
         err = at_fail(diag, AT_E_DATA, s->path, "not an Atoll ledger: it holds no genesis");
     }
-    at_err_t end = finish(s, st, rc, diag);
+    at_err_t end = at_store_finish(s, st, rc, diag);
     return err ? err : end;
 }
 
@@ -331,7 +313,7 @@ at_err at_store_size(struct at_store *s, struct at_diag *diag, uint64_t *ret_siz
     int rc = sqlite3_step(st);
     bool some = rc == SQLITE_ROW && sqlite3_column_type(st, 0) != SQLITE_NULL;
     sqlite3_int64 last = some ? sqlite3_column_int64(st, 0) : -1;
-    at_err_t err = finish(s, st, rc, diag);
+    at_err_t err = at_store_finish(s, st, rc, diag);
     if (err) return err;
     if (last < -1 || last == INT64_MAX || (some && last < 0))
         return at_fail(diag, AT_E_DATA, s->path, "the ledger file is damaged: a record has a negative place");
@@ -354,14 +336,16 @@ at_err at_store_read(struct at_store *s, uint64_t from, uint32_t count, struct a
             err = at_fail(diag, AT_E_DATA, s->path, "the ledger is damaged: record %llu is missing",
                           (unsigned long long)(from + n));
         struct at_diag detail = {.err = AT_OK};
-        if (!err) err = at_signed_record_from(column(st, 1), column(st, 2), column(st, 3), &detail, &ret_records[n]);
+        if (!err)
+            err = at_signed_record_from(at_store_column(st, 1), at_store_column(st, 2), at_store_column(st, 3), &detail,
+                                        &ret_records[n]);
         if (err)
             (void)at_fail(diag, err, s->path, "the ledger is damaged at record %llu: %.200s",
                           (unsigned long long)(from + n), detail.text);
         else
             n++;
     }
-    at_err_t end = finish(s, st, rc, diag);
+    at_err_t end = at_store_finish(s, st, rc, diag);
     if (err || end) return err ? err : end;
     *ret_count = n;
     return AT_OK;
@@ -378,8 +362,9 @@ static at_err_t read_checkpoint(const struct at_store *s, sqlite3_stmt *st, stru
                                 struct at_log_checkpoint *ret)
 {
     struct at_log_checkpoint c = {.size = (uint64_t)sqlite3_column_int64(st, 0)};
-    if (!take_bytes(column(st, 1), c.root.b, AT_HASH_BYTES) || !take_bytes(column(st, 2), c.steward.b, AT_KEY_BYTES) ||
-        !take_bytes(column(st, 3), c.sig.b, AT_SIG_BYTES))
+    if (!take_bytes(at_store_column(st, 1), c.root.b, AT_HASH_BYTES) ||
+        !take_bytes(at_store_column(st, 2), c.steward.b, AT_KEY_BYTES) ||
+        !take_bytes(at_store_column(st, 3), c.sig.b, AT_SIG_BYTES))
         return at_fail(diag, AT_E_DATA, s->path, "the ledger is damaged: a checkpoint has the wrong size");
     *ret = c;
     return AT_OK;
@@ -400,7 +385,7 @@ at_err at_store_read_checkpoints(struct at_store *s, uint64_t from_size, uint32_
         if (err) break;
         n++;
     }
-    at_err_t end = finish(s, st, rc, diag);
+    at_err_t end = at_store_finish(s, st, rc, diag);
     if (err || end) return err ? err : end;
     *ret_count = n;
     return AT_OK;
@@ -413,7 +398,7 @@ at_err at_store_newest_checkpoint(struct at_store *s, struct at_diag *diag, stru
     at_err_t err = AT_OK;
     if (rc == SQLITE_ROW) err = read_checkpoint(s, st, diag, ret_checkpoint);
     if (rc == SQLITE_DONE) err = AT_E_NOT_FOUND;
-    at_err_t end = finish(s, st, rc, diag);
+    at_err_t end = at_store_finish(s, st, rc, diag);
     return end ? end : err;
 }
 
@@ -428,7 +413,7 @@ static at_err_t insert(struct at_store *s, enum statement which, uint64_t key, s
     if (rc == SQLITE_OK) rc = sqlite3_bind_blob64(st, 3, b.p, b.n, SQLITE_STATIC);
     if (rc == SQLITE_OK) rc = sqlite3_bind_blob64(st, 4, c.p, c.n, SQLITE_STATIC);
     if (rc == SQLITE_OK) rc = sqlite3_step(st);
-    return finish(s, st, rc, diag);
+    return at_store_finish(s, st, rc, diag);
 }
 
 static at_err_t insert_all(struct at_store *s, uint64_t first, const struct at_signed_record *records, uint32_t count,
@@ -463,53 +448,4 @@ at_err at_store_append(struct at_store *s, uint64_t first, const struct at_signe
     /* After some failures SQLite has rolled back by itself. */
     if (err && sqlite3_get_autocommit(s->db) == 0) (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
     return err;
-}
-
-/* ---- the whole log as a stream -------------------------------------------------------------------------------------
- */
-static at_err_t next_row(struct at_store *s, sqlite3_stmt *st, struct at_diag *diag)
-{
-    int rc = sqlite3_step(st);
-    if (rc == SQLITE_ROW) return AT_OK;
-    at_err_t err = finish(s, st, rc, diag);
-    return err ? err : AT_E_NOT_FOUND;
-}
-
-static at_err_t next_record(void *ctx, struct at_diag *diag, struct at_log_row *ret_row)
-{
-    struct at_store *s = ctx;
-    at_err_t err = next_row(s, s->scan_records, diag);
-    if (err) return err;
-    *ret_row = (struct at_log_row){.idx = (uint64_t)sqlite3_column_int64(s->scan_records, 0),
-                                   .body = column(s->scan_records, 1),
-                                   .author = column(s->scan_records, 2),
-                                   .sig = column(s->scan_records, 3)};
-    return AT_OK;
-}
-
-static at_err_t next_checkpoint(void *ctx, struct at_diag *diag, struct at_log_checkpoint_row *ret_row)
-{
-    struct at_store *s = ctx;
-    at_err_t err = next_row(s, s->scan_checkpoints, diag);
-    if (err) return err;
-    *ret_row = (struct at_log_checkpoint_row){.size = (uint64_t)sqlite3_column_int64(s->scan_checkpoints, 0),
-                                              .root = column(s->scan_checkpoints, 1),
-                                              .steward = column(s->scan_checkpoints, 2),
-                                              .sig = column(s->scan_checkpoints, 3)};
-    return AT_OK;
-}
-
-at_err at_store_source(struct at_store *s, struct at_diag *diag, struct at_log_source *ret_source)
-{
-    (void)sqlite3_finalize(s->scan_records);
-    (void)sqlite3_finalize(s->scan_checkpoints);
-    s->scan_records = s->scan_checkpoints = NULL;
-    int rc =
-        sqlite3_prepare_v2(s->db, "SELECT idx, body, author, sig FROM record ORDER BY idx", -1, &s->scan_records, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_prepare_v2(s->db, "SELECT size, root, steward, sig FROM checkpoint ORDER BY size", -1,
-                                &s->scan_checkpoints, NULL);
-    if (rc != SQLITE_OK) return fail_store(s, rc, diag);
-    *ret_source = (struct at_log_source){.ctx = s, .next_record = next_record, .next_checkpoint = next_checkpoint};
-    return AT_OK;
 }
