@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -69,6 +70,10 @@ static void log_line(void *user, enum at_node_log_kind kind, const char *line)
     fflush(user);
 }
 
+static struct { /* what the next child is born with */
+    rlim_t file_bytes_max;
+} birth = {RLIM_INFINITY};
+
 /* The child's whole life. What the node returned goes to D.result, its log to D.log. */
 static void run_child(const char *dir)
 {
@@ -76,6 +81,7 @@ static void run_child(const char *dir)
     struct at_diag diag = {0};
     struct at_node_result result = {0};
     at_sys_process_init();
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){birth.file_bytes_max, RLIM_INFINITY});
     snprintf(path, sizeof path, "%s.log", dir);
     FILE *log = fopen(path, "a");
     struct at_node_run_options o = {.dir = dir, .threads = 1, .log = log ? log_line : NULL, .log_user = log};
@@ -399,6 +405,74 @@ static void test_asked_to_end(void **state)
     at_buf_release(&answer);
 }
 
+static void flip_byte(const char *dir, const char *name, size_t at)
+{
+    char path[AT_PATH_BYTES];
+    struct at_buf bytes = {0};
+    assert_int_equal(at_path_join(dir, name, NULL, path), AT_OK);
+    assert_int_equal(at_file_read(path, 1 << 24, NULL, &bytes), AT_OK);
+    bytes.p[at < bytes.n ? at : bytes.n / 2] ^= 1;
+    struct at_span part = at_buf_span(&bytes);
+    assert_int_equal(at_file_write_atomic(path, &part, 1, 0644, NULL), AT_OK);
+    at_buf_release(&bytes);
+}
+
+/* A file-size limit stands for a full disk. The node ends with code 5, keeps what it had, and goes on when there is
+ * room. */
+static void test_full_disk(void **state)
+{
+    struct member m[1] = {{{0}, 0}};
+    struct at_node_place place;
+    uint64_t records = 0;
+    found(&m[0], 6, 1, &place);
+    for (rlim_t kib = 40; kib <= 90; kib += 25) { /* the update, the model, the ledger's log */
+        birth.file_bytes_max = kib << 10;
+        start_node(&m[0]);
+        birth.file_bytes_max = RLIM_INFINITY;
+        expect_exit(m, 1, 0, 5, 20000);
+        verify_ledger(&m[0], &records);
+    }
+    start_node(&m[0]);
+    expect_exit(m, 1, 0, 0, 20000);
+    expect_agreement(m, 1, 6);
+    char root[65];
+    local_root(1, 6, root);
+    assert_string_equal(read_result(&m[0]).root, root);
+}
+
+/* The founder's model cannot be made again and is not passed over; a member fetches it. */
+static void test_damaged_model(void **state)
+{
+    struct member m[2] = {{{0}, 0}};
+    struct at_node_place place;
+    uint64_t records = 0;
+    found(&m[0], 100000, 2, &place);
+    join(&m[1], 1, place.invite);
+    for (int i = 0; i < 2; i++) start_node(&m[i]);
+    WAIT_FOR(ask(&m[1], "state_round") >= 2, 20000, m, 2);
+    kill(m[1].pid, SIGINT);
+    expect_exit(m, 2, 1, 130, 5000);
+    flip_byte(m[1].dir, "model.safetensors", SIZE_MAX);
+    start_node(&m[1]);
+    WAIT_FOR(ask(&m[0], "peers") == 1, 10000, m, 2);
+    double round = ask(&m[0], "rounds_done");
+    WAIT_FOR(ask(&m[1], "state_round") > round, 10000, m, 2);
+    kill(m[0].pid, SIGINT);
+    expect_exit(m, 2, 0, 130, 5000);
+    flip_byte(m[0].dir, "model.safetensors", SIZE_MAX);
+    start_node(&m[0]);
+    expect_exit(m, 2, 0, 3, 5000);
+    flip_byte(m[0].dir, "model.safetensors", SIZE_MAX); /* as it was */
+    start_node(&m[0]);
+    WAIT_FOR(ask(&m[0], "rounds_done") > round + 1, 20000, m, 2);
+    struct at_buf answer = {0};
+    assert_int_equal(at_control_call(m[0].dir, "finish", 2000, NULL, &answer), AT_OK);
+    at_buf_release(&answer);
+    for (int i = 0; i < 2; i++) expect_exit(m, 2, i, 0, 10000);
+    expect_agreement(m, 2, read_result(&m[0]).rounds);
+    verify_ledger(&m[0], &records);
+}
+
 static void expect_init(const char *dir, const char *preset, const char *data, const char *listen, at_err_t err,
                         const char *says)
 {
@@ -478,6 +552,8 @@ int main(void)
         CASE(test_member_dies_and_returns),
         CASE(test_steward_dies_and_returns),
         CASE(test_asked_to_end),
+        CASE(test_full_disk),
+        CASE(test_damaged_model),
         CASE(test_bad_beginnings),
     };
     at_sys_process_init();

@@ -1,0 +1,360 @@
+/* node_parts_test.c: the parts of a node one by one: folder, worker, vault, control socket. */
+#include "node/node.h"
+#include "node/node_control.h"
+#include "node/node_folder.h"
+#include "node/node_vault.h"
+#include "node/node_worker.h"
+#include "os/sys.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char dir[512];
+
+static int make_dir(void **state)
+{
+    strcpy(dir, "/tmp/at_parts_test.XXXXXX");
+    return mkdtemp(dir) ? 0 : -1;
+}
+static int remove_dir(void **state)
+{
+    char command[600];
+    snprintf(command, sizeof command, "rm -rf '%.30s'", dir);
+    return system(command);
+}
+
+/* ---- addresses and folder -------------------------------------------------------------------------------------------
+ */
+static void test_addresses(void **state)
+{
+    static const char *const bad[] = {"",        ":",          ":80",      "host", "host:", "host:x",
+                                      "host:-1", "host:65536", "host:80x", "[]:1", "h: 80"};
+    char host[AT_HOST_BYTES_MAX + 1];
+    uint16_t port = 0, free_port = 0;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(at_address_parse(bad[i], NULL, host, &port), AT_E_USAGE);
+    assert_int_equal(at_address_parse("example.org:7700", NULL, host, &port), AT_OK);
+    assert_string_equal(host, "example.org");
+    assert_int_equal(port, 7700);
+    assert_int_equal(at_address_parse("[::1]:1", NULL, host, &port), AT_OK);
+    assert_string_equal(host, "::1");
+    assert_int_equal(at_address_probe("127.0.0.1", 0, NULL, &free_port), AT_OK);
+    assert_true(free_port >= 10240 && free_port < 32768);
+    assert_int_equal(at_address_probe("127.0.0.1", free_port, NULL, &port), AT_OK);
+    assert_int_equal(port, free_port);
+    assert_int_equal(at_address_probe("example.org", 1, NULL, &port), AT_E_USAGE);
+    at_address_outward("0.0.0.0", host);
+    assert_string_not_equal(host, "0.0.0.0");
+}
+
+static void make_folder(struct at_folder *f)
+{
+    memset(f, 0, sizeof *f);
+    snprintf(f->dir, sizeof f->dir, "%s", dir);
+    assert_int_equal(at_keypair_generate(&f->key), AT_OK);
+    f->run = at_sha256("run", 3);
+    snprintf(f->name, sizeof f->name, "a name = with signs");
+    snprintf(f->host, sizeof f->host, "::1");
+    f->port = 7700;
+    f->has_contact = true;
+    f->contact = (struct at_invite){
+        .run = f->run, .node = f->key.id, .host = "10.0.0.1", .port = 9, .log_size = 77, .log_root = at_sha256("x", 1)};
+}
+
+static void write_text(const char *name, const char *text)
+{
+    char path[AT_PATH_BYTES];
+    struct at_span part = at_span(text, strlen(text));
+    assert_int_equal(at_path_join(dir, name, NULL, path), AT_OK);
+    assert_int_equal(at_file_write_atomic(path, &part, 1, 0600, NULL), AT_OK);
+}
+
+static void test_folder_comes_back(void **state)
+{
+    struct at_folder f, got;
+    struct stat st;
+    char path[AT_PATH_BYTES];
+    make_folder(&f);
+    assert_int_equal(at_folder_load(dir, NULL, &got), AT_E_DATA);
+    assert_int_equal(at_folder_save(&f, NULL), AT_OK);
+    assert_int_equal(at_folder_load(dir, NULL, &got), AT_OK);
+    assert_memory_equal(got.key.seed, f.key.seed, AT_KEY_BYTES);
+    assert_true(at_hash_eq(got.run, f.run) && at_node_id_eq(&got.key.id, &f.key.id));
+    assert_string_equal(got.name, f.name);
+    assert_string_equal(got.host, "::1");
+    assert_int_equal(got.port, 7700);
+    assert_true(got.has_contact && at_hash_eq(got.contact.log_root, f.contact.log_root));
+    assert_int_equal(got.contact.log_size, 77);
+    assert_string_equal(got.contact.host, "10.0.0.1");
+    assert_int_equal(at_folder_path(&f, "key", NULL, path), AT_OK);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+static void test_damaged_folder_is_told(void **state)
+{
+    static const char *const ini[] = {"run=12\n",    "no sign\n",    "listen=nowhere\n",
+                                      "name=only\n", "log_size=-\n", "contact=:1\n"};
+    struct at_folder f, got;
+    struct at_diag diag;
+    make_folder(&f);
+    assert_int_equal(at_folder_save(&f, NULL), AT_OK);
+    write_text("key", "not a key\n");
+    memset(&diag, 0, sizeof diag);
+    assert_int_equal(at_folder_load(dir, &diag, &got), AT_E_DATA);
+    assert_non_null(strstr(diag.text, "key"));
+    for (size_t i = 0; i < sizeof ini / sizeof *ini; i++) {
+        write_text("node.ini", ini[i]);
+        memset(&diag, 0, sizeof diag);
+        assert_int_equal(at_folder_load(dir, &diag, &got), AT_E_DATA);
+        assert_non_null(strstr(diag.text, "node.ini"));
+    }
+}
+
+/* ---- worker ---------------------------------------------------------------------------------------------------------
+ */
+struct count_work {
+    struct at_work work;
+    int number, *order, *done;
+};
+static void run_count(struct at_work *work)
+{
+    struct count_work *c = (struct count_work *)work;
+    c->order[c->number] = ++c->order[99];
+}
+static void done_count(struct at_work *work)
+{
+    struct count_work *c = (struct count_work *)work;
+    ++*c->done;
+    free(c);
+}
+static void notified(void *user)
+{
+    atomic_fetch_add((atomic_int *)user, 1);
+}
+
+static void test_worker_keeps_the_order(void **state)
+{
+    struct at_worker w;
+    atomic_int told = 0;
+    int order[100] = {0}, done = 0;
+    assert_int_equal(at_worker_start(&w, notified, &told, NULL), AT_OK);
+    assert_true(at_worker_is_idle(&w));
+    for (int i = 0; i < 90; i++) {
+        struct count_work *c = calloc(1, sizeof *c);
+        *c = (struct count_work){
+            .work = {.run = run_count, .done = done_count}, .number = i, .order = order, .done = &done};
+        at_worker_push(&w, &c->work);
+        if (i % 7 == 0) at_worker_reap(&w);
+    }
+    assert_false(at_worker_is_idle(&w) && done < 90);
+    at_worker_stop(&w);
+    assert_int_equal(done, 90);
+    assert_int_equal(atomic_load(&told), 90);
+    for (int i = 0; i < 90; i++) assert_int_equal(order[i], i + 1);
+    assert_true(at_worker_is_idle(&w));
+}
+
+/* ---- vault ----------------------------------------------------------------------------------------------------------
+ */
+static void test_fetch_goes_on_after_a_crash(void **state)
+{
+    struct at_vault v;
+    uint8_t data[100000];
+    uint64_t have = 1, total = 0;
+    bool complete = true;
+    struct at_span piece;
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (uint8_t)(i * i >> 8);
+    struct at_hash key = at_sha256(data, sizeof data);
+    assert_int_equal(at_vault_open(&v, dir, NULL), AT_OK);
+    at_vault_stat(&v, AT_BLOB_UPDATE, key, &have, &complete);
+    assert_true(have == 0 && !complete);
+    assert_int_equal(at_vault_write(&v, AT_BLOB_UPDATE, key, 0, at_span(data, 60000), NULL), AT_OK);
+    at_vault_release(&v);
+    assert_int_equal(at_vault_open(&v, dir, NULL), AT_OK); /* as after a crash */
+    at_vault_stat(&v, AT_BLOB_UPDATE, key, &have, &complete);
+    assert_true(have == 60000 && !complete);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_UPDATE, key, 0, 10, &total, &piece), AT_E_NOT_FOUND);
+    assert_int_equal(at_vault_finish(&v, AT_BLOB_UPDATE, key, NULL), AT_E_VERIFY); /* a part is not the whole */
+    assert_int_equal(at_vault_write(&v, AT_BLOB_UPDATE, key, have, at_span(data + have, sizeof data - have), NULL),
+                     AT_OK);
+    assert_int_equal(at_vault_finish(&v, AT_BLOB_UPDATE, key, NULL), AT_OK);
+    at_vault_stat(&v, AT_BLOB_UPDATE, key, &have, &complete);
+    assert_true(complete);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_UPDATE, key, 99990, 100, &total, &piece), AT_OK);
+    assert_int_equal(piece.n, 10);
+    assert_int_equal(total, sizeof data);
+    assert_memory_equal(piece.p, data + 99990, 10);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_UPDATE, key, 100000, 1, &total, &piece), AT_E_NOT_FOUND);
+    at_vault_stat(&v, AT_BLOB_SHARD, key, &have, &complete); /* kinds do not mix */
+    assert_false(complete);
+    assert_int_equal(at_vault_prune(&v, NULL, 0, NULL), AT_OK);
+    at_vault_stat(&v, AT_BLOB_UPDATE, key, &have, &complete);
+    assert_true(have == 0 && !complete);
+    at_vault_release(&v);
+}
+
+static void hold(struct at_vault *v, const char *text)
+{
+    struct at_buf blob = {0};
+    assert_int_equal(at_buf_append(&blob, text, strlen(text)), AT_OK);
+    at_vault_hold_state(v, at_sha256(text, strlen(text)), &blob);
+    assert_null(blob.p);
+}
+
+static void test_states_held_and_fetched(void **state)
+{
+    static const char *const text[] = {"first", "second", "third"};
+    struct at_vault v;
+    struct at_span piece;
+    uint64_t total = 0, have = 0;
+    bool complete = true;
+    char path[AT_PATH_BYTES];
+    struct at_hash key = at_sha256("whole", 5);
+    assert_int_equal(at_vault_open(&v, dir, NULL), AT_OK);
+    for (int i = 0; i < 3; i++) hold(&v, text[i]);
+    hold(&v, text[2]); /* again: takes no further place */
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(at_vault_read(&v, AT_BLOB_STATE, at_sha256(text[i], strlen(text[i])), 1, 100, &total, &piece),
+                         i == 0 ? AT_E_NOT_FOUND : AT_OK);
+    assert_int_equal(total, 5);
+    assert_memory_equal(piece.p, "hird", 4);
+    assert_int_equal(at_vault_write(&v, AT_BLOB_STATE, key, 0, at_span("whole", 5), NULL), AT_OK);
+    assert_int_equal(at_vault_finish(&v, AT_BLOB_STATE, key, NULL), AT_OK);
+    at_vault_stat(&v, AT_BLOB_STATE, key, &have, &complete);
+    assert_true(complete);
+    assert_int_equal(at_vault_state_path(&v, key, NULL, path), AT_OK);
+    assert_true(at_file_exists(path));
+    at_vault_drop_states(&v);
+    assert_false(at_file_exists(path));
+    at_vault_drop(&v, AT_BLOB_STATE, key); /* nothing there: fine */
+    at_vault_release(&v);
+}
+
+/* ---- control socket -------------------------------------------------------------------------------------------------
+ */
+struct server {
+    uv_loop_t loop;
+    struct at_control *control;
+    uv_async_t stop;
+    uv_thread_t thread;
+    int asked;
+};
+static void answer(void *user, const char *verb, struct at_buf *out)
+{
+    struct server *s = user;
+    char line[64];
+    int n = snprintf(line, sizeof line, "{\"ok\":true,\"verb\":\"%.20s\",\"asked\":%d}", verb, ++s->asked);
+    assert_int_equal(at_buf_append(out, line, (size_t)n), AT_OK);
+}
+static void on_stop(uv_async_t *async)
+{
+    struct server *s = async->data;
+    at_control_release(s->control);
+    uv_close((uv_handle_t *)async, NULL);
+}
+static void serve(void *arg)
+{
+    uv_run(&((struct server *)arg)->loop, UV_RUN_DEFAULT);
+}
+
+static void start_server(struct server *s)
+{
+    memset(s, 0, sizeof *s);
+    assert_int_equal(uv_loop_init(&s->loop), 0);
+    assert_int_equal(uv_async_init(&s->loop, &s->stop, on_stop), 0);
+    s->stop.data = s;
+    assert_int_equal(at_control_listen(&s->loop, dir, answer, s, NULL, &s->control), AT_OK);
+    assert_int_equal(uv_thread_create(&s->thread, serve, s), 0);
+}
+static void stop_server(struct server *s)
+{
+    uv_async_send(&s->stop);
+    uv_thread_join(&s->thread);
+    assert_int_equal(uv_loop_close(&s->loop), 0);
+}
+
+static int raw_client(const char *path)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(sa.sun_path, sizeof sa.sun_path, "%.100s", path);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+    return fd;
+}
+
+static void test_control_answers_and_bears_nonsense(void **state)
+{
+    struct server s;
+    struct at_buf got = {0};
+    struct stat st;
+    char path[AT_PATH_BYTES], junk[8192], reply[256];
+    int idle[40];
+    assert_int_equal(at_path_join(dir, "control.sock", NULL, path), AT_OK);
+    assert_int_equal(at_control_call(dir, "status", 1000, NULL, &got), AT_E_NOT_FOUND);
+    start_server(&s);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(at_control_call(dir, "status", 3000, NULL, &got), AT_OK);
+    assert_int_equal(got.n, strlen("{\"ok\":true,\"verb\":\"status\",\"asked\":1}"));
+    assert_memory_equal(got.p, "{\"ok\":true,\"verb\":\"status\",\"asked\":1}", got.n);
+    memset(junk, 'x', sizeof junk);
+    int fd = raw_client(path); /* a line without an end */
+    assert_true(send(fd, junk, sizeof junk, MSG_NOSIGNAL) > 0);
+    assert_true(recv(fd, reply, sizeof reply, 0) <= 0);
+    close(fd);
+    fd = raw_client(path); /* a line that is no JSON */
+    assert_int_equal(send(fd, "hello\n", 6, MSG_NOSIGNAL), 6);
+    ssize_t n = recv(fd, reply, sizeof reply - 1, 0);
+    assert_true(n > 0 && memcmp(reply, "{\"ok\":false", 11) == 0);
+    close(fd);
+    for (int i = 0; i < 40; i++) idle[i] = raw_client(path); /* more than there is room for, saying nothing */
+    for (int i = 0; i < 40; i++) close(idle[i]);
+    at_buf_clear(&got);
+    at_err_t err = AT_E_ENV;
+    for (int i = 0; i < 100 && err; i++) err = at_control_call(dir, "status", 3000, NULL, &got);
+    assert_int_equal(err, AT_OK);
+    stop_server(&s);
+    assert_false(at_file_exists(path));
+    at_buf_release(&got);
+}
+
+/* Deeper than a socket's path may be long. */
+static void test_control_in_a_deep_folder(void **state)
+{
+    struct server s;
+    struct at_buf got = {0};
+    for (int i = 0; i < 4; i++) strcat(dir, "/a-folder-with-a-name-of-forty-characters");
+    assert_int_equal(at_dir_make(dir, 0700, NULL), AT_OK);
+    start_server(&s);
+    assert_int_equal(at_control_call(dir, "status", 3000, NULL, &got), AT_OK);
+    stop_server(&s);
+    at_buf_release(&got);
+}
+
+int main(void)
+{
+#define CASE(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_addresses),
+        CASE(test_folder_comes_back),
+        CASE(test_damaged_folder_is_told),
+        cmocka_unit_test(test_worker_keeps_the_order),
+        CASE(test_fetch_goes_on_after_a_crash),
+        CASE(test_states_held_and_fetched),
+        CASE(test_control_answers_and_bears_nonsense),
+        CASE(test_control_in_a_deep_folder),
+    };
+    at_sys_process_init();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
