@@ -150,7 +150,7 @@ static void scores(const struct head *h, const struct queries *q, float *s, cons
                                           .ldc = q->lds,
                                           .mode = mode,
                                           .alpha = h->a->scale};
-                h->kern->tile((int)rows, 2, &t);
+                h->kern->tile((int)rows, end - j > h->kern->lanes ? 2 : 1, &t);
             }
         }
     }
@@ -225,7 +225,7 @@ void at_attention_tiled_forward(const struct at_tile_kern *kern, const struct at
         weighted(&h, &q, w->s, &w->v, h.v);
         for (long i = 0; i < q.rows; i++) {
             float *o = a->o + ((r + i) * a->h.heads + head) * h.size;
-            for (long d = 0; d < h.size; d++) o[d] = w->out[i * h.size_pad + d] * w->inv[i];
+            kern->scale(o, w->out + i * h.size_pad, h.size, w->inv[i]);
         }
     }
 }

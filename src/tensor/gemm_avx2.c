@@ -135,6 +135,14 @@ static void avx2_add(float *x, long ldx, const float *y, long ldy, int rows, int
                              _mm256_add_ps(_mm256_loadu_ps(x + v * LANES), _mm256_loadu_ps(y + v * LANES)));
 }
 
+static void avx2_scale(float *y, const float *x, long n, float factor)
+{
+    const __m256 f = _mm256_set1_ps(factor);
+    long j = 0;
+    for (; j + 8 <= n; j += 8) _mm256_storeu_ps(y + j, _mm256_mul_ps(_mm256_loadu_ps(x + j), f));
+    for (; j < n; j++) y[j] = x[j] * factor;
+}
+
 static void avx2_softmax_back(float *ds, const float *p, long n, float big_d, float scale)
 {
     const __m256 d = _mm256_set1_ps(big_d), s = _mm256_set1_ps(scale);
@@ -146,8 +154,8 @@ static void avx2_softmax_back(float *ds, const float *p, long n, float big_d, fl
     for (; j < n; j++) ds[j] = (p[j] * (ds[j] - big_d)) * scale;
 }
 
-static const struct at_tile_kern kern = {
-    MR, LANES, avx2_tile, avx2_pack_copy, avx2_pack_transpose, avx2_add, avx2_softmax_back};
+static const struct at_tile_kern kern = {MR,       LANES,      avx2_tile,        avx2_pack_copy, avx2_pack_transpose,
+                                         avx2_add, avx2_scale, avx2_softmax_back};
 
 static void gemm(const struct at_gemm *g, struct at_gemm_part part, void *scratch)
 {

@@ -148,6 +148,15 @@ static void avx512_add(float *x, long ldx, const float *y, long ldy, int rows, i
                              _mm512_add_ps(_mm512_loadu_ps(x + v * LANES), _mm512_loadu_ps(y + v * LANES)));
 }
 
+static void avx512_scale(float *y, const float *x, long n, float factor)
+{
+    const __m512 f = _mm512_set1_ps(factor);
+    for (long j = 0; j < n; j += 16) {
+        const __mmask16 m = first(n - j);
+        _mm512_mask_storeu_ps(y + j, m, _mm512_mul_ps(_mm512_maskz_loadu_ps(m, x + j), f));
+    }
+}
+
 static void avx512_softmax_back(float *ds, const float *p, long n, float big_d, float scale)
 {
     const __m512 d = _mm512_set1_ps(big_d), s = _mm512_set1_ps(scale);
@@ -159,7 +168,7 @@ static void avx512_softmax_back(float *ds, const float *p, long n, float big_d, 
 }
 
 static const struct at_tile_kern kern = {
-    MR, LANES, avx512_tile, avx512_pack_copy, avx512_pack_transpose, avx512_add, avx512_softmax_back};
+    MR, LANES, avx512_tile, avx512_pack_copy, avx512_pack_transpose, avx512_add, avx512_scale, avx512_softmax_back};
 
 static void gemm(const struct at_gemm *g, struct at_gemm_part part, void *scratch)
 {

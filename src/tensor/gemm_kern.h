@@ -36,7 +36,7 @@ struct at_gemm_kern {
     void (*attention_forward)(const struct at_attention *a, long b, int head, void *scratch);
     /* One key/value head of one sequence with its group of query heads. */
     void (*attention_backward)(const struct at_attention *a, long b, int kv_head, void *scratch);
-    /* A loop of fused multiply-adds in registers only; returns the FLOPs done (about 320 * lanes per iteration). */
+    /* A loop of fused multiply-adds in registers only; returns the FLOPs done (at least 10 vectors per iteration). */
     double (*peak)(long iterations);
 };
 

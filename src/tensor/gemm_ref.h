@@ -49,7 +49,7 @@ static void ref_segment(const struct at_gemm *g, struct ref_tile *t, long i0, lo
     for (long k = k0; k < k1; k += REF_K) {
         long kn = k1 - k < REF_K ? k1 - k : REF_K;
         ref_load(g, t, i0, j0, k, kn);
-        for (int i = 0; i < REF_ROWS; i++)
+        for (int i = 0; i < REF_ROWS && i0 + i < g->m; i++)
             for (long q = 0; q < kn; q++)
                 for (int j = 0; j < REF_COLS; j++) acc[i][j] = AT_FMA_PLAIN(t->a[i][q], t->b[q][j], acc[i][j]);
     }
@@ -100,17 +100,24 @@ static void ref_gemm(const struct at_gemm *g, struct at_gemm_part part, void *sc
         for (long j = part.n0; j < part.n1; j += REF_COLS) ref_one_tile(g, part, t, i, j);
 }
 
-/* 10 independent chains of 16 lanes. */
+/* 12 independent chains of 8 lanes. */
 static double ref_peak(long iterations)
 {
-    real acc[10][16] = {{0}};
+    real acc[12][8], x[8], y[8];
+    for (int j = 0; j < 8; j++) {
+        x[j] = REAL(0.5);
+        y[j] = REAL(1.0);
+        for (int i = 0; i < 12; i++) acc[i][j] = (real)i;
+    }
     for (long it = 0; it < iterations; it++)
-        for (int i = 0; i < 10; i++)
-            for (int j = 0; j < 16; j++) acc[i][j] = AT_FMA_PLAIN(acc[i][j], REAL(0.5), REAL(1.0));
+#pragma GCC unroll 12
+        for (int i = 0; i < 12; i++)
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++) acc[i][j] = AT_FMA_PLAIN(acc[i][j], x[j], y[j]);
     volatile real sink = 0; /* the loop must not be optimised away */
-    for (int i = 0; i < 10; i++)
-        for (int j = 0; j < 16; j++) sink = sink + acc[i][j];
-    return (double)iterations * 10 * 16 * 2;
+    for (int i = 0; i < 12; i++)
+        for (int j = 0; j < 8; j++) sink = sink + acc[i][j];
+    return (double)iterations * 12 * 8 * 2;
 }
 
 #endif

@@ -41,6 +41,8 @@ struct at_tile_kern {
     void (*pack_transpose)(float *dst, long width, const float *src, long ld, long k, long n);
     /* x += y for rows of vecs*lanes floats. */
     void (*add)(float *x, long ldx, const float *y, long ldy, int rows, int vecs);
+    /* y[j] = x[j] * factor */
+    void (*scale)(float *y, const float *x, long n, float factor);
     /* ds[j] = (p[j] * (ds[j] - big_d)) * scale */
     void (*softmax_back)(float *ds, const float *p, long n, float big_d, float scale);
 };
