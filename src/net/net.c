@@ -285,6 +285,7 @@ static void tell_down(struct link *l)
     struct at_net_event ev = {.kind = AT_NET_DOWN, .link = l->id, .address = l->address, .dialed = l->dialed};
     ev.peer = l->told_up ? l->tls.peer : l->expected;
     ev.err = l->down_err;
+    ev.wrong_key = l->tls.wrong_key;
     ev.reason = l->down_reason;
     net->on_event(net->user, &ev);
 }

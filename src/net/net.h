@@ -64,6 +64,7 @@ struct at_net_event {
     enum at_frame_class frame_class;
     struct at_span payload;
     at_err_t err;       /* DOWN: AT_OK closed by us, AT_E_PEER the peer's doing, AT_E_ENV ... */
+    bool wrong_key;     /* DOWN: somebody answered, but not the one that was dialed */
     const char *reason; /* DOWN: for people */
 };
 typedef void at_net_event_fn(void *user, const struct at_net_event *event);

@@ -32,6 +32,7 @@ struct side {
     struct at_node_id peer;
     bool dialed;
     at_err_t down_err;
+    bool wrong_key;
     char reason[200], last[200];
 };
 
@@ -70,6 +71,7 @@ static void on_event(void *user, const struct at_net_event *ev)
     case AT_NET_DOWN:
         s->downs++;
         s->down_err = ev->err;
+        s->wrong_key = ev->wrong_key;
         snprintf(s->reason, sizeof s->reason, "%s", ev->reason);
         break;
     }
@@ -189,12 +191,14 @@ static void test_wrong_key_is_told(void **state)
     RUN_UNTIL(a.downs == 1, 3000);
     assert_int_equal(a.down_err, AT_E_PEER);
     assert_non_null(strstr(a.reason, "another key"));
+    assert_true(a.wrong_key);
     RUN_UNTIL(at_net_stats(b.net).refused == 1, 2000);
     assert_int_equal(b.ups, 0);
     /* and a node that dials itself notices */
     assert_int_equal(at_net_dial(a.net, "127.0.0.1", a.port, &a.key.id, &l), AT_OK);
     RUN_UNTIL(a.downs == 2, 3000);
     assert_non_null(strstr(a.reason, "own key"));
+    assert_false(a.wrong_key);
 }
 
 static void test_nobody_there(void **state)

@@ -201,6 +201,14 @@ void node_on_net(void *user, const struct at_net_event *net_ev)
         if (!link_remove(n, net_ev->link)) {
             ev.link = 0; /* a dial that never came up */
             node_log(n, AT_NODE_LOG_WARNING, "no link to %s: %s", net_ev->address, net_ev->reason);
+            if (net_ev->wrong_key &&
+                !n->store) { /* a first join: the invite is wrong, and trying again will not mend it */
+                struct at_diag diag = {0};
+                node_fail(n,
+                          at_fail(&diag, AT_E_PEER, net_ev->address, "the node at %s is not the one of the invite: %s",
+                                  net_ev->address, net_ev->reason),
+                          &diag);
+            }
         }
         break;
     }
