@@ -253,6 +253,9 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
     if (!c->has_state || c->state.round != round)
         return at_fail(diag, AT_E_INTERNAL, "apply", "asked to apply round %u to the state of round %u", round,
                        c->state.round);
+    if (count > AT_OUTER_REPLICAS_MAX)
+        return at_fail(diag, AT_E_TOO_BIG, "apply", "a round with %d contributions; %d are possible", count,
+                       AT_OUTER_REPLICAS_MAX);
     if (count == 0) {
         at_outer_skip(&c->state);
         return describe(c, evaluate, diag, ret_state);
@@ -266,6 +269,47 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
     free(blobs);
     free(updates);
     return err ? err : describe(c, evaluate, diag, ret_state);
+}
+
+/* Values so far beyond any training that sums over all rounds of a run could leave binary32. */
+#define UPDATE_ABS_MAX 1e6f
+#define STATS_ABS_MAX  1e30f
+
+static bool values_within(const struct at_update *u)
+{
+    const struct at_params *p = u->params;
+    real x[1024];
+    size_t stats_at = 0, run = sizeof x / sizeof *x;
+    bool good = true;
+    for (int i = 0; i < p->blocks && good; i++) {
+        size_t from = p->block[i].offset, n = at_block_count(&p->block[i]);
+        for (size_t at = 0; at < n && good; at += run) {
+            size_t len = n - at < run ? n - at : run;
+            u->codec->decode(p, u->payload, from + at, len, x);
+            for (size_t k = 0; k < len; k++) good &= x[k] >= -UPDATE_ABS_MAX && x[k] <= UPDATE_ABS_MAX;
+        }
+    }
+    for (size_t n = at_stats_count(p); stats_at < n && good; stats_at += run) {
+        size_t len = n - stats_at < run ? n - stats_at : run;
+        u->codec->decode_stats(p, u->payload, stats_at, len, x);
+        for (size_t k = 0; k < len; k++) good &= x[k] <= STATS_ABS_MAX;
+    }
+    return good;
+}
+
+at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *updates, struct at_hash update,
+                                 const struct at_compute_claim *claim, struct at_diag *diag)
+{
+    struct at_buf blob = {.bytes_max = at_update_bytes_max(&c->model.params)};
+    struct at_update u;
+    at_err_t err = at_blobs_get(updates, update, diag, &blob);
+    if (!err) err = at_update_parse(&c->model.params, at_buf_span(&blob), diag, &u);
+    if (!err && (u.info.round != claim->round || u.info.start != claim->start || u.info.samples != claim->samples ||
+                 u.info.steps != claim->steps))
+        err = at_fail(diag, AT_E_DATA, "update", "the update is of another unit than its receipt says");
+    if (!err && !values_within(&u)) err = at_fail(diag, AT_E_DATA, "update", "the update holds absurdly large values");
+    at_buf_release(&blob);
+    return err;
 }
 
 /* ---- files ----------------------------------------------------------------------------------------------------------

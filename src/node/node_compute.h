@@ -47,6 +47,16 @@ struct at_compute_part { /* one contribution to an outer step */
 at_err at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
                         bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state);
 
+struct at_blobs;
+struct at_compute_claim { /* what a receipt says of its update */
+    uint32_t round, samples, steps;
+    uint64_t start;
+};
+/* Is this stored update one that at_compute_apply can take, and of the unit claimed? AT_E_DATA, AT_E_NONFINITE... with
+ * the reason when not. Reads `updates` only; after configure, on any one thread. */
+at_err at_compute_check_update(const struct at_compute *c, struct at_blobs *updates, struct at_hash update,
+                               const struct at_compute_claim *claim, struct at_diag *diag);
+
 struct at_compute_unit {
     uint32_t round, replica, samples;
     uint64_t start;

@@ -11,7 +11,8 @@ struct job {
     struct at_work work;
     struct node *n;
     enum at_node_op_kind kind;
-    uint32_t round;
+    uint32_t round, steps;
+    uint64_t link;
     struct at_hash key;
     enum at_blob_kind blob;
     bool evaluate;
@@ -252,6 +253,40 @@ static void finish_done(struct at_work *work)
     job_free(j);
 }
 
+/* A steward's look at a member's update. */
+static void run_check(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct at_compute_claim claim = {j->round, j->unit.samples, j->steps, j->unit.start};
+    j->err = at_compute_check_update(j->n->compute, &j->n->vault.updates_writer, j->key, &claim, &j->diag);
+}
+
+static void check_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct at_node_event ev = {.kind = AT_NODE_EV_UPDATE_CHECKED, .link = j->link, .reason = j->diag.text};
+    ev.blob.kind = AT_BLOB_UPDATE;
+    ev.blob.key = j->key;
+    ev.blob.ok = j->err == AT_OK;
+    if (at_err_exit_code(j->err) == 5)
+        node_fail(j->n, j->err, &j->diag);
+    else
+        node_feed(j->n, &ev);
+    job_free(j);
+}
+
+static void do_check(struct node *n, const struct at_node_op *op)
+{
+    struct job *j = job_new(n, op, run_check, check_done);
+    if (!j) return;
+    j->key = op->read.key;
+    j->link = op->link;
+    j->round = op->unit.round;
+    j->steps = op->unit.steps;
+    j->unit = (struct at_compute_unit){.samples = op->unit.samples, .start = op->unit.start};
+    at_worker_push(&n->disk, &j->work);
+}
+
 /* ---- the rest -------------------------------------------------------------------------------------------------------
  */
 static void do_persist(struct node *n, const struct at_node_op *op)
@@ -370,6 +405,9 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_BLOB_READ:
     case AT_NODE_OP_BLOB_PRUNE:
         do_blob(n, op);
+        break;
+    case AT_NODE_OP_UPDATE_CHECK:
+        do_check(n, op);
         break;
     case AT_NODE_OP_STATE_INIT:
     case AT_NODE_OP_STATE_INSTALL:

@@ -321,6 +321,18 @@ static void op_blob_read(struct at_world *w, int node, const struct at_node_op *
     at_buf_release(&state);
 }
 
+/* The stand-in for an update is a function of the state and the range, so the world knows what it must be. */
+static void op_check(struct at_world *w, int node, const struct at_node_op *op)
+{
+    struct at_world_event *ev;
+    struct at_world_node *n = &w->nodes[node];
+    struct at_buf blob = {0};
+    struct at_hash right = at_world_update_of(w, at_world_state_root(w, n->h), op->unit.start, op->unit.samples, &blob);
+    at_buf_release(&blob);
+    answer(w, node, op, AT_NODE_EV_UPDATE_CHECKED, 0, &ev);
+    ev->e.blob.ok = at_hash_eq(right, op->read.key);
+}
+
 static void op_prune(struct at_world *w, int node, const struct at_node_op *op)
 {
     for (size_t i = 0; i < AT_WORLD_BLOBS_MAX; i++) {
@@ -445,6 +457,9 @@ static void do_op(struct at_world *w, int node, const struct at_node_op *op)
         break;
     case AT_NODE_OP_BLOB_READ:
         op_blob_read(w, node, op);
+        break;
+    case AT_NODE_OP_UPDATE_CHECK:
+        op_check(w, node, op);
         break;
     case AT_NODE_OP_BLOB_PRUNE:
         op_prune(w, node, op);

@@ -454,9 +454,9 @@ static void hostile_peer(void **state)
 
 /* A member that lies: its receipt is in shape, but the update that it names cannot be had from it. It does not count,
  * the round is not held up by more than its time, and the steward keeps nothing of what it sends instead. */
-static void member_withholds_its_update(void **state)
+static void member_lies(bool hash_is_right)
 {
-    (void)state;
+    uint8_t data[1000] = {1};
     struct at_world_options o = small(15);
     struct at_message msg = {.kind = AT_MSG_READY};
     o.nodes = 2;
@@ -482,24 +482,39 @@ static void member_withholds_its_update(void **state)
                                           .samples = samples,
                                           .steps = o.steps,
                                           .tokens = (uint64_t)samples * 128,
-                                          .update_bytes = 1000};
+                                          .update_bytes = sizeof data};
+    if (hash_is_right) receipt.receipt.update = at_sha256(data, sizeof data);
     receipt.receipt.flops = receipt.receipt.tokens * at_model_flops_per_token(at_world_model(h.w));
     submit(&h, receipt, &h.key);
     settle(&h);
     const char *reason;
     enum at_message_kind heard = at_world_stranger_heard(h.w, h.link, &reason);
     if (heard != AT_MSG_WANT) fail_msg("heard %s %s", at_message_kind_name(heard), reason);
-    uint8_t data[1000] = {1};
     struct at_message piece = {.kind = AT_MSG_PIECE};
     piece.piece.kind = AT_BLOB_UPDATE;
+    piece.piece.key = receipt.receipt.update;
     piece.piece.total = sizeof data;
     piece.piece.data = at_span(data, sizeof data);
     say(&h, &piece); /* right in size, wrong in content */
+    if (hash_is_right) must_refuse(&h, "cannot be applied");
     settle(&h);
     must_finish(h.w, 30000);
     assert_int_equal(at_world_included(h.w, 0), 2);
     at_buf_release(&h.bytes);
     at_world_release(h.w);
+}
+
+static void member_withholds_its_update(void **state)
+{
+    (void)state;
+    member_lies(false);
+}
+
+/* Its bytes have their hash, and are nonsense: counted, they would stop every member at this round for ever. */
+static void member_hands_in_nonsense(void **state)
+{
+    (void)state;
+    member_lies(true);
 }
 
 /* ---- the steward dies at every single event of a small run, before or after its operations ---- */
@@ -665,6 +680,7 @@ int main(void)
                                        cmocka_unit_test(finish_on_member_and_steward),
                                        cmocka_unit_test(hostile_peer),
                                        cmocka_unit_test(member_withholds_its_update),
+                                       cmocka_unit_test(member_hands_in_nonsense),
                                        cmocka_unit_test(steward_killed_at_every_event),
                                        cmocka_unit_test(member_killed_at_every_event),
                                        cmocka_unit_test(random_seeds),

@@ -174,6 +174,7 @@ struct at_node_machine {
     uint64_t *absent_ms;               /* by replica: since when without a link; 0: linked */
     struct at_signed_record *receipts; /* by link slot: waiting for its blob */
     bool receipt_waits[AT_NODE_LINKS_MAX];
+    bool receipt_checks[AT_NODE_LINKS_MAX]; /* of those that wait: the blob is here and is being looked at */
     struct at_record receipt_rec[AT_NODE_LINKS_MAX];
     /* out */
     struct at_node_op *ops, *ops_sorted;
@@ -266,6 +267,7 @@ void at_node_steward_link(struct at_node_machine *m, struct at_node_link *link, 
 void at_node_steward_receipt(struct at_node_machine *m, struct at_node_link *link,
                              const struct at_signed_record *record, const struct at_record *rec);
 void at_node_steward_fetched(struct at_node_machine *m, struct at_hash key);
+void at_node_steward_checked(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_steward_drive(struct at_node_machine *m);
 uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m);
 

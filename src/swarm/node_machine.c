@@ -172,6 +172,9 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     case AT_NODE_EV_BLOB_DATA:
         at_node_blob_data(m, e);
         break;
+    case AT_NODE_EV_UPDATE_CHECKED:
+        at_node_steward_checked(m, e);
+        break;
     case AT_NODE_EV_UNIT_PROGRESS:
     case AT_NODE_EV_UNIT_DONE:
     case AT_NODE_EV_UNIT_FAILED:

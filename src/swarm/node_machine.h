@@ -50,24 +50,25 @@ struct at_node_machine_options {
 enum at_node_event_kind {
     AT_NODE_EV_START = 1, /* .start */
     AT_NODE_EV_TICK,
-    AT_NODE_EV_LINK_UP,       /* link, node, dialed */
-    AT_NODE_EV_LINK_DOWN,     /* link, node, reason; link 0: a DIAL that never came up */
-    AT_NODE_EV_LINK_FULL,     /* link: the SEND of class BULK just ordered was refused for lack of room */
-    AT_NODE_EV_LINK_DRAIN,    /* link: has room again after LINK_FULL */
-    AT_NODE_EV_MESSAGE,       /* link, bytes: one encoded Message */
-    AT_NODE_EV_PERSISTED,     /* the last PERSIST is durable */
-    AT_NODE_EV_LOG_DATA,      /* .log, answers LOG_READ */
-    AT_NODE_EV_BLOB_STATE,    /* .blob: bytes_have, complete; answers BLOB_STAT */
-    AT_NODE_EV_BLOB_STORED,   /* .blob: ok; answers BLOB_FINISH: content checked against the key, durable */
-    AT_NODE_EV_BLOB_DATA,     /* .blob and bytes, answers BLOB_READ; ok false: not here */
-    AT_NODE_EV_UNIT_PROGRESS, /* .unit: step, tokens, tokens_per_s */
-    AT_NODE_EV_UNIT_DONE,     /* .unit: all; the update blob is stored */
-    AT_NODE_EV_UNIT_FAILED,   /* .unit.round, reason */
-    AT_NODE_EV_STATE_READY,   /* .state: answers STATE_INIT and STATE_INSTALL (ok false: its root is another) */
-    AT_NODE_EV_APPLIED,       /* .state: answers APPLY; round = the round applied, root = of the state after it */
-    AT_NODE_EV_SAVED,         /* .state.round: answers SAVE (may come late, or for a later round only) */
-    AT_NODE_EV_FINISH,        /* the user wants this node (steward: the run) to end after its round */
-    AT_NODE_EV_STOP,          /* the user wants this process to end now: links get a Bye, then ENDED */
+    AT_NODE_EV_LINK_UP,        /* link, node, dialed */
+    AT_NODE_EV_LINK_DOWN,      /* link, node, reason; link 0: a DIAL that never came up */
+    AT_NODE_EV_LINK_FULL,      /* link: the SEND of class BULK just ordered was refused for lack of room */
+    AT_NODE_EV_LINK_DRAIN,     /* link: has room again after LINK_FULL */
+    AT_NODE_EV_MESSAGE,        /* link, bytes: one encoded Message */
+    AT_NODE_EV_PERSISTED,      /* the last PERSIST is durable */
+    AT_NODE_EV_LOG_DATA,       /* .log, answers LOG_READ */
+    AT_NODE_EV_BLOB_STATE,     /* .blob: bytes_have, complete; answers BLOB_STAT */
+    AT_NODE_EV_BLOB_STORED,    /* .blob: ok; answers BLOB_FINISH: content checked against the key, durable */
+    AT_NODE_EV_BLOB_DATA,      /* .blob and bytes, answers BLOB_READ; ok false: not here */
+    AT_NODE_EV_UPDATE_CHECKED, /* link, .blob: key, ok; reason; answers UPDATE_CHECK */
+    AT_NODE_EV_UNIT_PROGRESS,  /* .unit: step, tokens, tokens_per_s */
+    AT_NODE_EV_UNIT_DONE,      /* .unit: all; the update blob is stored */
+    AT_NODE_EV_UNIT_FAILED,    /* .unit.round, reason */
+    AT_NODE_EV_STATE_READY,    /* .state: answers STATE_INIT and STATE_INSTALL (ok false: its root is another) */
+    AT_NODE_EV_APPLIED,        /* .state: answers APPLY; round = the round applied, root = of the state after it */
+    AT_NODE_EV_SAVED,          /* .state.round: answers SAVE (may come late, or for a later round only) */
+    AT_NODE_EV_FINISH,         /* the user wants this node (steward: the run) to end after its round */
+    AT_NODE_EV_STOP,           /* the user wants this process to end now: links get a Bye, then ENDED */
 };
 
 struct at_node_event {
@@ -126,6 +127,8 @@ enum at_node_op_kind {
     AT_NODE_OP_BLOB_FINISH,   /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
     AT_NODE_OP_BLOB_DROP,     /* .read.kind, key: forget what was kept of a fetch (its content is wrong) */
     AT_NODE_OP_BLOB_READ,     /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link */
+    AT_NODE_OP_UPDATE_CHECK,  /* link, .read.key, .unit: can the stored update be counted as this unit's (shape, round,
+                               * range, values an outer step can take)? Then UPDATE_CHECKED with the same link */
     AT_NODE_OP_BLOB_PRUNE,    /* .prune: update blobs other than these are no longer needed */
     AT_NODE_OP_STATE_INIT,    /* the initial state, from the genesis; evaluate; then STATE_READY for round 0 */
     AT_NODE_OP_STATE_INSTALL, /* the stored blob (STATE, root) becomes the state at the start of `round` */

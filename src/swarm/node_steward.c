@@ -5,11 +5,11 @@
  *              round 0: min_members are ready; later: every linked participant of the last
  *              round is, or has had its grace                                               OPEN, of those who are
  * ready READY      no rounds left, or FINISH                                                    END TRAINING   a
- * receipt whose update blob has been fetched, checked and stored             (the member's) RECEIPT TRAINING   every
- * participant is in or gone; or round_ms_max after OPEN                  CLOSE, of all receipts CLOSED     own outer
- * step done                                                          EPOCH ENDED      every linked member has the final
- * state; or the linger is over               none: ends Gone: it has left, or has had no link for a second (eight after
- * the steward itself came back). */
+ * receipt whose update blob has been fetched, stored and found fit to apply             (the member's) RECEIPT TRAINING
+ * every participant is in or gone; or round_ms_max after OPEN                  CLOSE, of all receipts CLOSED     own
+ * outer step done                                                          EPOCH ENDED      every linked member has the
+ * final state; or the linger is over               none: ends Gone: it has left, or has had no link for a second (eight
+ * after the steward itself came back). */
 #include "swarm/node_internal.h"
 
 #include <math.h>
@@ -64,6 +64,7 @@ void at_node_steward_receipt(struct at_node_machine *m, struct at_node_link *lin
     m->receipts[slot] = *record;
     m->receipt_rec[slot] = *rec;
     m->receipt_waits[slot] = true;
+    m->receipt_checks[slot] = false;
 }
 
 /* The round has closed: what has not come in by now cannot count, so its update is not fetched any further. */
@@ -77,13 +78,39 @@ static void receipts_drop(struct at_node_machine *m)
     }
 }
 
+/* That the bytes have their hash says nothing about them: an update that nobody can apply, once counted, would stop
+ * every member at this round for ever. So they are looked at before the receipt is ordered. */
 void at_node_steward_fetched(struct at_node_machine *m, struct at_hash key)
 {
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
-        if (!m->receipt_waits[i] || !at_hash_eq(m->receipt_rec[i].receipt.update, key)) continue;
-        m->receipt_waits[i] = false;
-        at_node_submit_own(m, &m->receipts[i], m->links[i].id);
+        const struct at_receipt *r = &m->receipt_rec[i].receipt;
+        if (!m->receipt_waits[i] || m->receipt_checks[i] || !at_hash_eq(r->update, key)) continue;
+        m->receipt_checks[i] = true;
+        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_UPDATE_CHECK);
+        op->link = m->links[i].id;
+        op->read.kind = AT_BLOB_UPDATE;
+        op->read.key = key;
+        op->unit.round = r->round;
+        op->unit.replica = r->replica;
+        op->unit.start = r->start;
+        op->unit.samples = r->samples;
+        op->unit.steps = r->steps;
     }
+}
+
+void at_node_steward_checked(struct at_node_machine *m, const struct at_node_event *e)
+{
+    const struct at_node_link *link = at_node_link_find(m, e->link);
+    size_t slot = link ? slot_of(m, link) : 0;
+    if (!link || !m->receipt_waits[slot] || !m->receipt_checks[slot] ||
+        !at_hash_eq(m->receipt_rec[slot].receipt.update, e->blob.key))
+        return; /* the link or the round is over */
+    m->receipt_waits[slot] = false;
+    if (e->blob.ok)
+        at_node_submit_own(m, &m->receipts[slot], link->id);
+    else
+        at_node_refused(m, link->id, at_signed_record_leaf(&m->receipts[slot]),
+                        e->reason && e->reason[0] ? e->reason : "its update cannot be applied");
 }
 
 /* ---- the rounds ---- */

@@ -1,0 +1,129 @@
+/* node_update_test.c: a steward's look at an update: what passes can be applied by everybody. */
+#include "node/node_compute.h"
+#include "store/blobs.h"
+#include "train/update.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct bench {
+    char dir[64];
+    struct at_genesis g;
+    struct at_params params;
+    struct at_compute *compute;
+    struct at_blobs updates;
+    real *theta, *now, *stats; /* of a made-up unit */
+    struct at_update_info info;
+};
+
+static int set_up(void **state)
+{
+    struct bench *b = calloc(1, sizeof *b);
+    const struct at_preset *tiny;
+    char path[128];
+    strcpy(b->dir, "/tmp/at_update_test.XXXXXX");
+    if (!mkdtemp(b->dir) || at_preset_find("tiny", NULL, &tiny)) return -1;
+    b->g = (struct at_genesis){.profile = "F32-1", .tokenizer = "bytes", .model = tiny->model, .train = tiny->train};
+    snprintf(path, sizeof path, "%s/updates", b->dir);
+    if (at_compute_init(b->dir, 1, "ref", NULL, &b->compute) || at_compute_configure(b->compute, &b->g, NULL))
+        return -1;
+    if (at_params_init(&b->params, &b->g.model, NULL) || at_blobs_open(&b->updates, path, 0, NULL)) return -1;
+    b->theta = calloc(b->params.count, sizeof *b->theta);
+    b->now = calloc(b->params.count, sizeof *b->now);
+    b->stats = calloc(at_stats_count(&b->params), sizeof *b->stats);
+    b->info = (struct at_update_info){.round = 3, .start = 40, .samples = 8, .steps = 4, .tokens = 8 * 32};
+    *state = b;
+    return b->theta && b->now && b->stats ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    struct bench *b = *state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", b->dir);
+    at_compute_release(b->compute);
+    at_blobs_release(&b->updates);
+    at_params_release(&b->params);
+    free(b->theta);
+    free(b->now);
+    free(b->stats);
+    free(b);
+    return system(command);
+}
+
+/* What the check says to the update as `b` has it now, under the claim (round, start, samples, steps). */
+static at_err_t look(struct bench *b, struct at_compute_claim claim)
+{
+    struct at_buf blob = {0};
+    struct at_hash hash;
+    assert_int_equal(at_update_write(&at_codec_plain, &b->params, &b->info, b->theta, b->now, b->stats, &blob), AT_OK);
+    assert_int_equal(at_blobs_put(&b->updates, at_buf_span(&blob), NULL, &hash), AT_OK);
+    at_buf_release(&blob);
+    return at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL);
+}
+
+static const struct at_compute_claim right = {.round = 3, .samples = 8, .steps = 4, .start = 40};
+
+static void the_unit_claimed(void **state)
+{
+    struct bench *b = *state;
+    struct at_compute_claim claim = right;
+    assert_int_equal(look(b, right), AT_OK);
+    claim.round = 2; /* an old one, still kept for others, handed in again */
+    assert_int_equal(look(b, claim), AT_E_DATA);
+    claim = right;
+    claim.start = 0;
+    assert_int_equal(look(b, claim), AT_E_DATA);
+    claim = right;
+    claim.samples = 16;
+    assert_int_equal(look(b, claim), AT_E_DATA);
+    claim = right;
+    claim.steps = 8;
+    assert_int_equal(look(b, claim), AT_E_DATA);
+}
+
+static void values_an_outer_step_can_take(void **state)
+{
+    struct bench *b = *state;
+    size_t last = at_stats_count(&b->params) - 1;
+    b->theta[5] = 1e5f;
+    b->stats[last] = 1e20f;
+    assert_int_equal(look(b, right), AT_OK);
+    b->stats[last] = 3e38f;
+    assert_int_equal(look(b, right), AT_E_DATA);
+    b->stats[last] = 0;
+    b->theta[5] = 3e38f;
+    assert_int_equal(look(b, right), AT_E_DATA);
+    b->theta[5] = -3e38f;
+    assert_int_equal(look(b, right), AT_E_DATA);
+    b->theta[5] = NAN;
+    assert_int_equal(look(b, right), AT_E_NONFINITE);
+}
+
+static void no_update_at_all(void **state)
+{
+    struct bench *b = *state;
+    uint8_t noise[3000];
+    struct at_hash hash;
+    for (size_t i = 0; i < sizeof noise; i++) noise[i] = (uint8_t)(i * 37);
+    assert_int_equal(at_blobs_put(&b->updates, at_span(noise, sizeof noise), NULL, &hash), AT_OK);
+    assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &right, NULL), AT_E_DATA);
+    hash.b[0] ^= 1;
+    assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &right, NULL), AT_E_NOT_FOUND);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_unit_claimed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(values_an_outer_step_can_take, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(no_update_at_all, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
