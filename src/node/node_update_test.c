@@ -33,7 +33,7 @@ static int set_up(void **state)
     snprintf(path, sizeof path, "%s/updates", b->dir);
     if (at_compute_init(b->dir, 1, "ref", NULL, &b->compute) || at_compute_configure(b->compute, &b->g, NULL))
         return -1;
-    if (at_params_init(&b->params, &b->g.model, NULL) || at_blobs_open(&b->updates, path, 0, NULL)) return -1;
+    if (at_params_init(&b->params, &b->g.model) || at_blobs_open(&b->updates, path, 0, NULL)) return -1;
     b->theta = calloc(b->params.count, sizeof *b->theta);
     b->now = calloc(b->params.count, sizeof *b->now);
     b->stats = calloc(at_stats_count(&b->params), sizeof *b->stats);
