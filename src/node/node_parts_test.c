@@ -196,10 +196,17 @@ static void test_fetch_goes_on_after_a_crash(void **state)
     assert_int_equal(total, sizeof data);
     assert_memory_equal(piece.p, data + 99990, 10);
     assert_int_equal(at_vault_read(&v, AT_BLOB_UPDATE, key, 100000, 1, &total, &piece), AT_E_NOT_FOUND);
+    struct at_hash part = at_sha256("part", 4);
+    assert_int_equal(at_vault_write(&v, AT_BLOB_UPDATE, part, 0, at_span(data, 10), NULL), AT_OK);
+    assert_int_equal(at_vault_prune(&v, (struct at_hash[]){part, key}, 2, NULL), AT_OK); /* both stay */
+    at_vault_stat(&v, AT_BLOB_UPDATE, part, &have, &complete);
+    assert_true(have == 10 && at_blobs_has(&v.updates, key));
     at_vault_stat(&v, AT_BLOB_SHARD, key, &have, &complete); /* kinds do not mix */
     assert_false(complete);
     assert_int_equal(at_vault_prune(&v, NULL, 0, NULL), AT_OK);
     at_vault_stat(&v, AT_BLOB_UPDATE, key, &have, &complete);
+    assert_true(have == 0 && !complete);
+    at_vault_stat(&v, AT_BLOB_UPDATE, part, &have, &complete);
     assert_true(have == 0 && !complete);
     at_vault_release(&v);
 }

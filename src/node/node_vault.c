@@ -175,9 +175,30 @@ at_err_t at_vault_read(struct at_vault *v, enum at_blob_kind kind, struct at_has
     return AT_OK;
 }
 
+struct keep {
+    struct at_vault *v;
+    const struct at_hash *list;
+    size_t count;
+};
+
+/* Of an update that was being fetched when a process died, and that nobody needs any more. */
+static at_err_t drop_stale_part(void *user, const char *name)
+{
+    const struct keep *k = user;
+    struct at_hash key;
+    if (strncmp(name, "update-", 7) != 0 || at_hash_parse(name + 7, &key) != AT_OK) return AT_OK;
+    for (size_t i = 0; i < k->count; i++)
+        if (at_hash_eq(k->list[i], key)) return AT_OK;
+    at_vault_drop(k->v, AT_BLOB_UPDATE, key);
+    return AT_OK;
+}
+
 at_err_t at_vault_prune(struct at_vault *v, const struct at_hash *keep, size_t count, struct at_diag *diag)
 {
-    return at_blobs_prune(&v->updates, keep, count, diag);
+    char path[AT_PATH_BYTES];
+    at_err_t err = at_blobs_prune(&v->updates, keep, count, diag);
+    if (!err) err = at_path_join(v->dir, "fetch", diag, path);
+    return err ? err : at_dir_list(path, diag, drop_stale_part, &(struct keep){v, keep, count});
 }
 
 void at_vault_hold_state(struct at_vault *v, struct at_hash root, struct at_buf *blob)

@@ -41,6 +41,7 @@ void at_vault_drop(struct at_vault *v, enum at_blob_kind kind, struct at_hash ke
 /* At most `n` bytes from `offset`, borrowed until the next call. AT_E_NOT_FOUND. */
 at_err at_vault_read(struct at_vault *v, enum at_blob_kind kind, struct at_hash key, uint64_t offset, uint32_t n,
                      uint64_t *ret_total, struct at_span *ret_bytes);
+/* Drops updates that are not in keep[], whole or being fetched. */
 at_err at_vault_prune(struct at_vault *v, const struct at_hash *keep, size_t count, struct at_diag *diag);
 
 /* Takes the bytes over (the caller's buffer is empty afterwards). */
