@@ -2,7 +2,7 @@
 # the port; a folder cannot be used twice.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/swarm_lib.sh"
-head -c 60000 "$DATA" >"$WORK/text.txt"
+head -c 12000 "$DATA" >"$WORK/text.txt"
 DATA=$WORK/text.txt
 
 found "$WORK/a" --rounds 200 --steps 2 --seed 7 --round-ms 20000

@@ -1,16 +1,16 @@
 # `train`: the JSON contract; one state root for every kernel table and thread count; a model that `ask` and `root`
 # read; whole files or none.
 . "$(dirname "$0")/lib.sh"
-head -c 60000 "$DATA" >"$WORK/text.txt" # less text, less to evaluate
+head -c 12000 "$DATA" >"$WORK/text.txt" # less text, less to evaluate
 DATA=$WORK/text.txt
-small="--data $DATA --replicas 2 --rounds 2 --steps 2 --seed 7"
+small="--data $DATA --replicas 2 --rounds 2 --steps 1 --seed 7"
 
 want 0 "$ATOLL" train --preset nano $small --out "$WORK/m" --json
 is "$("$TOOL" keys <"$WORK/out")" "heldout_loss_first heldout_loss_last seconds state_root tokens tokens_per_s"
 root=$(json state_root)
 is "$(echo "$root" | tr -d '0-9a-f' | wc -c)" 1 "lower-case hex"
 is "${#root}" 64
-is "$(json tokens)" $((2 * 2 * 2 * 4 * 128))
+is "$(json tokens)" $((2 * 2 * 1 * 4 * 128))
 for key in heldout_loss_first heldout_loss_last; do
     value=$(sed -n "s/.*\"$key\":\([^,}]*\).*/\1/p" "$WORK/out")
     is "$value" "$(awk -v v="$value" 'BEGIN { printf "%.9g", v }')" "$key as %.9g"
@@ -30,6 +30,7 @@ for kernels in ref avx2 avx512; do
         fi
         [ $got -eq 0 ] || fail "train --kernels $kernels --threads $threads: exit code $got"
         is "$(json state_root)" "$root" "$kernels, $threads threads"
+        [ $kernels != ref ] || break # slow under sanitizers; one_root.sh and the conformance tests say more
     done
 done
 
