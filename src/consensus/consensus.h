@@ -8,8 +8,8 @@
  *   state       event       does                                                                  next
  *   idle        SUBMIT      queues the record                                                     idle
  *   idle        TICK        queue empty: nothing                                                  idle
- *   idle        TICK        takes records in order, drops those the application refuses,
- *                           signs a checkpoint after each, asks to persist all in one transaction in flight
+ *   idle        TICK        takes records in order, drops those the application refuses, signs    in flight
+ *                           a checkpoint after each, asks to persist all in one transaction
  *   in flight   SUBMIT      queues                                                                in flight
  *   in flight   TICK        nothing                                                               in flight
  *   in flight   PERSISTED   the block is final: may be told to anybody                            idle

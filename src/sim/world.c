@@ -337,7 +337,7 @@ static void op_prune(struct at_world *w, int node, const struct at_node_op *op)
 {
     for (size_t i = 0; i < AT_WORLD_BLOBS_MAX; i++) {
         struct at_world_blob *b = &w->nodes[node].disk.blobs[i];
-        bool keep = b->kind == AT_BLOB_SHARD;
+        bool keep = b->kind == AT_BLOB_SHARD || !b->complete;
         for (size_t k = 0; k < op->prune.count; k++) keep = keep || at_hash_eq(op->prune.keep[k], b->key);
         if (!keep) b->used = false;
     }
@@ -453,7 +453,7 @@ static void do_op(struct at_world *w, int node, const struct at_node_op *op)
         op_blob_finish(w, node, op);
         break;
     case AT_NODE_OP_BLOB_DROP:
-        if ((b = at_world_blob_find(&n->disk, op->read.kind, op->read.key))) b->used = false;
+        if ((b = at_world_blob_find(&n->disk, op->read.kind, op->read.key)) && !b->complete) b->used = false;
         break;
     case AT_NODE_OP_BLOB_READ:
         op_blob_read(w, node, op);

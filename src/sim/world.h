@@ -5,11 +5,12 @@
  * at once or silence for five seconds; bulk queues that are full now and then; disks whose writes become durable later
  * and are lost in a crash; crashes at any event; restarts; partitions; slow members; compute as a cost model. A state
  * is 32 bytes h, its root the hash of the blob made from h, and h' = SHA-256(h ‖ (replica, tokens, update hash)...):
- * cheap, and different whenever anything that an outer step depends on differs. What is checked, from outside, on every
- * step: nobody ever stores two different records at one index; one root per round; a counted update is durable at the
- * steward when its CLOSE is; no honest node ends in error. And at the end (at_world_check): the ledger verifies, every
- * EPOCH root is that of an independent recomputation, every sample was consumed at most once and none is lost, points
- * are conserved, everybody holds the last root. */
+ * cheap, and different whenever anything that an outer step depends on differs.
+ *
+ * What is checked, from outside, on every step: nobody ever stores two different records at one index; one root per
+ * round; a counted update is durable at the steward when its CLOSE is; no honest node ends in error. And at the end
+ * (at_world_check): the ledger verifies, every EPOCH root is that of an independent recomputation, every sample was
+ * consumed at most once and none is lost, points are conserved, everybody holds the last root. */
 #ifndef ATOLL_SIM_WORLD_H
 #define ATOLL_SIM_WORLD_H
 

@@ -86,6 +86,8 @@ static const char expected_round[] =
     "84 0>1 log_part\n"
     "85 1 stores 3 RECEIPT\n"
     "85 0>1 want\n"
+    "85 1>0 want\n"
+    "86 0>1 piece\n"
     "87 1>0 piece\n"
     "89 0 stores 4 RECEIPT\n"
     "90 0 stores 5 CLOSE\n"
@@ -94,20 +96,18 @@ static const char expected_round[] =
     "91 1 stores 4 RECEIPT\n"
     "91 0 applies\n"
     "92 1 stores 5 CLOSE\n"
-    "92 1>0 want\n"
-    "93 0>1 piece\n"
+    "92 1 applies\n"
     "95 0 stores 6 EPOCH\n"
-    "95 1 applies\n"
     "96 0 stores 7 END\n"
     "96 0>1 log_part\n"
     "96 0 saves\n"
     "97 0>1 log_part\n"
     "97 1 stores 6 EPOCH\n"
+    "97 1>0 ready\n"
+    "97 1 saves\n"
     "98 1 stores 7 END\n"
-    "99 1>0 ready\n"
-    "99 1 saves\n"
-    "100 0 ends\n"
-    "101 1 ends\n";
+    "99 0 ends\n"
+    "99 1 ends\n";
 /* clang-format on */
 
 static void transcript_of_one_round(void **state)

@@ -135,9 +135,15 @@ struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob
     return NULL;
 }
 
-void at_node_fetch_cancel(struct at_node_fetch *fetch)
+void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch)
 {
-    if (fetch) fetch->state = AT_FETCH_NONE;
+    if (!fetch) return;
+    if (fetch->kind == AT_BLOB_UPDATE && fetch->state != AT_FETCH_CHECK) { /* nobody would ever go on with it */
+        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_DROP);
+        op->read.kind = fetch->kind;
+        op->read.key = fetch->key;
+    }
+    fetch->state = AT_FETCH_NONE;
 }
 
 struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key,

@@ -12,9 +12,10 @@
  *
  * Rule of the drives: they look at the whole state and at the time, not at the event, so that nothing depends on an
  * event not getting lost: after a restart the same drives go on from what the log and the folder say. Each asks for a
- * thing once (a flag remembers) and asks again when the link or the round has changed. Rule of the fold: on the steward
- * the ledger includes the block in flight; so nothing that depends on the ledger is done while one is
- * (at_node_settled). */
+ * thing once (a flag remembers) and asks again when the link or the round has changed.
+ *
+ * Rule of the fold: on the steward the ledger includes the block in flight; so nothing that depends on the ledger is
+ * done while one is (at_node_settled). */
 #ifndef ATOLL_SWARM_NODE_INTERNAL_H
 #define ATOLL_SWARM_NODE_INTERNAL_H
 
@@ -43,6 +44,8 @@ enum { /* milliseconds */
        AT_NODE_END_LINGER_MS = 10000,  /* a steward stays so long after END for members that still fetch */
        AT_NODE_END_WAIT_MS = 6000,     /* and so long for those that may be dialling: longer than their backoff */
        AT_NODE_LOST_MS = 30000,        /* whose link was lost at most so long ago */
+       AT_NODE_HELLO_MS = 10000,       /* a link that does not say who it is */
+       AT_NODE_REFUSED_MS = 3000,      /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = 15000, /* a peer that answers no want */
        AT_NODE_FETCH_RETRY_MS = 1000,  /* nobody had it */
        AT_NODE_PROGRESS_MS = 250,
@@ -63,7 +66,7 @@ struct at_node_want {
 
 struct at_node_link {
     bool used, dialed, hello, closing;
-    uint64_t id;
+    uint64_t id, up_ms;
     struct at_node_id node;
     /* serving the log */
     bool log_live;    /* it knows the log up to the head: new blocks are pushed */
@@ -152,6 +155,7 @@ struct at_node_machine {
         uint32_t fetch_round; /* of the whole state being fetched */
         struct at_hash fetch_root;
         bool fetching, desync;
+        uint32_t prefetched, prefetched_round; /* replicas below it were asked for ahead of CLOSE */
     } state;
     /* own part in the round */
     struct {
@@ -165,6 +169,8 @@ struct at_node_machine {
         uint64_t progress_ms;
     } unit;
     uint64_t join_link, leave_link; /* the link on which it was sent last */
+    uint64_t join_refused_ms;       /* 0: not refused */
+    char join_reason[AT_REASON_BYTES_MAX + 1];
     uint64_t ready_link;
     uint32_t ready_round;
     /* the steward's round */
@@ -176,13 +182,14 @@ struct at_node_machine {
     bool receipt_waits[AT_NODE_LINKS_MAX];
     bool receipt_checks[AT_NODE_LINKS_MAX]; /* of those that wait: the blob is here and is being looked at */
     struct at_record receipt_rec[AT_NODE_LINKS_MAX];
+    bool unfit[AT_MEMBERS_MAX]; /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
     struct at_node_op *ops, *ops_sorted;
     size_t op_count;
     struct at_buf out;
     size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
     struct at_message_mem mem;
-    struct at_hash keep[AT_NODE_KEEP_ROUNDS * AT_MEMBERS_MAX + AT_NODE_LINKS_MAX];
+    struct at_hash keep[AT_NODE_KEEP_ROUNDS * AT_MEMBERS_MAX + AT_NODE_FETCHES_MAX];
     struct at_node_status status;
     struct at_node_member_status *status_members;
     char last_event[AT_NODE_REASON_MAX];
@@ -205,6 +212,8 @@ void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
 void at_node_link_refuse(struct at_node_machine *m, struct at_node_link *link, const char *reason); /* Bye, close */
 void at_node_message(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_dial_drive(struct at_node_machine *m);
+void at_node_links_drive(struct at_node_machine *m);
+uint64_t at_node_links_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_log.c ---- */
 at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag); /* the fold's hook */
@@ -237,7 +246,7 @@ void at_node_blob_drive(struct at_node_machine *m);
 struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key,
                                     uint64_t bytes_max, uint64_t bytes_exact, uint64_t only_link);
 struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
-void at_node_fetch_cancel(struct at_node_fetch *fetch);
+void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch); /* NULL is fine */
 uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m);
 /* The blob is here (fetched, or found in the folder). */
 void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);

@@ -60,6 +60,23 @@ static void say_hello(struct at_node_machine *m, uint64_t link)
     at_node_send(m, link, &msg);
 }
 
+/* Strangers give way, the one linked longest first: they cannot keep members out. */
+static struct at_node_link *make_room(struct at_node_machine *m)
+{
+    struct at_node_link *oldest = NULL;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        int replica = m->has_genesis ? at_ledger_find(&m->ledger, &l->node) : -1;
+        bool member =
+            (replica >= 0 && m->ledger.members[replica].active) || at_node_id_eq(&l->node, &m->options.contact);
+        if (l->used && !l->closing && !member && (!oldest || l->up_ms < oldest->up_ms)) oldest = l;
+    }
+    if (!oldest) return NULL;
+    at_node_link_refuse(m, oldest, "the room is needed for another link");
+    oldest->used = false;
+    return oldest;
+}
+
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
 {
     struct at_node_link *free_link = NULL;
@@ -72,14 +89,17 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
         else if (!free_link)
             free_link = &m->links[i];
     }
-    if (!free_link || used >= max || at_node_id_eq(&e->node, &m->options.key.id)) {
-        link_close(m, e->link, free_link && used < max ? "this is myself" : "no room for another link");
+    bool myself = at_node_id_eq(&e->node, &m->options.key.id);
+    if (!myself && (!free_link || used >= max)) free_link = make_room(m);
+    if (!free_link || myself) {
+        link_close(m, e->link, myself ? "this is myself" : "no room for another link");
         return;
     }
     memset(free_link, 0, sizeof *free_link);
     free_link->used = true;
     free_link->dialed = e->dialed;
     free_link->id = e->link;
+    free_link->up_ms = m->now_ms;
     free_link->node = e->node;
     free_link->submits_ms = m->now_ms;
     say_hello(m, e->link);
@@ -162,6 +182,11 @@ static void ready(struct at_node_machine *m, struct at_node_link *link, const st
 {
     link->ready = true;
     link->ready_for = *msg;
+    if (m->is_steward && at_node_state_confirmed(m) && msg->round == m->state.round &&
+        !at_hash_eq(msg->state_root, m->state.root))
+        at_node_note(m, "a member computes other bits: root %.16s of round %u at %.16s, %.16s here",
+                     at_hash_hex(msg->state_root).s, msg->round, at_node_id_hex(&link->node).s,
+                     at_hash_hex(m->state.root).s);
 }
 
 static void said_bye(struct at_node_machine *m, struct at_node_link *link, const char *reason)
@@ -180,8 +205,11 @@ static void refused(struct at_node_machine *m, struct at_node_link *link, const 
 {
     if (link->id != m->contact_link) return;
     at_node_note(m, "the steward refused a record: %s", msg->reason);
-    if (!at_node_joined(m) && at_node_self(m) < 0 && m->join_link == link->id)
-        at_node_end(m, AT_E_PEER, "the steward refused to let this node join: %s", msg->reason);
+    /* An earlier JOIN of ours may be on its way into the log, and this one have been refused for that. */
+    if (!at_node_joined(m) && m->join_link == link->id && m->join_refused_ms == 0) {
+        m->join_refused_ms = m->now_ms + 1;
+        memcpy(m->join_reason, msg->reason, sizeof m->join_reason);
+    }
 }
 
 static void pong(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_ping *ping)
@@ -260,4 +288,24 @@ void at_node_dial_drive(struct at_node_machine *m)
         if (m->links[i].used && at_node_id_eq(&m->links[i].node, &m->options.contact)) return;
     m->dialing = true;
     at_node_op_add(m, AT_NODE_OP_DIAL)->node = m->options.contact;
+}
+
+void at_node_links_drive(struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        if (l->used && !l->hello && !l->closing && m->now_ms >= l->up_ms + AT_NODE_HELLO_MS)
+            at_node_link_refuse(m, l, "no hello");
+    }
+}
+
+uint64_t at_node_links_deadline_ms(const struct at_node_machine *m)
+{
+    uint64_t deadline = UINT64_MAX;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (l->used && !l->hello && !l->closing && l->up_ms + AT_NODE_HELLO_MS < deadline)
+            deadline = l->up_ms + AT_NODE_HELLO_MS;
+    }
+    return deadline;
 }

@@ -200,6 +200,7 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
 
 static void drive(struct at_node_machine *m)
 {
+    at_node_links_drive(m);
     at_node_dial_drive(m);
     at_node_log_ask(m);
     at_node_data_drive(m);
@@ -234,7 +235,8 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
     if (m->ended || !m->started) return UINT64_MAX;
     uint64_t deadline = at_node_fetch_deadline_ms(m), member = at_node_member_deadline_ms(m);
     if (member > m->now_ms && member < deadline) deadline = member;
-    uint64_t steward = at_node_steward_deadline_ms(m);
+    uint64_t steward = at_node_steward_deadline_ms(m), links = at_node_links_deadline_ms(m);
+    if (links < deadline) deadline = links;
     return steward < deadline ? steward : deadline;
 }
 

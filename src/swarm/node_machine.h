@@ -3,23 +3,32 @@
  * serving blobs, restart. It knows no socket, file, clock or thread; the driver (node/) and the simulator (sim/) give
  * it those. Same events in the same order give the same updates, to the byte.
  *
- * Contract of the driver
+ * Contract of the driver:
+ *
  *   - at_node_machine_init, then at_node_machine_replay with the stored log, then event START; one event at a time.
+ *
  *   - An update is a list of operations in the order in which they must be done: PERSIST, then SEND, then the rest.
- * Each is done or, where an event answers it, begun, before the next one and before the next event. Everything an
- * update points to is borrowed until the next step.
+ *     Each is done or, where an event answers it, begun, before the next one and before the next event. Everything an
+ *     update points to is borrowed until the next step.
+ *
  *   - Each PERSIST is answered by PERSISTED once it is durable, in order; the driver may wait for the disk or go on
- *     meanwhile. Whatever depends on it is only asked for after PERSISTED. A PERSIST that fails is the end of the
- * process: the machine must be rebuilt from what is stored.
+ *     meanwhile. The steward tells nobody of a record before its PERSISTED. A PERSIST that fails is the end of the
+ *     process: the machine must be rebuilt from what is stored.
+ *
  *   - at_node_machine_deadline_ms() after each step: at that time_ms, if no other event came before, event TICK.
+ *
  *   - time_ms is a monotonic clock (never steps back), wall_ms the Unix clock (for records' dates only).
+ *
  *   - Blobs live with the driver, by (kind, key). UPDATE, SHARD: key = SHA-256 of the bytes; STATE: key = state root.
- * The driver can serve (BLOB_READ) the state it holds as the start of the current round.
+ *     The driver can serve (BLOB_READ) the states it held as the starts of the current round and of the one before.
+ *
  *   - A link is what net/ calls one: LINK_UP once, then MESSAGE, LINK_FULL and LINK_DRAIN, then LINK_DOWN once.
- * Liveness of links (ping, silence) is the link layer's business and arrives as LINK_DOWN. Bounds: all memory is taken
- * in init and replay; peers, queues, wants, submits per second, parts and pieces have limits (struct
- * at_node_machine_options and the constants in node_machine.c). A peer that breaks the protocol is refused with a
- * reason and its link closed; it never stops the others and never makes the machine grow. */
+ *     LINK_FULL comes before any later BLOB_DATA for that link. Liveness of links (ping, silence) is the link layer's
+ *     business and arrives as LINK_DOWN.
+ *
+ * Bounds: memory is taken in init, apart from the ledger's arrays, which grow with the members; links, wants, submits
+ * per second, parts and pieces have limits (node_internal.h). A peer that breaks the protocol is refused with a reason
+ * and its link closed; it never stops the others and never makes the machine grow. */
 #ifndef ATOLL_SWARM_NODE_MACHINE_H
 #define ATOLL_SWARM_NODE_MACHINE_H
 
@@ -116,20 +125,20 @@ struct at_node_event {
 
 /* ---- what it asks for ---- */
 enum at_node_op_kind {
-    AT_NODE_OP_PERSIST = 1,   /* .persist, one transaction; then PERSISTED */
-    AT_NODE_OP_SEND,          /* link, frame_class, bytes (an encoded Message) */
-    AT_NODE_OP_DIAL,          /* node: answered by LINK_UP or LINK_DOWN */
-    AT_NODE_OP_CLOSE,         /* link, reason; what was sent before goes out first; LINK_DOWN follows */
-    AT_NODE_OP_GENESIS,       /* bytes: fetched, checked against the run id; to be stored before anything else */
-    AT_NODE_OP_LOG_READ,      /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
-    AT_NODE_OP_BLOB_STAT,     /* .read.kind, key: what is there? then BLOB_STATE */
-    AT_NODE_OP_BLOB_WRITE,    /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps */
-    AT_NODE_OP_BLOB_FINISH,   /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
-    AT_NODE_OP_BLOB_DROP,     /* .read.kind, key: forget what was kept of a fetch (its content is wrong) */
-    AT_NODE_OP_BLOB_READ,     /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link */
+    AT_NODE_OP_PERSIST = 1, /* .persist, one transaction; then PERSISTED */
+    AT_NODE_OP_SEND,        /* link, frame_class, bytes (an encoded Message) */
+    AT_NODE_OP_DIAL,        /* node: answered by LINK_UP or LINK_DOWN */
+    AT_NODE_OP_CLOSE,       /* link, reason; what was sent before goes out first; LINK_DOWN follows */
+    AT_NODE_OP_GENESIS,     /* bytes: fetched, checked against the run id; to be stored before anything else */
+    AT_NODE_OP_LOG_READ,    /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
+    AT_NODE_OP_BLOB_STAT,   /* .read.kind, key: what is there? then BLOB_STATE */
+    AT_NODE_OP_BLOB_WRITE,  /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps */
+    AT_NODE_OP_BLOB_FINISH, /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
+    AT_NODE_OP_BLOB_DROP, /* .read.kind, key: forget what was kept of a fetch (wrong, or given up); not what is whole */
+    AT_NODE_OP_BLOB_READ, /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link */
     AT_NODE_OP_UPDATE_CHECK,  /* link, .read.key, .unit: can the stored update be counted as this unit's (shape, round,
                                * range, values an outer step can take)? Then UPDATE_CHECKED with the same link */
-    AT_NODE_OP_BLOB_PRUNE,    /* .prune: update blobs other than these are no longer needed */
+    AT_NODE_OP_BLOB_PRUNE,    /* .prune: whole update blobs other than these are no longer needed */
     AT_NODE_OP_STATE_INIT,    /* the initial state, from the genesis; evaluate; then STATE_READY for round 0 */
     AT_NODE_OP_STATE_INSTALL, /* the stored blob (STATE, root) becomes the state at the start of `round` */
     AT_NODE_OP_UNIT_START,    /* .unit: train; then UNIT_PROGRESS..., UNIT_DONE or UNIT_FAILED */

@@ -236,16 +236,21 @@ void at_node_member_drive(struct at_node_machine *m)
     if (!m->contact_link || !m->log_synced || !m->shards_here) return;
     if (!at_node_joined(m)) {
         submit_once(m, AT_RECORD_JOIN, &m->join_link);
+        if (m->join_refused_ms && m->now_ms >= m->join_refused_ms + AT_NODE_REFUSED_MS)
+            at_node_end(m, AT_E_PEER, "the steward refused to let this node join: %s", m->join_reason);
         return;
     }
+    m->join_refused_ms = 0;
     if (at_node_state_confirmed(m)) say_ready(m);
 }
 
 uint64_t at_node_member_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX;
-    if (m->is_steward || m->contact_link) return deadline;
-    if (!m->dialing) deadline = m->dial_ms;
+    if (m->is_steward) return deadline;
+    if (m->join_refused_ms) deadline = m->join_refused_ms + AT_NODE_REFUSED_MS;
+    if (m->contact_link) return deadline;
+    if (!m->dialing && m->dial_ms < deadline) deadline = m->dial_ms;
     if (m->finishing && m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS < deadline)
         deadline = m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS;
     if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED && m->contact_down_ms &&

@@ -4,12 +4,11 @@
  *
  *   state held             ledger                        does
  *   none                   no round done                 computes the initial state (STATE_INIT)
- *   none                   rounds done                   fetches the state named by the last EPOCH or OPEN, installs it
- *   round < need           updates of `round` are kept   fetches the included updates, APPLY
- *   round < need           too far behind                forgets it
- *   round = ledger.round   root as the log says          confirmed: SAVE, Ready
- *   round = ledger.round   another root                  desync, loudly: forgets it, fetches it whole; on the steward:
- * end round = need           CLOSED (no EPOCH yet)         waits for the EPOCH (the steward writes it)
+ *   none                   rounds done                   fetches the state that the last EPOCH or OPEN names, installs
+ * it round < need           updates of `round` are kept   fetches the included updates, APPLY round < need too far
+ * behind                forgets it round = ledger.round   root as the log says          confirmed: SAVE, Ready round =
+ * ledger.round   another root                  desync, loudly: forgets it, fetches it whole; the steward ends round =
+ * need           CLOSED (no EPOCH yet)         waits for the EPOCH (the steward writes it)
  *
  * Own data that is wrong stops the steward (it has nobody to ask) and is fetched anew by a member. */
 #include "swarm/node_internal.h"
@@ -58,13 +57,13 @@ static void fetch_whole(struct at_node_machine *m)
     uint64_t bytes_max = 4 * at_ledger_update_bytes_max(&m->ledger) + ((uint64_t)1 << 20);
     if (m->state.fetching && m->state.fetch_round < m->ledger.round &&
         !at_node_history(m, m->state.fetch_round)) { /* too old to go on from there */
-        at_node_fetch_cancel(at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root));
+        at_node_fetch_cancel(m, at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root));
         m->state.fetching = false;
     }
     if (m->state.fetching) {
         struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root);
         if (!f || f->misses == 0 || at_hash_eq(m->state.fetch_root, m->ledger.state_root)) return;
-        at_node_fetch_cancel(f); /* nobody keeps that one any more; there is a newer one */
+        at_node_fetch_cancel(m, f); /* nobody keeps that one any more; there is a newer one */
     }
     if (!at_node_fetch(m, AT_BLOB_STATE, m->ledger.state_root, bytes_max, 0, 0)) return;
     m->state.fetching = true;
@@ -106,7 +105,7 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
                         at_hash_hex(c->update).s);
         } else { /* they are not kept for ever: take the result instead */
             for (size_t k = 0; k < h->count; k++)
-                at_node_fetch_cancel(at_node_fetch_find(m, AT_BLOB_UPDATE, h->list[k].update));
+                at_node_fetch_cancel(m, at_node_fetch_find(m, AT_BLOB_UPDATE, h->list[k].update));
             if (m->ledger.round > h->round) forget(m);
         }
         return false;
@@ -126,13 +125,15 @@ static void apply(struct at_node_machine *m, const struct at_node_history *h)
 
 static void prune(struct at_node_machine *m)
 {
-    size_t n = 0;
+    size_t n = 0, max = sizeof m->keep / sizeof m->keep[0];
+    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) /* half of it may be there */
+        if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
+            m->keep[n++] = m->fetches[i].key;
     for (size_t i = 0; i < AT_NODE_HISTORY; i++) {
         const struct at_node_history *h = &m->history[i];
         if (!h->opened || !h->closed) continue;
         if (h->round + AT_NODE_KEEP_ROUNDS < m->ledger.round && h->round < m->state.saved_round) continue;
-        for (size_t k = 0; k < h->count && n < sizeof m->keep / sizeof m->keep[0]; k++)
-            m->keep[n++] = h->list[k].update;
+        for (size_t k = 0; k < h->count && n < max; k++) m->keep[n++] = h->list[k].update;
     }
     m->state.prune_due = false;
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_PRUNE);
@@ -223,6 +224,26 @@ static bool root_of_log(struct at_node_machine *m, uint32_t round, struct at_has
     return true;
 }
 
+/* With its own unit done, a member fetches what the others have handed in so far: the outer step then waits less. */
+static void prefetch(struct at_node_machine *m)
+{
+    size_t fetches = 0;
+    if (m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running || !m->contact_link) return;
+    if (m->state.prefetched_round != m->ledger.round) m->state.prefetched = 0;
+    m->state.prefetched_round = m->ledger.round;
+    for (uint32_t r = 0; r < m->ledger.member_count && fetches < AT_NODE_APPLY_FETCHES; r++) {
+        const struct at_unit *u = at_ledger_unit(&m->ledger, r);
+        fetches += u && u->received && at_node_fetch_find(m, AT_BLOB_UPDATE, u->receipt.update);
+    }
+    for (; m->state.prefetched < m->ledger.member_count && fetches < AT_NODE_APPLY_FETCHES; m->state.prefetched++) {
+        const struct at_unit *u = at_ledger_unit(&m->ledger, m->state.prefetched);
+        if (!u) continue;
+        if (!u->received) break; /* in order: a later receipt waits for this one */
+        const struct at_receipt *c = &u->receipt;
+        if (at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0)) fetches++;
+    }
+}
+
 void at_node_state_drive(struct at_node_machine *m)
 {
     struct at_hash root;
@@ -258,6 +279,7 @@ void at_node_state_drive(struct at_node_machine *m)
         return;
     }
     if (!at_node_state_confirmed(m)) return;
+    prefetch(m);
     if (m->state.round > m->state.fetch_round) m->state.desync = m->state.force_fetch = false;
     save(m);
 }

@@ -1,15 +1,18 @@
-/* node_steward.c: the steward's part: it decides nothing that the log does not show, and everything in this order:
+/* node_steward.c: the steward's part. It decides nothing that the log does not show, and everything in this order:
  *
- *   ledger     condition                                                                    record
- *   READY      own state confirmed; rounds are left; nobody asked to finish; and
- *              round 0: min_members are ready; later: every linked participant of the last
- *              round is, or has had its grace                                               OPEN, of those who are
- * ready READY      no rounds left, or FINISH                                                    END TRAINING   a
- * receipt whose update blob has been fetched, stored and found fit to apply             (the member's) RECEIPT TRAINING
- * every participant is in or gone; or round_ms_max after OPEN                  CLOSE, of all receipts CLOSED     own
- * outer step done                                                          EPOCH ENDED      every linked member has the
- * final state; or the linger is over               none: ends Gone: it has left, or has had no link for a second (eight
- * after the steward itself came back). */
+ *   ledger     condition                                                                  record
+ *   READY      own state confirmed, rounds are left, nobody asked to finish; and          OPEN, of those who are ready
+ *              in round 0 min_members are ready; later every linked member that took
+ *              part in the last round, or was ready for it, is; or its grace is over
+ *   READY      no rounds are left, or FINISH                                              END
+ *   TRAINING   a receipt's update has been fetched, stored and found fit to apply         (the member's) RECEIPT
+ *   TRAINING   every participant is in or gone; or round_ms_max after OPEN                CLOSE, of all receipts
+ *   CLOSED     own outer step is done                                                     EPOCH
+ *   ENDED      every linked member has the final state, and six seconds have passed       (none: this node ends)
+ *              for those whose link was lost lately; or ten seconds have
+ *
+ * Gone: it has left, or handed in an update that cannot be applied, or has had no link for a second (eight after the
+ * steward itself came back). */
 #include "swarm/node_internal.h"
 
 #include <math.h>
@@ -29,6 +32,7 @@ void at_node_steward_start(struct at_node_machine *m)
 void at_node_steward_opened(struct at_node_machine *m)
 {
     m->open_ms = m->now_ms;
+    memset(m->unfit, 0, sizeof m->unfit);
 }
 
 /* ---- receipts wait for their blobs, at most one per link ---- */
@@ -43,7 +47,7 @@ void at_node_steward_link(struct at_node_machine *m, struct at_node_link *link, 
     if (up || !m->receipt_waits[slot]) return;
     m->receipt_waits[slot] = false;
     struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, m->receipt_rec[slot].receipt.update);
-    if (f && f->only_link == link->id) at_node_fetch_cancel(f);
+    if (f && f->only_link == link->id) at_node_fetch_cancel(m, f);
 }
 
 void at_node_steward_receipt(struct at_node_machine *m, struct at_node_link *link,
@@ -73,7 +77,7 @@ static void receipts_drop(struct at_node_machine *m)
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         if (!m->receipt_waits[i]) continue;
         m->receipt_waits[i] = false;
-        at_node_fetch_cancel(at_node_fetch_find(m, AT_BLOB_UPDATE, m->receipt_rec[i].receipt.update));
+        at_node_fetch_cancel(m, at_node_fetch_find(m, AT_BLOB_UPDATE, m->receipt_rec[i].receipt.update));
         at_node_refused(m, m->links[i].id, at_signed_record_leaf(&m->receipts[i]), "the round has closed meanwhile");
     }
 }
@@ -106,6 +110,7 @@ void at_node_steward_checked(struct at_node_machine *m, const struct at_node_eve
         !at_hash_eq(m->receipt_rec[slot].receipt.update, e->blob.key))
         return; /* the link or the round is over */
     m->receipt_waits[slot] = false;
+    m->unfit[m->receipt_rec[slot].receipt.replica] = !e->blob.ok;
     if (e->blob.ok)
         at_node_submit_own(m, &m->receipts[slot], link->id);
     else
@@ -187,7 +192,7 @@ static bool is_awaited(struct at_node_machine *m, uint32_t r)
 {
     const struct at_unit *u = at_ledger_unit(&m->ledger, r);
     const struct at_member *member = &m->ledger.members[r];
-    if (!u || !u->allotted || u->received || !member->active) return false;
+    if (!u || !u->allotted || u->received || !member->active || m->unfit[r]) return false;
     if (at_node_id_eq(&member->id, &m->options.key.id)) return true;
     if (at_node_link_of(m, &member->id)) {
         m->absent_ms[r] = 0;
