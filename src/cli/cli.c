@@ -150,7 +150,7 @@ static bool asks_json(int argc, char **argv)
 static void tell_error(const struct at_cli *cli, at_err_t err)
 {
     const char *text = cli->diag.text[0] ? cli->diag.text : at_err_text(err);
-    if (cli->diag.where[0])
+    if (cli->diag.where[0] && strstr(text, cli->diag.where) == NULL) /* many texts name the file themselves */
         at_say("atoll: %s: %s", cli->diag.where, text);
     else
         at_say("atoll: %s", text);

@@ -28,6 +28,7 @@ try() {
         says "atoll: "
         is "$(json error.code)" $got
         ;;
+    6) [ "$(basename "$2")" = key ] || fail "start after '$*' ended with exit code 6" ;; # another key is another node
     *) fail "start after '$*' ended with exit code $got" ;;
     esac
     echo "$1 ${2#"$WORK/copy/"} $3: exit code $got $(grep '^atoll: ' "$WORK/err" || true)"
