@@ -121,9 +121,26 @@ static void list_kerns(void)
     kerns[n] = &any_cpu;
 }
 
+/* One context for each table and way to run; made once, so that the cases are quick under sanitizers. */
+#define PARS 5
+static struct at_exec execs[8][PARS];
+
+static void make_execs(void)
+{
+    const struct at_par *const pars[PARS] = {&at_par_serial, &shuffled2, &shuffled3, &shuffled7, &pool.par};
+    for (int k = 0; kerns[k]; k++)
+        for (int p = 0; p < PARS; p++)
+            if (at_exec_init(&execs[k][p], kerns[k], pars[p])) abort();
+}
+
+static void release_execs(void)
+{
+    for (int k = 0; kerns[k]; k++)
+        for (int p = 0; p < PARS; p++) at_exec_release(&execs[k][p]);
+}
+
 static void check(const struct at_gemm *g, size_t c_bytes)
 {
-    const struct at_par *pars[] = {&at_par_serial, &shuffled2, &shuffled3, &shuffled7, &pool.par};
     float *start = malloc(c_bytes), *want = malloc(c_bytes);
     struct at_gemm h = *g;
     assert_non_null(start);
@@ -131,17 +148,14 @@ static void check(const struct at_gemm *g, size_t c_bytes)
     memcpy(start, g->c.p, c_bytes);
     naive(g);
     memcpy(want, g->c.p, c_bytes);
-    for (const struct at_kern *const *kern = kerns; *kern; kern++)
-        for (size_t p = 0; p < sizeof pars / sizeof *pars; p++) {
-            struct at_exec ex;
-            assert_int_equal(at_exec_init(&ex, *kern, pars[p]), 0);
+    for (int k = 0; kerns[k]; k++)
+        for (int p = 0; p < PARS; p++) {
             memcpy(h.c.p, start, c_bytes);
-            at_gemm(&ex, &h);
+            at_gemm(&execs[k][p], &h);
             if (memcmp(h.c.p, want, c_bytes) != 0)
-                fail_msg("%s, par %zu: op %d join %d slots %d seq %ld m %ld n %ld k %ld blocks %ld %ld %ld",
-                         (*kern)->name, p, g->op, g->join, g->slots, g->seq_len, g->m, g->n, g->k, g->a.block_cols,
+                fail_msg("%s, par %d: op %d join %d slots %d seq %ld m %ld n %ld k %ld blocks %ld %ld %ld",
+                         kerns[k]->name, p, g->op, g->join, g->slots, g->seq_len, g->m, g->n, g->k, g->a.block_cols,
                          g->b.block_cols, g->c.block_cols);
-            at_exec_release(&ex);
         }
     free(start);
     free(want);
@@ -267,11 +281,13 @@ int main(void)
     struct at_diag diag = {0};
     list_kerns();
     if (at_pool_init(&pool, 2, &diag)) return 1;
+    make_execs();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_canary),      cmocka_unit_test(test_negative_zero), cmocka_unit_test(test_random_shapes),
         cmocka_unit_test(test_long_shapes), cmocka_unit_test(test_peak),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    release_execs();
     at_pool_release(&pool);
     return failed;
 }
