@@ -1,4 +1,4 @@
-/* world.c: virtual time, and the driver that every node of the world has. */
+/* world.c: virtual time, what happens in it, the lives of nodes, and the test's script. */
 #include "sim/world_internal.h"
 
 #include <math.h>
@@ -252,248 +252,6 @@ static void node_start(struct at_world *w, int node)
     at_world_step_node(w, node, &e);
 }
 
-/* ---- the driver: one operation ---- */
-static void answer(struct at_world *w, int node, const struct at_node_op *op, enum at_node_event_kind kind,
-                   uint64_t delay_ms, struct at_world_event **ret_event)
-{
-    struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, delay_ms);
-    ev->e.kind = kind;
-    ev->e.link = op->link;
-    ev->e.blob.kind = op->read.kind;
-    ev->e.blob.key = op->read.key;
-    ev->e.blob.offset = op->read.offset;
-    *ret_event = ev;
-}
-
-static void op_persist(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_disk *d = &w->nodes[node].disk;
-    at_world_check_persist(w, node, op);
-    if (w->violated) return;
-    for (size_t i = 0; i < op->persist.count; i++) d->records[d->written++] = op->persist.records[i];
-    for (size_t i = 0; i < op->persist.checkpoint_count; i++)
-        d->checkpoints[op->persist.checkpoints[i].size - 1] = op->persist.checkpoints[i];
-    uint64_t delay = 1 + at_world_draw(w, w->options.sync_ms_max);
-    at_world_push(w, AT_WORLD_PERSISTED, node, delay)->arg = d->written;
-}
-
-static void op_blob_write(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_blob *b = at_world_blob_get(w, &w->nodes[node].disk, op->read.kind, op->read.key);
-    if (!b) return;
-    if (op->read.offset > b->bytes.n || b->complete) {
-        at_world_violate(w, "node %d writes a blob with a gap, or one that it has", node);
-        return;
-    }
-    b->bytes.n = (size_t)op->read.offset;
-    if (at_buf_append(&b->bytes, op->bytes.p, op->bytes.n)) at_world_violate(w, "out of memory");
-}
-
-static void op_blob_finish(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_event *ev;
-    struct at_world_blob *b = at_world_blob_find(&w->nodes[node].disk, op->read.kind, op->read.key);
-    bool right = b && at_hash_eq(at_sha256(b->bytes.p, b->bytes.n), op->read.key);
-    if (b) b->complete = right; /* durable before BLOB_STORED is told: a crash between the two is harmless */
-    answer(w, node, op, AT_NODE_EV_BLOB_STORED, 1 + at_world_draw(w, w->options.sync_ms_max), &ev);
-    ev->e.blob.ok = right;
-}
-
-static void op_blob_read(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_event *ev;
-    struct at_world_node *n = &w->nodes[node];
-    struct at_buf state = {0};
-    const struct at_buf *from = NULL;
-    struct at_world_blob *b = at_world_blob_find(&n->disk, op->read.kind, op->read.key);
-    if (b && b->complete) from = &b->bytes;
-    if (op->read.kind == AT_BLOB_STATE && n->has_state) {
-        at_world_expand(n->h, w->options.state_bytes, &state);
-        if (at_hash_eq(at_sha256(state.p, state.n), op->read.key)) from = &state;
-    }
-    answer(w, node, op, AT_NODE_EV_BLOB_DATA, at_world_draw(w, 2), &ev);
-    if (from && op->read.offset < from->n) {
-        size_t rest = from->n - (size_t)op->read.offset;
-        ev->e.blob.ok = true;
-        ev->e.blob.total = from->n;
-        at_world_payload(ev, at_span(from->p + op->read.offset, rest < op->read.bytes ? rest : op->read.bytes));
-    }
-    at_buf_release(&state);
-}
-
-/* The stand-in for an update is a function of the state and the range, so the world knows what it must be. */
-static void op_check(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_event *ev;
-    struct at_world_node *n = &w->nodes[node];
-    struct at_buf blob = {0};
-    struct at_hash right = at_world_update_of(w, at_world_state_root(w, n->h), op->unit.start, op->unit.samples, &blob);
-    at_buf_release(&blob);
-    answer(w, node, op, AT_NODE_EV_UPDATE_CHECKED, 0, &ev);
-    ev->e.blob.ok = at_hash_eq(right, op->read.key);
-}
-
-static void op_prune(struct at_world *w, int node, const struct at_node_op *op)
-{
-    for (size_t i = 0; i < AT_WORLD_BLOBS_MAX; i++) {
-        struct at_world_blob *b = &w->nodes[node].disk.blobs[i];
-        bool keep = b->kind == AT_BLOB_SHARD || !b->complete;
-        for (size_t k = 0; k < op->prune.count; k++) keep = keep || at_hash_eq(op->prune.keep[k], b->key);
-        if (!keep) b->used = false;
-    }
-}
-
-static void op_install(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_node *n = &w->nodes[node];
-    struct at_world_blob *b = at_world_blob_find(&n->disk, AT_BLOB_STATE, op->root);
-    struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, 3);
-    ev->e.kind = AT_NODE_EV_STATE_READY;
-    ev->e.state.round = op->round;
-    ev->e.state.root = op->root;
-    ev->e.state.heldout_loss = NAN;
-    if (!b || !b->complete || b->bytes.n < sizeof n->h.b) return;
-    memcpy(n->h.b, b->bytes.p, sizeof n->h.b);
-    ev->e.state.ok = at_hash_eq(at_world_state_root(w, n->h), op->root);
-    n->has_state = true;
-    n->state_round = op->round;
-    b->used = false; /* the state serves from memory */
-}
-
-static void op_state_init(struct at_world *w, int node)
-{
-    struct at_world_node *n = &w->nodes[node];
-    n->has_state = true;
-    n->state_round = 0;
-    n->h = at_world_h0(w);
-    struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, 5);
-    ev->e.kind = AT_NODE_EV_STATE_READY;
-    ev->e.state.ok = true;
-    ev->e.state.root = at_world_state_root(w, n->h);
-    ev->e.state.heldout_loss = at_world_loss(0);
-}
-
-static uint64_t step_ms(const struct at_world *w, const struct at_world_node *n)
-{
-    double ms = w->options.step_ms / n->speed;
-    return ms < 1 ? 1 : (uint64_t)ms;
-}
-
-static void op_unit_start(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_node *n = &w->nodes[node];
-    if (!n->has_state || n->state_round != op->round) {
-        at_world_violate(w, "node %d starts a unit of round %u from another state", node, op->round);
-        return;
-    }
-    n->unit.round = op->unit.round;
-    n->unit.steps = op->unit.steps;
-    n->unit.step = 0;
-    n->unit.samples = op->unit.samples;
-    n->unit.start = op->unit.start;
-    at_world_push(w, AT_WORLD_UNIT_STEP, node, step_ms(w, n))->id = ++n->unit_id;
-}
-
-static void op_apply(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_node *n = &w->nodes[node];
-    if (!n->has_state || n->state_round != op->round) {
-        at_world_violate(w, "node %d applies round %u to another state", node, op->round);
-        return;
-    }
-    for (size_t i = 0; i < op->apply.count; i++) {
-        const struct at_world_blob *b = at_world_blob_find(&n->disk, AT_BLOB_UPDATE, op->apply.list[i].update);
-        if (!b || !b->complete) at_world_violate(w, "node %d applies an update that it does not have", node);
-    }
-    struct at_hash h = at_world_h_next(n->h, op->apply.list, op->apply.count);
-    if (n->corrupt_next && op->apply.count) h.b[31] ^= 1;
-    if (op->apply.count) n->corrupt_next = false;
-    struct at_world_event *ev = at_world_push(w, AT_WORLD_APPLY, node, 4);
-    ev->hash = h;
-    ev->arg = op->round;
-    ev->flag = op->evaluate;
-}
-
-static void do_op(struct at_world *w, int node, const struct at_node_op *op)
-{
-    struct at_world_node *n = &w->nodes[node];
-    struct at_world_event *ev;
-    struct at_world_blob *b;
-    switch (op->kind) {
-    case AT_NODE_OP_PERSIST:
-        op_persist(w, node, op);
-        break;
-    case AT_NODE_OP_SEND:
-        break; /* below: it may be refused */
-    case AT_NODE_OP_DIAL:
-        at_world_dial(w, node);
-        break;
-    case AT_NODE_OP_CLOSE:
-        at_world_close(w, op->link);
-        break;
-    case AT_NODE_OP_GENESIS:
-        n->disk.has_genesis = at_hash_eq(at_genesis_run_id(op->bytes), w->run);
-        if (!n->disk.has_genesis) at_world_violate(w, "node %d stores a genesis of another run", node);
-        break;
-    case AT_NODE_OP_LOG_READ:
-        ev = at_world_push(w, AT_WORLD_LOG_READ, node, at_world_draw(w, 3));
-        ev->id = op->link;
-        ev->arg = op->read.offset;
-        break;
-    case AT_NODE_OP_BLOB_STAT:
-        b = at_world_blob_find(&n->disk, op->read.kind, op->read.key);
-        answer(w, node, op, AT_NODE_EV_BLOB_STATE, 0, &ev);
-        ev->e.blob.complete = b && b->complete;
-        ev->e.blob.bytes_have = b ? b->bytes.n : 0;
-        break;
-    case AT_NODE_OP_BLOB_WRITE:
-        op_blob_write(w, node, op);
-        break;
-    case AT_NODE_OP_BLOB_FINISH:
-        op_blob_finish(w, node, op);
-        break;
-    case AT_NODE_OP_BLOB_DROP:
-        if ((b = at_world_blob_find(&n->disk, op->read.kind, op->read.key)) && !b->complete) b->used = false;
-        break;
-    case AT_NODE_OP_BLOB_READ:
-        op_blob_read(w, node, op);
-        break;
-    case AT_NODE_OP_UPDATE_CHECK:
-        op_check(w, node, op);
-        break;
-    case AT_NODE_OP_BLOB_PRUNE:
-        op_prune(w, node, op);
-        break;
-    case AT_NODE_OP_STATE_INIT:
-        op_state_init(w, node);
-        break;
-    case AT_NODE_OP_STATE_INSTALL:
-        op_install(w, node, op);
-        break;
-    case AT_NODE_OP_UNIT_START:
-        op_unit_start(w, node, op);
-        break;
-    case AT_NODE_OP_UNIT_STOP:
-        n->unit_id++;
-        break;
-    case AT_NODE_OP_APPLY:
-        op_apply(w, node, op);
-        break;
-    case AT_NODE_OP_SAVE:
-        at_world_check_save(w, node, op->round, op->root);
-        ev = at_world_push(w, AT_WORLD_SAVE, node, 1 + at_world_draw(w, 4 * (uint64_t)w->options.sync_ms_max));
-        ev->hash = n->h;
-        ev->arg = op->round;
-        break;
-    case AT_NODE_OP_STATUS:
-        if (strncmp(op->reason, "DESYNC", 6) == 0) n->desyncs++;
-        break;
-    case AT_NODE_OP_ENDED:
-        at_world_check_end(w, node, op);
-        break;
-    }
-}
-
 static void trace_op(struct at_world *w, int node, const struct at_node_op *op)
 {
     struct at_message msg;
@@ -562,7 +320,7 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
         const struct at_node_op *op = &update.ops[i];
         trace_op(w, node, op);
         if (op->kind == AT_NODE_OP_SEND && !at_world_send(w, node, op)) full_link = op->link;
-        do_op(w, node, op);
+        at_world_do_op(w, node, op);
     }
     if (n->ended) {
         at_world_hang_up(w, node);
@@ -580,77 +338,6 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
 }
 
 /* ---- what comes due ---- */
-static void do_log_read(struct at_world *w, const struct at_world_event *ev)
-{
-    const struct at_world_disk *d = &w->nodes[ev->node].disk;
-    struct at_log_checkpoint checkpoints[AT_LOG_PART_MAX];
-    struct at_node_event e = {.kind = AT_NODE_EV_LOG_DATA, .link = ev->id};
-    e.log.from = ev->arg;
-    e.log.records = d->records + ev->arg;
-    size_t most = w->options.seed % 3 == 0 ? 3 : AT_LOG_PART_MAX; /* short answers happen too */
-    for (uint64_t i = ev->arg; i < d->written && i - ev->arg < most; i++) {
-        if (d->checkpoints[i].size == 0) continue;
-        checkpoints[e.log.checkpoint_count++] = d->checkpoints[i];
-        e.log.count = (size_t)(i + 1 - ev->arg);
-    }
-    e.log.checkpoints = checkpoints;
-    at_world_step_node(w, ev->node, &e);
-}
-
-static void do_unit_step(struct at_world *w, const struct at_world_event *ev)
-{
-    struct at_world_node *n = &w->nodes[ev->node];
-    if (ev->id != n->unit_id) return;
-    struct at_node_event e = {.kind = AT_NODE_EV_UNIT_PROGRESS};
-    e.unit.round = n->unit.round;
-    e.unit.step = ++n->unit.step;
-    e.unit.steps = n->unit.steps;
-    e.unit.samples = n->unit.step * w->g.train.batch;
-    e.unit.tokens = (uint64_t)e.unit.samples * w->g.model.seq_len;
-    e.unit.tokens_per_s = 1000.0 * n->speed;
-    if (n->unit.step < n->unit.steps) {
-        at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, step_ms(w, n))->id = n->unit_id;
-    } else {
-        struct at_buf blob = {0};
-        e.kind = AT_NODE_EV_UNIT_DONE;
-        e.unit.update = at_world_update_of(w, at_world_state_root(w, n->h), n->unit.start, e.unit.samples, &blob);
-        e.unit.update_bytes = blob.n;
-        struct at_world_blob *b = at_world_blob_get(w, &n->disk, AT_BLOB_UPDATE, e.unit.update);
-        if (b && !b->complete) {
-            at_buf_release(&b->bytes);
-            b->bytes = blob;
-            b->complete = true;
-        } else {
-            at_buf_release(&blob);
-        }
-    }
-    at_world_step_node(w, ev->node, &e);
-}
-
-static void do_apply(struct at_world *w, const struct at_world_event *ev)
-{
-    struct at_world_node *n = &w->nodes[ev->node];
-    n->h = ev->hash;
-    n->state_round = (uint32_t)ev->arg + 1;
-    struct at_node_event e = {.kind = AT_NODE_EV_APPLIED};
-    e.state.round = (uint32_t)ev->arg;
-    e.state.root = at_world_state_root(w, n->h);
-    e.state.ok = true;
-    e.state.heldout_loss = ev->flag ? at_world_loss((uint32_t)ev->arg + 1) : NAN;
-    at_world_step_node(w, ev->node, &e);
-}
-
-static void do_save(struct at_world *w, const struct at_world_event *ev)
-{
-    struct at_world_disk *d = &w->nodes[ev->node].disk;
-    d->saved = true;
-    d->saved_round = (uint32_t)ev->arg;
-    d->saved_h = ev->hash;
-    struct at_node_event e = {.kind = AT_NODE_EV_SAVED};
-    e.state.round = (uint32_t)ev->arg;
-    at_world_step_node(w, ev->node, &e);
-}
-
 static void happen(struct at_world *w, struct at_world_event *ev)
 {
     struct at_world_node *n = ev->node >= 0 ? &w->nodes[ev->node] : NULL;
@@ -671,16 +358,16 @@ static void happen(struct at_world *w, struct at_world_event *ev)
         at_world_step_node(w, ev->node, &e);
         break;
     case AT_WORLD_LOG_READ:
-        do_log_read(w, ev);
+        at_world_log_read(w, ev);
         break;
     case AT_WORLD_UNIT_STEP:
-        do_unit_step(w, ev);
+        at_world_unit_step(w, ev);
         break;
     case AT_WORLD_APPLY:
-        do_apply(w, ev);
+        at_world_apply(w, ev);
         break;
     case AT_WORLD_SAVE:
-        do_save(w, ev);
+        at_world_save(w, ev);
         break;
     case AT_WORLD_LINK_UP:
         at_world_link_up(w, ev);

@@ -1,5 +1,5 @@
-/* world_internal.h: the insides of the virtual world: world.c (time, events, nodes as drivers), world_disk.c (disks,
- * blobs, the fake state), world_net.c (links), world_check.c (what is judged from outside). */
+/* world_internal.h: the insides of the virtual world: world.c (time, events, lives of nodes), world_drive.c (their
+ * drivers), world_disk.c (disks, blobs, the fake state), world_net.c (links), world_check.c (the judges). */
 #ifndef ATOLL_SIM_WORLD_INTERNAL_H
 #define ATOLL_SIM_WORLD_INTERNAL_H
 
@@ -122,6 +122,13 @@ struct at_world_event *at_world_push(struct at_world *w, enum at_world_what what
 void at_world_payload(struct at_world_event *ev, struct at_span bytes);
 void at_world_step_node(struct at_world *w, int node, struct at_node_event *e);
 void at_world_tracef(struct at_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* world_drive.c */
+void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op); /* all but SEND */
+void at_world_log_read(struct at_world *w, const struct at_world_event *ev);
+void at_world_unit_step(struct at_world *w, const struct at_world_event *ev);
+void at_world_apply(struct at_world *w, const struct at_world_event *ev);
+void at_world_save(struct at_world *w, const struct at_world_event *ev);
 
 /* world_disk.c */
 at_err at_world_disk_init(struct at_world_disk *d);
