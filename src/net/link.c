@@ -49,8 +49,7 @@ void at_link_fail(struct link *l, at_err_t err, const char *fmt, ...)
     uv_close((uv_handle_t *)&l->tcp, on_closed);
 }
 
-/* ---- sending --------------------------------------------------------------------------------------------------------
- */
+/* ---- sending ---- */
 at_err_t at_link_queue(struct link *l, enum at_frame_class cls, struct at_span payload)
 {
     struct link_queue *q = &l->queue[cls];
@@ -190,8 +189,7 @@ void at_link_ping(struct link *l)
     queue_message(l, &m);
 }
 
-/* ---- receiving ------------------------------------------------------------------------------------------------------
- */
+/* ---- receiving ---- */
 /* Ping and Pong end here. True: it was one. */
 static bool take_ping(struct link *l, struct at_frame frame)
 {

@@ -59,8 +59,7 @@ static void set_address(struct link *l, const struct sockaddr *sa)
     }
 }
 
-/* ---- accepting ------------------------------------------------------------------------------------------------------
- */
+/* ---- accepting ---- */
 /* Room for an accepted link: among the half-open ones the oldest gives way (a peer that means it needs milliseconds, so
  * the oldest is the likeliest idler); proven ones stay, up to a number per address. */
 static void make_room(struct at_net *net, struct link *fresh)
@@ -161,8 +160,7 @@ at_err_t at_net_listen(struct at_net *net, const char *host, uint16_t port, stru
     return AT_OK;
 }
 
-/* ---- dialing --------------------------------------------------------------------------------------------------------
- */
+/* ---- dialing ---- */
 static void on_connected(uv_connect_t *req, int status)
 {
     struct link *l = req->data;
@@ -220,8 +218,7 @@ at_err_t at_net_dial(struct at_net *net, const char *host, uint16_t port, const 
     return AT_OK;
 }
 
-/* ---- the user's calls -----------------------------------------------------------------------------------------------
- */
+/* ---- the user's calls ---- */
 at_err_t at_net_send(struct at_net *net, struct at_link_id link, enum at_frame_class frame_class,
                      struct at_span payload)
 {
@@ -261,8 +258,7 @@ struct at_net_stats at_net_stats(const struct at_net *net)
     return s;
 }
 
-/* ---- the turn: what is queued goes out, what is over is told
- * --------------------------------------------------------- */
+/* ---- the turn: what is queued goes out, what is over is told ---- */
 static void tell_drain(struct link *l)
 {
     if (!l->bulk_refused || l->state != LINK_UP || l->queue[AT_FRAME_BULK].bytes > l->net->opt.bulk_bytes_max / 2)
@@ -359,8 +355,7 @@ static void on_tick(uv_timer_t *handle)
     }
 }
 
-/* ---- life -----------------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 static void fill_defaults(struct at_net_options *o)
 {
 #define DEFAULT(field, value)                                                                                          \

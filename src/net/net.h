@@ -2,25 +2,24 @@
  *
  * What it is: a set of links on one libuv loop. Each side shows a self-signed Ed25519 certificate made from its node
  * key; the certificate's public key IS the node id and nothing else in it is believed. A dialer says whom it expects; a
- * listener takes anybody with an Ed25519 key and leaves judging the id to its caller. What it is not: it knows no
- * message, no run, no member.
+ * listener takes anybody with an Ed25519 key and leaves judging the id to its caller. What it is not: it knows no run
+ * and no member, and of the messages only Ping and Pong, which it sends, answers and keeps to itself.
  *
- * A frame is at most AT_NET_FRAME_BYTES_MAX of payload, in one of three classes (wire/frame.h). Waiting frames leave in
- * the order control, activation, bulk; within a class in the order given. Bulk frames are at most
- * AT_NET_BULK_BYTES_MAX, so a control frame never waits for more than one of them plus the 256 KiB handed to the
- * kernel.
+ * Frames (wire/frame.h) have at most AT_NET_FRAME_BYTES_MAX of payload. Waiting ones leave in the order control,
+ * activation, bulk; within a class in the order given. A bulk frame has at most AT_NET_BULK_BYTES_MAX, so a control
+ * frame never waits for more than one of them, besides the 256 KiB that are already on their way to the kernel.
  *
- * Bounds (struct at_net_options): links, half-open links in all and per address (the oldest half-open one gives way),
- * queued bytes per link and class, bytes read per link and turn of the loop. Control and activation overflow closes the
- * link
- * ("peer does not read"); bulk overflow refuses the frame, and a DRAIN event says when to try again. Liveness: a ping
- * per second and link; end of file at once, silence for silence_ms: DOWN. A handshake has handshake_ms.
+ * Bounds (struct at_net_options): links in all and per address; half-open links in all and per address (the oldest
+ * gives way); queued bytes per link and class; bytes read per link and turn of the loop. Overflow of control or
+ * activation closes the link ("peer does not read"); bulk overflow refuses the frame, and DRAIN says when to try again.
+ * Liveness: a ping per second and link; end of file at once, silence for silence_ms: DOWN. A handshake has
+ * handshake_ms, and its first frame must be a Ping.
  *
  * Events come one by one through the caller's function, from inside the loop; their pointers are borrowed until it
- * returns. From it at_net_send, at_net_close, at_net_dial and the queries may be called (they only queue), not
+ * returns. From it at_net_send, at_net_close, at_net_dial and the queries may be called (they only queue), but not
  * at_net_release. A link's events are: UP once, then FRAME and DRAIN, then DOWN once; or only DOWN, when it never came
- * up. A link that somebody else opened and that failed before UP makes no event but is counted (at_net_stats). Thread
- * rule: the loop's thread only. Source: RFC 8446 (TLS 1.3), RFC 8410 (Ed25519 certificates). */
+ * up. A link that somebody else opened and that failed before UP makes no event but is counted (at_net_stats).
+ * Thread rule: the loop's thread only. Source: RFC 8446 (TLS 1.3), RFC 8410 (Ed25519 certificates). */
 #ifndef ATOLL_NET_NET_H
 #define ATOLL_NET_NET_H
 

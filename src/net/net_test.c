@@ -338,8 +338,7 @@ static void test_own_sleep_is_no_silence(void **state)
     assert_int_equal(a.downs + b.downs, 0);
 }
 
-/* ---- strangers ------------------------------------------------------------------------------------------------------
- */
+/* ---- strangers ---- */
 static int raw_connect(uint16_t port)
 {
     struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(port)};

@@ -1,14 +1,13 @@
 /* node.h: a node of a run as a process: the run folder, the loop that drives the pure machine (swarm/), the control
  * socket.
  *
- * A run folder D holds: key (mode 0600: the node's secret), node.ini (listen address, the address to join), lock,
- * control.sock (0600), genesis, ledger.sqlite, blobs/ (shards, updates, states by hash), config.json,
- * model.safetensors, stats.safetensors. One process per folder. kill -9 at any moment loses nothing that the node has
- * acknowledged to anybody: records are stored before they are acknowledged, update blobs before their round is closed,
- * and the machine is rebuilt from the folder.
+ * A run folder D holds the key (mode 0600: the node's secret), node.ini (addresses), the ledger with its genesis, data,
+ * updates and the model; node_folder.h lists the files. One process per folder. kill -9 at any moment loses nothing
+ * that the node has acknowledged to anybody: records are stored before they are acknowledged, update blobs before
+ * their round is closed, a round's state before the next one's is made; the machine is rebuilt from the folder.
  *
- * Thread rule: at_node_run owns its thread until it returns; it may start others. All functions here may print nothing:
- * text goes to `diag` and to the caller's log function. */
+ * Thread rule: at_node_run owns its thread until it returns; it may start others. Nothing here prints: text goes to
+ * `diag` and to the caller's log function. main() calls at_sys_process_init (os/sys.h) first. */
 #ifndef ATOLL_NODE_NODE_H
 #define ATOLL_NODE_NODE_H
 
@@ -81,14 +80,21 @@ struct at_node_result {
 at_err at_node_run(const struct at_node_run_options *options, struct at_diag *diag, struct at_node_result *ret_result);
 
 /* ---- control of a running node through D/control.sock: one line of JSON each way ----
- * {"do":"status"} answers {"ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "round", "rounds",
- * "step", "steps", "tokens", "tokens_per_s", "points_pending", "points_confirmed", "share", "heldout_loss_first",
- * "heldout_loss_last" (null: none), "peers",
- * "members":[{"id","replica","name","online","phase","step","tokens","tokens_per_s","points_pending","points_confirmed",
- *   "share"}], "state_root", "records", "head", "invite", "threads", "kernels", "last_event", "ended"}
- * {"do":"finish"} ends this node after its round (on the founder: the run); {"do":"stop"} stops it now, cleanly. Both
- * {"ok":true}. Errors: {"ok":false,"error":text}. `ret_json` is appended to, without the newline. AT_E_NOT_FOUND: no
- * node runs in `dir`. AT_E_ENV: it does not answer within timeout_ms. */
+ *
+ * {"do":"finish"}  ends this node after its round; on the founder, the run. Answer {"ok":true}.
+ * {"do":"stop"}    ends this process now, cleanly. Answer {"ok":true}.
+ * {"do":"status"}  answers one object:
+ *   "ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "joined", "desync",
+ *   "round", "rounds", "rounds_done", "step", "steps", "tokens", "tokens_per_s",
+ *   "heldout_loss_first", "heldout_loss_last" (null: none), "peers", "fetched_bytes", "fetch_bytes",
+ *   "state_root", "state_round", "records", "head", "ended", "points_pending", "points_confirmed", "share" (own),
+ *   "members": [{"id", "replica", "name", "role", "self", "online", "phase", "step", "tokens", "tokens_per_s",
+ *                "points_pending", "points_confirmed", "share"}],
+ *   "invite", "threads", "kernels", "last_event"
+ * anything else    {"ok":false,"error":text}
+ *
+ * The answer is appended to `ret_json`, without the newline. AT_E_NOT_FOUND: no node runs in `dir`. AT_E_ENV: it does
+ * not answer within timeout_ms. */
 at_err at_control_call(const char *dir, const char *verb, uint32_t timeout_ms, struct at_diag *diag,
                        struct at_buf *ret_json);
 

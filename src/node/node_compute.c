@@ -170,8 +170,7 @@ at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t rou
     return err ? err : describe(c, false, diag, ret_state);
 }
 
-/* ---- rounds ---------------------------------------------------------------------------------------------------------
- */
+/* ---- rounds ---- */
 struct unit_watch {
     struct at_compute *c;
     const struct at_compute_unit *unit;
@@ -312,8 +311,7 @@ at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *up
     return err;
 }
 
-/* ---- files ----------------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 struct at_compute_files {
     struct at_checkpoint c;
 };
@@ -364,7 +362,7 @@ static at_err_t sweep_stats(void *user, const char *name)
     return stale && at_path_join(s->dir, name, NULL, path) == AT_OK ? at_file_remove(path, NULL) : AT_OK;
 }
 
-/* The statistics carry their root in their name and come first, so whatever model.safetensors is there finds its own.
+/* The statistics carry their root in their name and come first, so the model.safetensors that is there finds its own.
  */
 at_err_t at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag)
 {

@@ -43,8 +43,7 @@ static at_err socket_path(const char *dir, struct at_diag *diag, int *ret_dir_fd
     return AT_OK;
 }
 
-/* ---- server ---------------------------------------------------------------------------------------------------------
- */
+/* ---- server ---- */
 struct client {
     struct at_control *control;
     uv_pipe_t pipe;
@@ -231,8 +230,7 @@ void at_control_release(struct at_control *control)
     uv_close((uv_handle_t *)&control->listener, on_listener_closed); /* removes the socket file */
 }
 
-/* ---- client ---------------------------------------------------------------------------------------------------------
- */
+/* ---- client ---- */
 static at_err connect_to(const char *dir, struct at_diag *diag, int *ret_fd)
 {
     struct sockaddr_un sa = {.sun_family = AF_UNIX};

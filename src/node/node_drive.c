@@ -24,8 +24,7 @@ void node_log(struct node *n, enum at_node_log_kind kind, const char *fmt, ...)
     n->options.log(n->options.log_user, kind, line);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------------------------
- */
+/* ---- the end ---- */
 void node_fail(struct node *n, at_err_t err, const struct at_diag *diag)
 {
     if (n->err) return;
@@ -49,8 +48,7 @@ void node_end(struct node *n)
     uv_timer_start(&n->last_wait, node_on_last_wait, 0, 10);
 }
 
-/* ---- events ---------------------------------------------------------------------------------------------------------
- */
+/* ---- events ---- */
 void node_later(struct node *n, struct node_todo todo)
 {
     if (n->todo_first > 0 && n->todo_first == n->todo_count) n->todo_first = n->todo_count = 0;
@@ -154,8 +152,7 @@ void node_answer(struct node *n, const struct node_todo *todo)
         step(n, &ev);
 }
 
-/* ---- links ----------------------------------------------------------------------------------------------------------
- */
+/* ---- links ---- */
 static void link_add(struct node *n, struct at_link_id link)
 {
     if (n->link_count == n->link_cap) {

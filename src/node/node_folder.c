@@ -14,8 +14,7 @@
 
 #define INI_BYTES_MAX 16384
 
-/* ---- addresses ------------------------------------------------------------------------------------------------------
- */
+/* ---- addresses ---- */
 at_err_t at_address_parse(const char *text, struct at_diag *diag, char ret_host[AT_HOST_BYTES_MAX + 1],
                           uint16_t *ret_port)
 {
@@ -111,8 +110,7 @@ void at_address_outward(const char *host, char ret_host[AT_HOST_BYTES_MAX + 1])
     uv_free_interface_addresses(list, count);
 }
 
-/* ---- the folder -----------------------------------------------------------------------------------------------------
- */
+/* ---- the folder ---- */
 at_err_t at_folder_path(const struct at_folder *f, const char *name, struct at_diag *diag, char ret_path[AT_PATH_BYTES])
 {
     return at_path_join(f->dir, name, diag, ret_path);

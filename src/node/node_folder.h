@@ -1,11 +1,13 @@
-/* node_folder.h: what a run folder D says about its node: key, name, addresses; and where its files lie. Effects:
- * files.
+/* node_folder.h: what a run folder D says about its node (key, name, addresses), where its files lie. Effects: files.
  *
  *   D/key              64 hex digits: the secret seed of the node's key; mode 0600
- *   D/node.ini         lines key=value: run, name, listen, contact, contact_key, log_size, log_root; written last when
- * a folder is made, so that a folder with it is a whole one D/ledger.sqlite    genesis, records, checkpoints
- * (store/store.h) D/data, D/updates  blobs by hash (store/blobs.h) D/fetch            what is being fetched, so that a
- * fetch goes on after a crash */
+ *   D/node.ini         lines key=value: run, name, listen, contact, contact_key, log_size, log_root;
+ *                      written last when a folder is made: a folder that has it is a whole one
+ *   D/ledger.sqlite    genesis, records, checkpoints (store/store.h)
+ *   D/data, D/updates  blobs by hash (store/blobs.h)
+ *   D/fetch            what is being fetched, so that a fetch goes on after a crash
+ *   D/model.safetensors, config.json, stats-<root>.safetensors   the run's state (train/checkpoint.h)
+ *   D/lock, D/control.sock   of the running process */
 #ifndef ATOLL_NODE_NODE_FOLDER_H
 #define ATOLL_NODE_NODE_FOLDER_H
 

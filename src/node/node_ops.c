@@ -54,8 +54,7 @@ static struct job *job_new(struct node *n, const struct at_node_op *op, void (*r
     return j;
 }
 
-/* ---- states: STATE_INIT, STATE_INSTALL, APPLY
- * ------------------------------------------------------------------------ */
+/* ---- states: STATE_INIT, STATE_INSTALL, APPLY ---- */
 static void run_state(struct at_work *work)
 {
     struct job *j = (struct job *)work;
@@ -121,8 +120,7 @@ static void do_state(struct node *n, const struct at_node_op *op)
     }
 }
 
-/* ---- SAVE: pack on the compute thread, write on the disk's
- * ------------------------------------------------------------ */
+/* ---- SAVE: pack on the compute thread, write on the disk's ---- */
 static void run_write(struct at_work *work)
 {
     struct job *j = (struct job *)work;
@@ -170,8 +168,7 @@ static void pack_done(struct at_work *work)
     at_worker_push(&j->n->disk, &j->work); /* also on the way out: what was asked to be kept is kept */
 }
 
-/* ---- units ----------------------------------------------------------------------------------------------------------
- */
+/* ---- units ---- */
 struct step_sink {
     struct node *n;
     const struct at_compute_unit *unit;
@@ -231,8 +228,7 @@ static void do_unit(struct node *n, const struct at_node_op *op)
     at_worker_push(&n->computer, &j->work);
 }
 
-/* ---- blobs ----------------------------------------------------------------------------------------------------------
- */
+/* ---- blobs ---- */
 static void run_finish(struct at_work *work)
 {
     struct job *j = (struct job *)work;
@@ -287,8 +283,7 @@ static void do_check(struct node *n, const struct at_node_op *op)
     at_worker_push(&n->disk, &j->work);
 }
 
-/* ---- the rest -------------------------------------------------------------------------------------------------------
- */
+/* ---- the rest ---- */
 static void do_persist(struct node *n, const struct at_node_op *op)
 {
     struct at_diag diag = {0};

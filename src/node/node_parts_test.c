@@ -33,8 +33,7 @@ static int remove_dir(void **state)
     return system(command);
 }
 
-/* ---- addresses and folder -------------------------------------------------------------------------------------------
- */
+/* ---- addresses and folder ---- */
 static void test_addresses(void **state)
 {
     static const char *const bad[] = {"",        ":",          ":80",      "host", "host:", "host:x",
@@ -121,8 +120,7 @@ static void test_damaged_folder_is_told(void **state)
     }
 }
 
-/* ---- worker ---------------------------------------------------------------------------------------------------------
- */
+/* ---- worker ---- */
 struct count_work {
     struct at_work work;
     int number, *order, *done;
@@ -165,8 +163,7 @@ static void test_worker_keeps_the_order(void **state)
     assert_true(at_worker_is_idle(&w));
 }
 
-/* ---- vault ----------------------------------------------------------------------------------------------------------
- */
+/* ---- vault ---- */
 static void test_fetch_goes_on_after_a_crash(void **state)
 {
     struct at_vault v;
@@ -248,8 +245,7 @@ static void test_states_held_and_fetched(void **state)
     at_vault_release(&v);
 }
 
-/* ---- control socket -------------------------------------------------------------------------------------------------
- */
+/* ---- control socket ---- */
 struct server {
     uv_loop_t loop;
     struct at_control *control;

@@ -11,8 +11,7 @@
 
 #define LAST_WAIT_MS 700 /* for the last words to leave */
 
-/* ---- what the loop calls --------------------------------------------------------------------------------------------
- */
+/* ---- what the loop calls ---- */
 static void on_work_ready(uv_async_t *async)
 {
     struct node *n = async->data;
@@ -87,8 +86,7 @@ static void on_request(void *user, const char *verb, struct at_buf *answer)
     if (ev.kind == AT_NODE_EV_STOP) node_end(n);
 }
 
-/* ---- building up ----------------------------------------------------------------------------------------------------
- */
+/* ---- building up ---- */
 static at_err set_listen(struct node *n, struct at_diag *diag)
 {
     uint16_t port = 0;
@@ -207,8 +205,7 @@ static at_err build_loop_part(struct node *n, struct at_diag *diag)
     return err;
 }
 
-/* ---- running and taking down
- * ----------------------------------------------------------------------------------------- */
+/* ---- running and taking down ---- */
 static void start(struct node *n)
 {
     struct at_node_event ev = {.kind = AT_NODE_EV_START, .reason = ""};

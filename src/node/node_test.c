@@ -61,8 +61,7 @@ static int remove_base(void **state)
     return system(command);
 }
 
-/* ---- nodes ----------------------------------------------------------------------------------------------------------
- */
+/* ---- nodes ---- */
 static void log_line(void *user, enum at_node_log_kind kind, const char *line)
 {
     fprintf(user, "%llu %s%s\n", (unsigned long long)at_clock_mono_ms() % 1000000,
@@ -195,8 +194,7 @@ static void expect_exit(struct member *all, int count, int i, int code, int ms)
     fail_msg("node %d: exit code %d instead of %d", i, got, code);
 }
 
-/* ---- oracles --------------------------------------------------------------------------------------------------------
- */
+/* ---- oracles ---- */
 struct outcome {
     char root[65];
     unsigned rounds;
@@ -297,8 +295,7 @@ static void expect_agreement(struct member *m, int count, uint32_t rounds)
     }
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------------
- */
+/* ---- tests ---- */
 static void test_three_nodes_reach_the_root_of_one_process(void **state)
 {
     struct member m[3] = {{{0}, 0}};
@@ -368,6 +365,46 @@ static void test_steward_dies_and_returns(void **state)
     }
     for (int i = 0; i < 3; i++) expect_exit(m, 3, i, 0, 60000);
     expect_agreement(m, 3, ROUNDS);
+}
+
+/* Minutes of deaths: any node, at any moment, sometimes two at once. No record that was stored is lost, and all end
+ * alike. */
+static void test_a_hundred_deaths(void **state)
+{
+    struct member m[3] = {{{0}, 0}};
+    struct at_node_place place;
+    struct at_buf answer = {0};
+    uint32_t x = (uint32_t)at_clock_mono_ns();
+    print_message("seed %u\n", x);
+    found(&m[0], 100000, 2, &place);
+    for (int i = 1; i < 3; i++) join(&m[i], i, place.invite);
+    for (int i = 0; i < 3; i++) start_node(&m[i]);
+    for (int k = 0; k < 100; k++) {
+        uint64_t stored[3] = {0};
+        double done = 0;
+        sleep_ms((x = x * 1103515245 + 12345) >> 16 & 511);
+        unsigned victims = (x = x * 1103515245 + 12345) >> 16 & 7;
+        if (victims == 0)
+            WAIT_FOR((done = ask(&m[0], "rounds_done")) >= 0 && ask(&m[0], "rounds_done") > done, 30000, m, 3);
+        for (int i = 0; i < 3; i++)
+            if (victims >> i & 1) kill_node(&m[i]);
+        for (int i = 0; i < 3; i++) {
+            char path[AT_PATH_BYTES];
+            if (!(victims >> i & 1)) continue;
+            assert_int_equal(at_path_join(m[i].dir, "ledger.sqlite", NULL, path), AT_OK);
+            if (at_file_exists(path)) verify_ledger(&m[i], &stored[i]);
+            start_node(&m[i]);
+        }
+        for (int i = 0; i < 3; i++) WAIT_FOR(ask(&m[i], "records") >= (double)stored[i], 10000, m, 3);
+    }
+    WAIT_FOR(ask(&m[0], "peers") == 2, 20000, m, 3);
+    double round = ask(&m[0], "rounds_done");
+    WAIT_FOR(ask(&m[0], "rounds_done") >= round + 3, 30000, m, 3);
+    assert_int_equal(at_control_call(m[0].dir, "finish", 2000, NULL, &answer), AT_OK);
+    for (int i = 0; i < 3; i++) expect_exit(m, 3, i, 0, 30000);
+    expect_agreement(m, 3, read_result(&m[0]).rounds);
+    print_message("%u rounds in spite of it\n", read_result(&m[0]).rounds);
+    at_buf_release(&answer);
 }
 
 static void test_asked_to_end(void **state)
@@ -544,7 +581,7 @@ static void test_bad_beginnings(void **state)
     expect_exit(m, 1, 0, 130, 5000);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, make_base, remove_base)
     const struct CMUnitTest tests[] = {
@@ -556,6 +593,8 @@ int main(void)
         CASE(test_damaged_model),
         CASE(test_bad_beginnings),
     };
+    const struct CMUnitTest slow[] = {CASE(test_a_hundred_deaths)};
     at_sys_process_init();
+    if (argc > 1 && strcmp(argv[1], "--long") == 0) return cmocka_run_group_tests(slow, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

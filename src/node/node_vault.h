@@ -1,8 +1,9 @@
 /* node_vault.h: where a node's blobs live, by (kind, key), for its machine. Effects: files of the run folder.
  *
- *   SHARD, UPDATE   whole: D/data, D/updates (store/blobs.h)       STATE   whole: the last two states held, in memory
- * (for peers) being fetched   D/fetch/<kind>-<hex>; goes on after a crash    STATE   fetched whole, not installed yet:
- * D/fetch/state-<hex>.whole
+ *   SHARD, UPDATE       whole: D/data, D/updates (store/blobs.h)
+ *   STATE               the last two states held: in memory, for peers
+ *   STATE               fetched whole, not installed yet: D/fetch/state-<hex>.whole
+ *   any, being fetched  D/fetch/<kind>-<hex>; goes on after a crash
  *
  * Thread rule: the loop's thread, but for at_vault_finish: the disk worker's. */
 #ifndef ATOLL_NODE_NODE_VAULT_H

@@ -14,8 +14,7 @@ at_err at_file_read(const char *path, size_t bytes_max, struct at_diag *diag, st
 at_err at_file_read_any(const char *path, size_t bytes_max, struct at_diag *diag, struct at_buf *buf);
 
 /* Replaces `path` by the concatenation of `parts` so that a crash at any moment leaves the old or the new file, whole:
- * temporary neighbour, fsync, rename, fsync of the folder. On failure the neighbour is removed and the old file intact.
- */
+ * temporary neighbour, fsync, rename, fsync of the folder. On failure the neighbour is removed, the old file intact. */
 at_err at_file_write_atomic(const char *path, const struct at_span *parts, int part_count, unsigned mode,
                             struct at_diag *diag);
 

@@ -121,9 +121,8 @@ int at_sys_terminal_columns(int fd)
     return n >= 20 && n <= 10000 ? n : 80;
 }
 
-/* libuv closes descriptors by a raw system call that ThreadSanitizer cannot see, so it takes a number that the kernel
- * hands out again, to another thread, for a race on the old descriptor. Hence it must not see libuv open them either.
- */
+/* libuv closes descriptors by a raw system call that ThreadSanitizer cannot see. When the kernel hands the number out
+ * again, to another thread, that looks like a race on the old descriptor; so it must not see libuv open them either. */
 #ifdef __has_feature
 #if __has_feature(thread_sanitizer)
 const char *__tsan_default_suppressions(void);

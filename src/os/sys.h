@@ -1,5 +1,4 @@
-/* sys.h: what a process asks the machine: clocks, processors, memory, the terminal; and what it must tell the system.
- */
+/* sys.h: what a process asks the machine: clocks, processors, memory, the terminal; and what it must tell it first. */
 #ifndef ATOLL_OS_SYS_H
 #define ATOLL_OS_SYS_H
 
