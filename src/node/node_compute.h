@@ -2,7 +2,8 @@
  * reads and writes blobs and files of the run folder; threads of its own pool.
  *
  * One call at a time, from one thread at a time (the node hands all of them to one worker); at_compute_cancel is the
- * one exception: it may be called from anywhere. A call that fails leaves the state as it was. */
+ * one exception: it may be called from anywhere. A call that fails for another reason than memory leaves the state as
+ * it was. */
 #ifndef ATOLL_NODE_NODE_COMPUTE_H
 #define ATOLL_NODE_NODE_COMPUTE_H
 

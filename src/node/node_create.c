@@ -6,6 +6,7 @@
 #include "store/store.h"
 #include "train/data.h"
 #include "wire/genesis.h"
+#include "wire/printable.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -101,8 +102,9 @@ static at_err make_genesis(const struct at_node_init_options *o, struct at_genes
 static at_err set_name(struct at_folder *f, const char *name, const char *otherwise, struct at_diag *diag)
 {
     if (!name) name = otherwise;
-    if (strlen(name) > AT_NAME_BYTES_MAX || strpbrk(name, "\r\n"))
-        return at_fail(diag, AT_E_USAGE, "--name", "the name is longer than %d bytes", AT_NAME_BYTES_MAX);
+    if (strlen(name) > AT_NAME_BYTES_MAX || !at_printable(at_span(name, strlen(name))))
+        return at_fail(diag, AT_E_USAGE, "--name", "the name must be at most %d bytes of printable text",
+                       AT_NAME_BYTES_MAX);
     snprintf(f->name, sizeof f->name, "%s", name);
     return AT_OK;
 }
