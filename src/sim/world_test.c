@@ -57,8 +57,9 @@ static const char expected_round[] =
     "97 1>0 ready\n"
     "97 1 saves\n"
     "98 1 stores 7 END\n"
-    "99 0 ends\n"
-    "99 1 ends\n";
+    "99 1>0 bye\n"
+    "99 1 ends\n"
+    "100 0 ends\n";
 /* clang-format on */
 
 static void transcript_of_one_round(void **state)

@@ -182,6 +182,7 @@ struct at_node_machine {
     bool receipt_waits[AT_NODE_LINKS_MAX];
     bool receipt_checks[AT_NODE_LINKS_MAX]; /* of those that wait: the blob is here and is being looked at */
     struct at_record receipt_rec[AT_NODE_LINKS_MAX];
+    bool done[AT_MEMBERS_MAX];  /* by replica: said goodbye after END */
     bool unfit[AT_MEMBERS_MAX]; /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
     struct at_node_op *ops, *ops_sorted;

@@ -195,6 +195,8 @@ static void said_bye(struct at_node_machine *m, struct at_node_link *link, const
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_CLOSE);
     op->link = link->id;
     snprintf(op->reason, sizeof op->reason, "the peer said bye");
+    int replica = m->is_steward && link->hello ? at_ledger_find(&m->ledger, &link->node) : -1;
+    if (replica >= 0 && m->ledger.phase == AT_LEDGER_ENDED && at_node_settled(m)) m->done[replica] = true;
     if (link->hello && m->is_steward) at_node_steward_link(m, link, false);
     if (m->contact_link == link->id) m->contact_link = 0;
     link->closing = true;

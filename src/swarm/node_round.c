@@ -215,8 +215,10 @@ static void end(struct at_node_machine *m)
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
     } else if (at_node_state_confirmed(m)) {
         if (m->contact_link) say_ready(m);
-        if (m->state.saved && m->state.saved_round == m->state.round)
-            at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
+        if (!m->state.saved || m->state.saved_round != m->state.round) return;
+        struct at_node_link *link = m->contact_link ? at_node_link_find(m, m->contact_link) : NULL;
+        if (link) at_node_link_refuse(m, link, "the run has ended here"); /* so that the steward need not wait */
+        at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
     } else if (!m->contact_link && m->contact_down_ms && m->now_ms >= m->contact_down_ms + AT_NODE_FINAL_STATE_MS) {
         at_node_end(m, AT_E_PEER, "the run has ended, but nobody could be reached to fetch its final state");
     }

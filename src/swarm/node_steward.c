@@ -8,8 +8,8 @@
  *   TRAINING   a receipt's update has been fetched, stored and found fit to apply         (the member's) RECEIPT
  *   TRAINING   every participant is in or gone; or round_ms_max after OPEN                CLOSE, of all receipts
  *   CLOSED     own outer step is done                                                     EPOCH
- *   ENDED      every linked member has the final state, and six seconds have passed       (none: this node ends)
- *              for those whose link was lost lately; or ten seconds have
+ *   ENDED      every linked member has said goodbye, and six seconds have passed for      (none: this node ends)
+ *              those whose link was lost lately; or ten seconds have
  *
  * Gone: it has left, or handed in an update that cannot be applied, or has had no link for a second (eight after the
  * steward itself came back). */
@@ -237,14 +237,13 @@ static void maybe_epoch(struct at_node_machine *m)
     submit(m, &rec);
 }
 
-/* Does a member still need this steward after END? One that was lost a moment ago may be dialling. */
+/* Does a member still need this steward after END? Until it has said goodbye: that it is ready for the final state does
+ * not tell that it knows of the END. One whose link was lost a moment ago may be dialling. */
 static bool still_needs(struct at_node_machine *m, uint32_t r)
 {
     const struct at_member *member = &m->ledger.members[r];
-    if (!member->active || at_node_id_eq(&member->id, &m->options.key.id) || m->ledger.round == 0) return false;
-    const struct at_node_link *link = at_node_link_of(m, &member->id);
-    if (link) return !(link->ready && link->ready_for.round == m->ledger.round);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) /* back this moment, its hello is on the way */
+    if (!member->active || m->done[r] || at_node_id_eq(&member->id, &m->options.key.id)) return false;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
         if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, &member->id)) return true;
     if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
     return m->end_ms < m->absent_ms[r] + AT_NODE_LOST_MS && m->now_ms < m->end_ms + AT_NODE_END_WAIT_MS;
@@ -255,7 +254,7 @@ static void linger(struct at_node_machine *m)
     bool done = at_node_state_confirmed(m) && m->state.saved && m->state.saved_round == m->state.round;
     if (!m->is_end) m->end_ms = m->now_ms;
     m->is_end = true;
-    if (m->ledger.round == 0) done = true; /* nothing was trained */
+    if (m->ledger.round == 0) done = true; /* nothing was trained: there may be no state */
     for (uint32_t r = 0; r < m->ledger.member_count && done; r++) done = !still_needs(m, r);
     if (done || m->now_ms >= m->end_ms + AT_NODE_END_LINGER_MS)
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
