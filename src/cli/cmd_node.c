@@ -2,11 +2,10 @@
  * member and runs it. */
 #include "cli/cli_cmd.h"
 #include "cli/cli_text.h"
-#include "cli/progress.h"
+#include "cli/node_view.h"
 #include "node/node.h"
 
 #include <string.h>
-#include <time.h>
 
 struct args {
     const char *dir, *preset, *listen, *name, *kernels;
@@ -92,33 +91,22 @@ static at_err_t run_init(struct at_cli *cli, void *args)
     return AT_OK;
 }
 
-static void log_line(void *user, enum at_node_log_kind kind, const char *line)
-{
-    struct at_screen *screen = user;
-    char when[16] = "";
-    struct tm tm;
-    time_t now = time(NULL);
-    if (localtime_r(&now, &tm) != NULL) strftime(when, sizeof when, "%H:%M:%S", &tm);
-    at_screen_say(screen, "%s%s%s  %s%s%s", at_style(screen, AT_STYLE_DIM), when, at_style(screen, AT_STYLE_PLAIN),
-                  kind == AT_NODE_LOG_WARNING ? at_style(screen, AT_STYLE_YELLOW) : "", line,
-                  kind == AT_NODE_LOG_WARNING ? at_style(screen, AT_STYLE_PLAIN) : "");
-}
-
 static at_err run_node(struct at_cli *cli, const struct args *a)
 {
-    struct at_screen screen;
+    struct at_node_view view;
     struct at_node_result result = {0};
     struct at_node_place place;
-    at_screen_init(&screen, stderr);
+    at_node_view_start(&view, a->dir);
     const struct at_node_run_options options = {
         .dir = a->dir,
         .threads = (int)a->threads.v,
         .kernels = a->kernels,
         .listen = a->listen,
-        .log = log_line,
-        .log_user = &screen,
+        .log = at_node_view_log,
+        .log_user = &view,
     };
     at_err_t err = at_node_run(&options, &cli->diag, &result);
+    at_node_view_stop(&view);
     if (err != AT_OK) return err;
     const char *why = result.ended ? "the run has ended" : result.finished ? "finished" : "stopped";
     if (cli->json) {
