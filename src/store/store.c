@@ -206,31 +206,42 @@ static void remove_files(const char *path)
         if ((size_t)snprintf(name, sizeof name, "%s%s", path, suffix[i]) < sizeof name) (void)unlink(name);
 }
 
-at_err at_store_create(const char *path, struct at_span genesis, struct at_diag *diag, struct at_store **ret_store)
+/* A whole ledger of no records at `fresh`, closed again, all of it on the disk. */
+static at_err_t write_fresh(const char *fresh, struct at_span genesis, struct at_diag *diag)
 {
     /* Made by us first, for its mode: SQLite gives the files beside it the same. */
-    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == EEXIST) return at_fail(diag, AT_E_ENV, path, "a ledger exists here already");
+    int fd = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
         bool disk = errno == ENOSPC || errno == EDQUOT || errno == EIO;
-        return at_fail(diag, disk ? AT_E_DISK : AT_E_ENV, path, "cannot create the ledger: %s", strerror(errno));
+        return at_fail(diag, disk ? AT_E_DISK : AT_E_ENV, fresh, "cannot create the ledger: %s", strerror(errno));
     }
     (void)close(fd);
     struct at_store *s = NULL;
-    at_err_t err = open_db(path, "", SQLITE_OPEN_READWRITE, diag, &s);
-    if (!err) err = set_durable(s, diag);
-    if (!err) err = run_sql(s, "BEGIN IMMEDIATE", diag);
+    at_err_t err = open_db(fresh, "", SQLITE_OPEN_READWRITE, diag, &s);
+    if (!err) err = run_sql(s, "PRAGMA synchronous = FULL; BEGIN IMMEDIATE", diag);
     if (!err) err = run_sql(s, schema, diag);
     if (!err) err = write_genesis(s, genesis, diag);
     if (!err) err = run_sql(s, "COMMIT", diag);
-    if (!err) err = prepare(s, true, diag);
-    if (err) {
-        at_store_close(s);
-        remove_files(path);
-        return err;
-    }
-    *ret_store = s;
-    return AT_OK;
+    at_store_close(s);
+    return err;
+}
+
+/* Under another name first: a process killed on the way leaves no file that is not a ledger yet. */
+at_err at_store_create(const char *path, struct at_span genesis, struct at_diag *diag, struct at_store **ret_store)
+{
+    char fresh[AT_PATH_BYTES];
+    if (neighbour_exists(path, "", false)) return at_fail(diag, AT_E_ENV, path, "a ledger exists here already");
+    if ((size_t)snprintf(fresh, sizeof fresh, "%s.new", path) >= sizeof fresh)
+        return at_fail(diag, AT_E_TOO_BIG, path, "the path is too long");
+    remove_files(fresh); /* of a creation that was cut short */
+    remove_files(path);  /* a WAL without its ledger would be taken for the new one's */
+    at_err_t err = write_fresh(fresh, genesis, diag);
+    if (!err) err = at_file_rename(fresh, path, diag);
+    if (!err) err = at_store_open(path, diag, ret_store);
+    if (!err) return AT_OK;
+    remove_files(fresh);
+    remove_files(path);
+    return err;
 }
 
 at_err at_store_open(const char *path, struct at_diag *diag, struct at_store **ret_store)

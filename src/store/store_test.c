@@ -14,6 +14,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -55,8 +56,8 @@ static void remove_file(const char *name, const char *suffix)
 
 static int teardown(void **state)
 {
-    static const char *const suffix[] = {"", "-wal", "-shm", "-journal"};
-    for (size_t i = 0; i < 4; i++) {
+    static const char *const suffix[] = {"", "-wal", "-shm", "-journal", ".new", ".new-journal"};
+    for (size_t i = 0; i < 6; i++) {
         remove_file(path, suffix[i]);
         remove_file(other, suffix[i]);
     }
@@ -410,6 +411,64 @@ static void killed_at_any_moment(void **state)
     }
 }
 
+/* A log beside a file that is gone is not the new file's. */
+static void an_orphaned_wal_is_not_believed(void **state)
+{
+    struct at_store *s = create();
+    struct at_diag diag = {0};
+    uint64_t size;
+    append(s, fixture.count, 1);
+    assert_int_equal(rename(path, other), 0); /* while it is open, its WAL is full */
+    assert_int_equal(link(other, path), 0);
+    char wal[128], kept[128];
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    snprintf(kept, sizeof kept, "%s-wal", other);
+    assert_int_equal(link(wal, kept), 0);
+    at_store_close(s);
+    (void)unlink(path);
+    (void)unlink(wal);
+    assert_int_equal(rename(kept, wal), 0);
+    if (at_store_create(path, at_buf_span(&genesis), &diag, &s) != AT_OK) fail_msg("%s", diag.text);
+    assert_int_equal(at_store_size(s, &diag, &size), AT_OK);
+    assert_int_equal(size, 0);
+    at_store_close(s);
+}
+
+/* kill -9 while it is made: there is a whole ledger or none, and what was left over is in nobody's way. */
+static void killed_while_it_is_made(void **state)
+{
+    int made = 0;
+    for (int i = 0; i < 60; i++) {
+        struct at_store *s = NULL;
+        struct at_buf got = {0};
+        struct at_diag diag = {0};
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            at_err_t err = at_store_create(path, at_buf_span(&genesis), NULL, &s);
+            _exit(err ? 1 : 0);
+        }
+        nanosleep(&(struct timespec){0, i * 250000L}, NULL);
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+        at_err_t err = at_store_open(path, &diag, &s);
+        if (err == AT_E_NOT_FOUND)
+            err = at_store_create(path, at_buf_span(&genesis), &diag, &s);
+        else
+            made++;
+        if (err != AT_OK) fail_msg("after kill %d: %s", i, diag.text);
+        assert_int_equal(at_store_genesis(s, &diag, &got), AT_OK);
+        assert_true(got.n == genesis.n && memcmp(got.p, genesis.p, got.n) == 0);
+        at_buf_release(&got);
+        at_store_close(s);
+        assert_int_equal(access(path, F_OK), 0);
+        remove_file(path, "");
+        remove_file(path, "-wal");
+        remove_file(path, "-shm");
+    }
+    print_message("%d of 60 were made before the kill\n", made);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -423,6 +482,8 @@ int main(void)
         T(a_damaged_file_never_crashes),
         T(a_full_disk),
         T(killed_at_any_moment),
+        T(an_orphaned_wal_is_not_believed),
+        T(killed_while_it_is_made),
     };
     return cmocka_run_group_tests(tests, setup_all, teardown_all);
 }
