@@ -21,8 +21,8 @@ struct at_kern {
     const struct at_rows_kern *rows;
 };
 
-/* `name`: "ref", "avx2", "avx512" or "auto" (the fastest available). AT_E_USAGE for an unknown name, AT_E_KERNEL for one
- * this CPU or build lacks; `diag` then names those that are available. */
+/* `name`: "ref", "avx2", "avx512" or "auto" (the fastest available). AT_E_USAGE for an unknown name, AT_E_KERNEL for
+ * one this CPU or build lacks; `diag` then names those that are available. */
 at_err at_kern_select(const char *name, struct at_diag *diag, const struct at_kern **ret_kern);
 
 /* Available tables, fastest first, NULL-terminated. */

@@ -1,9 +1,8 @@
 /* gemm.h: matrix products under contract F32-1 (rules 2, 3, 8). Exact: yes, for every kernel table and thread count.
  *
- * Every output element is one or more *chains*: acc = +0; for k ascending acc = fma(a_k, b_k, acc); at the end acc + (+0).
- * K is cut in segments, each a chain of its own, and `join` says how they meet:
- *   AT_JOIN_CHAIN   one segment; C = chain(K)
- *   AT_JOIN_SLOTS   `slots` equal segments, joined by the binary tree ((s0+s1)+(s2+s3))+...; C = tree
+ * Every output element is one or more *chains*: acc = +0; for k ascending acc = fma(a_k, b_k, acc); at the end acc +
+ * (+0). K is cut in segments, each a chain of its own, and `join` says how they meet: AT_JOIN_CHAIN   one segment; C =
+ * chain(K) AT_JOIN_SLOTS   `slots` equal segments, joined by the binary tree ((s0+s1)+(s2+s3))+...; C = tree
  *   AT_JOIN_GRAINS  K is positions of sequences of length seq_len; segments of at most 256 consecutive positions of one
  *                   sequence; C = (((C + g0) + g1) + ...), ascending
  * Cache blocks over K continue a chain (reload the accumulator), so block sizes are free. */
@@ -39,9 +38,9 @@ static inline struct at_mat at_mat(const real *p, long ld)
 struct at_gemm {
     enum at_gemm_op op;
     enum at_gemm_join join;
-    int slots;    /* AT_JOIN_SLOTS: 1, 2, 4 or 8; divides k */
-    long seq_len; /* AT_JOIN_GRAINS: divides k */
-    long m, n, k; /* any sizes >= 1 */
+    int slots;             /* AT_JOIN_SLOTS: 1, 2, 4 or 8; divides k */
+    long seq_len;          /* AT_JOIN_GRAINS: divides k */
+    long m, n, k;          /* any sizes >= 1 */
     struct at_mat a, b, c; /* a and b are only read; c must not overlap them */
 };
 

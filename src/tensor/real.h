@@ -5,11 +5,11 @@
 
 #ifdef AT_REAL64
 typedef double real;
-#define REAL(x) x
+#define REAL(x)     x
 #define AT_REAL_MAX 1.7976931348623157e308
 #else
 typedef float real;
-#define REAL(x) x##f
+#define REAL(x)     x##f
 #define AT_REAL_MAX 3.402823466e38f
 #endif
 
