@@ -127,7 +127,7 @@ static at_err_t judge_receipt(const struct context *c)
     at_err_t err = judge_round(c, r->round);
     if (err) return err;
     if (r->replica != (uint32_t)c->replica) return refuse(c, "the replica is not the author's");
-    const struct at_unit *unit = &l->units[c->replica];
+    const struct at_allotment *unit = &l->units[c->replica];
     if (!unit->allotted) return refuse(c, "the replica takes no part in this round");
     if (unit->received) return refuse(c, "this replica's receipt is already in the log");
     if (!at_hash_eq(r->state_in, l->state_root)) return refuse(c, "it started from another state than the round's");
@@ -285,7 +285,7 @@ static size_t gather_claims(struct at_ledger *l, bool included_only)
 {
     size_t n = 0;
     for (uint32_t r = 0; r < l->member_count; r++) {
-        const struct at_unit *u = &l->units[r];
+        const struct at_allotment *u = &l->units[r];
         if (included_only ? !u->included : !u->received) continue;
         l->claims[n++] = (struct at_points_claim){.flops = u->receipt.flops, .id = &l->members[r].id, .tag = r};
     }
@@ -312,7 +312,7 @@ static at_err_t take_close(struct at_ledger *l, const struct at_record *rec, con
     (void)replica;
     l->included_count = 0;
     for (uint32_t r = 0; r < l->member_count; r++) {
-        struct at_unit *u = &l->units[r];
+        struct at_allotment *u = &l->units[r];
         if (!u->allotted) continue;
         u->included = at_replicas_has(&rec->close.included, r);
         uint64_t used = u->included ? u->receipt.samples : 0;
@@ -416,7 +416,7 @@ at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *
     return AT_OK;
 }
 
-const struct at_unit *at_ledger_unit(const struct at_ledger *ledger, uint32_t replica)
+const struct at_allotment *at_ledger_unit(const struct at_ledger *ledger, uint32_t replica)
 {
     return replica < ledger->member_count && ledger->units[replica].allotted ? &ledger->units[replica] : NULL;
 }

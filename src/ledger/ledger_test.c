@@ -59,7 +59,7 @@ static void ranges_without_deaths(void **state)
         struct at_record open = fixture_open_record(f, 0xf);
         assert_int_equal(fixture_write(f, 0, &open, NULL), AT_OK);
         for (uint32_t i = 0; i < 4; i++) {
-            const struct at_unit *u = at_ledger_unit(&f->ledger, i);
+            const struct at_allotment *u = at_ledger_unit(&f->ledger, i);
             assert_true(u->range.start == (t * 4 + i) * unit && u->range.samples == unit);
             struct at_record r = fixture_receipt_record(f, (int)i, f->genesis.train.steps);
             assert_int_equal(fixture_write(f, (int)i, &r, NULL), AT_OK);

@@ -76,12 +76,27 @@ const char *at_compute_kernels(const struct at_compute *c)
     return c->ex.kern->name;
 }
 
+/* A genesis may be well-formed and still not be for this program: another arithmetic, or bytes that have no token. */
+static at_err check_known(const struct at_genesis *g, struct at_diag *diag)
+{
+    if (strcmp(g->profile, "F32-1") != 0)
+        return at_fail(diag, AT_E_DATA, "profile", "this run computes in profile '%s'; this program knows F32-1 only",
+                       g->profile);
+    if (strcmp(g->tokenizer, "bytes") != 0 || g->model.vocab != AT_BYTE_VOCAB)
+        return at_fail(diag, AT_E_DATA, "tokenizer",
+                       "this run reads its text by '%s' with %u tokens; this program knows bytes, %d of them",
+                       g->tokenizer, g->model.vocab, AT_BYTE_VOCAB);
+    return AT_OK;
+}
+
 static at_err check_memory(const struct at_genesis *g, struct at_diag *diag)
 {
     size_t trainer = at_trainer_bytes(&g->model, &g->train, 0), state = at_state_bytes(&g->model), need = 0;
-    uint64_t have = at_sys_memory_available();
-    /* Besides the trainer: the state, its bytes for peers (old and new), and the files being written. */
-    if (!trainer || !state || !at_mul_size(state, 4, &need) || !at_add_size(need, trainer, &need))
+    uint64_t have = at_sys_memory_available(), text = 0;
+    for (uint32_t i = 0; i < g->shard_count; i++) text += g->shards[i].bytes;
+    /* Besides the trainer: the text, the state, its bytes for peers (old and new), and the files being written. */
+    if (!trainer || !state || text > SIZE_MAX / 2 || !at_mul_size(state, 4, &need) ||
+        !at_add_size(need, trainer, &need) || !at_add_size(need, (size_t)text, &need))
         return at_fail(diag, AT_E_NOMEM, g->preset, "the model does not fit an address space");
     if (have && need > have)
         return at_fail(diag, AT_E_NOMEM, g->preset, "this run needs %zu MB of memory and %llu MB are available",
@@ -89,11 +104,34 @@ static at_err check_memory(const struct at_genesis *g, struct at_diag *diag)
     return AT_OK;
 }
 
+/* Room for the shards that are still to come: each is fetched beside its final place. */
+static at_err check_disk(const struct at_compute *c, const struct at_genesis *g, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES];
+    struct at_blobs data = {0};
+    uint64_t need = 0, largest = 0, have = 0;
+    at_err_t err = at_path_join(c->dir, "data", diag, path);
+    if (!err) err = at_blobs_open(&data, path, 0, diag);
+    for (uint32_t i = 0; i < g->shard_count && !err; i++) {
+        if (at_blobs_has(&data, g->shards[i].hash)) continue;
+        need += g->shards[i].bytes;
+        if (g->shards[i].bytes > largest) largest = g->shards[i].bytes;
+    }
+    at_blobs_release(&data);
+    if (!err && need) err = at_disk_free(c->dir, diag, &have);
+    if (!err && need + largest > have)
+        err = at_fail(diag, AT_E_DISK, c->dir, "this run's text needs %llu MB of disk and %llu MB are free",
+                      (unsigned long long)((need + largest) >> 20), (unsigned long long)(have >> 20));
+    return err;
+}
+
 at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
     AT_ASSERT(!c->configured);
-    at_err_t err = check_memory(g, diag);
+    at_err_t err = check_known(g, diag);
+    if (!err) err = check_memory(g, diag);
+    if (!err) err = check_disk(c, g, diag);
     c->genesis = *g;
     if (!err) err = at_path_join(c->dir, "updates", diag, path);
     if (!err) err = at_blobs_open(&c->updates, path, 0, diag);

@@ -6,11 +6,7 @@
 #include "os/file.h"
 #include "os/sys.h"
 #include "store/store.h"
-
-/* Two layers that a node never shows to one file both name a struct so; this test needs the two. */
-#define at_unit at_train_unit
 #include "train/local.h"
-#undef at_unit
 
 #include <jansson.h>
 #include <setjmp.h>

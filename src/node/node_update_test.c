@@ -1,4 +1,5 @@
-/* node_update_test.c: a steward's look at an update: what passes can be applied by everybody. */
+/* node_update_test.c: what a node refuses before it computes: an update that not everybody could apply, a run that is
+ * not for this machine. */
 #include "node/node_compute.h"
 #include "store/blobs.h"
 #include "train/update.h"
@@ -118,11 +119,45 @@ static void no_update_at_all(void **state)
     assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &right, NULL), AT_E_NOT_FOUND);
 }
 
+/* What a stranger's invite may lead to: refused by its numbers, before anything of its size is taken. */
+static void a_genesis_for_another_machine(void **state)
+{
+    struct bench *b = *state;
+    struct at_diag diag = {0};
+    struct at_genesis g = b->g;
+    struct at_compute *c = NULL;
+    assert_int_equal(at_compute_init(b->dir, 1, "ref", NULL, &c), AT_OK);
+    strcpy(g.profile, "F32-2");
+    assert_int_equal(at_compute_configure(c, &g, NULL), AT_E_DATA);
+    g = b->g;
+    g.model.vocab = 128; /* a byte above would read past the embedding */
+    assert_int_equal(at_compute_configure(c, &g, NULL), AT_E_DATA);
+    g = b->g;
+    g.model.layers = 256;
+    g.model.d_model = 16384;
+    g.model.d_ff = 65536;
+    g.model.head_size = g.model.d_model / g.model.heads;
+    assert_int_equal(at_compute_configure(c, &g, &diag), AT_E_NOMEM);
+    assert_non_null(strstr(diag.text, "MB of memory"));
+    g = b->g;
+    g.model.seq_len = 65536;
+    g.train.batch = 65536;
+    assert_int_equal(at_compute_configure(c, &g, NULL), AT_E_NOMEM);
+    g = b->g;
+    g.shard_count = 1;
+    g.shards[0].bytes = (uint64_t)1 << 50;
+    g.shards[0].hash.b[0] = 1;
+    assert_int_equal(at_compute_configure(c, &g, NULL), AT_E_NOMEM);
+    assert_int_equal(at_compute_configure(c, &b->g, NULL), AT_OK);
+    at_compute_release(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_unit_claimed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(values_an_outer_step_can_take, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_genesis_for_another_machine, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_update_at_all, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,11 +30,11 @@ bool at_node_joined(const struct at_node_machine *m)
     return self >= 0 && m->ledger.members[self].active;
 }
 
-static const struct at_unit *own_unit(const struct at_node_machine *m)
+static const struct at_allotment *own_unit(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
     if (self < 0 || m->ledger.phase != AT_LEDGER_TRAINING) return NULL;
-    const struct at_unit *u = at_ledger_unit(&m->ledger, (uint32_t)self);
+    const struct at_allotment *u = at_ledger_unit(&m->ledger, (uint32_t)self);
     return u && u->allotted ? u : NULL;
 }
 
@@ -73,7 +73,7 @@ static void send_progress(struct at_node_machine *m, bool force)
 
 static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
 {
-    const struct at_unit *u = own_unit(m);
+    const struct at_allotment *u = own_unit(m);
     m->unit.running = false;
     if (!u || m->ledger.round != e->unit.round) return; /* the round closed without it */
     struct at_record rec = {.kind = AT_RECORD_RECEIPT};
@@ -112,7 +112,7 @@ void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e
     }
 }
 
-static void unit_start(struct at_node_machine *m, const struct at_unit *u)
+static void unit_start(struct at_node_machine *m, const struct at_allotment *u)
 {
     m->unit.running = true;
     m->unit.done = m->unit.submitted = false;
@@ -147,7 +147,7 @@ static void hand_in(struct at_node_machine *m)
 void at_node_unit_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || !at_node_settled(m)) return;
-    const struct at_unit *u = own_unit(m);
+    const struct at_allotment *u = own_unit(m);
     bool open = u && !u->received;
     if (m->unit.running && (!open || m->unit.round != m->ledger.round || m->ended)) {
         m->unit.running = false;
@@ -191,7 +191,7 @@ static bool part_is_over(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
     if (self < 0 || m->ledger.phase == AT_LEDGER_READY || m->ledger.phase == AT_LEDGER_ENDED) return true;
-    const struct at_unit *u = at_ledger_unit(&m->ledger, (uint32_t)self);
+    const struct at_allotment *u = at_ledger_unit(&m->ledger, (uint32_t)self);
     return !u || !u->allotted;
 }
 

@@ -43,7 +43,7 @@ static uint64_t pending_points(const struct at_node_machine *m, uint64_t tokens,
 static void live(struct at_node_machine *m, uint32_t r, const struct at_node_link *link,
                  struct at_node_member_status *s, uint32_t participants)
 {
-    const struct at_unit *u = m->ledger.phase == AT_LEDGER_TRAINING ? at_ledger_unit(&m->ledger, r) : NULL;
+    const struct at_allotment *u = m->ledger.phase == AT_LEDGER_TRAINING ? at_ledger_unit(&m->ledger, r) : NULL;
     uint64_t tokens = 0;
     if (!u) return;
     s->in_round = true;
