@@ -127,7 +127,7 @@ static at_err_t judge_receipt(const struct context *c)
     at_err_t err = judge_round(c, r->round);
     if (err) return err;
     if (r->replica != (uint32_t)c->replica) return refuse(c, "the replica is not the author's");
-    const struct at_allotment *unit = &l->units[c->replica];
+    const struct at_allotment *unit = &l->allotments[c->replica];
     if (!unit->allotted) return refuse(c, "the replica takes no part in this round");
     if (unit->received) return refuse(c, "this replica's receipt is already in the log");
     if (!at_hash_eq(r->state_in, l->state_root)) return refuse(c, "it started from another state than the round's");
@@ -150,7 +150,8 @@ static at_err_t judge_close(const struct context *c)
     at_err_t err = judge_round(c, c->rec->close.round);
     if (err) return err;
     for (uint32_t r = at_replicas_next(in, 0); r < AT_MEMBERS_MAX; r = at_replicas_next(in, r + 1))
-        if (r >= l->member_count || !l->units[r].received) return refuse(c, "it includes a replica without a receipt");
+        if (r >= l->member_count || !l->allotments[r].received)
+            return refuse(c, "it includes a replica without a receipt");
     return AT_OK;
 }
 
@@ -201,11 +202,11 @@ static at_err_t members_reserve(struct at_ledger *l)
 {
     if (l->member_count < l->member_cap) return AT_OK;
     uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
-    void *members = l->members, *units = l->units, *claims = l->claims;
+    void *members = l->members, *units = l->allotments, *claims = l->claims;
     at_err_t err = grow(&members, cap, sizeof *l->members);
     l->members = members;
-    if (!err) err = grow(&units, cap, sizeof *l->units);
-    l->units = units;
+    if (!err) err = grow(&units, cap, sizeof *l->allotments);
+    l->allotments = allotments;
     if (!err) err = grow(&claims, cap, sizeof *l->claims);
     l->claims = claims;
     if (err) return err;
@@ -228,7 +229,7 @@ static at_err_t take_join(struct at_ledger *l, const struct at_record *rec, cons
         l->slots[slot_of(l, author)] = l->member_count + 1;
         replica = (int)l->member_count++;
         memset(&l->members[replica], 0, sizeof *l->members);
-        memset(&l->units[replica], 0, sizeof *l->units);
+        memset(&l->allotments[replica], 0, sizeof *l->allotments);
         l->members[replica].id = *author;
     }
     struct at_member *m = &l->members[replica];
@@ -258,11 +259,11 @@ static at_err_t take_open(struct at_ledger *l, const struct at_record *rec, cons
     uint32_t count = at_replicas_count(&rec->open.replicas);
     at_err_t err = at_samples_reserve(&l->samples, 2 * (size_t)count);
     if (err) return err;
-    memset(l->units, 0, l->member_count * sizeof *l->units);
+    memset(l->allotments, 0, l->member_count * sizeof *l->allotments);
     for (uint32_t r = 0; r < l->member_count; r++) {
         if (!at_replicas_has(&rec->open.replicas, r)) continue;
-        l->units[r].allotted = true;
-        l->units[r].range = (struct at_range){.start = at_samples_take(&l->samples), .samples = l->samples.unit};
+        l->allotments[r].allotted = true;
+        l->allotments[r].range = (struct at_range){.start = at_samples_take(&l->samples), .samples = l->samples.unit};
     }
     l->received_count = 0;
     l->state_root = rec->open.state_root;
@@ -274,8 +275,8 @@ static at_err_t take_receipt(struct at_ledger *l, const struct at_record *rec, c
                              int replica)
 {
     (void)author;
-    l->units[replica].received = true;
-    l->units[replica].receipt = rec->receipt;
+    l->allotments[replica].received = true;
+    l->allotments[replica].receipt = rec->receipt;
     l->received_count++;
     return AT_OK;
 }
@@ -285,7 +286,7 @@ static size_t gather_claims(struct at_ledger *l, bool included_only)
 {
     size_t n = 0;
     for (uint32_t r = 0; r < l->member_count; r++) {
-        const struct at_allotment *u = &l->units[r];
+        const struct at_allotment *u = &l->allotments[r];
         if (included_only ? !u->included : !u->received) continue;
         l->claims[n++] = (struct at_points_claim){.flops = u->receipt.flops, .id = &l->members[r].id, .tag = r};
     }
@@ -312,7 +313,7 @@ static at_err_t take_close(struct at_ledger *l, const struct at_record *rec, con
     (void)replica;
     l->included_count = 0;
     for (uint32_t r = 0; r < l->member_count; r++) {
-        struct at_allotment *u = &l->units[r];
+        struct at_allotment *u = &l->allotments[r];
         if (!u->allotted) continue;
         u->included = at_replicas_has(&rec->close.included, r);
         uint64_t used = u->included ? u->receipt.samples : 0;
@@ -368,7 +369,7 @@ out:
 void at_ledger_release(struct at_ledger *ledger)
 {
     free(ledger->members);
-    free(ledger->units);
+    free(ledger->allotments);
     free(ledger->claims);
     free(ledger->slots);
     if (ledger->samples.unit != 0) at_samples_release(&ledger->samples);
@@ -416,9 +417,9 @@ at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *
     return AT_OK;
 }
 
-const struct at_allotment *at_ledger_unit(const struct at_ledger *ledger, uint32_t replica)
+const struct at_allotment *at_ledger_allotment(const struct at_ledger *ledger, uint32_t replica)
 {
-    return replica < ledger->member_count && ledger->units[replica].allotted ? &ledger->units[replica] : NULL;
+    return replica < ledger->member_count && ledger->allotments[replica].allotted ? &ledger->allotments[replica] : NULL;
 }
 
 struct at_hash at_ledger_root(const struct at_ledger *ledger)

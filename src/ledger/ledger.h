@@ -47,7 +47,7 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     uint64_t confirmed;        /* micro-points issued in all */
     struct at_merkle tree;     /* size = records; root: at_ledger_root */
     struct at_member *members;
-    struct at_allotment *units;
+    struct at_allotment *allotments;
     uint32_t member_count, active_count, included_count; /* included_count: of the last CLOSE */
     uint32_t received_count;                             /* receipts of the current round */
     struct at_samples samples;
@@ -72,7 +72,7 @@ at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *
 /* Replica index of a key, or -1. O(1). */
 int at_ledger_find(const struct at_ledger *ledger, const struct at_node_id *id);
 /* The current round's unit of a replica: its range after OPEN, its receipt. NULL: it takes no part. */
-const struct at_allotment *at_ledger_unit(const struct at_ledger *ledger, uint32_t replica);
+const struct at_allotment *at_ledger_allotment(const struct at_ledger *ledger, uint32_t replica);
 struct at_hash at_ledger_root(const struct at_ledger *ledger); /* the head */
 /* SHA-256 over members in replica order: id ‖ confirmed (le64). What EPOCH must carry once its round is closed. */
 struct at_hash at_ledger_balances(const struct at_ledger *ledger);

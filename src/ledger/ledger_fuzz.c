@@ -73,9 +73,9 @@ static void check_fold(const struct at_ledger *l)
     for (uint32_t i = 0; i < l->member_count; i++) {
         sum += l->members[i].confirmed;
         tokens += l->members[i].tokens;
-        const struct at_allotment *u = at_ledger_unit(l, i);
+        const struct at_allotment *u = at_ledger_allotment(l, i);
         for (uint32_t k = 0; u != NULL && k < i; k++) {
-            const struct at_allotment *v = at_ledger_unit(l, k);
+            const struct at_allotment *v = at_ledger_allotment(l, k);
             AT_ASSERT(v == NULL || u->range.start + u->range.samples <= v->range.start ||
                       v->range.start + v->range.samples <= u->range.start);
         }

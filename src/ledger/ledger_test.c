@@ -59,12 +59,12 @@ static void ranges_without_deaths(void **state)
         struct at_record open = fixture_open_record(f, 0xf);
         assert_int_equal(fixture_write(f, 0, &open, NULL), AT_OK);
         for (uint32_t i = 0; i < 4; i++) {
-            const struct at_allotment *u = at_ledger_unit(&f->ledger, i);
+            const struct at_allotment *u = at_ledger_allotment(&f->ledger, i);
             assert_true(u->range.start == (t * 4 + i) * unit && u->range.samples == unit);
             struct at_record r = fixture_receipt_record(f, (int)i, f->genesis.train.steps);
             assert_int_equal(fixture_write(f, (int)i, &r, NULL), AT_OK);
         }
-        assert_null(at_ledger_unit(&f->ledger, 4));
+        assert_null(at_ledger_allotment(&f->ledger, 4));
         struct at_record close = fixture_close_record(f, 0xf);
         assert_int_equal(fixture_write(f, 0, &close, NULL), AT_OK);
         struct at_record epoch = fixture_epoch_record(f);
@@ -114,7 +114,7 @@ static void nobody_finished(void **state)
     assert_int_equal(f->ledger.confirmed, 0);
     rec = fixture_open_record(f, 0x1);
     assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
-    assert_true(at_ledger_unit(&f->ledger, 0)->range.start == 0); /* the same samples again */
+    assert_true(at_ledger_allotment(&f->ledger, 0)->range.start == 0); /* the same samples again */
 }
 
 /* ---- refusals: one honest record, one thing changed at a time -------------------------------------------------------

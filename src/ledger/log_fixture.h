@@ -121,7 +121,7 @@ static inline struct at_record fixture_receipt_record(struct log_fixture *f, int
     r->round = f->ledger.round;
     r->replica = (uint32_t)replica;
     r->state_in = f->ledger.state_root;
-    const struct at_allotment *unit = at_ledger_unit(&f->ledger, r->replica);
+    const struct at_allotment *unit = at_ledger_allotment(&f->ledger, r->replica);
     r->start = unit != NULL ? unit->range.start : 0;
     r->steps = steps;
     r->samples = steps * f->genesis.train.batch;

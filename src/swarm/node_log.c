@@ -22,7 +22,7 @@ static void remember_close(struct at_node_machine *m, uint32_t round)
     h->closed = true;
     h->count = 0;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
-        const struct at_allotment *u = at_ledger_unit(&m->ledger, r);
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
         if (u && u->included)
             h->list[h->count++] = (struct at_node_contribution){.replica = r,
                                                                 .tokens = u->receipt.tokens,

@@ -34,7 +34,7 @@ static const struct at_allotment *own_unit(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
     if (self < 0 || m->ledger.phase != AT_LEDGER_TRAINING) return NULL;
-    const struct at_allotment *u = at_ledger_unit(&m->ledger, (uint32_t)self);
+    const struct at_allotment *u = at_ledger_allotment(&m->ledger, (uint32_t)self);
     return u && u->allotted ? u : NULL;
 }
 
@@ -191,7 +191,7 @@ static bool part_is_over(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
     if (self < 0 || m->ledger.phase == AT_LEDGER_READY || m->ledger.phase == AT_LEDGER_ENDED) return true;
-    const struct at_allotment *u = at_ledger_unit(&m->ledger, (uint32_t)self);
+    const struct at_allotment *u = at_ledger_allotment(&m->ledger, (uint32_t)self);
     return !u || !u->allotted;
 }
 

@@ -232,11 +232,11 @@ static void prefetch(struct at_node_machine *m)
     if (m->state.prefetched_round != m->ledger.round) m->state.prefetched = 0;
     m->state.prefetched_round = m->ledger.round;
     for (uint32_t r = 0; r < m->ledger.member_count && fetches < AT_NODE_APPLY_FETCHES; r++) {
-        const struct at_allotment *u = at_ledger_unit(&m->ledger, r);
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
         fetches += u && u->received && at_node_fetch_find(m, AT_BLOB_UPDATE, u->receipt.update);
     }
     for (; m->state.prefetched < m->ledger.member_count && fetches < AT_NODE_APPLY_FETCHES; m->state.prefetched++) {
-        const struct at_allotment *u = at_ledger_unit(&m->ledger, m->state.prefetched);
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, m->state.prefetched);
         if (!u) continue;
         if (!u->received) break; /* in order: a later receipt waits for this one */
         const struct at_receipt *c = &u->receipt;

@@ -43,7 +43,7 @@ static uint64_t pending_points(const struct at_node_machine *m, uint64_t tokens,
 static void live(struct at_node_machine *m, uint32_t r, const struct at_node_link *link,
                  struct at_node_member_status *s, uint32_t participants)
 {
-    const struct at_allotment *u = m->ledger.phase == AT_LEDGER_TRAINING ? at_ledger_unit(&m->ledger, r) : NULL;
+    const struct at_allotment *u = m->ledger.phase == AT_LEDGER_TRAINING ? at_ledger_allotment(&m->ledger, r) : NULL;
     uint64_t tokens = 0;
     if (!u) return;
     s->in_round = true;
@@ -69,7 +69,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
 {
     const struct at_ledger *l = &m->ledger;
     uint32_t participants = 0;
-    for (uint32_t r = 0; r < l->member_count; r++) participants += at_ledger_unit(l, r) != NULL;
+    for (uint32_t r = 0; r < l->member_count; r++) participants += at_ledger_allotment(l, r) != NULL;
     for (uint32_t r = 0; r < l->member_count; r++) {
         const struct at_member *member = &l->members[r];
         struct at_node_member_status *s = &m->status_members[r];

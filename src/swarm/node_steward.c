@@ -190,7 +190,7 @@ static void maybe_open(struct at_node_machine *m)
 /* Neither in nor gone. */
 static bool is_awaited(struct at_node_machine *m, uint32_t r)
 {
-    const struct at_allotment *u = at_ledger_unit(&m->ledger, r);
+    const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
     const struct at_member *member = &m->ledger.members[r];
     if (!u || !u->allotted || u->received || !member->active || m->unfit[r]) return false;
     if (at_node_id_eq(&member->id, &m->options.key.id)) return true;
@@ -208,7 +208,7 @@ static void maybe_close(struct at_node_machine *m)
     struct at_record rec = {.kind = AT_RECORD_CLOSE};
     uint32_t awaited = 0, count = 0;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
-        const struct at_allotment *u = at_ledger_unit(&m->ledger, r);
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
         awaited += is_awaited(m, r);
         if (!u || !u->received) continue;
         at_replicas_add(&rec.close.included, r);
