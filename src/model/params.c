@@ -180,6 +180,13 @@ struct at_tensor_name at_tensor_name(const struct at_params *p, int tensor)
     return n;
 }
 
+struct at_tensor_name at_tensor_place(const struct at_params *p, int tensor)
+{
+    struct at_tensor_name n = {"outside the layers"};
+    if (p->tensor[tensor].layer >= 0) snprintf(n.s, sizeof n.s, "layer %d", p->tensor[tensor].layer);
+    return n;
+}
+
 /* ---- initial values ---- */
 
 static double std_of(const struct at_params *p, const struct at_tensor *t)

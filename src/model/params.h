@@ -90,6 +90,8 @@ struct at_tensor_name {
     char s[64];
 };
 struct at_tensor_name at_tensor_name(const struct at_params *p, int tensor);
+/* "layer 3", or "outside the layers". */
+struct at_tensor_name at_tensor_place(const struct at_params *p, int tensor);
 
 /* Initial values (rule 10). Gains are 1, padding +0. Element e (row-major in the unsharded tensor) of a matrix takes
  * lane e % 4 of Philox(seed, AT_RNG_INIT, tensor id, e / 4): words (v0,v1) and (v2,v3) make

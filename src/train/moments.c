@@ -7,19 +7,11 @@ struct moments {
     real *v, *stats;
 };
 
-/* Offset of a block's statistics: rows + cols of every matrix block before it, cols of every gain. */
-static size_t stats_offset(const struct at_params *p, int block)
-{
-    size_t n = 0;
-    for (int i = 0; i < block; i++) n += at_block_stats_count(p, &p->block[i]);
-    return n;
-}
-
 static void expand_block(void *arg, int block)
 {
     const struct moments *x = arg;
     const struct at_block *b = &x->p->block[block];
-    const real *row = x->stats + stats_offset(x->p, block), *col = row + b->rows;
+    const real *row = x->stats + at_block_stats_offset(x->p, block), *col = row + b->rows;
     real *v = x->v + b->offset;
     if (at_role_is_gain(x->p->tensor[b->tensor].role)) {
         memcpy(v, row, (size_t)b->cols * sizeof *v);
@@ -59,7 +51,7 @@ static void reduce_block(void *arg, int block)
 {
     const struct moments *x = arg;
     const struct at_block *b = &x->p->block[block];
-    real *row = x->stats + stats_offset(x->p, block), *col = row + b->rows;
+    real *row = x->stats + at_block_stats_offset(x->p, block), *col = row + b->rows;
     const real *v = x->v + b->offset;
     if (at_role_is_gain(x->p->tensor[b->tensor].role)) {
         memcpy(row, v, (size_t)b->cols * sizeof *v);

@@ -2,15 +2,20 @@
 
 #include "tensor/ops.h"
 
+#include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum { STACK_REALS = 4096 }; /* one run of elements, on the stack */
 
 struct outer {
-    struct at_exec ex; /* one thread: runs are short */
+    struct at_exec ex; /* one thread: a block is one job */
     const struct at_update *update;
     const real *w;
     int n;
+    struct at_state *state;
+    bool keep;      /* false: the results are only looked at */
+    atomic_int bad; /* the first block with a result that is not finite */
 };
 
 /* Elements [from, from + len) of one block: a = +0, for r ascending a = fma(w_r, x_r, a); then y = fma(-1, a, y) for
@@ -33,8 +38,15 @@ static void combine(const struct outer *o, bool stats, size_t from, size_t len, 
         at_axpy(&o->ex, y, -1, a, (long)len); /* alpha = 1 */
 }
 
-/* One block's elements, run by run. When `keep` is false the results are only looked at: false if one is not finite. */
-static bool walk(const struct outer *o, bool stats, size_t from, size_t n, real *values, bool keep)
+static bool all_finite(const real *x, size_t n)
+{
+    bool finite = true;
+    for (size_t i = 0; i < n; i++) finite &= isfinite(x[i]) != 0;
+    return finite;
+}
+
+/* One block's elements, run by run. False if it only looks, and one is not finite. */
+static bool walk(const struct outer *o, bool stats, size_t from, size_t n, real *values)
 {
     real y[STACK_REALS];
     size_t run = STACK_REALS;
@@ -42,28 +54,37 @@ static bool walk(const struct outer *o, bool stats, size_t from, size_t n, real 
         size_t len = n - i < run ? n - i : run;
         memcpy(y, values + i, len * sizeof *y);
         combine(o, stats, from + i, len, y);
-        if (keep)
+        if (o->keep)
             memcpy(values + i, y, len * sizeof *y);
-        else if (!at_all_finite(&o->ex, y, (long)len))
+        else if (!all_finite(y, len))
             return false;
     }
     return true;
 }
 
-static at_err pass(const struct outer *o, struct at_state *state, bool keep, struct at_diag *diag)
+static void block_job(void *arg, int block)
 {
-    const struct at_params *p = state->params;
-    size_t stats_at = 0;
-    for (int i = 0; i < p->blocks; i++) {
-        const struct at_block *b = &p->block[i];
-        size_t k = at_block_stats_count(p, b);
-        if (!walk(o, false, b->offset, at_block_count(b), state->theta + b->offset, keep) ||
-            !walk(o, true, stats_at, k, state->stats + stats_at, keep))
-            return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, b->tensor).s,
-                           "layer %d: the outer step makes a value that is not finite", p->tensor[b->tensor].layer);
-        stats_at += k;
-    }
-    return AT_OK;
+    struct outer *o = arg;
+    const struct at_params *p = o->state->params;
+    const struct at_block *b = &p->block[block];
+    size_t stats_at = at_block_stats_offset(p, block);
+    if (walk(o, false, b->offset, at_block_count(b), o->state->theta + b->offset) &&
+        walk(o, true, stats_at, at_block_stats_count(p, b), o->state->stats + stats_at))
+        return;
+    int seen = atomic_load(&o->bad); /* threads may finish in any order: the lowest block is named */
+    while (block < seen && !atomic_compare_exchange_weak(&o->bad, &seen, block)) continue;
+}
+
+static at_err pass(struct outer *o, const struct at_par *par, bool keep, struct at_diag *diag)
+{
+    const struct at_params *p = o->state->params;
+    o->keep = keep;
+    atomic_init(&o->bad, p->blocks);
+    at_par_run(par, p->blocks, block_job, o);
+    int bad = atomic_load(&o->bad);
+    if (bad == p->blocks) return AT_OK;
+    return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, p->block[bad].tensor).s,
+                   "%s: the outer step makes a value that is not finite", at_tensor_place(p, p->block[bad].tensor).s);
 }
 
 at_err at_outer_step(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
@@ -80,10 +101,10 @@ at_err at_outer_step(const struct at_exec *ex, struct at_state *state, const str
         tokens += updates[r].info.tokens;
     }
     for (int r = 0; r < n; r++) w[r] = (real)((double)updates[r].info.tokens / (double)tokens);
-    struct outer o = {.ex = *ex, .update = updates, .w = w, .n = n};
+    struct outer o = {.ex = *ex, .update = updates, .w = w, .n = n, .state = state};
     o.ex.par = &at_par_serial;
-    int err = pass(&o, state, false, diag);
-    if (err == AT_OK) err = pass(&o, state, true, diag);
+    int err = pass(&o, ex->par, false, diag);
+    if (err == AT_OK) err = pass(&o, ex->par, true, diag);
     if (err == AT_OK) state->round++;
     return err;
 }

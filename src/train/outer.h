@@ -1,5 +1,5 @@
 /* outer.h: the outer step: theta_{t+1} = theta_t - sum_r w_r d_r, the statistics averaged with the same weights.
- * Pure; memory from the caller's stack only. Exact: yes.
+ * Pure; memory from the stack only; blocks are spread over the threads. Exact: yes.
  *
  * w_r = (real)((double)tokens_r / (double)(sum of tokens)). Replicas in the order given (ascending index). Weights:
  * at_axpy, that is alpha = 1. Statistics: a = +0; for r ascending a = fma(w_r, stat_r, a). state.round += 1. */

@@ -73,6 +73,9 @@ static void test_weighted_mean(void **state)
             for (int j = 0; j < R; j++) a = fmaf((float)(tokens[j] / 6.0), r.stats[j][i], a);
             want_stats[i] = a;
         }
+        uint64_t count = 0;
+        struct at_par par = test_par_shuffled(3, &count);
+        r.ex.par = &par;
         assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, NULL), AT_OK);
         assert_int_equal(r.s.round, 5);
         assert_memory_equal(r.s.theta, want, r.n * sizeof *want);

@@ -16,11 +16,16 @@ size_t at_block_stats_count(const struct at_params *p, const struct at_block *b)
     return at_role_is_gain(p->tensor[b->tensor].role) ? (size_t)b->cols : (size_t)(b->rows + b->cols);
 }
 
-size_t at_stats_count(const struct at_params *p)
+size_t at_block_stats_offset(const struct at_params *p, int block)
 {
     size_t n = 0;
-    for (int i = 0; i < p->blocks; i++) n += at_block_stats_count(p, &p->block[i]);
+    for (int i = 0; i < block; i++) n += at_block_stats_count(p, &p->block[i]);
     return n;
+}
+
+size_t at_stats_count(const struct at_params *p)
+{
+    return at_block_stats_offset(p, p->blocks);
 }
 
 at_err at_state_init(struct at_state *s, const struct at_params *p)
@@ -74,8 +79,8 @@ at_err at_state_check(const struct at_state *s, struct at_diag *diag)
         size_t n = at_block_stats_count(p, b);
         bool weights = all_finite(s->theta + b->offset, at_block_count(b));
         if (!weights || !all_finite(stats, n))
-            return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, b->tensor).s, "layer %d: a %s is not finite",
-                           p->tensor[b->tensor].layer, weights ? "statistic" : "weight");
+            return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, b->tensor).s, "%s: a %s is not finite",
+                           at_tensor_place(p, b->tensor).s, weights ? "statistic" : "weight");
         stats += n;
     }
     return AT_OK;

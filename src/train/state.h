@@ -32,6 +32,8 @@ struct at_state {
 size_t at_stats_count(const struct at_params *p);
 /* Statistics of one block: rows + cols, or d for a gain. */
 size_t at_block_stats_count(const struct at_params *p, const struct at_block *b);
+/* Where the statistics of block number `block` begin. */
+size_t at_block_stats_offset(const struct at_params *p, int block);
 
 /* Zero weights and statistics, round 0. AT_E_NOMEM. */
 at_err at_state_init(struct at_state *s, const struct at_params *p);

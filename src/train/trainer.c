@@ -1,7 +1,7 @@
 /* A replica's memory, its gradient and its optimizer step. */
 #include "base/bytes.h"
 #include "tensor/emath.h"
-#include "train/unit.h"
+#include "train/culprit.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -132,18 +132,6 @@ static double gradient_sum_squares(const struct at_trainer *t, const struct at_e
     return total;
 }
 
-static at_err name_culprit(const struct at_trainer *t, const struct at_exec *ex, struct at_diag *diag)
-{
-    const struct at_params *p = &t->model->params;
-    for (int i = 0; i < p->blocks; i++) {
-        const struct at_block *b = &p->block[i];
-        if (!at_all_finite(ex, t->grad + b->offset, (long)at_block_count(b)))
-            return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, b->tensor).s, "layer %d: a gradient is not finite",
-                           p->tensor[b->tensor].layer);
-    }
-    return at_fail(diag, AT_E_NONFINITE, "gradient", "the gradient's norm is not finite");
-}
-
 static real inv_bias(double beta, uint32_t k)
 {
     double power = 1;
@@ -156,7 +144,7 @@ at_err at_trainer_step(struct at_trainer *t, const struct at_exec *ex, uint32_t 
     const struct at_train_config *c = &t->config;
     const struct at_params *p = &t->model->params;
     double norm = sqrt(gradient_sum_squares(t, ex));
-    if (!isfinite(norm)) return name_culprit(t, ex, diag);
+    if (!isfinite(norm)) return at_trainer_name_culprit(t, ex, diag);
     struct at_adamw opt = {.lr = at_lr(c, round, k - 1),
                            .beta1 = (real)c->beta1,
                            .beta2 = (real)c->beta2,

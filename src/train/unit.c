@@ -1,7 +1,9 @@
 #include "train/unit.h"
 
+#include "train/culprit.h"
 #include "train/moments.h"
 
+#include <math.h>
 #include <string.h>
 
 static void start_from_state(struct at_trainer *t, const struct at_exec *ex, const struct at_state *state)
@@ -45,7 +47,8 @@ at_err at_unit_run(struct at_trainer *t, const struct at_exec *ex, const struct 
     for (bool go_on = true; go_on && k < steps;) {
         load_batch(t, data, unit->start + (uint64_t)k * batch);
         double sum = at_trainer_gradient(t, ex, t->theta);
-        int err = at_trainer_step(t, ex, state->round, ++k, diag);
+        int err =
+            isfinite(sum) ? at_trainer_step(t, ex, state->round, ++k, diag) : at_trainer_name_culprit(t, ex, diag);
         if (err != AT_OK) return err;
         loss_sum += sum;
         struct at_unit_progress p = {.step = k, .tokens = k * step_tokens, .loss = sum / (double)step_tokens};

@@ -183,26 +183,103 @@ static void test_moments(void **state)
     test_run_release(&r);
 }
 
+/* What goes wrong where is said alike by every table, thread count and microbatch. */
+static void refused(struct test_run *r, const struct at_state *s, const char *where, const char *text)
+{
+    for (const struct at_kern *const *k = at_kern_available(); *k != NULL; k++)
+        for (int threads = 1; threads <= 3; threads++) {
+            struct at_trainer t;
+            struct at_exec ex;
+            struct at_buf blob = {0};
+            struct at_unit_report report;
+            struct at_diag diag = {0};
+            uint64_t count = 0;
+            struct at_par par = test_par_shuffled(threads, &count);
+            struct at_unit unit = {.start = 0, .samples = 4};
+            assert_int_equal(at_exec_init(&ex, *k, &par), AT_OK);
+            assert_int_equal(at_trainer_init(&t, &r->m, &r->config, threads, NULL), AT_OK);
+            assert_int_equal(at_unit_run(&t, &ex, &r->data, s, &unit, NULL, NULL, &diag, &blob, &report),
+                             AT_E_NONFINITE);
+            assert_string_equal(diag.where, where);
+            assert_non_null(strstr(diag.text, text));
+            assert_int_equal(blob.n, 0);
+            at_trainer_release(&t);
+            at_exec_release(&ex);
+        }
+}
+
 static void test_not_finite_names_the_tensor(void **state)
+{
+    static const struct {
+        enum at_role role;
+        int layer;
+        real value;
+        const char *where, *text;
+    } cases[] = {
+        {AT_ROLE_UP, 1, REAL(3e38), "model.layers.1.mlp.up_proj.weight", "layer 1"},
+        {AT_ROLE_Q, 0, REAL(3e38), "model.layers.0.self_attn.q_proj.weight", "layer 0"},
+        {AT_ROLE_V, 1, REAL(3e38), "model.layers.1.self_attn.v_proj.weight", "layer 1"},
+        {AT_ROLE_K, 1, REAL(2e37), "model.layers.1.self_attn.q_proj.weight", "attention"},
+        {AT_ROLE_NORM2, 0, (real)INFINITY, "model.layers.0.post_attention_layernorm.weight", "a weight"},
+        {AT_ROLE_O, 1, (real)NAN, "model.layers.1.self_attn.o_proj.weight", "a weight"},
+        {AT_ROLE_HEAD, 0, REAL(3e38), "lm_head.weight", "outside the layers"},
+    };
+    struct test_run r;
+    struct at_state s;
+    assert_true(test_run_init(&r, &run_configs[1]));
+    assert_int_equal(at_state_init(&s, &r.m.params), AT_OK);
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        test_state(&s, 1);
+        int tensor = at_params_find(&r.m.params, cases[c].role, cases[c].layer);
+        const struct at_block *b = at_params_block(&r.m.params, tensor, 0);
+        for (size_t i = 0; i < at_block_count(b); i++) s.theta[b->offset + i] = cases[c].value;
+        refused(&r, &s, cases[c].where, cases[c].text);
+    }
+    at_state_release(&s);
+    test_run_release(&r);
+}
+
+/* A loss can overflow while its gradient, made of probabilities, is finite. */
+static void test_a_loss_that_overflows_is_refused(void **state)
+{
+    struct test_run r;
+    struct at_state s;
+    assert_true(test_run_init(&r, &run_configs[1]));
+    assert_int_equal(at_state_init(&s, &r.m.params), AT_OK);
+    test_state(&s, 1);
+    int norm = at_params_find(&r.m.params, AT_ROLE_NORM_FINAL, 0), head = at_params_find(&r.m.params, AT_ROLE_HEAD, 0);
+    const struct at_block *gain = at_params_block(&r.m.params, norm, 0);
+    for (long i = 0; i < gain->cols; i++) s.theta[gain->offset + (size_t)i] = i == 0 ? 1000 : 0;
+    for (int slot = 0; slot < 2; slot++) { /* the first channel is all that the last norm sees */
+        const struct at_block *b = at_params_block(&r.m.params, 0, slot);
+        for (long i = 0; i < b->rows; i++) s.theta[b->offset + (size_t)(i * b->cols)] = 1000;
+    }
+    for (int slot = 0; slot < 2; slot++) { /* logits x and -x: only their difference overflows */
+        const struct at_block *b = at_params_block(&r.m.params, head, slot);
+        for (long i = 0; i < b->rows; i++)
+            s.theta[b->offset + (size_t)(i * b->cols)] = (slot == 0 && i == 0 ? 1 : -1) * REAL(6e34);
+    }
+    refused(&r, &s, "lm_head.weight", "loss");
+    at_state_release(&s);
+    test_run_release(&r);
+}
+
+static void test_units_are_whole_batches(void **state)
 {
     struct test_run r;
     struct at_trainer t;
     struct at_state s;
     struct at_buf blob = {0};
     struct at_unit_report report;
-    struct at_diag diag = {0};
     assert_true(test_run_init(&r, &run_configs[1]));
     assert_int_equal(at_trainer_init(&t, &r.m, &r.config, 2, NULL), AT_OK);
     assert_int_equal(at_state_init(&s, &r.m.params), AT_OK);
     test_state(&s, 1);
-    const struct at_block *b = at_params_block(&r.m.params, at_params_find(&r.m.params, AT_ROLE_UP, 0), 0);
-    for (size_t i = 0; i < at_block_count(b); i++) s.theta[b->offset + i] = REAL(3e38);
-    struct at_unit unit = {.start = 0, .samples = 4};
-    assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, &diag, &blob, &report), AT_E_NONFINITE);
-    assert_true(strncmp(diag.where, "model.", 6) == 0 && strstr(diag.text, "layer") != NULL);
-    assert_int_equal(blob.n, 0);
-    unit.samples = 5; /* not whole batches */
-    assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, NULL, &blob, &report), AT_E_DATA);
+    for (uint32_t samples = 0; samples < 8; samples++) {
+        struct at_unit unit = {.start = 0, .samples = samples};
+        if (samples == 4) continue;
+        assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, NULL, &blob, &report), AT_E_DATA);
+    }
     at_state_release(&s);
     at_trainer_release(&t);
     test_run_release(&r);
@@ -217,6 +294,8 @@ int main(void)
         cmocka_unit_test(test_learning_rate),
         cmocka_unit_test(test_moments),
         cmocka_unit_test(test_not_finite_names_the_tensor),
+        cmocka_unit_test(test_a_loss_that_overflows_is_refused),
+        cmocka_unit_test(test_units_are_whole_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

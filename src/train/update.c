@@ -52,8 +52,8 @@ static at_err plain_check_block(const struct at_params *p, const struct at_block
     for (size_t i = 0; i < used; i++) bad |= (at_load_le32(at + 4 * i) & 0x7F800000u) == 0x7F800000u;
     for (size_t i = used; i < n; i++) padding |= at_load_le32(at + 4 * i);
     if (bad != 0)
-        return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, b->tensor).s, "layer %d: an update is not finite",
-                       p->tensor[b->tensor].layer);
+        return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, b->tensor).s, "%s: an update is not finite",
+                       at_tensor_place(p, b->tensor).s);
     if (padding != 0) return at_fail(diag, AT_E_DATA, at_tensor_name(p, b->tensor).s, "a padded row is not zero");
     return AT_OK;
 }
