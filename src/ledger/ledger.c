@@ -202,10 +202,10 @@ static at_err_t members_reserve(struct at_ledger *l)
 {
     if (l->member_count < l->member_cap) return AT_OK;
     uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
-    void *members = l->members, *units = l->allotments, *claims = l->claims;
+    void *members = l->members, *allotments = l->allotments, *claims = l->claims;
     at_err_t err = grow(&members, cap, sizeof *l->members);
     l->members = members;
-    if (!err) err = grow(&units, cap, sizeof *l->allotments);
+    if (!err) err = grow(&allotments, cap, sizeof *l->allotments);
     l->allotments = allotments;
     if (!err) err = grow(&claims, cap, sizeof *l->claims);
     l->claims = claims;
