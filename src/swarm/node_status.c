@@ -25,7 +25,7 @@ static enum at_node_phase phase_of(const struct at_node_machine *m)
     if (!m->shards_here) return AT_NODE_PHASE_DATA;
     if (!at_node_joined(m)) return AT_NODE_PHASE_JOINING;
     if (!m->state.has || m->state.busy) return AT_NODE_PHASE_STATE;
-    if (m->ledger.phase == AT_LEDGER_TRAINING && m->ledger.units[self].allotted && m->unit.done)
+    if (m->ledger.phase == AT_LEDGER_TRAINING && m->ledger.allotments[self].allotted && m->unit.done)
         return AT_NODE_PHASE_COMMITTING;
     if (m->ledger.phase == AT_LEDGER_CLOSED) return AT_NODE_PHASE_APPLYING;
     return at_node_state_confirmed(m) ? AT_NODE_PHASE_WAITING : AT_NODE_PHASE_STATE;

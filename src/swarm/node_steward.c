@@ -143,7 +143,7 @@ static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_r
         if (!member->active) continue;
         bool self = at_node_id_eq(&member->id, &m->options.key.id);
         const struct at_node_link *link = self ? NULL : at_node_link_of(m, &member->id);
-        bool took_part = m->ledger.round > 0 && m->ledger.units[r].allotted;
+        bool took_part = m->ledger.round > 0 && m->ledger.allotments[r].allotted;
         bool keeps_up = took_part || (link && link->ready && link->ready_for.round + 1 >= m->ledger.round);
         if (link) m->absent_ms[r] = 0;
         if (self || (link && is_ready_for(m, link))) {
