@@ -102,6 +102,11 @@ static double gemm_gflops(const struct at_exec *ex, const struct shape *s, real 
     return flops * runs / spent_s * 1e-9;
 }
 
+static at_err check_interrupt(struct at_diag *diag)
+{
+    return at_interrupted() ? at_fail(diag, AT_E_INTERRUPTED, "bench", "interrupted; no figure is complete") : AT_OK;
+}
+
 static at_err bench_gemm(struct at_cli *cli, const struct at_exec *ex)
 {
     double peak[SHAPES * MEASUREMENTS], speed[SHAPES][MEASUREMENTS];
@@ -110,12 +115,14 @@ static at_err bench_gemm(struct at_cli *cli, const struct at_exec *ex)
     if (memory == NULL) return at_fail(&cli->diag, AT_E_NOMEM, "bench", "no memory for the matrices");
     fill(memory, 3 * biggest, 1);
     int peaks = 0;
+    at_err_t err = AT_OK;
     for (int i = 0; i < MEASUREMENTS; i++)
-        for (int j = 0; j < SHAPES; j++) {
+        for (int j = 0; j < SHAPES && (err = check_interrupt(&cli->diag)) == AT_OK; j++) {
             peak[peaks++] = peak_gflops(ex);
             speed[j][i] = gemm_gflops(ex, &shapes[j], memory, memory + biggest, memory + 2 * biggest);
         }
     free(memory);
+    if (err != AT_OK) return err;
     double top = median(peak, peaks);
     json_t *list = json_array();
     AT_ASSERT(list != NULL);
@@ -151,9 +158,11 @@ static at_err measure_steps(struct at_trainer *t, const struct at_exec *ex, uint
     double start_s = clock_s(), spent_s;
     uint32_t steps = 0;
     do {
+        at_err_t err = check_interrupt(diag);
+        if (err != AT_OK) return err;
         double loss = at_trainer_gradient(t, ex, t->theta);
         if (!isfinite(loss)) return at_fail(diag, AT_E_NONFINITE, "bench", "the loss is not finite");
-        at_err_t err = at_trainer_step(t, ex, 0, ++*k, diag);
+        err = at_trainer_step(t, ex, 0, ++*k, diag);
         if (err != AT_OK) return err;
         steps++;
         spent_s = clock_s() - start_s;
@@ -239,6 +248,7 @@ static at_err_t run(struct at_cli *cli, void *args)
     bool gemm = strcmp(what, "gemm") == 0;
     if (!gemm && strcmp(what, "train") != 0)
         return at_fail(&cli->diag, AT_E_USAGE, what, "unknown; it is `bench gemm` or `bench train`");
+    at_interrupt_catch();
     at_err_t err = at_cli_exec_init(&e, a->kernels, a->threads.v, &cli->diag);
     if (err == AT_OK) err = gemm ? bench_gemm(cli, &e.ex) : bench_train(cli, a, &e.ex);
     at_cli_exec_release(&e);

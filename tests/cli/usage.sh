@@ -41,3 +41,13 @@ want 0 "$ATOLL" version --json
 json version >/dev/null
 want 5 sh -c '"$0" version >/dev/full' "$ATOLL"
 says "stdout"
+
+# An interrupted bench is an error like any other: one object, 130.
+"$ATOLL" bench train --preset tiny --json >"$WORK/out" 2>"$WORK/err" &
+PIDS=$!
+until grep -q "needs" "$WORK/err"; do sleep 0.05; done
+kill -TERM "$PIDS"
+got=0
+wait "$PIDS" || got=$?
+is $got 130
+is "$(json error.code)" 130
