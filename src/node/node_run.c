@@ -197,7 +197,9 @@ static at_err build_loop_part(struct node *n, struct at_diag *diag)
     n->deadline.data = n->last_wait.data = n->on_int.data = n->on_term.data = n->work_ready.data = n;
     uv_signal_start(&n->on_int, on_signal, SIGINT);
     uv_signal_start(&n->on_term, on_signal, SIGTERM);
-    at_err_t err = at_net_init(&n->loop, &n->folder.key, NULL, node_on_net, n, diag, &n->net);
+    /* A log part is at most 300 KiB and asked for; a peer that leaves more than this unread is not worth its memory. */
+    struct at_net_options limits = {.control_bytes_max = (size_t)4 << 20};
+    at_err_t err = at_net_init(&n->loop, &n->folder.key, &limits, node_on_net, n, diag, &n->net);
     if (!err) err = at_net_listen(n->net, n->folder.host, n->folder.port, diag, &port);
     if (!err) err = at_control_listen(&n->loop, n->folder.dir, on_request, n, diag, &n->control);
     if (!err) err = at_worker_start(&n->computer, notify, n, diag);
