@@ -161,15 +161,29 @@ static const char config_text[] = "{\n"
                                   "  \"max_position_embeddings\": %" PRIu32 ",\n"
                                   "  \"vocab_size\": %" PRIu32 ",\n"
                                   "  \"tie_word_embeddings\": %s,\n"
-                                  "  \"rope_theta\": %.17g,\n"
-                                  "  \"rms_norm_eps\": %.17g\n"
+                                  "  \"rope_theta\": %s,\n"
+                                  "  \"rms_norm_eps\": %s\n"
                                   "}\n";
+
+struct real_text {
+    char s[32];
+};
+
+/* Always with a point or an exponent: readers that check types take "10000" for a whole number. */
+static struct real_text real_text(double x)
+{
+    struct real_text t;
+    snprintf(t.s, sizeof t.s, "%.17g", x);
+    if (strpbrk(t.s, ".e") == NULL) strcat(t.s, ".0");
+    return t;
+}
 
 at_err at_hf_write_config(const struct at_model_config *c, struct at_buf *out)
 {
     char text[sizeof config_text + 256];
     int n = snprintf(text, sizeof text, config_text, c->layers, c->d_model, c->heads, c->kv_heads, c->head_size,
-                     c->d_ff, c->seq_len, c->vocab, c->tied ? "true" : "false", c->rope_theta, c->norm_eps);
+                     c->d_ff, c->seq_len, c->vocab, c->tied ? "true" : "false", real_text(c->rope_theta).s,
+                     real_text(c->norm_eps).s);
     AT_ASSERT(n > 0 && (size_t)n < sizeof text);
     return at_buf_append(out, text, (size_t)n);
 }
@@ -191,11 +205,26 @@ static at_err number(const json_t *root, const char *key, const char *name, stru
     return AT_OK;
 }
 
+/* Features of the family that change the arithmetic and that this model does not have. */
+static at_err check_features(const json_t *root, const char *name, struct at_diag *diag)
+{
+    const json_t *scaling = json_object_get(root, "rope_scaling"), *act = json_object_get(root, "hidden_act");
+    if (scaling != NULL && !json_is_null(scaling))
+        return at_fail(diag, AT_E_DATA, name, "field rope_scaling: scaled rotary positions are not supported");
+    if (act != NULL && (!json_is_string(act) || strcmp(json_string_value(act), "silu") != 0))
+        return at_fail(diag, AT_E_DATA, name, "field hidden_act: only silu is supported");
+    if (json_is_true(json_object_get(root, "attention_bias")) || json_is_true(json_object_get(root, "mlp_bias")))
+        return at_fail(diag, AT_E_DATA, name, "fields attention_bias, mlp_bias: biases are not supported");
+    return AT_OK;
+}
+
 static at_err read_config(const json_t *root, const char *name, struct at_diag *diag, struct at_model_config *c)
 {
     const json_t *type = json_object_get(root, "model_type"), *tied = json_object_get(root, "tie_word_embeddings");
     if (!json_is_string(type) || strcmp(json_string_value(type), "llama") != 0)
         return at_fail(diag, AT_E_DATA, name, "not the config of a Llama model (field model_type)");
+    int err = check_features(root, name, diag);
+    if (err != AT_OK) return err;
     const struct {
         const char *key;
         uint32_t *to;
@@ -204,16 +233,17 @@ static at_err read_config(const json_t *root, const char *name, struct at_diag *
                  {"intermediate_size", &c->d_ff},    {"max_position_embeddings", &c->seq_len},
                  {"vocab_size", &c->vocab}};
     for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) {
-        int err = field(root, whole[i].key, name, diag, whole[i].to);
+        err = field(root, whole[i].key, name, diag, whole[i].to);
         if (err != AT_OK) return err;
     }
     c->head_size = c->heads != 0 ? c->d_model / c->heads : 0;
-    if (json_object_get(root, "head_dim") != NULL) {
-        int err = field(root, "head_dim", name, diag, &c->head_size);
+    const json_t *head_dim = json_object_get(root, "head_dim");
+    if (head_dim != NULL && !json_is_null(head_dim)) {
+        err = field(root, "head_dim", name, diag, &c->head_size);
         if (err != AT_OK) return err;
     }
     c->tied = json_is_true(tied);
-    int err = number(root, "rope_theta", name, diag, &c->rope_theta);
+    err = number(root, "rope_theta", name, diag, &c->rope_theta);
     if (err == AT_OK) err = number(root, "rms_norm_eps", name, diag, &c->norm_eps);
     return err == AT_OK ? at_model_config_check(c, diag) : err;
 }

@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -149,6 +150,43 @@ static void test_bad_configs(void **state)
     }
 }
 
+/* Other tools' configs of the family: what would change the arithmetic is refused, what would not is not looked at. */
+static void test_features_of_other_configs(void **state)
+{
+    static const struct {
+        const char *field;
+        at_err_t want;
+    } cases[] = {
+        {"\"torch_dtype\":\"float32\"", AT_OK},
+        {"\"rope_scaling\":null,\"head_dim\":null,\"attention_bias\":false", AT_OK},
+        {"\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0}", AT_E_DATA},
+        {"\"attention_bias\":true", AT_E_DATA},
+        {"\"mlp_bias\":true", AT_E_DATA},
+        {"\"hidden_act\":\"gelu\"", AT_E_DATA},
+        {"\"head_dim\":6", AT_E_DATA},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[512];
+        struct at_model_config c;
+        snprintf(text, sizeof text,
+                 "{\"model_type\":\"llama\",\"num_hidden_layers\":1,\"hidden_size\":16,\"num_attention_heads\":2,"
+                 "\"num_key_value_heads\":1,\"intermediate_size\":8,\"max_position_embeddings\":8,\"vocab_size\":8,"
+                 "\"rope_theta\":10000,\"rms_norm_eps\":1e-5,%s}",
+                 cases[i].field);
+        assert_int_equal(at_hf_read_config(at_span(text, strlen(text)), "config.json", NULL, &c), cases[i].want);
+    }
+}
+
+/* A binary64 is never written as a whole number. */
+static void test_reals_look_like_reals(void **state)
+{
+    struct at_buf out = {0};
+    assert_int_equal(at_hf_write_config(&test_configs[0], &out), AT_OK);
+    assert_int_equal(at_buf_append(&out, "", 1), AT_OK);
+    assert_non_null(strstr((const char *)out.p, "\"rope_theta\": 10000.0,\n"));
+    at_buf_release(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -156,6 +194,8 @@ int main(void)
         cmocka_unit_test(test_lossless),
         cmocka_unit_test(test_another_model),
         cmocka_unit_test(test_bad_configs),
+        cmocka_unit_test(test_features_of_other_configs),
+        cmocka_unit_test(test_reals_look_like_reals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
