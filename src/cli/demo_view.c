@@ -18,6 +18,7 @@ static double fraction_done(const struct at_demo *d)
 
 static double seconds_left(const struct at_demo *d)
 {
+    if (d->round >= d->rounds) return 0;
     double work = fraction_done(d), spent_s = d->elapsed_s - d->train_start_s;
     double by_work = work > 0.01 && d->train_start_s > 0 ? spent_s * (1 - work) / work : 0;
     double by_time = d->limit_s > 0 ? d->limit_s - d->elapsed_s : INFINITY;
