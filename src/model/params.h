@@ -2,18 +2,28 @@
  * Pure; at_params_init allocates the table, nothing else here does.
  *
  * All weights of a model are one flat array of `real`. Memory order = canonical order (contract rule 14), slot-major,
- * so that each (tensor, slot) is one contiguous rows x cols block: embedding    [S] x (vocab_padded/S x d) each layer
- * norm1 (d) [S] x { q_s (heads*hd/S x d), k_s (kv*hd/S x d), v_s (kv*hd/S x d) }   = one matrix of all qkv rows x d o:
- * [S] x (d x heads*hd/S)                                              column blocks (struct at_mat) norm2 (d) [S] x {
- * gate_s (ff/S x d), up_s (ff/S x d) }                           = one matrix of 2*ff rows x d down: [S] x (d x ff/S)
- * column blocks final norm (d); head [S] x (vocab_padded/S x d), absent when tied Tensor ids count 0, 1, 2... in the
- * order embedding; per layer norm1, q, k, v, o, norm2, gate, up, down; final norm; head. Rows of the padded vocabulary
- * are +0, take no part, and stay +0.
+ * so that each (tensor, slot) is one contiguous rows x cols block:
+ *
+ *   embedding   [S] x (vocab_padded/S x d)
+ *   each layer:
+ *     norm1     (d)
+ *     q, k, v   [S] x { q_s (heads*hd/S x d), k_s (kv*hd/S x d), v_s (kv*hd/S x d) }   one matrix of all rows x d
+ *     o         [S] x (d x heads*hd/S)                                                 column blocks (struct at_mat)
+ *     norm2     (d)
+ *     gate, up  [S] x { gate_s (ff/S x d), up_s (ff/S x d) }                           one matrix of 2*ff rows x d
+ *     down      [S] x (d x ff/S)                                                       column blocks
+ *   final norm  (d)
+ *   head        [S] x (vocab_padded/S x d), absent when tied
+ *
+ * Tensor ids count 0, 1, 2... in the order embedding; per layer norm1, q, k, v, o, norm2, gate, up, down; final norm;
+ * head. Rows of the padded vocabulary are +0, take no part, and stay +0.
  *
  * Which product reduces how (contract rules 2, 3, 8):
- *   forward   qkv, gate-up, head: one chain over d;  o, down: S slots over heads*hd, ff
- *   d input   qkv, gate-up, head: S slots over their rows (within a slot q then k then v, gate then up); o, down: one
- * chain d weight  grains of 256 positions */
+ *   forward    qkv, gate-up, head: one chain over d
+ *              o, down: S slots over heads*hd, ff
+ *   d input    qkv, gate-up, head: S slots over their rows (within a slot q then k then v, gate then up)
+ *              o, down: one chain
+ *   d weight   grains of 256 positions */
 #ifndef ATOLL_MODEL_PARAMS_H
 #define ATOLL_MODEL_PARAMS_H
 
@@ -96,9 +106,8 @@ struct at_tensor_name at_tensor_place(const struct at_params *p, int tensor);
 /* Initial values (rule 10). Gains are 1, padding +0. Element e (row-major in the unsharded tensor) of a matrix takes
  * lane e % 4 of Philox(seed, AT_RNG_INIT, tensor id, e / 4): words (v0,v1) and (v2,v3) make
  *   u1 = (v0 + 1) * 2^-32, u2 = v1 * 2^-32, r = sqrt(-2 log u1): lanes 0, 1 = r cos(2 pi u2), r sin(2 pi u2)
- * (Box-Muller) and likewise lanes 2, 3, all in binary64; value = (real)(normal * std). std: 1/sqrt(fan_in); o and down
- * also
- * * 1/sqrt(2 layers); embedding 0.1; head 0.02; a tied embedding 0.02 (it is the head too). Exact: yes. */
+ * (Box-Muller) and likewise lanes 2, 3, all in binary64; value = (real)(normal * std). std: 1/sqrt(fan_in), for o and
+ * down times 1/sqrt(2 layers); embedding 0.1; head 0.02; a tied embedding 0.02 (it is the head too). Exact: yes. */
 void at_params_fill(const struct at_params *p, uint64_t seed, real *theta);
 
 /* True when every padded row is +0 (-0 counts as wrong): what foreign weights must satisfy. */

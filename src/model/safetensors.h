@@ -2,8 +2,9 @@
  *
  *   offset  bytes  field
  *   0       8      N, length of the header, little-endian
- *   8       N      JSON object: {"__metadata__": {string: string...}, name: {"dtype", "shape": [..], "data_offsets":
- * [b,e]}...} 8+N     ...    data; [b,e) of each tensor is relative to here; the tensors fill it without gap or overlap
+ *   8       N      JSON object: {"__metadata__": {string: string...},
+ *                  name: {"dtype", "shape": [..], "data_offsets": [b,e]}...}
+ *   8+N     ...    data; [b,e) of each tensor is relative to here; the tensors fill it without gap or overlap
  * A file is foreign input: every size is checked, nothing is read outside the buffer, limits below. */
 #ifndef ATOLL_MODEL_SAFETENSORS_H
 #define ATOLL_MODEL_SAFETENSORS_H

@@ -3,9 +3,10 @@
  * functions.
  *
  * Shapes: B sequences of T = seq_len positions, N = B*T rows, d = d_model, S slots, V = vocab_padded.
- *   x0 = embedding[token];  per layer:  x' = x + o(attention(rotary(qkv(norm1(x)))));  x'' = x' +
- * down(swiglu(gateup(norm2(x')))) logits = head(norm_final(x)). Loss: softmax cross-entropy in nats per token. `theta`
- * and `grad` are flat arrays laid out by params.h. */
+ *   x0 = embedding[token]
+ *   per layer:  x' = x + o(attention(rotary(qkv(norm1(x)))));  x'' = x' + down(swiglu(gateup(norm2(x'))))
+ *   logits = head(norm_final(x))
+ * Loss: softmax cross-entropy in nats per token. `theta` and `grad` are flat arrays laid out by params.h. */
 #ifndef ATOLL_MODEL_TRANSFORMER_H
 #define ATOLL_MODEL_TRANSFORMER_H
 

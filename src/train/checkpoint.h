@@ -1,10 +1,14 @@
 /* checkpoint.h: a run's public state as files that other tools open. Pure buffer codecs; writing them atomically is the
  * store's work.
- *   model.safetensors                weights in the Hugging Face Llama layout; __metadata__: format, profile, round,
- * state_root config.json                      LlamaForCausalLM stats-<first 16 hex of root>.safetensors   one tensor
- * "second_moments" (statistics as in state.h); same __metadata__ Loading accepts exactly what writing makes: the
- * headers and config.json are compared with what we would write, and the root is recomputed, so that any changed byte
- * is noticed. (To read weights of other origin: hf.h.) */
+ *
+ *   model.safetensors   weights in the Hugging Face Llama layout;
+ *                       __metadata__: format, profile, round, state_root, weights_root
+ *   config.json         LlamaForCausalLM
+ *   stats-<first 16 hex of root>.safetensors
+ *                       one tensor "second_moments" (statistics as in state.h); the same __metadata__ less format
+ *
+ * Loading accepts exactly what writing makes: the headers and config.json are compared with what we would write, and
+ * the root is recomputed, so that any changed byte is noticed. (To read weights of other origin: hf.h.) */
 #ifndef ATOLL_TRAIN_CHECKPOINT_H
 #define ATOLL_TRAIN_CHECKPOINT_H
 

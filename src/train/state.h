@@ -6,10 +6,12 @@
  *   a gain (1 x d): v whole (d)
  *
  * state_root: RFC 6962 Merkle root (base/merkle.h). Leaves, in this order:
- *   leaf 0, 72 bytes  "atoll state 1\0\0\0" (16) | round u64 | layers, d_model, heads, kv_heads, head_size, d_ff,
- * seq_len, vocab, tied: u32 each | slots u32 | weights u64 (flat array, padding included) weights           per block
- * ceil(4*rows*cols / 65536) tiles of 65,536 bytes (the last one short), binary32 statistics        per block the same
- * over its statistics Everything little-endian.
+ *   leaf 0, 72 bytes  "atoll state 1\0\0\0" (16) | round u64 |
+ *                     layers, d_model, heads, kv_heads, head_size, d_ff, seq_len, vocab, tied, slots: u32 each |
+ *                     weights u64 (elements of the flat array, padding included)
+ *   weights           per block ceil(4*rows*cols / 65536) tiles of 65,536 bytes (the last one short), binary32
+ *   statistics        per block the same over its statistics
+ * Everything little-endian.
  *
  * State blob (what a newcomer fetches):  "atoll blob 1\0\0\0\0" (16) | round u64 | weights u64 | statistics u64 |
  *   weights, binary32 | statistics, binary32; nothing before, between or behind. */
