@@ -289,6 +289,36 @@ static at_err gather(struct job *j)
     return AT_OK;
 }
 
+/* Rounds shorter than our look at them: the ledger has their losses. */
+static void show_missed(struct job *j, unsigned from, unsigned to)
+{
+    struct command c = command(j, "ledger");
+    struct at_diag why = {0};
+    json_t *object = NULL, *record;
+    size_t i;
+    add(&c, "show");
+    add(&c, j->demo.member[0].dir);
+    add_option(&c, "--count", "1000000000");
+    if (ask_json(j, &c, &why, &object) != AT_OK) return; /* the line for the newest round still comes */
+    json_array_foreach(json_object_get(object, "records"), i, record)
+    {
+        const char *kind = json_string_value(json_object_get(record, "kind"));
+        double round = number(record, "round", -1) + 1;
+        if (kind != NULL && strcmp(kind, "EPOCH") == 0 && round >= from && round < to)
+            at_demo_view_missed(&j->demo, (unsigned)round, number(record, "heldout_loss", (double)NAN));
+    }
+    json_decref(object);
+}
+
+static void show_round(struct job *j)
+{
+    struct at_demo *d = &j->demo;
+    if (d->round <= d->round_shown) return;
+    if (!d->screen.live && d->round > d->round_shown + 1) show_missed(j, d->round_shown + 1, d->round);
+    d->round_shown = d->round;
+    at_demo_view_round(d);
+}
+
 static bool all_gone(const struct at_demo *d)
 {
     for (int i = 0; i < d->member_count; i++)
@@ -301,10 +331,7 @@ static at_err watch(struct job *j)
     struct at_demo *d = &j->demo;
     at_err_t err = AT_OK;
     while (err == AT_OK && !all_gone(d)) {
-        if (take_status(d) && d->round > d->round_shown) {
-            d->round_shown = d->round;
-            at_demo_view_round(d);
-        }
+        if (take_status(d)) show_round(j);
         at_demo_view_draw(d);
         if (d->limit_s > 0 && d->elapsed_s >= d->limit_s && !d->finishing && !d->ended) {
             struct command c = command(j, "finish");
@@ -444,7 +471,7 @@ static at_err finish(struct job *j)
     struct at_demo *d = &j->demo;
     at_err_t err = read_points(j);
     if (err == AT_OK) {
-        if (d->round > d->round_shown) at_demo_view_round(d);
+        show_round(j);
         err = read_roots(j);
     }
     if (err == AT_OK) err = read_ledger(j);

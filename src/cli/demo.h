@@ -40,9 +40,12 @@ struct at_demo {
     char *sample;
 };
 
-/* The live block; a line for each finished round where there is no terminal. */
+/* The live block. */
 void at_demo_view_draw(struct at_demo *d);
+/* Where there is no terminal: a line for the round that was just finished, and for one that was seen only afterwards.
+ */
 void at_demo_view_round(struct at_demo *d);
+void at_demo_view_missed(struct at_demo *d, unsigned round, double loss);
 
 /* The last page. `program` for the lines that say what to try next. */
 void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out);

@@ -86,6 +86,11 @@ void at_demo_view_round(struct at_demo *d)
                   at_count((double)d->tokens).s, at_count(mean_tokens_per_s(d)).s, at_duration(seconds_left(d)).s);
 }
 
+void at_demo_view_missed(struct at_demo *d, unsigned round, double loss)
+{
+    if (!d->screen.live) at_screen_say(&d->screen, "round %2u/%u  held-out %.4f", round, d->rounds, loss);
+}
+
 /* Text at most `columns` wide, indented, broken at blanks. */
 static void print_wrapped(const char *text, int columns, FILE *out)
 {

@@ -16,7 +16,7 @@ done
 [ ! -e "$WORK/o/model.safetensors" ] && [ ! -e "$WORK/r/genesis" ] || fail "a refused command left files"
 
 # A damaged checkpoint: every file, cut or with one bit changed, is refused by `root` and `ask`.
-want 0 "$ATOLL" train --data "$DATA" --rounds 1 --steps 1 --out "$WORK/m"
+want 0 "$ATOLL" train --preset $PRESET --data "$DATA" --rounds 1 --steps 1 --out "$WORK/m"
 want 0 "$ATOLL" root "$WORK/m"
 root=$(cat "$WORK/out")
 for file in "$WORK"/m/*; do

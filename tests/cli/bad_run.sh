@@ -5,7 +5,8 @@
 head -c 12000 "$DATA" >"$WORK/text.txt"
 DATA=$WORK/text.txt
 rounds=8
-want 0 "$ATOLL" train --data "$DATA" --rounds $rounds --steps 2 --seed 7 --json
+[ -z "${SANITIZE:-}" ] || rounds=100
+want 0 "$ATOLL" train --preset $PRESET --data "$DATA" --rounds $rounds --steps 2 --seed 7 --json
 root=$(json state_root)
 
 # A run that stopped in the middle.

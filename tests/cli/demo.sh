@@ -2,13 +2,13 @@
 . "$(dirname "$0")/lib.sh"
 head -c 12000 "$DATA" >"$WORK/text.txt"
 
-want 0 "$ATOLL" demo --members 3 --rounds 2 --steps 2 --seed 7 --data "$WORK/text.txt" --dir "$WORK/d" --json
+want 0 "$ATOLL" demo --members 3 --preset $PRESET --rounds 2 --steps 2 --seed 7 --data "$WORK/text.txt" --dir "$WORK/d" --json
 is "$("$TOOL" keys <"$WORK/out")" \
     "heldout_loss_first heldout_loss_last ledger members roots_agree rounds run_id sample seconds state_root tokens"
 is "$(json ledger)" ok
 is "$(json roots_agree)" true
 is "$(json rounds)" 2
-is "$(json tokens)" $((3 * 2 * 2 * 4 * 128))
+is "$(json tokens)" $((3 * 2 * 2 * TOKENS))
 is "$(json members.length)" 3
 [ "$(json sample | wc -c)" -ge 400 ] || fail "the sample is short"
 root=$(json state_root)
@@ -16,7 +16,7 @@ last=$(json heldout_loss_last)
 first=$(json heldout_loss_first)
 points=0
 for i in 0 1 2; do
-    is "$(json members.$i.tokens)" $((2 * 2 * 4 * 128))
+    is "$(json members.$i.tokens)" $((2 * 2 * TOKENS))
     points=$((points + $(json members.$i.points_confirmed)))
 done
 is $points 2000000000 "two rounds' issuance"
@@ -26,7 +26,7 @@ grep -q 'round  *1/2' "$WORK/err" && grep -q 'round  *2/2' "$WORK/err" || fail "
 grep -q 'verified: every balance recomputed from' "$WORK/err" || fail "the end page does not say that it verified"
 ! grep -q "$(printf '\033')" "$WORK/err" || fail "escape sequences without a terminal"
 
-want 0 "$ATOLL" train --data "$WORK/text.txt" --replicas 3 --rounds 2 --steps 2 --seed 7 --json
+want 0 "$ATOLL" train --preset $PRESET --data "$WORK/text.txt" --replicas 3 --rounds 2 --steps 2 --seed 7 --json
 is "$(json state_root)" "$root" "train against demo"
 is "$(json heldout_loss_last)" "$last"
 is "$(json heldout_loss_first)" "$first"

@@ -1,7 +1,7 @@
 # The ledger: one byte changed, a record dropped, swapped, repeated, or a stranger's: exit code 4 and the record named.
 . "$(dirname "$0")/lib.sh"
 head -c 12000 "$DATA" >"$WORK/text.txt"
-want 0 "$ATOLL" demo --members 2 --rounds 2 --steps 1 --seed 1 --data "$WORK/text.txt" --dir "$WORK/d" --json
+want 0 "$ATOLL" demo --preset $PRESET --members 2 --rounds 2 --steps 1 --seed 1 --data "$WORK/text.txt" --dir "$WORK/d" --json
 cp "$WORK"/d/member-1/ledger.sqlite* "$WORK/" 2>/dev/null
 want 0 "$ATOLL" ledger verify "$WORK/ledger.sqlite" --json
 n=$(json records)
@@ -47,7 +47,7 @@ while [ $i -lt "$n" ]; do
 done
 
 # A stranger's record, well signed, from another run: behind the last, and in the place of one.
-want 0 "$ATOLL" demo --members 1 --rounds 1 --steps 1 --seed 2 --data "$WORK/text.txt" --dir "$WORK/e" --json
+want 0 "$ATOLL" demo --preset $PRESET --members 1 --rounds 1 --steps 1 --seed 2 --data "$WORK/text.txt" --dir "$WORK/e" --json
 cp "$WORK"/e/member-1/ledger.sqlite* "$WORK/e/" 2>/dev/null
 "$TOOL" sql "$WORK/e/ledger.sqlite" "PRAGMA wal_checkpoint(TRUNCATE); PRAGMA journal_mode=DELETE" >/dev/null
 stranger="ATTACH '$WORK/e/ledger.sqlite' AS e;"

@@ -4,6 +4,8 @@ set -eu
 : "${ATOLL:?the binary under test}" "${TOOL:?cli_tool}" "${DATA:?the corpus}"
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/atoll-test.XXXXXX")
 PIDS= MOUNTED=
+# The model: nano; under the sanitizers, where arithmetic crawls, one of 2 layers of 32.
+if [ -z "${SANITIZE:-}" ]; then PRESET=nano TOKENS=512; else PRESET=tiny TOKENS=64; fi # tokens of a step
 cleanup() {
     status=$?
     for pid in $PIDS; do kill -9 "$pid" 2>/dev/null || true; done

@@ -5,7 +5,7 @@
 head -c 12000 "$DATA" >"$WORK/text.txt"
 DATA=$WORK/text.txt
 
-found "$WORK/a" --rounds 200 --steps 2 --seed 7 --round-ms 20000
+found "$WORK/a" --rounds 100000 --steps 2 --seed 7 --round-ms 20000
 [ "$(stat -c %a "$WORK/a/key")" = 600 ] || fail "the key can be read by others"
 refused 3 "" "$ATOLL" init --dir "$WORK/a" --data "$DATA" # another run must not overwrite this one
 node a "$ATOLL" start --dir "$WORK/a" --threads 1 --json

@@ -4,7 +4,9 @@
 . "$(dirname "$0")/swarm_lib.sh"
 head -c 12000 "$DATA" >"$WORK/text.txt"
 DATA=$WORK/text.txt
-rounds=12
+PRESET=nano # long enough for 10 MB to arrive meanwhile
+rounds=24
+[ -z "${SANITIZE:-}" ] || rounds=12
 want 0 "$ATOLL" train --data "$DATA" --replicas 2 --rounds $rounds --steps 2 --seed 7 --json
 root=$(json state_root)
 

@@ -4,7 +4,7 @@
 found() {
     dir=$1
     shift
-    want 0 "$ATOLL" init --dir "$dir" --data "$DATA" "$@" --json
+    want 0 "$ATOLL" init --preset $PRESET --dir "$dir" --data "$DATA" "$@" --json
     INVITE=$(json invite)
     RUN=$(json run_id)
     PORT=$(json listen | sed 's/.*://')
