@@ -4,6 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Names and words may come from a foreign file or a peer: they must not move a terminal's cursor or start a line. */
+static void tame(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7F) *text = '?';
+}
+
 at_err_t at_fail(struct at_diag *diag, at_err_t err, const char *where, const char *fmt, ...)
 {
     if (diag == NULL || diag->err != AT_OK) return err;
@@ -13,6 +20,8 @@ at_err_t at_fail(struct at_diag *diag, at_err_t err, const char *where, const ch
     va_start(ap, fmt);
     vsnprintf(diag->text, sizeof diag->text, fmt, ap);
     va_end(ap);
+    tame(diag->where);
+    tame(diag->text);
     return err;
 }
 

@@ -51,7 +51,8 @@ struct at_diag {
     char text[512];
 };
 
-/* Fills `diag` (may be NULL; an earlier message is kept: the first cause is the useful one) and returns `err`. */
+/* Fills `diag` (may be NULL; an earlier message is kept: the first cause is the useful one) and returns `err`.
+ * Control characters become '?': the words may be a stranger's. */
 at_err_t at_fail(struct at_diag *diag, at_err_t err, const char *where, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
