@@ -245,7 +245,7 @@ static at_err connect_to(const char *dir, struct at_diag *diag, int *ret_fd)
     if (fd < 0) {
         err = at_fail(diag, AT_E_ENV, dir, "no socket: %s", strerror(errno));
     } else if (connect(fd, (struct sockaddr *)&sa, sizeof sa) != 0) {
-        bool nobody = errno == ENOENT || errno == ECONNREFUSED;
+        bool nobody = errno == ENOENT || errno == ENOTDIR || errno == ECONNREFUSED;
         err = at_fail(diag, nobody ? AT_E_NOT_FOUND : AT_E_ENV, dir,
                       nobody ? "no node runs in %s" : "cannot reach the node in %s", dir);
         close(fd);

@@ -43,3 +43,7 @@ want 5 sh -c 'ulimit -f 1000; exec "$0" train --data "$1" --rounds 1 --steps 1 -
 [ ! -e "$WORK/full/model.safetensors" ] || fail "a half-written model was left"
 ls "$WORK/full" | grep -v '^config.json$\|^stats-' && fail "temporary files were left"
 true
+
+# A file where a run's folder is expected.
+: >"$WORK/file"
+refused 3 "no node runs" "$ATOLL" finish --dir "$WORK/file"
