@@ -13,9 +13,8 @@ cp "$WORK/ledger.sqlite" "$WORK/good.sqlite"
 bad() {
     cp "$WORK/good.sqlite" "$WORK/bad.sqlite"
     "$TOOL" sql "$WORK/bad.sqlite" "$2" >/dev/null
-    want 4 "$ATOLL" ledger verify "$WORK/bad.sqlite"
-    says "record $1"
     want 4 "$ATOLL" ledger verify "$WORK/bad.sqlite" --json
+    says "record $1"
     is "$("$TOOL" keys <"$WORK/out")" "ledger reason record"
     is "$(json ledger)" bad
     is "$(json record)" "$1" "$2"
