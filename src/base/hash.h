@@ -1,5 +1,5 @@
-/* hash.h: SHA-256 (FIPS 180-4) through OpenSSL, handed to the pure layers. Exact: yes. Thread-safe on distinct objects.
- */
+/* hash.h: SHA-256 (FIPS 180-4) through OpenSSL, handed to the pure layers. Exact: yes. Thread-safe on
+ * distinct objects. */
 #ifndef ATOLL_BASE_HASH_H
 #define ATOLL_BASE_HASH_H
 

@@ -63,8 +63,7 @@ static void copy_text(const json_t *object, const char *key, char *ret, size_t b
     if (text != NULL) snprintf(ret, bytes, "%s", text);
 }
 
-/* ---- the other commands --------------------------------------------------------------------------------------------
- */
+/* ---- the other commands ------------------------------------------------------------------------------------------ */
 
 #define COMMAND_WORDS_MAX 96
 struct command {
@@ -107,8 +106,7 @@ static at_err ask_json(struct job *j, struct command *c, struct at_diag *diag, j
     return err;
 }
 
-/* ---- beginning -----------------------------------------------------------------------------------------------------
- */
+/* ---- beginning --------------------------------------------------------------------------------------------------- */
 
 static at_err make_folder(struct job *j)
 {
@@ -188,8 +186,7 @@ static at_err start_member(struct job *j, int i)
     return at_child_start(&m->child, c.word, m->log, &j->cli->diag);
 }
 
-/* ---- watching ------------------------------------------------------------------------------------------------------
- */
+/* ---- watching ---------------------------------------------------------------------------------------------------- */
 
 static void take_member(struct at_demo *d, const json_t *object)
 {
@@ -348,8 +345,7 @@ static at_err watch(struct job *j)
     return err;
 }
 
-/* ---- end -----------------------------------------------------------------------------------------------------------
- */
+/* ---- end --------------------------------------------------------------------------------------------------------- */
 
 static at_err read_roots(struct job *j)
 {

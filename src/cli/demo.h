@@ -42,8 +42,8 @@ struct at_demo {
 
 /* The live block. */
 void at_demo_view_draw(struct at_demo *d);
-/* Where there is no terminal: a line for the round that was just finished, and for one that was seen only afterwards.
- */
+/* Where there is no terminal: a line for the round that was just finished, and for one that was seen
+ * only afterwards. */
 void at_demo_view_round(struct at_demo *d);
 void at_demo_view_missed(struct at_demo *d, unsigned round, double loss);
 

@@ -4,18 +4,25 @@
 #include <string.h>
 
 /* ---- the table: who may write what, and when ------------------------------------------------------------------------
- * A record is refused unless its author has the role, the fold is in one of the phases, and the kind's own rule holds.
+ * A record is refused unless it is of this run, its author has the role, the fold is in one of the phases, and the
+ * kind's own rule holds.
  *
- *   kind     author                    phase            and                                              then
- *   JOIN     anyone not active         any but ENDED    room for one more key; later than its LEAVE      active, index
- * kept or new LEAVE    an active member          any but ENDED    later than its JOIN                              not
- * active OPEN     the steward               READY            round is the next; root in force; active         TRAINING,
- * ranges allotted members only; round 0: min_members of them RECEIPT  the active member whose   TRAINING allotted,
- * first, root and start as opened,       pending points replica it names                           counts follow from
- * the steps done CLOSE    the steward               TRAINING         includes only receipts CLOSED, points confirmed,
- *                                                                                                        the unused
- * freed EPOCH    the steward               CLOSED           balances are the fold's; nobody in: same root    READY,
- * next round END      the steward               READY            counts the rounds done ENDED, for good
+ *   kind     author             phase          and                                            then
+ *   JOIN     anyone not active  any but ENDED  a new key: room for one more;                  active; index kept, or
+ *                                              a known one: later than its LEAVE              the next one
+ *   LEAVE    an active member   any but ENDED  later than its JOIN                            not active
+ *   OPEN     the steward        READY          round is the next, and rounds are left; root   TRAINING, ranges
+ *                                              as the last EPOCH's; active members only, at   allotted
+ *                                              least one; samples are left; in round 0 the
+ *                                              run has min_members active, root is free
+ *   RECEIPT  the active member  TRAINING       round is the open one; allotted; its first;    pending points
+ *            whose replica it                  root and start as opened; counts follow from
+ *            names                             the steps done; a plausible update size
+ *   CLOSE    the steward        TRAINING       round is the open one; includes only receipts  CLOSED, points confirmed,
+ *                                                                                             the unused samples freed
+ *   EPOCH    the steward        CLOSED         round is the closed one; balances are the      READY, next round
+ *                                              fold's; nobody in: same root
+ *   END      the steward        READY          counts the rounds done                         ENDED, for good
  * ------------------------------------------------------------------------------------------------------------------ */
 enum role { ANYONE, MEMBER, STEWARD };
 enum { IN_READY = 1 << AT_LEDGER_READY, IN_TRAINING = 1 << AT_LEDGER_TRAINING, IN_CLOSED = 1 << AT_LEDGER_CLOSED };
@@ -50,8 +57,7 @@ static const struct rule {
     [AT_RECORD_END] = {STEWARD, IN_READY, judge_end, take_end},
 };
 
-/* ---- refusals ------------------------------------------------------------------------------------------------------
- */
+/* ---- refusals ---------------------------------------------------------------------------------------------------- */
 static at_err_t refuse(const struct context *c, const char *why)
 {
     const char *kind = at_record_kind_name(c->rec->kind);
@@ -173,8 +179,7 @@ static at_err_t judge_end(const struct context *c)
     return right ? AT_OK : refuse(c, "it does not count the rounds done");
 }
 
-/* ---- the fold ------------------------------------------------------------------------------------------------------
- */
+/* ---- the fold ---------------------------------------------------------------------------------------------------- */
 static size_t slot_of(const struct at_ledger *l, const struct at_node_id *id)
 {
     size_t i = (size_t)at_load_le64(id->b) & (l->slot_count - 1);
@@ -350,8 +355,7 @@ static at_err_t take_end(struct at_ledger *l, const struct at_record *rec, const
     return AT_OK;
 }
 
-/* ---- the public face -----------------------------------------------------------------------------------------------
- */
+/* ---- the public face --------------------------------------------------------------------------------------------- */
 at_err at_ledger_init(struct at_ledger *ledger, const struct at_genesis *genesis, struct at_diag *diag)
 {
     struct at_buf bytes = {.bytes_max = AT_GENESIS_BYTES_MAX};

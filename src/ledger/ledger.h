@@ -22,12 +22,11 @@ enum at_ledger_phase { AT_LEDGER_READY, AT_LEDGER_TRAINING, AT_LEDGER_CLOSED, AT
 struct at_member { /* replica index = position = order of first JOIN records */
     struct at_node_id id;
     char name[AT_NAME_BYTES_MAX + 1];
-    bool active; /* joined and has not left; one who left may join again and keeps its index and points */
-    uint64_t
-        standing_ms; /* time of its last JOIN or LEAVE; the next must be later, so that an old one cannot be replayed */
-    uint64_t confirmed; /* micro-points */
-    uint64_t tokens;    /* of included receipts */
-    uint32_t rounds;    /* included receipts */
+    bool active;          /* joined and has not left; one who left may join again and keeps its index and points */
+    uint64_t standing_ms; /* time of its last JOIN or LEAVE; the next must be later: an old one cannot be replayed */
+    uint64_t confirmed;   /* micro-points */
+    uint64_t tokens;      /* of included receipts */
+    uint32_t rounds;      /* included receipts */
 };
 
 struct at_allotment { /* a replica's part in the current round; kept from OPEN until the next OPEN */

@@ -117,8 +117,7 @@ static void nobody_finished(void **state)
     assert_true(at_ledger_allotment(&f->ledger, 0)->range.start == 0); /* the same samples again */
 }
 
-/* ---- refusals: one honest record, one thing changed at a time -------------------------------------------------------
- */
+/* ---- refusals: one honest record, one thing changed at a time ---------------------------------------------------- */
 static void expect_refused(struct log_fixture *f, int key, const struct at_record *rec, const char *why)
 {
     struct at_diag diag = {.err = AT_OK};

@@ -37,8 +37,8 @@ at_err at_hf_write_header(const struct at_params *p, const struct at_st_meta *me
     return err;
 }
 
-/* Calls for every run of elements of a tensor that is contiguous here and there: (offset here, element there, length).
- */
+/* Calls for every run of elements of a tensor that is contiguous here and there: (offset here, element
+ * there, length). */
 struct runs {
     const struct at_params *p;
     const struct at_tensor *t;

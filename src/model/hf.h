@@ -1,7 +1,7 @@
 /* hf.h: our flat weights <-> the Hugging Face Llama layout (model.safetensors + config.json), lossless both ways.
  * Pure buffer codecs. Names and shapes are those of LlamaForCausalLM; F32; rows of padding are dropped and come back as
- * +0; q and k rows need no permutation, since rotary positions are half-split here as there. Tied: no lm_head.weight.
- */
+ * +0; q and k rows need no permutation, since rotary positions are half-split here as there. Tied:
+ * no lm_head.weight. */
 #ifndef ATOLL_MODEL_HF_H
 #define ATOLL_MODEL_HF_H
 

@@ -1,5 +1,5 @@
-/* The Hugging Face layout: names and shapes as LlamaForCausalLM has them, every element where it belongs, nothing lost.
- */
+/* The Hugging Face layout: names and shapes as LlamaForCausalLM has them, every element where it belongs,
+ * nothing lost. */
 #include "model/hf.h"
 #include "model/model_test_util.h"
 

@@ -400,8 +400,8 @@ static at_err_t sweep_stats(void *user, const char *name)
     return stale && at_path_join(s->dir, name, NULL, path) == AT_OK ? at_file_remove(path, NULL) : AT_OK;
 }
 
-/* The statistics carry their root in their name and come first, so the model.safetensors that is there finds its own.
- */
+/* The statistics carry their root in their name and come first, so the model.safetensors that is there finds
+ * its own. */
 at_err_t at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag)
 {
     at_err_t err = write_one(dir, files->c.stats_name, &files->c.stats, diag);

@@ -1,8 +1,7 @@
 /* world_hostile_test.c: peers that lie, flood and withhold. */
 #include "sim/world_rig.h"
 
-/* ---- a hostile peer: each of its breaches is answered with a reason, and the run goes on as if it were not there ----
- */
+/* ---- a hostile peer: each breach is answered with a reason, and the run goes on as if it were not there ---------- */
 struct hostile {
     struct at_world *w;
     struct at_keypair key;

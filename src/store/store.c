@@ -23,8 +23,7 @@ static const char schema[] = "CREATE TABLE record(idx INTEGER PRIMARY KEY, body 
                              "CREATE TABLE checkpoint(size INTEGER PRIMARY KEY, root BLOB, steward BLOB, sig BLOB);"
                              "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB);";
 
-/* ---- errors --------------------------------------------------------------------------------------------------------
- */
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
 static at_err_t fail(const char *path, sqlite3 *db, int rc, struct at_diag *diag)
 {
     const char *detail = db != NULL ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
@@ -67,8 +66,7 @@ static at_err_t run_sql(struct at_store *s, const char *text, struct at_diag *di
     return rc == SQLITE_OK ? AT_OK : at_store_fail(s, rc, diag);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------
- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 /* "file:" URI of a path, everything unusual escaped. Owned by the caller; NULL without memory. */
 static char *make_uri(const char *path, const char *query)
 {
@@ -285,8 +283,7 @@ void at_store_close(struct at_store *s)
     free(s);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 struct at_span at_store_column(sqlite3_stmt *st, int i)
 {
     const void *p = sqlite3_column_blob(st, i); /* before the size: it may convert */
@@ -413,8 +410,7 @@ at_err at_store_newest_checkpoint(struct at_store *s, struct at_diag *diag, stru
     return end ? end : err;
 }
 
-/* ---- appending -----------------------------------------------------------------------------------------------------
- */
+/* ---- appending --------------------------------------------------------------------------------------------------- */
 static at_err_t insert(struct at_store *s, enum statement which, uint64_t key, struct at_span a, struct at_span b,
                        struct at_span c, struct at_diag *diag)
 {

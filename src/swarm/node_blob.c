@@ -111,8 +111,8 @@ void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
     serve_next(m, link);
 }
 
-/* room false: the piece just sent was not taken. It is read and sent again once there is room, before what follows it.
- */
+/* room false: the piece just sent was not taken. It is read and sent again once there is room, before what
+ * follows it. */
 void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, bool room)
 {
     if (!link || link->closing) return;

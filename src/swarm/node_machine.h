@@ -125,17 +125,17 @@ struct at_node_event {
 
 /* ---- what it asks for ---- */
 enum at_node_op_kind {
-    AT_NODE_OP_PERSIST = 1, /* .persist, one transaction; then PERSISTED */
-    AT_NODE_OP_SEND,        /* link, frame_class, bytes (an encoded Message) */
-    AT_NODE_OP_DIAL,        /* node: answered by LINK_UP or LINK_DOWN */
-    AT_NODE_OP_CLOSE,       /* link, reason; what was sent before goes out first; LINK_DOWN follows */
-    AT_NODE_OP_GENESIS,     /* bytes: fetched, checked against the run id; to be stored before anything else */
-    AT_NODE_OP_LOG_READ,    /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
-    AT_NODE_OP_BLOB_STAT,   /* .read.kind, key: what is there? then BLOB_STATE */
-    AT_NODE_OP_BLOB_WRITE,  /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps */
-    AT_NODE_OP_BLOB_FINISH, /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
-    AT_NODE_OP_BLOB_DROP, /* .read.kind, key: forget what was kept of a fetch (wrong, or given up); not what is whole */
-    AT_NODE_OP_BLOB_READ, /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link */
+    AT_NODE_OP_PERSIST = 1,   /* .persist, one transaction; then PERSISTED */
+    AT_NODE_OP_SEND,          /* link, frame_class, bytes (an encoded Message) */
+    AT_NODE_OP_DIAL,          /* node: answered by LINK_UP or LINK_DOWN */
+    AT_NODE_OP_CLOSE,         /* link, reason; what was sent before goes out first; LINK_DOWN follows */
+    AT_NODE_OP_GENESIS,       /* bytes: fetched, checked against the run id; to be stored before anything else */
+    AT_NODE_OP_LOG_READ,      /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
+    AT_NODE_OP_BLOB_STAT,     /* .read.kind, key: what is there? then BLOB_STATE */
+    AT_NODE_OP_BLOB_WRITE,    /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps */
+    AT_NODE_OP_BLOB_FINISH,   /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
+    AT_NODE_OP_BLOB_DROP,     /* .read.kind, key: forget what a fetch has kept (wrong, given up); not what is whole */
+    AT_NODE_OP_BLOB_READ,     /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link */
     AT_NODE_OP_UPDATE_CHECK,  /* link, .read.key, .unit: can the stored update be counted as this unit's (shape, round,
                                * range, values an outer step can take)? Then UPDATE_CHECKED with the same link */
     AT_NODE_OP_BLOB_PRUNE,    /* .prune: whole update blobs other than these are no longer needed */

@@ -2,13 +2,16 @@
  *
  * `need` is the round whose start the ledger stands at: its `round`, or one more once that round is closed.
  *
- *   state held             ledger                        does
- *   none                   no round done                 computes the initial state (STATE_INIT)
- *   none                   rounds done                   fetches the state that the last EPOCH or OPEN names, installs
- * it round < need           updates of `round` are kept   fetches the included updates, APPLY round < need too far
- * behind                forgets it round = ledger.round   root as the log says          confirmed: SAVE, Ready round =
- * ledger.round   another root                  desync, loudly: forgets it, fetches it whole; the steward ends round =
- * need           CLOSED (no EPOCH yet)         waits for the EPOCH (the steward writes it)
+ *   state held        ledger                          does
+ *   none              no round done                   computes the initial state (STATE_INIT)
+ *   none              rounds done, or after a desync  fetches the state that the last EPOCH or OPEN names, installs it;
+ *                                                     the steward, with rounds done: ends
+ *   of any round      names another root for it       desync, loudly: forgets it, fetches it whole; the steward: ends
+ *   round < need      updates of `round` are kept     fetches the included updates, APPLY
+ *   round < need      too far behind                  forgets it
+ *   round = need      root as the log says            confirmed: SAVE, Ready
+ *   round = need      CLOSED (no EPOCH yet)           waits for the EPOCH (the steward writes it)
+ *   round > need      (shorter than the folder)       waits for the log; the steward: ends
  *
  * Own data that is wrong stops the steward (it has nobody to ask) and is fetched anew by a member. */
 #include "swarm/node_internal.h"

@@ -267,8 +267,8 @@ static void test_decode(void **state)
     free(qkv);
 }
 
-/* The canary: with these inputs a softmax sum in plain order, or values summed from the last key down, has other bits.
- */
+/* The canary: with these inputs a softmax sum in plain order, or values summed from the last key down, has
+ * other bits. */
 static void test_canary(void **state)
 {
     enum { N = 200 };

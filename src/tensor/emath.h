@@ -21,8 +21,8 @@ double at_log64(double x);
 double at_sin64(double x);
 double at_cos64(double x);
 
-/* Rotary tables: cos,sin(positions, head_size/2): angle = position * theta^(-2i/head_size) in binary64, rounded once.
- */
+/* Rotary tables: cos,sin(positions, head_size/2): angle = position * theta^(-2i/head_size) in binary64,
+ * rounded once. */
 void at_rotary_table(real *cos, real *sin, long positions, int head_size, double theta);
 
 #endif

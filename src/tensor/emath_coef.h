@@ -10,10 +10,11 @@
  * log(x): x = m * 2^e, m in [sqrt(1/2), sqrt(2)), f = m - 1 (exact); q = fma-Horner over L8..L0;
  *   h = e * LN2_HI (exact); hi = h + f; lo = fma(f*f, fma(q, f, -0.5), e * LN2_LO) + (f - (hi - h)); result = hi + lo.
  *   L0..L8: Chebyshev fit of (log(1+f) - f + f^2/2) / f^3: 2^-28.4.
- * sigmoid(x): x < LO: +0. a = max(-x, SIGMOID_LO); exp's steps give q, r, p, n of a; lo = fma(q, r, 1 - p) (what p
- * lost); e = p * 2^n; d = 1 + e; w = d - 1; lost = ((1 - (d - w)) + (e - w)) + lo * 2^n (two-sum: 1 + exp(a) = d +
- * lost); y = 1 / d; s = fma(-y, d, 1); s = fma(-y, lost, s); result = fma(y, s, y). Plain 1 / (1 + exp(-x)) is off by
- * up to 2.3 ulp: each of its roundings can count double in the quotient. */
+ * sigmoid(x): x < LO: +0. a = max(-x, SIGMOID_LO); exp's steps give q, r, p, n of a;
+ *   lo = fma(q, r, 1 - p) (what p lost); e = p * 2^n; d = 1 + e; w = d - 1;
+ *   lost = ((1 - (d - w)) + (e - w)) + lo * 2^n (two-sum: 1 + exp(a) = d + lost);
+ *   y = 1 / d; s = fma(-y, d, 1); s = fma(-y, lost, s); result = fma(y, s, y).
+ *   Plain 1 / (1 + exp(-x)) is off by up to 2.3 ulp: each of its roundings can count double in the quotient. */
 #ifndef ATOLL_TENSOR_EMATH_COEF_H
 #define ATOLL_TENSOR_EMATH_COEF_H
 

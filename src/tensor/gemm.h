@@ -1,8 +1,9 @@
 /* gemm.h: matrix products under contract F32-1 (rules 2, 3, 8). Exact: yes, for every kernel table and thread count.
  *
- * Every output element is one or more *chains*: acc = +0; for k ascending acc = fma(a_k, b_k, acc); at the end acc +
- * (+0). K is cut in segments, each a chain of its own, and `join` says how they meet: AT_JOIN_CHAIN   one segment; C =
- * chain(K) AT_JOIN_SLOTS   `slots` equal segments, joined by the binary tree ((s0+s1)+(s2+s3))+...; C = tree
+ * Every output element is one or more *chains*: acc = +0; for k ascending acc = fma(a_k, b_k, acc); at the end
+ * acc + (+0). K is cut in segments, each a chain of its own, and `join` says how they meet:
+ *   AT_JOIN_CHAIN   one segment; C = chain(K)
+ *   AT_JOIN_SLOTS   `slots` equal segments, joined by the binary tree ((s0+s1)+(s2+s3))+...; C = tree
  *   AT_JOIN_GRAINS  K is positions of sequences of length seq_len; segments of at most 256 consecutive positions of one
  *                   sequence; C = (((C + g0) + g1) + ...), ascending
  * Cache blocks over K continue a chain (reload the accumulator), so block sizes are free. */

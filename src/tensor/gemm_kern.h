@@ -2,8 +2,8 @@
  *
  * A table computes parts of outputs: at_gemm and at_attention_* cut the outputs among threads, a part is computed by
  * one thread with its own scratch. Exact: yes: every table gives the bits of gemm_ref.c and attention_ref.c (contract
- * F32-1). Not for code outside src/tensor, except at_gemm_scratch_bytes, at_attention_scratch_bytes and the peak loop.
- */
+ * F32-1). Not for code outside src/tensor, except at_gemm_scratch_bytes, at_attention_scratch_bytes and the
+ * peak loop. */
 #ifndef ATOLL_TENSOR_GEMM_KERN_H
 #define ATOLL_TENSOR_GEMM_KERN_H
 

@@ -1,5 +1,5 @@
-/* gemm_test.c: at_gemm against three nested loops, bit for bit, for every kernel table, thread count and order of jobs.
- */
+/* gemm_test.c: at_gemm against three nested loops, bit for bit, for every kernel table, thread count and order
+ * of jobs. */
 #include "base/rng.h"
 #include "os/pool.h"
 #include "tensor/gemm.h"

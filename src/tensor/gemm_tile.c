@@ -6,8 +6,8 @@
  *  - chain: a later piece loads the accumulators from C and goes on;
  *  - grains: a piece holds whole grains; a tile runs one grain after the other, each added to C;
  *  - slots: one piece holds all of K; a tile runs the slots in order and joins them as a tree, at most 3 partial tiles
- *    pending, all in the first-level cache. A K too long for that goes slot by slot over blocks of C.
- */
+ *    pending, all in the first-level cache. A K too long for that goes slot by slot over
+ *    blocks of C. */
 #include "tensor/gemm_tile.h"
 
 #ifndef AT_REAL64
@@ -70,8 +70,8 @@ static float *mat_at(const struct at_mat *x, long i, long j, long n, long *ret_r
     return x->p + j / x->block_cols * x->block_stride + i * x->ld + in;
 }
 
-/* One panel: steps k0..k1, `n` of `width` columns from `from` on. by_rows: the matrix has k along its rows' elements.
- */
+/* One panel: steps k0..k1, `n` of `width` columns from `from` on. by_rows: the matrix has k along its
+ * rows' elements. */
 static void pack_panel(const struct at_tile_kern *kern, float *dst, long width, const struct at_mat *x, bool by_rows,
                        long from, long n, long k0, long k1)
 {

@@ -16,7 +16,7 @@
 enum at_tile_mode {
     AT_TILE_STORE = 0, /* C = chain from +0, then + (+0) */
     AT_TILE_LOAD = 1,  /* the chain goes on from C; then + (+0), which in the middle of a chain changes no later bit but
-                          zeros' signs, and those the last + (+0) settles */
+                        * zeros' signs, and those the last + (+0) settles */
     AT_TILE_ADD = 2,   /* C = C + (chain from +0, + (+0)) */
     AT_TILE_SCALE = 3, /* C = (chain from +0, + (+0)) * alpha */
 };

@@ -5,8 +5,8 @@
  * S slots (rule 3). "row reduction" (rule 4): 16 lanes, element i goes to lane i mod 16 by fma or add, ascending, then
  * l_i += l_{i+8}, +4, +2, +1. exp, log, sigmoid: emath.h.
  *
- * Slot-major activations: a row of qkv is [S][q_s | k_s | v_s] (whole heads), a row of gate-up is [S][gate_s | up_s].
- */
+ * Slot-major activations: a row of qkv is [S][q_s | k_s | v_s] (whole heads), a row of gate-up is
+ * [S][gate_s | up_s]. */
 #ifndef ATOLL_TENSOR_OPS_H
 #define ATOLL_TENSOR_OPS_H
 
@@ -21,8 +21,8 @@ void at_embedding_forward(const struct at_exec *ex, real *x, const int32_t *toke
 void at_embedding_backward(const struct at_exec *ex, real *d_table, const int32_t *token, const real *dx, long N,
                            long C);
 
-/* ss = row reduction of fma(x,x,.); rstd = 1 / sqrt(ss / C + eps); y = (x * rstd) * gain. rstd(N) is kept for backward.
- */
+/* ss = row reduction of fma(x,x,.); rstd = 1 / sqrt(ss / C + eps); y = (x * rstd) * gain. rstd(N) is kept for
+ * backward. */
 void at_rmsnorm_forward(const struct at_exec *ex, real *y, real *rstd, const real *x, const real *gain, long N, long C,
                         real eps);
 /* xhat = x * rstd; w = dy * gain; c = (row reduction of fma(w,xhat,.)) / C;
@@ -32,8 +32,8 @@ void at_rmsnorm_forward(const struct at_exec *ex, real *y, real *rstd, const rea
 void at_rmsnorm_backward(const struct at_exec *ex, real *d_x, real *d_gain, const real *dy, const real *x,
                          const real *rstd, const real *gain, long N, long T, long C);
 
-/* Where heads lie in a row of qkv. heads = S * heads per slot; kv_heads = S * kv heads per slot; group =
- * heads/kv_heads. */
+/* Where heads lie in a row of qkv. heads = S * heads per slot; kv_heads = S * kv heads per slot;
+ * group = heads / kv_heads. */
 struct at_heads {
     int heads, kv_heads, head_size, slots;
 };
@@ -69,16 +69,17 @@ void at_rotary(const struct at_exec *ex, real *qkv, const struct at_heads *h, co
 
 /* Causal attention (rule 5). q rows: qkv(N, row), query r of sequence b at position pos0 + t attends to keys 0..pos0+t
  * of sequence b. Keys and values: k_t = kv + b*kv_seq_stride + t*row, same row layout (only the k and v parts are
- * read). For training kv = qkv, kv_seq_stride = T*row, pos0 = 0; for decoding kv is the cache. score = chain(q.k over
- * head_size) * scale; m = true maximum; p = exp(score - m); l = row reduction of p over keys (lane = key mod 16); o =
- * chain(p.v over keys ascending) * (1/l). o(N, heads*hd) in head order; row_max, row_sum (N, heads) kept for backward
- * (both NULL when not training). */
+ * read). For training kv = qkv, kv_seq_stride = T*row, pos0 = 0; for decoding kv is the cache.
+ *   score = chain(q.k over head_size) * scale; m = true maximum; p = exp(score - m);
+ *   l = row reduction of p over keys (lane = key mod 16); o = chain(p.v over keys ascending) * (1/l).
+ * o(N, heads*hd) in head order; row_max, row_sum (N, heads) kept for backward (both NULL when not training). */
 void at_attention_forward(const struct at_exec *ex, real *o, real *row_max, real *row_sum, const real *qkv,
                           const real *kv, long kv_seq_stride, const struct at_heads *h, long B, long T, long pos0,
                           real scale);
 /* D = row reduction of dO*O over head_size; P = exp(score - m) * (1/l); dP = chain(dO.v); dS = (P*(dP - D))*scale;
- * dq: chain over keys ascending of dS*k; dk: one chain over the group's query heads ascending, then queries ascending
- * of dS*q; dv the same of P*dO. Writes d_qkv(N,row) whole. */
+ *   dq: chain over keys ascending of dS*k;
+ *   dk: one chain over the group's query heads ascending, then queries ascending, of dS*q; dv: the same of P*dO.
+ * Writes d_qkv(N,row) whole. */
 void at_attention_backward(const struct at_exec *ex, real *d_qkv, const real *d_o, const real *o, const real *qkv,
                            const real *row_max, const real *row_sum, const struct at_heads *h, long B, long T,
                            real scale);
@@ -89,10 +90,14 @@ void at_swiglu_forward(const struct at_exec *ex, real *h, const real *gu, long N
 void at_swiglu_backward(const struct at_exec *ex, real *d_gu, const real *dh, const real *gu, long N, long F,
                         int slots);
 
-/* Softmax cross-entropy over vocab classes of logits(N, vocab_padded), padded columns ignored (rules 4, 6): m =
- * maximum; per slot of vocab_padded/slots columns l_s = row reduction of p = exp(z-m) (lane = column within the slot
- * mod 16), tree over slots; loss[r] = (m + log(l)) - z[target]; when d_logits is set (may be logits itself): lse = m +
- * log(l), d = (exp(z - lse) - onehot) * inv; padded columns get +0. A target < 0 takes no part: loss 0, gradient +0. */
+/* Softmax cross-entropy over vocab classes of logits(N, vocab_padded), padded columns ignored (rules 4, 6):
+ *   m = maximum; p = exp(z - m);
+ *   l: per slot of vocab_padded/slots columns l_s = row reduction of p (lane = column within the slot mod 16), then the
+ *   tree over slots;
+ *   loss[r] = (m + log(l)) - z[target];
+ *   when d_logits is set (may be logits itself): lse = m + log(l), d = (exp(z - lse) - onehot) * inv, padded
+ *   columns +0.
+ * A target < 0 takes no part: loss 0, gradient +0. */
 void at_cross_entropy(const struct at_exec *ex, real *loss, real *d_logits, const real *logits, const int32_t *target,
                       long N, long vocab, long vocab_padded, int slots, real inv);
 

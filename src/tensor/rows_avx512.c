@@ -1,5 +1,5 @@
-/* The row kernels for AVX512; this file alone is compiled with its flags. Nothing on other processors or in binary64.
- */
+/* The row kernels for AVX512; this file alone is compiled with its flags. Nothing on other processors or
+ * in binary64. */
 #if defined(__x86_64__) && !defined(AT_REAL64)
 
 #include "tensor/vec16_avx512.h"

@@ -9,8 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* IEEE square root and, for finite squares of binary32 numbers, an exact product: no fma is needed to get fma's bits.
- */
+/* IEEE square root and, for finite squares of binary32 numbers, an exact product: no fma is needed to get
+ * fma's bits. */
 #ifdef AT_REAL64
 #define REAL_SQRT(x)            sqrt(x)
 #define AT_REF_SQUARE_ADD(x, l) AT_REF_FMA(x, x, l)

@@ -5,9 +5,9 @@
  *   held-out: the last floor(n * fraction) bytes; training: the rest.
  *   sample i: inputs are training bytes [i*T, i*T+T), targets [i*T+1, i*T+T+1); there are (n_train - 1) / T of them.
  *   endless sequence: index j is sample perm_pass(j % samples), pass = j / samples: a new permutation each pass.
- *   perm: a Feistel network of 6 rounds over the smallest even number of bits that holds `samples`, F(round, half) =
- * word 0 of Philox(seed, AT_RNG_SAMPLE_ORDER, pass, round << 32 | half), cut to half the bits; values >= samples walk
- * the cycle. */
+ *   perm: a Feistel network of 6 rounds over the smallest even number of bits that holds `samples`;
+ *     F(round, half) = word 0 of Philox(seed, AT_RNG_SAMPLE_ORDER, pass, round << 32 | half), cut to half the bits;
+ *     values >= samples walk the cycle. */
 #ifndef ATOLL_TRAIN_DATA_H
 #define ATOLL_TRAIN_DATA_H
 

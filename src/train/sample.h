@@ -15,8 +15,8 @@ at_err at_sample_options_check(const struct at_sample_options *o, struct at_diag
 
 /* scratch(vocab) is overwritten. position: of the token to be chosen, counts the prompt; the draw is word pair (0,1) of
  * Philox(seed, AT_RNG_ASK, 0, position). Candidates are ordered by (logit descending, index ascending); weights
- * at_exp64((z - max) / temperature) are summed in that order in binary64. AT_E_NONFINITE when a logit is NaN or +inf.
- */
+ * at_exp64((z - max) / temperature) are summed in that order in binary64. AT_E_NONFINITE when a logit is NaN
+ * or +inf. */
 struct at_sample_rank {
     double weight;
     float logit;

@@ -7,12 +7,14 @@
  *   Later rounds: no bias correction; a gain's v is its statistic; a matrix block's v is
  *     mean = (binary64 sum of its row means, ascending) / rows;  r_i = (real)(row_i / mean)  (0 when mean is 0);
  *     v[i,j] = r_i * col_j
- * Inner step: gradient of the mean loss of `batch` consecutive samples; norm = sqrt of the global sum of squares (rule
- * 8); clip = norm > clip_norm ? (real)(clip_norm / norm) : 1; AdamW (ops.h) with weight decay on matrices only
- * (embedding and head included), learning rate at_lr. bias corrections: beta^k by repeated binary64 multiplication, 1 /
- * (1 - beta^k) rounded once. Statistics handed over: of v after the last step: row mean = (real)(s / cols), s = 16
- * binary64 lanes joined as a row reduction; column mean = (real)(binary64 sum over rows ascending / rows); a gain
- * whole. */
+ * Inner step:
+ *   gradient of the mean loss of `batch` consecutive samples; norm = sqrt of the global sum of squares (rule 8);
+ *   clip = norm > clip_norm ? (real)(clip_norm / norm) : 1;
+ *   AdamW (ops.h) with weight decay on matrices only (embedding and head included), learning rate at_lr;
+ *   bias corrections: beta^k by repeated binary64 multiplication, 1 / (1 - beta^k) rounded once.
+ * Statistics handed over, of v after the last step:
+ *   row mean = (real)(s / cols), s = 16 binary64 lanes joined as a row reduction;
+ *   column mean = (real)(binary64 sum over rows ascending / rows); a gain whole. */
 #ifndef ATOLL_TRAIN_UNIT_H
 #define ATOLL_TRAIN_UNIT_H
 

@@ -1,5 +1,5 @@
-/* A unit of work is a pure function of state and range; its optimizer against a plain one; the outer step against fma.
- */
+/* A unit of work is a pure function of state and range; its optimizer against a plain one; the outer step
+ * against fma. */
 #include "train/moments.h"
 #include "train/train_test_util.h"
 

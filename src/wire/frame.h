@@ -29,8 +29,8 @@ struct at_frame {
 };
 
 /* One frame off the front of `in`. AT_OK with *ret_used > 0: *ret_frame is set, drop that many bytes and call again.
- * AT_OK with *ret_used == 0: need more bytes (ret_frame untouched). AT_E_PEER: the stream is not ours; close the link.
- */
+ * AT_OK with *ret_used == 0: need more bytes (ret_frame untouched). AT_E_PEER: the stream is not ours; close
+ * the link. */
 at_err at_frame_parse(struct at_span in, uint32_t payload_bytes_max, struct at_frame *ret_frame, size_t *ret_used);
 
 /* Appends one frame. AT_E_TOO_BIG when the payload is beyond `payload_bytes_max` or the buffer's own maximum. */

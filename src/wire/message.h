@@ -64,8 +64,8 @@ struct at_msg_missing {
 struct at_msg_log_get {
     uint64_t from;
 };
-struct at_msg_log_part { /* records from, from + 1, ...; checkpoints of sizes in (from, from + record_count], ascending
-                          */
+/* records from, from + 1, ...; checkpoints of sizes in (from, from + record_count], ascending */
+struct at_msg_log_part {
     uint64_t from;
     const struct at_signed_record *records;
     uint32_t record_count;

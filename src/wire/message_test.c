@@ -195,8 +195,8 @@ static void foreign_bytes_are_refused(void **state)
     expect_refused(&mem, "\x5a\x00\x62\x00", 4);     /* PING and PONG at once */
     expect_refused(&mem, "\x5a\x02\x08\x00", 4);     /* a default written out */
     expect_refused(&mem, "\x5a\x03\x08\x80\x00", 5); /* a padded number */
-    /* A frame full of empty records asks for 36 times its size when unpacked: the memory is bounded, so it is refused.
-     */
+    /* A frame full of empty records asks for 36 times its size when unpacked: the memory is bounded, so it
+     * is refused. */
     size_t n = AT_FRAME_PAYLOAD_BYTES_MAX - 8;
     uint8_t *room;
     assert_int_equal(at_buf_reserve(&bytes, n + 8, &room), AT_OK);

@@ -1,8 +1,8 @@
 /* pb.h: the few helpers between generated protobuf-c structs and ours; private to wire/. Pure.
  *
  * protobuf-c allocates while it unpacks. Here it is handed a bump arena of a fixed size, so that foreign bytes cannot
- * ask for more memory than their kind of message is allowed, nothing has to be freed, and small decoders need no heap.
- */
+ * ask for more memory than their kind of message is allowed, nothing has to be freed, and small decoders need
+ * no heap. */
 #ifndef ATOLL_WIRE_PB_H
 #define ATOLL_WIRE_PB_H
 

@@ -28,8 +28,8 @@ static inline void at_replicas_add(struct at_replicas *set, uint32_t replica)
     set->b[replica / 8] |= (uint8_t)(1u << (replica % 8));
 }
 uint32_t at_replicas_count(const struct at_replicas *set);
-/* The smallest member >= from, or AT_MEMBERS_MAX: for (r = at_replicas_next(s, 0); r < AT_MEMBERS_MAX; r = ...(s, r +
- * 1)). */
+/* The smallest member >= from, or AT_MEMBERS_MAX:
+ * for (r = at_replicas_next(s, 0); r < AT_MEMBERS_MAX; r = at_replicas_next(s, r + 1)). */
 uint32_t at_replicas_next(const struct at_replicas *set, uint32_t from);
 
 enum at_record_kind {
