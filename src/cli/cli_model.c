@@ -18,6 +18,15 @@ static void files_release(struct files *f)
     at_buf_release(&f->stats);
 }
 
+/* The codecs know a file by its name only; a person needs to know in which folder, and what to do. */
+static at_err_t explain(const char *dir, at_err_t err, const struct at_diag *own, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES];
+    if (own->err == AT_OK) return at_fail(diag, err, dir, "cannot load the model: %s", at_err_text(err));
+    if (at_path_join(dir, own->where, NULL, path) != AT_OK) return at_fail(diag, err, own->where, "%s", own->text);
+    return at_fail(diag, err, path, "%s; put a copy in its place (every member of a run has the same)", own->text);
+}
+
 static at_err read_one(const char *dir, const char *name, struct at_diag *diag, struct at_buf *buf)
 {
     char path[AT_PATH_BYTES];
@@ -33,18 +42,32 @@ static at_err read_files(const char *dir, struct at_diag *diag, struct files *f)
     uint32_t round;
     char stats_name[40];
     at_err_t err = read_one(dir, AT_CHECKPOINT_MODEL, diag, &f->model);
-    if (err == AT_OK) err = at_checkpoint_peek(at_buf_span(&f->model), diag, &root, &round);
     if (err != AT_OK) return err;
+    struct at_diag own = {0};
+    err = at_checkpoint_peek(at_buf_span(&f->model), &own, &root, &round);
+    if (err != AT_OK) return explain(dir, err, &own, diag);
     at_checkpoint_stats_name(root, stats_name);
     if ((err = read_one(dir, stats_name, diag, &f->stats)) != AT_OK) return err;
     return read_one(dir, AT_CHECKPOINT_CONFIG, diag, &f->config);
+}
+
+static at_err parse(const char *dir, const struct files *f, struct at_diag *diag, struct at_cli_model *ret_model)
+{
+    struct at_diag own = {0};
+    struct at_model_config config;
+    at_err_t err = at_hf_read_config(at_buf_span(&f->config), AT_CHECKPOINT_CONFIG, &own, &config);
+    if (err == AT_OK) err = at_model_init(&ret_model->model, &config, &own);
+    if (err == AT_OK) err = at_state_init(&ret_model->state, &ret_model->model.params);
+    if (err == AT_OK)
+        err = at_checkpoint_read(&ret_model->state, at_buf_span(&f->model), at_buf_span(&f->config),
+                                 at_buf_span(&f->stats), &own, &ret_model->root);
+    return err == AT_OK ? AT_OK : explain(dir, err, &own, diag);
 }
 
 at_err at_cli_model_read(const char *dir, struct at_diag *diag, struct at_cli_model *ret_model)
 {
     char path[AT_PATH_BYTES];
     struct files f = {0};
-    struct at_model_config config;
     struct at_diag first = {0};
     memset(ret_model, 0, sizeof *ret_model);
     at_err_t err = at_path_join(dir, AT_CHECKPOINT_MODEL, diag, path);
@@ -59,12 +82,7 @@ at_err at_cli_model_read(const char *dir, struct at_diag *diag, struct at_cli_mo
     } else if (err != AT_OK && diag != NULL && diag->err == AT_OK) {
         *diag = first;
     }
-    if (err == AT_OK) err = at_hf_read_config(at_buf_span(&f.config), AT_CHECKPOINT_CONFIG, diag, &config);
-    if (err == AT_OK) err = at_model_init(&ret_model->model, &config, diag);
-    if (err == AT_OK) err = at_state_init(&ret_model->state, &ret_model->model.params);
-    if (err == AT_OK)
-        err = at_checkpoint_read(&ret_model->state, at_buf_span(&f.model), at_buf_span(&f.config),
-                                 at_buf_span(&f.stats), diag, &ret_model->root);
+    if (err == AT_OK) err = parse(dir, &f, diag, ret_model);
     files_release(&f);
     if (err != AT_OK) at_cli_model_release(ret_model);
     return err;

@@ -128,11 +128,12 @@ static at_err load_state(struct node *n, struct at_diag *diag)
     n->has_state = err == AT_OK;
     if (!err || err == AT_E_NOT_FOUND) return AT_OK;
     if (n->folder.has_contact && at_err_exit_code(err) != 5) {
-        node_log(n, AT_NODE_LOG_WARNING, "the model in this folder is damaged and will be fetched again: %s: %s",
+        node_log(n, AT_NODE_LOG_WARNING, "the model in this folder cannot be used and is fetched again: %s: %s",
                  own.where, own.text);
         return AT_OK;
     }
-    return at_fail(diag, err, own.where, "the run's model in %s is damaged: %s", n->folder.dir, own.text);
+    return at_fail(diag, err, own.where, "%s: %s; copy model.safetensors and the stats file from any member's folder",
+                   n->folder.dir, own.text);
 }
 
 static at_err replay(struct node *n, struct at_diag *diag)
