@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 double at_cli_seconds(void)
@@ -176,7 +177,9 @@ int at_cli_main(int argc, char **argv)
     json_decref(cli.answer);
     int code = at_err_exit_code(err);
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {
-        at_say("atoll: stdout: could not be written; is the disk full or the reader gone?");
+        struct stat to; /* a reader that had enough (`| head`) wants no complaint, only the exit code tells */
+        if (fstat(STDOUT_FILENO, &to) != 0 || !S_ISFIFO(to.st_mode))
+            at_say("atoll: stdout: could not be written; is the disk full?");
         code = at_err_exit_code(AT_E_DISK);
     }
     return code;

@@ -68,11 +68,24 @@ static void print_members(const json_t *members)
     }
 }
 
+/* People count rounds from 1, the records' index from 0. */
+static void print_phase(const json_t *s)
+{
+    double round = number(s, "round"), rounds = number(s, "rounds"), peers = number(s, "peers");
+    if (json_is_true(json_object_get(s, "running")))
+        printf("phase  %s, round %.0f of %.0f, step %.0f of %.0f, linked to %.0f\n", text(s, "phase"),
+               round < rounds ? round + 1 : rounds, rounds, number(s, "step"), number(s, "steps"), peers);
+    else if (rounds > 0)
+        printf("phase  %s after %.0f of %.0f rounds\n", text(s, "phase"), round, rounds);
+    else
+        printf("phase  %s: it has not reached the run yet; start it while another member's node runs\n",
+               text(s, "phase"));
+}
+
 static void print_status(const json_t *s)
 {
     printf("run    %s\nnode   %s (%s)\n", text(s, "run_id"), text(s, "node_id"), text(s, "role"));
-    printf("phase  %s, round %.0f of %.0f, step %.0f of %.0f, %.0f peers\n", text(s, "phase"), number(s, "round"),
-           number(s, "rounds"), number(s, "step"), number(s, "steps"), number(s, "peers"));
+    print_phase(s);
     if (json_is_number(json_object_get(s, "heldout_loss_last")))
         printf("loss   %.4f nats/byte held out\n", number(s, "heldout_loss_last"));
     printf("work   %s tokens, %s tok/s\n", at_count(number(s, "tokens")).s, at_count(number(s, "tokens_per_s")).s);
@@ -94,6 +107,8 @@ static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_ob
     at_json_set_text(object, "run_id", at_hash_hex(place.run).s);
     at_json_set_text(object, "node_id", at_node_id_hex(&place.node).s);
     struct at_diag unused = {0};
+    at_json_set_text(object, "role", "member"); /* all that is known before the genesis has come */
+    at_json_set_text(object, "phase", "stopped");
     if (at_cli_ledger_open(dir, &unused, &l) == AT_OK && (err = at_cli_ledger_fold(&l, &cli->diag)) == AT_OK) {
         const struct at_ledger *g = &l.ledger;
         at_json_set_text(object, "role", at_node_id_eq(&g->genesis.steward, &place.node) ? "steward" : "member");

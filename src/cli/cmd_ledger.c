@@ -53,8 +53,8 @@ static at_err verify(struct at_cli *cli, const char *place)
             at_json_set_text(answer, "reason", report.reason);
         }
     } else if (err == AT_OK) {
-        printf("ok: every balance recomputed from %" PRIu64 " signed records, head %s\n", report.records,
-               at_hash_hex(report.head).s);
+        printf("ok: every balance recomputed from %" PRIu64 " signed records\nrun  %s\nhead %s\n", report.records,
+               at_hash_hex(l.ledger.run).s, at_hash_hex(report.head).s);
     }
     at_pool_release(&pool);
     at_cli_ledger_release(&l);
@@ -188,7 +188,10 @@ const struct at_command at_cmd_ledger = {
     .usage = "verify DIR|FILE | show [DIR|FILE] [--from I] [--count N]",
     .about =
         "verify recomputes everything from genesis: signatures, order, work, points, the signed heads. It ends with\n"
-        "exit code 4 and names the first wrong record when anything was changed, dropped, swapped or repeated.",
+        "exit code 4 and names the first wrong record when anything was changed, dropped, swapped or repeated, with\n"
+        "3 when the file cannot be read as a ledger. Bytes of the file that hold nothing are free to differ. A file\n"
+        "is judged by itself: compare its run and head with what another member's `atoll status` says.\n"
+        "Records count rounds from 0.",
     .examples = "  atoll ledger verify run\n  atoll ledger verify copy-of-ledger.sqlite --json\n"
                 "  atoll ledger show run --from 10 --count 5\n",
     AT_ROWS(rows),

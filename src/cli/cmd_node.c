@@ -26,7 +26,7 @@ struct args {
 static const struct at_opt init_rows[] = {
     ROW_DIR,
     AT_ROW_TEXT(struct args, preset, "preset", "P", "nano", "the model's shape: nano, 10m, 124m"),
-    AT_ROW_LIST(struct args, data, "data", "FILE", "text to learn; several times, or further files as plain words"),
+    AT_ROW_LIST(struct args, data, "data", "FILE", "text to learn, or several files (default: Moby-Dick)"),
     AT_ROW_INT(struct args, rounds, "rounds", "R", 1, 1000000, NULL, "rounds (default: the preset's)"),
     AT_ROW_INT(struct args, steps, "steps", "H", 1, 100000, NULL, "inner steps of a round (default: the preset's)"),
     AT_ROW_INT(struct args, seed, "seed", "S", 0, UINT64_MAX, NULL,
@@ -44,6 +44,11 @@ static at_err need_dir(struct at_cli *cli, const struct args *a)
 {
     if (a->dir != NULL) return AT_OK;
     return at_fail(&cli->diag, AT_E_USAGE, "--dir", "name this node's folder");
+}
+
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
 }
 
 static at_err_t run_init(struct at_cli *cli, void *args)
@@ -85,8 +90,10 @@ static at_err_t run_init(struct at_cli *cli, void *args)
         at_json_set_text(answer, "invite", place.invite);
         return AT_OK;
     }
-    at_say("run %s founded in %s\nnext: %s start --dir %s\nothers join with the line below:", at_hash_hex(place.run).s,
-           a->dir, cli->program, a->dir);
+    at_say("run %s founded in %s, to learn %s%s", at_hash_hex(place.run).s, a->dir, options.data_path[0],
+           options.data_count > 1 ? " and more" : "");
+    if (is_loopback(place.host)) at_say("only this machine can join: --listen HOST:PORT opens the run to others");
+    at_say("next: %s start --dir %s\nothers join with the line below, while it runs:", cli->program, a->dir);
     printf("%s\n", place.invite);
     return AT_OK;
 }
@@ -121,7 +128,7 @@ static at_err run_node(struct at_cli *cli, const struct args *a)
         at_json_set_9(answer, "seconds", at_cli_seconds());
     } else {
         at_say("%s after %u rounds; state root %s", why, result.rounds, at_hash_hex(result.state_root).s);
-        at_say("try: %s ask --dir %s \"Call me \"   %s points --dir %s   %s ledger verify %s", cli->program, a->dir,
+        at_say("try: %s ask --dir %s \"The \"\n     %s points --dir %s\n     %s ledger verify %s", cli->program, a->dir,
                cli->program, a->dir, cli->program, a->dir);
     }
     return AT_OK;
@@ -147,16 +154,17 @@ static at_err_t run_join(struct at_cli *cli, void *args)
         .name = a->name,
     };
     if ((err = at_node_join(&options, &cli->diag, &place)) != AT_OK) return err;
-    at_say("joining run %s as %s", at_hash_hex(place.run).s, at_node_id_hex(&place.node).s);
+    at_say("joining run %.16s as %.16s", at_hash_hex(place.run).s, at_node_id_hex(&place.node).s);
     return run_node(cli, a);
 }
 
 const struct at_command at_cmd_init = {
     .name = "init",
     .summary = "found a new run and print its invite",
-    .usage = "--dir D [--preset P] --data FILE... [--rounds R] [--steps H] [--seed S] [--min-members N] "
+    .usage = "--dir D [--preset P] [--data FILE...] [--rounds R] [--steps H] [--seed S] [--min-members N] "
              "[--listen HOST:PORT]",
-    .about = "Writes the founder's key and the run's genesis to D. The invite goes to stdout.",
+    .about = "Writes the founder's key and the run's genesis to D. The invite goes to stdout. The run begins with the\n"
+             "founder alone as soon as `atoll start` runs; with --min-members N it waits until so many are there.",
     .examples = "  atoll init --dir run --preset nano --data data/moby-dick.txt\n"
                 "  atoll init --dir run --data a.txt b.txt --min-members 3 --listen 192.168.1.10:7700\n",
     AT_ROWS(init_rows),

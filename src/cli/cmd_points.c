@@ -76,8 +76,9 @@ const struct at_command at_cmd_points = {
     .summary = "each member's work, points and share",
     .usage = "--dir D",
     .about =
-        "Points are pending while a round is open, confirmed when its close is final; a share is confirmed points\n"
-        "over all confirmed points. Everything is recomputed from the ledger's records.",
+        "Everything is recomputed from the ledger's records. Points are pending from the receipt of a unit of work\n"
+        "until its round ends, then confirmed; a share is confirmed points over all confirmed points. `atoll status`\n"
+        "also counts, as pending, the steps of units that are not delivered yet.",
     .examples = "  atoll points --dir run\n  atoll points --dir run --json\n",
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),
