@@ -71,7 +71,7 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_text(object, "name", rec->join.name);
         break;
     case AT_RECORD_OPEN:
-        snprintf(line, line_bytes, "round %u opens on state %.16s for %u", rec->open.round,
+        snprintf(line, line_bytes, "round %u opens on state %.16s for %u", rec->open.round + 1,
                  at_hash_hex(rec->open.state_root).s, at_replicas_count(&rec->open.replicas));
         at_json_set_int(object, "round", rec->open.round);
         at_json_set_text(object, "state_root", at_hash_hex(rec->open.state_root).s);
@@ -79,7 +79,7 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         break;
     case AT_RECORD_RECEIPT:
         snprintf(line, line_bytes, "round %u replica %u: %" PRIu64 " tokens, %" PRIu64 " FLOPs, update %.16s",
-                 rec->receipt.round, rec->receipt.replica, rec->receipt.tokens, rec->receipt.flops,
+                 rec->receipt.round + 1, rec->receipt.replica, rec->receipt.tokens, rec->receipt.flops,
                  at_hash_hex(rec->receipt.update).s);
         at_json_set_int(object, "round", rec->receipt.round);
         at_json_set_int(object, "replica", rec->receipt.replica);
@@ -90,13 +90,13 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_text(object, "update", at_hash_hex(rec->receipt.update).s);
         break;
     case AT_RECORD_CLOSE:
-        snprintf(line, line_bytes, "round %u closes with %u", rec->close.round,
+        snprintf(line, line_bytes, "round %u closes with %u", rec->close.round + 1,
                  at_replicas_count(&rec->close.included));
         at_json_set_int(object, "round", rec->close.round);
         at_json_set_int(object, "included", at_replicas_count(&rec->close.included));
         break;
     case AT_RECORD_EPOCH:
-        snprintf(line, line_bytes, "round %u ends on state %.16s, held-out %.4f", rec->epoch.round,
+        snprintf(line, line_bytes, "round %u ends on state %.16s, held-out %.4f", rec->epoch.round + 1,
                  at_hash_hex(rec->epoch.state_root).s, rec->epoch.heldout_loss);
         at_json_set_int(object, "round", rec->epoch.round);
         at_json_set_text(object, "state_root", at_hash_hex(rec->epoch.state_root).s);
@@ -191,7 +191,7 @@ const struct at_command at_cmd_ledger = {
         "exit code 4 and names the first wrong record when anything was changed, dropped, swapped or repeated, with\n"
         "3 when the file cannot be read as a ledger. Bytes of the file that hold nothing are free to differ. A file\n"
         "is judged by itself: compare its run and head with what another member's `atoll status` says.\n"
-        "Records count rounds from 0.",
+        "Text counts rounds from 1; --json gives the records as they are, from 0.",
     .examples = "  atoll ledger verify run\n  atoll ledger verify copy-of-ledger.sqlite --json\n"
                 "  atoll ledger show run --from 10 --count 5\n",
     AT_ROWS(rows),

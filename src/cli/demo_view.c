@@ -47,6 +47,15 @@ static void member_line(const struct at_demo *d, int i, char *line, size_t bytes
     const struct at_screen *s = &d->screen;
     const char *phase = !m->child.running && !d->ended ? "gone" : m->phase[0] ? m->phase : "starting";
     bool works = strcmp(phase, "training") == 0;
+    if (s->columns < 100) { /* no bar, fewer words: all that ticks still fits 80 columns */
+        snprintf(line, bytes, "  %smember-%-2d%s%-8s%s%-9s%s %3u/%u %6s tok/s  %s+%s%s -> %s%s points%s",
+                 at_style(s, AT_STYLE_BOLD), i + 1, at_style(s, AT_STYLE_PLAIN), i == 0 ? "steward" : "member",
+                 at_style(s, works ? AT_STYLE_GREEN : AT_STYLE_DIM), phase, at_style(s, AT_STYLE_PLAIN), m->step,
+                 d->steps, at_count(m->tokens_per_s).s, at_style(s, AT_STYLE_YELLOW), at_points(m->points_pending).s,
+                 at_style(s, AT_STYLE_PLAIN), at_style(s, AT_STYLE_GREEN), at_points(m->points_confirmed).s,
+                 at_style(s, AT_STYLE_PLAIN));
+        return;
+    }
     snprintf(line, bytes, "  %smember-%-2d%s %-8s %s%-10s%s %s %3u/%u  %7s tok/s  %s+%s pending%s  %s%s confirmed%s",
              at_style(s, AT_STYLE_BOLD), i + 1, at_style(s, AT_STYLE_PLAIN), i == 0 ? "steward" : "member",
              at_style(s, works ? AT_STYLE_GREEN : AT_STYLE_DIM), phase, at_style(s, AT_STYLE_PLAIN),
@@ -67,12 +76,13 @@ void at_demo_view_draw(struct at_demo *d)
         lines[n] = line[n];
         n++;
     }
-    loss_text(d->loss_last, loss, sizeof loss);
-    snprintf(line[n], sizeof line[n], "  %sround %u/%u%s  held-out %s%s%s nats/byte  |%s| %3.0f%%  %s tok/s  %s left%s",
+    bool narrow = s->columns < 100;
+    loss_text(isnan(d->loss_last) ? d->loss_first : d->loss_last, loss, sizeof loss);
+    snprintf(line[n], sizeof line[n], "  %sround %u/%u%s  held-out %s%s%s%s  |%s| %3.0f%%  %s tok/s  %s left%s",
              at_style(s, AT_STYLE_BOLD), d->round < d->rounds ? d->round + 1 : d->rounds, d->rounds,
              at_style(s, AT_STYLE_PLAIN), at_style(s, AT_STYLE_CYAN), loss, at_style(s, AT_STYLE_PLAIN),
-             at_bar(s, fraction_done(d), 24).s, 100 * fraction_done(d), at_count(mean_tokens_per_s(d)).s,
-             at_duration(seconds_left(d)).s, d->finishing ? "  (last round)" : "");
+             narrow ? "" : " nats/byte", at_bar(s, fraction_done(d), narrow ? 10 : 24).s, 100 * fraction_done(d),
+             at_count(mean_tokens_per_s(d)).s, at_duration(seconds_left(d)).s, d->finishing ? "  (last round)" : "");
     lines[n] = line[n];
     at_screen_draw(&d->screen, lines, n + 1);
 }
@@ -128,8 +138,8 @@ void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out)
     for (int i = 0; i < d->member_count; i++)
         fprintf(out, "  member-%-3d  %5s tokens  %16s  %7.2f%%\n", i + 1, at_count((double)d->member[i].tokens).s,
                 at_points(d->member[i].points_confirmed).s, 100 * d->member[i].share);
-    fprintf(out, "\n  model   %s, the same on %s\n", d->member[0].root,
-            d->roots_agree ? "all members" : "NOT all members");
+    fprintf(out, "\n  model   %s, %s\n", d->member[0].root,
+            d->roots_agree ? "the same on all members" : "but NOT the same on all members");
     fprintf(out, "  ledger  head %s\n", d->head);
     if (d->ledger_ok)
         fprintf(out, "          %sverified: every balance recomputed from %" PRIu64 " signed records%s\n",

@@ -38,7 +38,7 @@ static void show(struct at_node_view *v, const json_t *o)
     if (v->screen.live) {
         double within = steps > 0 ? number(o, "step") / steps : 0;
         snprintf(line, sizeof line,
-                 "%s%-10s%s round %.0f/%.0f %s step %.0f/%.0f  held-out %s  %s tok/s in all  +%s pending  %s confirmed",
+                 "%s%-10s%s round %.0f/%.0f %s step %.0f/%.0f  held-out %s  %s tok/s  +%s pending  %s confirmed",
                  at_style(s, AT_STYLE_BOLD), phase != NULL ? phase : "", at_style(s, AT_STYLE_PLAIN),
                  done < rounds ? done + 1.0 : rounds, rounds, at_bar(s, within, 10).s, number(o, "step"), steps,
                  loss_text, at_count(number(o, "tokens_per_s")).s, at_points((uint64_t)number(o, "points_pending")).s,

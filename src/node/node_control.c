@@ -247,7 +247,9 @@ static at_err connect_to(const char *dir, struct at_diag *diag, int *ret_fd)
     } else if (connect(fd, (struct sockaddr *)&sa, sizeof sa) != 0) {
         bool nobody = errno == ENOENT || errno == ENOTDIR || errno == ECONNREFUSED;
         err = at_fail(diag, nobody ? AT_E_NOT_FOUND : AT_E_ENV, dir,
-                      nobody ? "no node runs in %s" : "cannot reach the node in %s", dir);
+                      nobody ? "no node runs in %s; `atoll start` starts it, unless its run has ended"
+                             : "cannot reach the node in %s",
+                      dir);
         close(fd);
     } else {
         *ret_fd = fd;

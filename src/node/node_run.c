@@ -283,7 +283,7 @@ at_err_t at_node_run(const struct at_node_run_options *options, struct at_diag *
         if (err) at_fail(diag, err, n->diag.where, "%s", n->diag.text);
     }
     if (!err && n->interrupted)
-        err = at_fail(diag, AT_E_INTERRUPTED, options->dir, "interrupted; start --dir %s goes on from here",
+        err = at_fail(diag, AT_E_INTERRUPTED, options->dir, "interrupted; `atoll start --dir %s` goes on from here",
                       options->dir);
     take_down(n);
     memset(&n->folder.key, 0, sizeof n->folder.key);

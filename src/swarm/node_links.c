@@ -124,7 +124,9 @@ void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
     m->dialing = false;
     m->log_asked = m->log_synced = false;
     if (++m->dial_failures >= AT_NODE_FIRST_DIALS_MAX && !at_node_joined(m) && !m->ended) {
-        at_node_end(m, AT_E_PEER, "nobody of the run can be reached: %s", e->reason ? e->reason : "no answer");
+        at_node_end(m, AT_E_PEER,
+                    "nobody of the run can be reached (%s): is the founder's node running, or has the run ended?",
+                    e->reason ? e->reason : "no answer");
         return;
     }
     m->dial_backoff_ms = m->dial_backoff_ms ? m->dial_backoff_ms * 2 : AT_NODE_DIAL_MIN_MS;

@@ -108,7 +108,8 @@ void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e
         unit_done(m, e);
     } else {
         m->unit.running = false;
-        at_node_end(m, AT_E_NONFINITE, "the unit of round %u failed: %s", e->unit.round, e->reason ? e->reason : "");
+        at_node_end(m, AT_E_NONFINITE, "the unit of round %u failed: %s", e->unit.round + 1,
+                    e->reason ? e->reason : "");
     }
 }
 

@@ -183,8 +183,7 @@ void at_node_state_ready(struct at_node_machine *m, const struct at_node_event *
     m->state.loss = e->state.heldout_loss;
     if (!install) m->state.loss_first = e->state.heldout_loss;
     m->state.saved = m->state.saved && !install;
-    at_node_note(m, install ? "holds the state at the start of round %u" : "made the initial state (round %u)",
-                 m->state.round);
+    at_node_note(m, install ? "holds the state after round %u" : "made the initial state (round %u)", m->state.round);
 }
 
 void at_node_state_applied(struct at_node_machine *m, const struct at_node_event *e)

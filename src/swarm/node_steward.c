@@ -173,12 +173,16 @@ static void maybe_open(struct at_node_machine *m)
         return;
     }
     if (!at_node_state_confirmed(m) || !at_node_joined(m)) return;
-    if (!m->is_ready) m->ready_ms = m->now_ms;
+    bool first_look = !m->is_ready;
+    if (first_look) m->ready_ms = m->now_ms;
     m->is_ready = true;
     struct at_record rec = {.kind = AT_RECORD_OPEN};
     uint32_t late, unseen, ready = count_ready(m, &rec.open.replicas, &late, &unseen);
     uint64_t grace = open_grace_ms(m);
-    if (m->ledger.round == 0 && ready < m->genesis.min_members) return;
+    if (m->ledger.round == 0 && ready < m->genesis.min_members) {
+        if (first_look) at_node_note(m, "round 1 begins when %u members are here", m->genesis.min_members);
+        return;
+    }
     if (unseen > 0 && m->now_ms < m->start_ms + AT_NODE_ABSENT_START_MS) return;
     if (late > 0 && m->now_ms < grace) return;
     rec.open.round = m->ledger.round;
@@ -218,7 +222,7 @@ static void maybe_close(struct at_node_machine *m)
     rec.close.round = m->ledger.round;
     m->round_took_ms = m->now_ms - m->open_ms;
     submit(m, &rec);
-    at_node_note(m, "round %u closes with %u contribution%s%s", m->ledger.round, count, count == 1 ? "" : "s",
+    at_node_note(m, "round %u closes with %u contribution%s%s", m->ledger.round + 1, count, count == 1 ? "" : "s",
                  awaited ? ", its time is over" : "");
 }
 
@@ -227,7 +231,7 @@ static void maybe_epoch(struct at_node_machine *m)
     if (!m->state.has || m->state.busy || m->state.round != m->ledger.round + 1) return;
     struct at_record rec = {.kind = AT_RECORD_EPOCH};
     if (!isfinite(m->state.loss) || m->state.loss < 0) {
-        at_node_end(m, AT_E_NONFINITE, "the held-out loss after round %u is not finite", m->ledger.round);
+        at_node_end(m, AT_E_NONFINITE, "the held-out loss after round %u is not finite", m->ledger.round + 1);
         return;
     }
     rec.epoch = (struct at_epoch){.round = m->ledger.round,
