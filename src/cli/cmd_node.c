@@ -33,7 +33,7 @@ static const struct at_opt init_rows[] = {
                "seed of weights and data order (default: the preset's)"),
     AT_ROW_INT(struct args, min_members, "min-members", "N", 1, 4096, "1", "the first round opens with so many"),
     AT_ROW_INT(struct args, round_ms, "round-ms", "MS", 100, 86400000, NULL,
-               "a round closes after this, whoever is missing (default 60000)"),
+               "a round closes after this, whoever is missing (default: a minute more than a unit takes at 2 GFLOP/s)"),
     ROW_LISTEN,
     ROW_NAME,
 };

@@ -13,7 +13,9 @@
 
 #define TEXT_BYTES_MAX ((size_t)4 << 30)
 #define ISSUANCE       1000000000u
-#define ROUND_MS       60000u
+#define ROUND_MS_MIN   60000u
+#define ROUND_MS_MAX   (7ull * 86400 * 1000) /* what a genesis may say */
+#define SLOW_FLOPS_MS  2000000u              /* per millisecond: a core of an old laptop that does something else too */
 
 static at_err prepare_dir(const char *dir, struct at_diag *diag, struct at_folder *f)
 {
@@ -77,6 +79,15 @@ static at_err read_texts(const struct at_node_init_options *o, struct at_genesis
                         g->heldout_bytes, diag);
 }
 
+/* The dead are noticed by their links; this only ends a round for peers that are linked and never finish, so it must
+ * leave time for the slowest honest member. */
+static uint32_t default_round_ms(const struct at_genesis *g)
+{
+    uint64_t unit_ms = at_genesis_unit_tokens(g) * at_model_flops_per_token(&g->model) / SLOW_FLOPS_MS;
+    uint64_t ms = ROUND_MS_MIN + unit_ms;
+    return (uint32_t)(ms < ROUND_MS_MAX ? ms : ROUND_MS_MAX);
+}
+
 static at_err make_genesis(const struct at_node_init_options *o, struct at_genesis *g, struct at_diag *diag)
 {
     const struct at_preset *preset = NULL;
@@ -91,12 +102,13 @@ static at_err make_genesis(const struct at_node_init_options *o, struct at_genes
     g->heldout_bytes = AT_HELDOUT_BYTES_DEFAULT;
     g->min_members = o->min_members ? o->min_members : 1;
     g->issuance = ISSUANCE;
-    g->round_ms_max = o->round_ms_max ? o->round_ms_max : ROUND_MS;
     g->created_ms = at_clock_unix_ms();
     if (g->model.vocab != AT_BYTE_VOCAB)
         return at_fail(diag, AT_E_USAGE, preset->name, "preset %s does not read bytes; it is for benchmarks only",
                        preset->name);
-    return at_train_config_check(&g->train, diag);
+    if ((err = at_train_config_check(&g->train, diag)) != AT_OK) return err;
+    g->round_ms_max = o->round_ms_max ? o->round_ms_max : default_round_ms(g);
+    return AT_OK;
 }
 
 static at_err set_name(struct at_folder *f, const char *name, const char *otherwise, struct at_diag *diag)
