@@ -47,6 +47,11 @@ enum at_role {
     AT_ROLE_HEAD,
 };
 
+/* What one rank of a split run holds: an aligned power-of-two run of slots of a run of layers. */
+struct at_shard {
+    int slot_first, slots, layer_first, layers;
+};
+
 struct at_tensor {
     enum at_role role;
     int layer;       /* -1 outside the layers */

@@ -1,0 +1,62 @@
+/* rank.h: one rank of a run: its shard of the state, its part of every step, round and outer step, in step with the
+ * others over at_comm. Pure: links, threads and time are handed down. Exact: yes: the state root is that of
+ * train/local.h (one process) for every plan, microbatch count and link.
+ *
+ * All functions marked "collective" are called by all ranks in the same order with the same arguments, and fail on all
+ * with the same code and text. One thread per rank; ex may have a pool of its own. */
+#ifndef ATOLL_PARALLEL_RANK_H
+#define ATOLL_PARALLEL_RANK_H
+
+#include "base/comm.h"
+#include "base/hash.h"
+#include "parallel/plan.h"
+#include "train/outer.h"
+#include "train/unit.h"
+
+struct at_rank_options { /* borrowed for the life of the rank */
+    const struct at_plan *plan;
+    const struct at_model_config *model;
+    const struct at_train_config *train;
+    const struct at_outer_config *outer;
+    const struct at_data *data;
+    bool recompute; /* keep only the layers' inputs, compute the rest again in backward */
+};
+
+struct at_rank; /* opaque */
+
+/* Bytes that at_rank_init will allocate for this rank, to be shown before; 0: beyond size_t. */
+size_t at_rank_bytes(const struct at_rank_options *options, int rank);
+/* State at genesis. comm, ex: borrowed. AT_E_NOMEM. Not collective. */
+at_err at_rank_init(struct at_rank **ret_rank, const struct at_comm *comm, const struct at_exec *ex,
+                    const struct at_rank_options *options, struct at_diag *diag);
+void at_rank_release(struct at_rank *r);
+
+const struct at_state *at_rank_state(const struct at_rank *r); /* this rank's shard */
+
+struct at_rank_report { /* the same on all ranks */
+    double loss_mean;
+    uint64_t tokens;         /* of all replicas in this round */
+    double exchange_seconds; /* of this rank: waiting for other replicas; 0 without a clock */
+    uint64_t bytes_sent;     /* of this rank in this round, all purposes */
+    uint64_t update_bytes;   /* of this rank in this round: updates sent to other replicas */
+};
+/* Collective. One round as `round` says (steps, codec: outer.h): the unit, the exchange of updates between replicas, the
+ * outer step. progress: on every rank after every inner step; only the answer of rank 0, and of the leader (stage 0,
+ * tensor rank 0) of each replica, counts: false ends that replica's unit there. */
+at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_progress_fn *progress, void *arg,
+                     struct at_diag *diag, struct at_rank_report *ret_report);
+
+/* Collective: the held-out loss, windows shared among the replicas, added in the one order; the same on all ranks. */
+at_err at_rank_heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss);
+/* Collective: the state root of the whole state. */
+at_err at_rank_root(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root);
+/* Collective: rank 0's bytes to all. */
+at_err at_rank_broadcast(struct at_rank *r, void *bytes, size_t n, struct at_diag *diag);
+/* Collective: one (tensor, slot) block of the whole model (weights; statistics; outer momentum when there is one) from
+ * its owner in replica 0 to rank 0, or from rank 0 to all that hold it. `part`: 0 weights, 1 statistics, 2 momentum.
+ * values: only rank 0's is used (others may pass NULL). For checkpoints: one block in memory at a time. */
+at_err at_rank_fetch(struct at_rank *r, int part, int tensor, int slot, real *ret_values, struct at_diag *diag);
+at_err at_rank_store(struct at_rank *r, int part, int tensor, int slot, const real *values, struct at_diag *diag);
+void at_rank_set_round(struct at_rank *r, uint32_t round); /* after at_rank_store of everything */
+
+#endif
