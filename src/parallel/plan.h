@@ -34,6 +34,8 @@ struct at_plan {
  * microbatches <= batch. AT_E_NOMEM. */
 at_err at_plan_uniform(struct at_plan *plan, const struct at_model_config *config, int replicas, int pp, int tp,
                        int microbatches, uint32_t batch, struct at_diag *diag);
+/* An empty plan of this size, every rank's node -1, to be filled by its maker. AT_E_NOMEM. */
+at_err at_plan_alloc(struct at_plan *plan, int replicas, int stages, int ranks, struct at_diag *diag);
 void at_plan_release(struct at_plan *plan);
 /* AT_E_DATA when a plan (foreign input: a file) does not fit the model: stages that leave out or repeat a layer, a tp
  * that does not divide the slots, ranks not numbered as above. */
