@@ -17,6 +17,7 @@ static const struct at_model_config test_configs[] = {
     TEST_SHAPE(2, 24, 6, 2, 20, 9, 29, false),  /* grouped queries */
     TEST_SHAPE(1, 16, 8, 8, 24, 7, 3, true),    /* tied */
     TEST_SHAPE(1, 12, 3, 1, 9, 5, 11, true),    /* one slot */
+    TEST_SHAPE(3, 24, 4, 4, 20, 6, 11, true),   /* tied, three layers; one slot is all padding */
 };
 enum { TEST_CONFIGS = sizeof test_configs / sizeof test_configs[0] };
 

@@ -47,9 +47,28 @@ static struct at_tensor make_tensor(const struct at_params *p, enum at_role role
     return t;
 }
 
+static bool in_shard(const struct at_params *p, const struct at_tensor *t, int slot)
+{
+    const struct at_shard *s = &p->shard;
+    if (t->slots > 1 && (slot < s->slot_first || slot >= s->slot_first + s->slots)) return false;
+    switch (t->role) {
+    case AT_ROLE_EMBEDDING:
+        return at_shard_has_embedding(p);
+    case AT_ROLE_NORM_FINAL:
+    case AT_ROLE_HEAD:
+        return at_shard_is_last(p);
+    default:
+        return t->layer >= s->layer_first && t->layer < s->layer_first + s->layers;
+    }
+}
+
 static void add_block(struct at_params *p, int tensor, int slot)
 {
     const struct at_tensor *t = &p->tensor[tensor];
+    if (!in_shard(p, t, slot)) {
+        p->block_of[tensor * SLOTS_MAX + slot] = -1;
+        return;
+    }
     struct at_block *b = &p->block[p->blocks];
     *b = (struct at_block){.tensor = tensor,
                            .slot = slot,
@@ -82,10 +101,41 @@ static void lay_out(struct at_params *p)
     for (int id = 1 + (int)p->config.layers * LAYER_TENSORS; id < p->tensors; id++) add_fused(p, id, 1);
 }
 
-at_err at_params_init(struct at_params *p, const struct at_model_config *config)
+struct at_shard at_shard_whole(const struct at_model_config *config)
 {
-    struct at_params n = {
-        .config = *config, .slots = at_model_slots(config), .vocab_padded = at_model_vocab_padded(config)};
+    return (struct at_shard){.slots = at_model_slots(config), .layers = (int)config->layers};
+}
+
+static void check_shard(const struct at_params *p)
+{
+    const struct at_shard *s = &p->shard;
+    AT_ASSERT(s->slots >= 1 && (s->slots & (s->slots - 1)) == 0 && s->slot_first >= 0);
+    AT_ASSERT(s->slot_first % s->slots == 0 && s->slot_first + s->slots <= p->slots);
+    AT_ASSERT(s->layers >= 1 && s->layer_first >= 0 && s->layer_first + s->layers <= (int)p->config.layers);
+}
+
+static void make_tensors(struct at_params *p)
+{
+    int id = 0, layers = (int)p->config.layers;
+    p->tensor[id++] = make_tensor(p, AT_ROLE_EMBEDDING, -1);
+    for (int l = 0; l < layers; l++)
+        for (int i = 0; i < LAYER_TENSORS; i++) p->tensor[id++] = make_tensor(p, (enum at_role)(AT_ROLE_NORM1 + i), l);
+    p->tensor[id++] = make_tensor(p, AT_ROLE_NORM_FINAL, -1);
+    if (!p->config.tied) p->tensor[id++] = make_tensor(p, AT_ROLE_HEAD, -1);
+    AT_ASSERT(id == p->tensors);
+    for (id = 0; id < p->tensors; id++) {
+        p->tensor[id].number = p->numbers;
+        p->numbers += p->tensor[id].slots;
+    }
+}
+
+at_err at_params_init_shard(struct at_params *p, const struct at_model_config *config, const struct at_shard *shard)
+{
+    struct at_params n = {.config = *config,
+                          .shard = *shard,
+                          .slots = at_model_slots(config),
+                          .vocab_padded = at_model_vocab_padded(config)};
+    check_shard(&n);
     n.tensors = 1 + LAYER_TENSORS * (int)config->layers + 1 + (config->tied ? 0 : 1);
     n.tensor = calloc((size_t)n.tensors, sizeof *n.tensor);
     n.block = calloc((size_t)n.tensors * SLOTS_MAX, sizeof *n.block);
@@ -94,16 +144,16 @@ at_err at_params_init(struct at_params *p, const struct at_model_config *config)
         at_params_release(&n);
         return AT_E_NOMEM;
     }
-    int id = 0;
-    n.tensor[id++] = make_tensor(&n, AT_ROLE_EMBEDDING, -1);
-    for (int l = 0; l < (int)config->layers; l++)
-        for (int i = 0; i < LAYER_TENSORS; i++) n.tensor[id++] = make_tensor(&n, (enum at_role)(AT_ROLE_NORM1 + i), l);
-    n.tensor[id++] = make_tensor(&n, AT_ROLE_NORM_FINAL, -1);
-    if (!config->tied) n.tensor[id++] = make_tensor(&n, AT_ROLE_HEAD, -1);
-    AT_ASSERT(id == n.tensors);
+    make_tensors(&n);
     lay_out(&n);
     *p = n;
     return AT_OK;
+}
+
+at_err at_params_init(struct at_params *p, const struct at_model_config *config)
+{
+    struct at_shard whole = at_shard_whole(config);
+    return at_params_init_shard(p, config, &whole);
 }
 
 void at_params_release(struct at_params *p)
@@ -130,10 +180,21 @@ int at_params_find(const struct at_params *p, enum at_role role, int layer)
     return 1 + layer * LAYER_TENSORS + ((int)role - (int)AT_ROLE_NORM1);
 }
 
-const struct at_block *at_params_block(const struct at_params *p, int tensor, int slot)
+bool at_params_holds(const struct at_params *p, int tensor, int slot)
 {
     AT_ASSERT(tensor >= 0 && tensor < p->tensors && slot >= 0 && slot < p->tensor[tensor].slots);
+    return p->block_of[tensor * SLOTS_MAX + slot] >= 0;
+}
+
+const struct at_block *at_params_block(const struct at_params *p, int tensor, int slot)
+{
+    AT_ASSERT(at_params_holds(p, tensor, slot));
     return &p->block[p->block_of[tensor * SLOTS_MAX + slot]];
+}
+
+bool at_params_owns(const struct at_params *p, const struct at_block *b)
+{
+    return p->shard.slot_first == 0 || !at_role_is_gain(p->tensor[b->tensor].role);
 }
 
 const struct at_block *at_params_block_at(const struct at_params *p, size_t index)
@@ -215,35 +276,32 @@ static void normals(uint64_t seed, int tensor, uint64_t quad, double ret_z[4])
     }
 }
 
-static void fill_tensor(const struct at_params *p, int tensor, uint64_t seed, real *theta)
+static void fill_block(const struct at_params *p, const struct at_block *b, uint64_t seed, real *theta)
 {
-    const struct at_tensor *t = &p->tensor[tensor];
+    const struct at_tensor *t = &p->tensor[b->tensor];
     double std = std_of(p, t), z[4] = {0};
     uint64_t have = UINT64_MAX;
-    for (int s = 0; s < t->slots; s++) {
-        const struct at_block *b = at_params_block(p, tensor, s);
-        long used = at_block_rows_used(p, b);
-        for (long i = 0; i < used; i++)
-            for (long j = 0; j < b->cols; j++) {
-                uint64_t row = (uint64_t)(t->split_cols ? i : s * b->rows + i);
-                uint64_t col = (uint64_t)(t->split_cols ? s * b->cols + j : j);
-                uint64_t e = row * (uint64_t)t->cols + col;
-                if (e / 4 != have) normals(seed, tensor, have = e / 4, z);
-                theta[b->offset + (size_t)(i * b->cols + j)] = (real)(z[e % 4] * std);
-            }
-    }
+    long used = at_block_rows_used(p, b);
+    for (long i = 0; i < used; i++)
+        for (long j = 0; j < b->cols; j++) {
+            uint64_t row = (uint64_t)(t->split_cols ? i : b->slot * b->rows + i);
+            uint64_t col = (uint64_t)(t->split_cols ? b->slot * b->cols + j : j);
+            uint64_t e = row * (uint64_t)t->cols + col;
+            if (e / 4 != have) normals(seed, b->tensor, have = e / 4, z);
+            theta[b->offset + (size_t)(i * b->cols + j)] = (real)(z[e % 4] * std);
+        }
 }
 
 void at_params_fill(const struct at_params *p, uint64_t seed, real *theta)
 {
     memset(theta, 0, p->count * sizeof *theta);
-    for (int id = 0; id < p->tensors; id++) {
-        if (!at_role_is_gain(p->tensor[id].role)) {
-            fill_tensor(p, id, seed, theta);
+    for (int i = 0; i < p->blocks; i++) {
+        const struct at_block *b = &p->block[i];
+        if (!at_role_is_gain(p->tensor[b->tensor].role)) {
+            fill_block(p, b, seed, theta);
             continue;
         }
-        const struct at_block *b = at_params_block(p, id, 0);
-        for (size_t i = 0; i < at_block_count(b); i++) theta[b->offset + i] = 1;
+        for (size_t e = 0; e < at_block_count(b); e++) theta[b->offset + e] = 1;
     }
 }
 

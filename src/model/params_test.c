@@ -142,6 +142,92 @@ static void test_fill_moments(void **state)
     at_params_release(&p);
 }
 
+/* Stages of a cut of L layers in pp runs, as equal as can be. */
+static struct at_shard shard_at(const struct at_model_config *c, int tp, int pp, int rank, int stage)
+{
+    int L = (int)c->layers, S = at_model_slots(c), first = stage * L / pp;
+    return (struct at_shard){
+        .slot_first = rank * (S / tp), .slots = S / tp, .layer_first = first, .layers = (stage + 1) * L / pp - first};
+}
+
+/* Every block of the whole has one owner; held blocks come in the whole's order without gaps, filled as the whole is. */
+static void check_shards(const struct at_params *whole, const real *want, int tp, int pp)
+{
+    int *owners = calloc((size_t)whole->numbers, sizeof *owners), *held = calloc((size_t)whole->numbers, sizeof *held);
+    for (int stage = 0; stage < pp; stage++)
+        for (int rank = 0; rank < tp; rank++) {
+            struct at_shard shard = shard_at(&whole->config, tp, pp, rank, stage);
+            struct at_params p;
+            assert_int_equal(at_params_init_shard(&p, &whole->config, &shard), AT_OK);
+            real *x = malloc(p.count * sizeof *x);
+            at_params_fill(&p, 17, x);
+            size_t at = 0;
+            int last = -1;
+            for (int i = 0; i < p.blocks; i++) {
+                const struct at_block *b = &p.block[i], *w = at_params_block(whole, b->tensor, b->slot);
+                assert_int_equal(b->offset, at);
+                at += at_block_count(b);
+                assert_true(w - whole->block > last);
+                last = (int)(w - whole->block);
+                assert_true(b->rows == w->rows && b->cols == w->cols);
+                assert_int_equal(at_block_rows_used(&p, b), at_block_rows_used(whole, w));
+                assert_memory_equal(x + b->offset, want + w->offset, at_block_count(b) * sizeof *x);
+                assert_true(at_params_holds(&p, b->tensor, b->slot));
+                assert_ptr_equal(at_params_block_at(&p, at - 1), b);
+                assert_int_equal(at_block_number(&p, b), at_block_number(whole, w));
+                owners[at_block_number(&p, b)] += at_params_owns(&p, b);
+                held[at_block_number(&p, b)]++;
+            }
+            assert_int_equal(at, p.count);
+            assert_true(at_params_padding_is_zero(&p, x));
+            free(x);
+            at_params_release(&p);
+        }
+    for (int i = 0; i < whole->blocks; i++) {
+        const struct at_block *b = &whole->block[i];
+        bool gain = at_role_is_gain(whole->tensor[b->tensor].role);
+        assert_int_equal(owners[at_block_number(whole, b)], 1);
+        assert_int_equal(held[at_block_number(whole, b)], gain ? tp : 1);
+    }
+    free(owners);
+    free(held);
+}
+
+static void test_shards_partition_the_whole(void **state)
+{
+    for (int c = 0; c < TEST_CONFIGS; c++) {
+        struct at_params whole;
+        assert_int_equal(at_params_init(&whole, &test_configs[c]), AT_OK);
+        assert_int_equal(whole.numbers, whole.blocks);
+        real *x = malloc(whole.count * sizeof *x);
+        at_params_fill(&whole, 17, x);
+        for (int tp = 1; tp <= whole.slots; tp *= 2)
+            for (int pp = 1; pp <= (int)test_configs[c].layers; pp++) check_shards(&whole, x, tp, pp);
+        free(x);
+        at_params_release(&whole);
+    }
+}
+
+/* A tied matrix lies on the last stage, an untied embedding on the first. */
+static void test_embedding_of_a_shard(void **state)
+{
+    for (int tied = 0; tied < 2; tied++) {
+        struct at_model_config c = TEST_SHAPE(3, 16, 4, 4, 16, 8, 40, tied);
+        for (int stage = 0; stage < 3; stage++) {
+            struct at_shard shard = {.slot_first = 2, .slots = 2, .layer_first = stage, .layers = 1};
+            struct at_params p;
+            assert_int_equal(at_params_init_shard(&p, &c, &shard), AT_OK);
+            assert_int_equal(at_params_holds(&p, at_params_find(&p, AT_ROLE_EMBEDDING, 0), 3), stage == (tied ? 2 : 0));
+            assert_int_equal(at_params_holds(&p, at_params_find(&p, AT_ROLE_HEAD, 0), 2), stage == 2);
+            assert_false(at_params_holds(&p, at_params_find(&p, AT_ROLE_HEAD, 0), 1));
+            assert_int_equal(at_params_holds(&p, at_params_find(&p, AT_ROLE_NORM_FINAL, 0), 0), stage == 2);
+            assert_int_equal(at_params_holds(&p, at_params_find(&p, AT_ROLE_NORM1, 1), 0), stage == 1);
+            assert_true(at_shard_vocab(&p) == 20 && at_shard_vocab_first(&p) == 20);
+            at_params_release(&p);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +235,8 @@ int main(void)
         cmocka_unit_test(test_fused_order),
         cmocka_unit_test(test_fill_knows_no_slots),
         cmocka_unit_test(test_fill_moments),
+        cmocka_unit_test(test_shards_partition_the_whole),
+        cmocka_unit_test(test_embedding_of_a_shard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
