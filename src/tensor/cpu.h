@@ -1,7 +1,8 @@
 /* cpu.h: what this CPU can run under this operating system, by CPUID and XGETBV. Safe from any thread at any time.
  *
  * A feature counts only when the OS saves its registers: FMA and AVX2 need the YMM state, AVX-512 also the opmask and
- * ZMM states (Intel SDM vol. 1, 13.3 and 14.3). On anything but x86-64 the set is empty. */
+ * ZMM states (Intel SDM vol. 1, 13.3 and 14.3). On anything but x86-64 the set is empty (AArch64 always
+ * has Advanced SIMD and fma: exec.c asks nothing there). */
 #ifndef ATOLL_TENSOR_CPU_H
 #define ATOLL_TENSOR_CPU_H
 

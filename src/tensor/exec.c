@@ -23,10 +23,20 @@ static const struct at_kern kern_ref_fma = {"ref", &at_gemm_kern_ref_fma, &at_ro
 static const struct at_kern kern_avx2 = {"avx2", &at_gemm_kern_avx2, &at_rows_kern_avx2};
 static const struct at_kern kern_avx512 = {"avx512", &at_gemm_kern_avx512, &at_rows_kern_avx512};
 #endif
+#if defined(__aarch64__) && !defined(AT_REAL64)
+#define HAVE_NEON 1 /* part of the architecture: nothing to ask the CPU */
+static const struct at_kern kern_neon = {"neon", &at_gemm_kern_neon, &at_rows_kern_neon};
+#else
+#define HAVE_NEON 0
+#endif
 
 const struct at_kern *const *at_kern_available(void)
 {
+#if HAVE_NEON
+    static const struct at_kern *const plain[] = {&kern_neon, &kern_ref, NULL};
+#else
     static const struct at_kern *const plain[] = {&kern_ref, NULL};
+#endif
     unsigned cpu = at_cpu_features();
 #if HAVE_VECTOR_KERNELS
     static const struct at_kern *const with_avx512[] = {&kern_avx512, &kern_avx2, &kern_ref_fma, NULL};
@@ -66,7 +76,7 @@ at_err at_kern_select(const char *name, struct at_diag *diag, const struct at_ke
     }
     char list[64];
     list_available(list, sizeof list);
-    if (strcmp(name, "avx2") == 0 || strcmp(name, "avx512") == 0)
+    if (strcmp(name, "avx2") == 0 || strcmp(name, "avx512") == 0 || strcmp(name, "neon") == 0)
         return at_fail(diag, AT_E_KERNEL, "kernels", "this CPU or build has no '%s' kernels; available: %s", name,
                        list);
     return at_fail(diag, AT_E_USAGE, "kernels", "unknown kernels '%s'; available: auto, %s", name, list);

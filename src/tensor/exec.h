@@ -16,12 +16,12 @@ struct at_rows_kern; /* rows_kern.h */
 
 /* One instruction set's kernels. Constant, immutable, shared. */
 struct at_kern {
-    const char *name; /* "ref", "avx2", "avx512" */
+    const char *name; /* "ref", "avx2", "avx512", "neon" */
     const struct at_gemm_kern *gemm;
     const struct at_rows_kern *rows;
 };
 
-/* `name`: "ref", "avx2", "avx512" or "auto" (the fastest available). AT_E_USAGE for an unknown name, AT_E_KERNEL for
+/* `name`: "ref", "avx2", "avx512", "neon" or "auto" (the fastest available). AT_E_USAGE for an unknown name, AT_E_KERNEL for
  * one this CPU or build lacks; `diag` then names those that are available. */
 at_err at_kern_select(const char *name, struct at_diag *diag, const struct at_kern **ret_kern);
 

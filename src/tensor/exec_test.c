@@ -40,8 +40,8 @@ static void test_refusals_name_what_there_is(void **state)
         assert_non_null(strstr(diag.text, "ref"));
         assert_null(kern);
     }
-    const char *known[] = {"avx2", "avx512"};
-    for (int i = 0; i < 2; i++) {
+    const char *known[] = {"avx2", "avx512", "neon"};
+    for (int i = 0; i < 3; i++) {
         struct at_diag diag = {0};
         at_err_t err = at_kern_select(known[i], &diag, &kern);
         if (err == AT_OK) continue; /* this CPU has it */

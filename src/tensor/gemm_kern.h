@@ -48,6 +48,9 @@ extern const struct at_gemm_kern at_gemm_kern_avx2;
 extern const struct at_gemm_kern at_gemm_kern_avx512;
 #endif
 #endif
+#if defined(__aarch64__) && !defined(AT_REAL64)
+extern const struct at_gemm_kern at_gemm_kern_neon;
+#endif
 
 /* Longest context (pos0 + T) and largest head of at_attention_*: what the scratch has room for. */
 #define AT_ATTENTION_KEYS_MAX 65536

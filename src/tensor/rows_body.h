@@ -1,6 +1,6 @@
 /* rows_body.h: the vector row kernels, written over the sixteen lanes of vec16_*.h: lane i of a v16 is lane i of
- * rule 4. Included once by rows_avx2.c and once by rows_avx512.c, after vec16_*.h and with AT_ROWS_TABLE, the table's
- * name. The bits are those of rows_ref_body.h. Tails run through masked loads; a reduction keeps its masked-off lanes
+ * rule 4. Included once by each of rows_avx2.c, rows_avx512.c and rows_neon.c, after vec16_*.h and with AT_ROWS_TABLE,
+ * the table's name. The bits are those of rows_ref_body.h. Tails run through masked loads; a reduction keeps its masked-off lanes
  * as they were, for adding +0 to them could turn a -0. */
 
 #include "tensor/emath_coef.h"
@@ -61,16 +61,6 @@ AT_V16 v16 v16_sigmoid(v16 x)
     return v16_zero_below(x, v16_set(EM_EXP_LO), v16_fma(y, rest, y));
 }
 
-/* Rule 4: l_i += l_{i+8}, +4, +2, +1. */
-AT_V16 float v16_join(v16 l)
-{
-    __m256 a = _mm256_add_ps(v16_low(l), v16_high(l));
-    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    b = _mm_add_ss(b, _mm_movehdup_ps(b));
-    return _mm_cvtss_f32(b);
-}
-
 static float row_max(const float *x, long n)
 {
     v16 m = v16_set(-INFINITY);
@@ -80,11 +70,7 @@ static float row_max(const float *x, long n)
         v16_mask k = v16_first(n - i);
         m = v16_max(v16_pick(k, v16_load_part(k, x + i), m), m);
     }
-    __m256 a = _mm256_max_ps(v16_low(m), v16_high(m));
-    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
-    b = _mm_max_ss(b, _mm_movehdup_ps(b));
-    return _mm_cvtss_f32(b) + 0.0f;
+    return v16_join_max(m) + 0.0f;
 }
 
 static float softmax_row(float *p, const float *s, long n, float max)
@@ -269,9 +255,7 @@ static double sum_squares_row(const float *x, long n)
     long i = 0;
     for (; i + 16 <= n; i += 16) l = v16d_add_square(l, v16_load(x + i));
     if (i < n) l = v16d_add_square(l, v16_load_part(v16_first(n - i), x + i)); /* a square is never -0 */
-    __m256d a = v16d_join4(l);
-    __m128d b = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd(a, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(b, _mm_unpackhi_pd(b, b)));
+    return v16d_join(l);
 }
 
 static void axpy(float *y, float w, const float *x, long n)

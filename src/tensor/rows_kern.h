@@ -57,5 +57,8 @@ extern const struct at_rows_kern at_rows_kern_avx2;
 extern const struct at_rows_kern at_rows_kern_avx512;
 #endif
 #endif
+#if defined(__aarch64__) && !defined(AT_REAL64)
+extern const struct at_rows_kern at_rows_kern_neon;
+#endif
 
 #endif

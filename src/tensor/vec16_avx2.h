@@ -153,4 +153,6 @@ AT_V16 __m256d v16d_join4(v16d l)
     return _mm256_add_pd(_mm256_add_pd(l.a, l.c), _mm256_add_pd(l.b, l.d));
 }
 
+#include "tensor/vec16_join_x86.h"
+
 #endif

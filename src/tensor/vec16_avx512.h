@@ -130,4 +130,6 @@ AT_V16 __m256d v16d_join4(v16d l)
     return _mm256_add_pd(_mm512_castpd512_pd256(s), _mm512_extractf64x4_pd(s, 1));
 }
 
+#include "tensor/vec16_join_x86.h"
+
 #endif
