@@ -60,7 +60,7 @@ static at_err read_texts(const struct at_node_init_options *o, struct at_genesis
     text->bytes_max = TEXT_BYTES_MAX;
     for (int i = 0; i < o->data_count; i++) {
         size_t from = text->n;
-        struct at_shard *s = &g->shards[i];
+        struct at_text_shard *s = &g->shards[i];
         at_err_t err = at_file_read(o->data_path[i], TEXT_BYTES_MAX - from, diag, text);
         struct at_span part = at_span(text->p ? text->p + from : NULL, text->n - from);
         if (!err) err = at_text_check(part, o->data_path[i], diag);

@@ -43,7 +43,7 @@ void at_node_data_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || m->shards_here || (!m->is_steward && !m->log_synced && !at_node_joined(m))) return;
     while (m->shard_next < m->genesis.shard_count) {
-        const struct at_shard *s = &m->genesis.shards[m->shard_next];
+        const struct at_text_shard *s = &m->genesis.shards[m->shard_next];
         const struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_SHARD, s->hash, s->bytes, s->bytes, 0);
         if (f && m->is_steward && f->state == AT_FETCH_WAIT)
             at_node_end(m, AT_E_DATA, "the founder's folder lacks the data shard %s", s->name);

@@ -33,7 +33,7 @@ static at_err_t check_shards(const struct at_genesis *g, struct at_diag *diag)
     uint64_t total = 0;
     if (g->shard_count < 1 || g->shard_count > AT_GENESIS_SHARDS_MAX) return bad(diag, "shards", "1 to 64");
     for (uint32_t i = 0; i < g->shard_count; i++) {
-        const struct at_shard *s = &g->shards[i];
+        const struct at_text_shard *s = &g->shards[i];
         if (at_hash_is_zero(s->hash)) return bad(diag, "shards.hash", "a SHA-256");
         if (s->bytes < 1 || s->bytes > (uint64_t)1 << 50) return bad(diag, "shards.bytes", "1 to 2^50");
         if (!text_ok(s->name, true)) return bad(diag, "shards.name", "at most 64 bytes of printable text");
@@ -209,7 +209,7 @@ static at_err_t read_fields(const Atoll__Pb__Genesis *pb, struct at_diag *diag, 
     if (!at_pb_fixed(&pb->steward, g->steward.b, sizeof g->steward.b)) return bad(diag, "steward", "32 bytes");
     for (size_t i = 0; i < pb->n_shards; i++) {
         const Atoll__Pb__Shard *from = pb->shards[i];
-        struct at_shard *to = &g->shards[i];
+        struct at_text_shard *to = &g->shards[i];
         if (!at_pb_fixed(&from->hash, to->hash.b, AT_HASH_BYTES)) return bad(diag, "shards.hash", "32 bytes");
         if (!at_pb_text(from->name, to->name, AT_GENESIS_TEXT_MAX) ||
             !at_pb_text(from->licence, to->licence, AT_GENESIS_TEXT_MAX))

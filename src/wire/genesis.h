@@ -14,7 +14,7 @@
 #define AT_GENESIS_ISSUANCE_MAX UINT64_C(1000000000000)
 #define AT_MEMBERS_MAX          4096 /* keys that may ever join a run */
 
-struct at_shard {
+struct at_text_shard {
     struct at_hash hash; /* SHA-256 of the shard's bytes */
     uint64_t bytes;
     char name[AT_GENESIS_TEXT_MAX + 1], licence[AT_GENESIS_TEXT_MAX + 1];
@@ -26,7 +26,7 @@ struct at_genesis {
     char preset[AT_GENESIS_TEXT_MAX + 1];    /* for people */
     struct at_model_config model;
     struct at_train_config train;
-    struct at_shard shards[AT_GENESIS_SHARDS_MAX];
+    struct at_text_shard shards[AT_GENESIS_SHARDS_MAX];
     uint32_t shard_count;
     double heldout_fraction; /* the last part of the bytes; 0 <= x < 1 */
     uint32_t heldout_bytes;  /* at most so many of them are evaluated */

@@ -31,9 +31,9 @@ static inline struct at_genesis wire_fixture_genesis(const char *preset_name)
                            .created_ms = UINT64_C(1790000000123)};
     memset(g.steward.b, 0x5a, sizeof g.steward.b);
     strncpy(g.preset, preset_name, AT_GENESIS_TEXT_MAX);
-    g.shards[0] = (struct at_shard){
+    g.shards[0] = (struct at_text_shard){
         .hash = fixture_hash(1), .bytes = 1204997, .name = "moby-dick.txt", .licence = "public domain"};
-    g.shards[1] = (struct at_shard){.hash = fixture_hash(2), .bytes = 1};
+    g.shards[1] = (struct at_text_shard){.hash = fixture_hash(2), .bytes = 1};
     return g;
 }
 
