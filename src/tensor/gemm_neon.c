@@ -11,9 +11,17 @@
 #define LANES 8
 #define QUADS 4 /* registers in a row of a full tile */
 
-/* Loops over rows and registers are unrolled whole, so that acc is registers. */
-#define EACH_ROW   _Pragma("GCC unroll 6") for (int i = 0; i < rows; i++)
-#define EACH_QUAD  _Pragma("GCC unroll 4") for (int q = 0; q < quads; q++)
+/* Loops over rows and registers are unrolled whole, so that acc is registers; clang keeps the array in memory when it is
+ * told a number instead of "full". */
+#ifdef __clang__
+#define UNROLL_6 _Pragma("clang loop unroll(full)")
+#define UNROLL_4 _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL_6 _Pragma("GCC unroll 6")
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#endif
+#define EACH_ROW   UNROLL_6 for (int i = 0; i < rows; i++)
+#define EACH_QUAD  UNROLL_4 for (int q = 0; q < quads; q++)
 #define C_AT(i, q) (c + (i)*ldc + (q)*4)
 
 /* One row of the tile; the lane must be a literal. */
