@@ -1,4 +1,4 @@
-/* Writing safetensors: the header's text, and little-endian binary32. */
+/* Writing safetensors: the header's text. */
 #include "model/safetensors.h"
 
 #include <inttypes.h>
@@ -77,33 +77,4 @@ at_err at_st_write_header(struct at_buf *out, const struct at_st_meta *meta, int
     if (err == AT_OK) err = at_buf_append(out, json.p, json.n);
     at_buf_release(&json);
     return err;
-}
-
-void at_f32_store(uint8_t *ret_p, const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &x[i], sizeof bits);
-        at_store_le32(ret_p + 4 * i, bits);
-    }
-}
-
-void at_f32_read(const uint8_t *p, float *ret_x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits = at_load_le32(p + 4 * i);
-        memcpy(&ret_x[i], &bits, sizeof bits);
-    }
-}
-
-at_err at_f32_append(struct at_buf *out, const float *x, size_t n)
-{
-    uint8_t *p;
-    size_t bytes;
-    if (!at_mul_size(n, 4, &bytes)) return AT_E_TOO_BIG;
-    int err = at_buf_reserve(out, bytes, &p);
-    if (err != AT_OK) return err;
-    at_f32_store(p, x, n);
-    out->n += bytes;
-    return AT_OK;
 }
