@@ -5,56 +5,17 @@
 #include "tensor/emath.h"
 #include "tensor/gemm.h"
 #include "tensor/ops_scratch.h"
+#include "tensor/ops_split.h"
 #include "tensor/rows_kern.h"
 
 #include <stdint.h>
 
-/* Several jobs for a thread, so that one that is held up does not hold up all; few elements are not worth waking
- * anybody. */
-#define JOBS_PER_THREAD  4
-#define JOB_ELEMENTS_MIN 8192
-#define RUN_ELEMENTS     64 /* runs of elements and columns start at multiples of this: no cache line has two writers */
-#define SUM_ROWS         2048
+#define SUM_ROWS 2048
 
 size_t at_ops_scratch_bytes(int threads)
 {
     size_t flags = (size_t)threads * JOBS_PER_THREAD, sums = SUM_ROWS * sizeof(double);
     return flags > sums ? flags : sums;
-}
-
-/* `count` units of work (rows, or runs of elements), cut into jobs. */
-struct split {
-    long count;
-    int jobs;
-};
-
-static struct split split_units(const struct at_exec *ex, long count, long elements)
-{
-    long jobs = ex->par->threads == 1 ? 1 : (long)ex->par->threads * JOBS_PER_THREAD;
-    if (jobs > elements / JOB_ELEMENTS_MIN) jobs = elements / JOB_ELEMENTS_MIN;
-    if (jobs > count) jobs = count;
-    return (struct split){count, jobs < 1 ? 1 : (int)jobs};
-}
-
-/* Units [*ret_from, *ret_to) of a job; shares differ by at most one. */
-static void share(const struct split *s, int job, long *ret_from, long *ret_to)
-{
-    long each = s->count / s->jobs, extra = s->count % s->jobs;
-    *ret_from = job * each + (job < extra ? job : extra);
-    *ret_to = *ret_from + each + (job < extra);
-}
-
-static struct split split_elements(const struct at_exec *ex, long n)
-{
-    return split_units(ex, (n + RUN_ELEMENTS - 1) / RUN_ELEMENTS, n);
-}
-
-static void share_elements(const struct split *s, int job, long n, long *ret_from, long *ret_n)
-{
-    long from, to;
-    share(s, job, &from, &to);
-    *ret_from = from * RUN_ELEMENTS;
-    *ret_n = (to * RUN_ELEMENTS < n ? to * RUN_ELEMENTS : n) - *ret_from;
 }
 
 /* ---- embedding ---- */
@@ -65,21 +26,40 @@ struct embedding {
     real *out;
     const int32_t *token;
     const real *in;
-    long N, C;
+    long first, rows, N, C; /* the table is rows [first, first + rows) of the whole one */
 };
+
+/* The table's row of a token, or -1. */
+static long table_row(const struct embedding *a, int32_t token)
+{
+    long row = token - a->first;
+    return row >= 0 && row < a->rows ? row : -1;
+}
 
 static void embedding_forward_job(void *arg, int job)
 {
     const struct embedding *a = arg;
     long from, to;
     share(&a->split, job, &from, &to);
-    for (long r = from; r < to; r++) a->kern->copy(a->out + r * a->C, a->in + a->token[r] * a->C, a->C);
+    for (long r = from; r < to; r++) {
+        long row = table_row(a, a->token[r]);
+        if (row >= 0)
+            a->kern->copy(a->out + r * a->C, a->in + row * a->C, a->C);
+        else
+            for (long j = 0; j < a->C; j++) a->out[r * a->C + j] = 0;
+    }
+}
+
+void at_embedding_part_forward(const struct at_exec *ex, real *x, const int32_t *token, const real *table, long first,
+                               long rows, long N, long C)
+{
+    struct embedding a = {ex->kern->rows, split_units(ex, N, N * C), x, token, table, first, rows, N, C};
+    at_par_run(ex->par, a.split.jobs, embedding_forward_job, &a);
 }
 
 void at_embedding_forward(const struct at_exec *ex, real *x, const int32_t *token, const real *table, long N, long C)
 {
-    struct embedding a = {ex->kern->rows, split_units(ex, N, N * C), x, token, table, N, C};
-    at_par_run(ex->par, a.split.jobs, embedding_forward_job, &a);
+    at_embedding_part_forward(ex, x, token, table, 0, INT32_MAX, N, C);
 }
 
 /* Columns are split: the same token may stand in any row. */
@@ -89,17 +69,25 @@ static void embedding_backward_job(void *arg, int job)
     long from, n;
     share_elements(&a->split, job, a->C, &from, &n);
     for (long r = 0; r < a->N; r++) {
-        real *d = a->out + a->token[r] * a->C + from;
+        long row = table_row(a, a->token[r]);
+        if (row < 0) continue;
+        real *d = a->out + row * a->C + from;
         a->kern->add(d, d, a->in + r * a->C + from, n);
     }
+}
+
+void at_embedding_part_backward(const struct at_exec *ex, real *d_table, const int32_t *token, const real *dx,
+                                long first, long rows, long N, long C)
+{
+    struct split split = split_units(ex, (C + RUN_ELEMENTS - 1) / RUN_ELEMENTS, N * C);
+    struct embedding a = {ex->kern->rows, split, d_table, token, dx, first, rows, N, C};
+    at_par_run(ex->par, a.split.jobs, embedding_backward_job, &a);
 }
 
 void at_embedding_backward(const struct at_exec *ex, real *d_table, const int32_t *token, const real *dx, long N,
                            long C)
 {
-    struct split split = split_units(ex, (C + RUN_ELEMENTS - 1) / RUN_ELEMENTS, N * C);
-    struct embedding a = {ex->kern->rows, split, d_table, token, dx, N, C};
-    at_par_run(ex->par, a.split.jobs, embedding_backward_job, &a);
+    at_embedding_part_backward(ex, d_table, token, dx, 0, INT32_MAX, N, C);
 }
 
 /* ---- RMSNorm ---- */
@@ -274,75 +262,6 @@ void at_swiglu_backward(const struct at_exec *ex, real *d_gu, const real *dh, co
     AT_ASSERT(slots >= 1 && F % slots == 0);
     struct swiglu a = {ex->kern->rows, split_units(ex, N, N * F), d_gu, dh, gu, F, slots};
     at_par_run(ex->par, a.split.jobs, swiglu_backward_job, &a);
-}
-
-/* ---- cross-entropy ---- */
-
-struct cross_entropy {
-    const struct at_rows_kern *kern;
-    struct split split;
-    real *loss, *d_logits;
-    const real *logits;
-    const int32_t *target;
-    long vocab, padded;
-    int slots;
-    real inv;
-};
-
-/* Sum of exp(z - m) over the vocabulary: a row reduction in each slot, then the slot tree. */
-static real slotted_exp_sum(const struct cross_entropy *a, const real *z, real m)
-{
-    real sum[AT_SLOTS_MAX];
-    long width = a->padded / a->slots;
-    for (int s = 0; s < a->slots; s++) {
-        long n = a->vocab - s * width;
-        n = n < 0 ? 0 : n > width ? width : n;
-        sum[s] = a->kern->exp_sum_row(z + s * width, n, m);
-    }
-    for (int step = 1; step < a->slots; step *= 2)
-        for (int s = 0; s + step < a->slots; s += 2 * step) sum[s] = sum[s] + sum[s + step];
-    return sum[0];
-}
-
-static void cross_entropy_row(const struct cross_entropy *a, long r)
-{
-    const real *z = a->logits + r * a->padded;
-    real *d = a->d_logits ? a->d_logits + r * a->padded : NULL;
-    int32_t target = a->target[r];
-    if (target < 0) {
-        a->loss[r] = 0;
-        for (long j = 0; d && j < a->padded; j++) d[j] = 0;
-        return;
-    }
-    AT_ASSERT(target < a->vocab);
-    real m = a->kern->row_max(z, a->vocab), z_target = z[target];
-    real lse = m + at_log(slotted_exp_sum(a, z, m));
-    a->loss[r] = lse - z_target;
-    if (!d) return;
-    a->kern->exp_scale_row(d, z, a->vocab, lse, a->inv); /* (p - 0) * inv has the bits of p * inv */
-    d[target] = (at_exp(z_target - lse) - REAL(1.0)) * a->inv;
-    for (long j = a->vocab; j < a->padded; j++) d[j] = 0;
-}
-
-static void cross_entropy_job(void *arg, int job)
-{
-    const struct cross_entropy *a = arg;
-    long from, to;
-    share(&a->split, job, &from, &to);
-    for (long r = from; r < to; r++) cross_entropy_row(a, r);
-}
-
-void at_cross_entropy(const struct at_exec *ex, real *loss, real *d_logits, const real *logits, const int32_t *target,
-                      long N, long vocab, long vocab_padded, int slots, real inv)
-{
-    AT_ASSERT(slots >= 1 && slots <= AT_SLOTS_MAX && (slots & (slots - 1)) == 0 && vocab_padded % slots == 0);
-    AT_ASSERT(vocab >= 1 && vocab <= vocab_padded);
-    struct cross_entropy a = {ex->kern->rows, split_units(ex, N, N * vocab_padded),
-                              loss,           d_logits,
-                              logits,         target,
-                              vocab,          vocab_padded,
-                              slots,          inv};
-    at_par_run(ex->par, a.split.jobs, cross_entropy_job, &a);
 }
 
 /* ---- element by element ---- */

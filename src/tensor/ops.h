@@ -20,6 +20,12 @@ void at_embedding_forward(const struct at_exec *ex, real *x, const int32_t *toke
 /* d_table[token[r]] += dx[r], rows ascending (rule 8). */
 void at_embedding_backward(const struct at_exec *ex, real *d_table, const int32_t *token, const real *dx, long N,
                            long C);
+/* The same for a table that is the rows [first, first + rows) of the whole one: x of another token is +0, its gradient
+ * is passed over. The sum over all parts is the whole. */
+void at_embedding_part_forward(const struct at_exec *ex, real *x, const int32_t *token, const real *table, long first,
+                               long rows, long N, long C);
+void at_embedding_part_backward(const struct at_exec *ex, real *d_table, const int32_t *token, const real *dx,
+                                long first, long rows, long N, long C);
 
 /* ss = row reduction of fma(x,x,.); rstd = 1 / sqrt(ss / C + eps); y = (x * rstd) * gain. rstd(N) is kept for
  * backward. */
@@ -100,6 +106,25 @@ void at_swiglu_backward(const struct at_exec *ex, real *d_gu, const real *dh, co
  * A target < 0 takes no part: loss 0, gradient +0. */
 void at_cross_entropy(const struct at_exec *ex, real *loss, real *d_logits, const real *logits, const int32_t *target,
                       long N, long vocab, long vocab_padded, int slots, real inv);
+
+/* The columns that a tensor rank has of the vocabulary. */
+struct at_vocab_part {
+    long first, width; /* columns [first, first + width) of the padded vocabulary */
+    long used;         /* columns of them that exist: the first 0..width */
+    int slots;
+};
+/* at_cross_entropy cut in three, for ranks that each hold logits(N, width) of a part; the same bits.
+ *   1  max(N): of the part's columns, -inf when none exist; score(N): z[target], -inf when the target is elsewhere.
+ *      Their maximum over the ranks comes next.
+ *   2  sum(N): the part's node of the slot tree of l. Their sum over the ranks, along the tree, comes next.
+ *   3  loss(N) on every rank; the part's d_logits, which may be logits, or NULL for none. */
+void at_cross_entropy_max(const struct at_exec *ex, real *max, real *score, const real *logits, const int32_t *target,
+                          long N, const struct at_vocab_part *part);
+void at_cross_entropy_sum(const struct at_exec *ex, real *sum, const real *max, const real *logits,
+                          const int32_t *target, long N, const struct at_vocab_part *part);
+void at_cross_entropy_finish(const struct at_exec *ex, real *loss, real *d_logits, const real *logits, const real *max,
+                             const real *score, const real *sum, const int32_t *target, long N,
+                             const struct at_vocab_part *part, real inv);
 
 /* y = a + b, n elements; y may be a. */
 void at_add(const struct at_exec *ex, real *y, const real *a, const real *b, long n);
