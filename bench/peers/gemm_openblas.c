@@ -1,0 +1,16 @@
+/* OpenBLAS. Link with -lopenblas. */
+#include "gemm_peer.h"
+
+#include <cblas.h>
+
+void peer_threads(int threads)
+{
+    openblas_set_num_threads(threads);
+}
+
+void peer_gemm(enum peer_op op, long m, long n, long k, int accumulate, const float *a, const float *b, float *c)
+{
+    cblas_sgemm(CblasRowMajor, op == PEER_TN ? CblasTrans : CblasNoTrans, op == PEER_NT ? CblasTrans : CblasNoTrans,
+                (blasint)m, (blasint)n, (blasint)k, 1.0f, a, (blasint)(op == PEER_TN ? m : k), b,
+                (blasint)(op == PEER_NT ? k : n), accumulate ? 1.0f : 0.0f, c, (blasint)n);
+}
