@@ -8,70 +8,23 @@
 #define MR    14
 #define LANES 16
 
-/* Loops over rows and vectors are unrolled whole, so that acc is registers. */
-#define EACH_ROW   _Pragma("GCC unroll 14") for (int i = 0; i < rows; i++)
-#define EACH_VEC   _Pragma("GCC unroll 2") for (int v = 0; v < vecs; v++)
-#define C_AT(i, v) (t->c + (i)*t->ldc + (v)*LANES)
-
-static inline __attribute__((always_inline)) void tile(const int rows, const int vecs, const struct at_tile *t)
-{
-    __m512 acc[MR][2];
-    const float *a = t->a, *b = t->b;
-    const long lda = t->lda, ldb = t->ldb;
-    const __m512 zero = _mm512_setzero_ps(), alpha = _mm512_set1_ps(t->alpha);
-    if (t->mode == AT_TILE_LOAD) {
-        EACH_ROW EACH_VEC acc[i][v] = _mm512_loadu_ps(C_AT(i, v));
-    } else {
-        EACH_ROW EACH_VEC acc[i][v] = zero;
-    }
-    for (long p = t->k; p > 0; p--, a += lda, b += ldb) {
-        __m512 bv[2];
-        EACH_VEC bv[v] = _mm512_loadu_ps(b + v * LANES);
-        EACH_ROW
-        {
-            const __m512 x = _mm512_set1_ps(a[i]);
-            EACH_VEC acc[i][v] = _mm512_fmadd_ps(x, bv[v], acc[i][v]);
-        }
-    }
-    EACH_ROW EACH_VEC acc[i][v] = _mm512_add_ps(acc[i][v], zero);
-    if (t->mode == AT_TILE_ADD) {
-        EACH_ROW EACH_VEC acc[i][v] = _mm512_add_ps(_mm512_loadu_ps(C_AT(i, v)), acc[i][v]);
-    } else if (t->mode == AT_TILE_SCALE) {
-        EACH_ROW EACH_VEC acc[i][v] = _mm512_mul_ps(acc[i][v], alpha);
-    }
-    EACH_ROW EACH_VEC _mm512_storeu_ps(C_AT(i, v), acc[i][v]);
-}
-
-/* One function for each number of rows, so that all accumulators are registers. */
 #define ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)
-#define X(n)                                                                                                           \
-    static void tile_##n##_1(const struct at_tile *t)                                                                  \
-    {                                                                                                                  \
-        tile(n, 1, t);                                                                                                 \
-    }                                                                                                                  \
-    static void tile_##n##_2(const struct at_tile *t)                                                                  \
-    {                                                                                                                  \
-        tile(n, 2, t);                                                                                                 \
-    }
-ROWS(X)
-#undef X
 
-static void avx512_tile(int rows, int vecs, const struct at_tile *t)
-{
-    static void (*const fn[MR + 1][2])(const struct at_tile *) = {{0},
-#define X(n) {tile_##n##_1, tile_##n##_2},
-                                                                  ROWS(X)
-#undef X
-    };
-    fn[rows][vecs - 1](t);
-}
+typedef __m512 tv;
+#define tv_zero()       _mm512_setzero_ps()
+#define tv_load(p)      _mm512_loadu_ps(p)
+#define tv_store(p, x)  _mm512_storeu_ps(p, x)
+#define tv_every(p)     _mm512_set1_ps(*(p))
+#define tv_fma(x, y, z) _mm512_fmadd_ps(x, y, z)
+#define tv_add(x, y)    _mm512_add_ps(x, y)
+#define tv_mul(x, y)    _mm512_mul_ps(x, y)
 
 static __mmask16 first(long n)
 {
     return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u);
 }
 
-static void avx512_pack_copy(float *dst, long width, const float *src, long ld, long k, long n)
+static void isa_pack_copy(float *dst, long width, const float *src, long ld, long k, long n)
 {
     const __mmask16 m0 = first(n), m1 = n > 16 ? first(n - 16) : 0;
     for (long p = 0; p < k; p++, dst += width, src += ld) {
@@ -133,22 +86,14 @@ static inline void transpose_strip(float *dst, long width, const float *src, lon
     }
 }
 
-static void avx512_pack_transpose(float *dst, long width, const float *src, long ld, long k, long n)
+static void isa_pack_transpose(float *dst, long width, const float *src, long ld, long k, long n)
 {
     transpose_strip(dst, width, src, ld, k, n < 16 ? n : 16, first(width));
     if (width > 16)
         transpose_strip(dst + 16, width, src + (n > 16 ? 16 * ld : 0), ld, k, n > 16 ? n - 16 : 0, first(width - 16));
 }
 
-static void avx512_add(float *x, long ldx, const float *y, long ldy, int rows, int vecs)
-{
-    for (int i = 0; i < rows; i++, x += ldx, y += ldy)
-        for (int v = 0; v < vecs; v++)
-            _mm512_storeu_ps(x + v * LANES,
-                             _mm512_add_ps(_mm512_loadu_ps(x + v * LANES), _mm512_loadu_ps(y + v * LANES)));
-}
-
-static void avx512_scale(float *y, const float *x, long n, float factor)
+static void isa_scale(float *y, const float *x, long n, float factor)
 {
     const __m512 f = _mm512_set1_ps(factor);
     for (long j = 0; j < n; j += 16) {
@@ -157,7 +102,7 @@ static void avx512_scale(float *y, const float *x, long n, float factor)
     }
 }
 
-static void avx512_softmax_back(float *ds, const float *p, long n, float big_d, float scale)
+static void isa_softmax_back(float *ds, const float *p, long n, float big_d, float scale)
 {
     const __m512 d = _mm512_set1_ps(big_d), s = _mm512_set1_ps(scale);
     for (long j = 0; j < n; j += 16) {
@@ -167,45 +112,10 @@ static void avx512_softmax_back(float *ds, const float *p, long n, float big_d, 
     }
 }
 
-static const struct at_tile_kern kern = {
-    MR, LANES, avx512_tile, avx512_pack_copy, avx512_pack_transpose, avx512_add, avx512_scale, avx512_softmax_back};
+#include "tensor/tile_body.h"
 
-static void gemm(const struct at_gemm *g, struct at_gemm_part part, void *scratch)
-{
-    at_gemm_tiled(&kern, g, part, scratch);
-}
-
-static void attention_forward(const struct at_attention *a, long b, int head, void *scratch)
-{
-    at_attention_tiled_forward(&kern, a, b, head, scratch);
-}
-
-static void attention_backward(const struct at_attention *a, long b, int kv_head, void *scratch)
-{
-    at_attention_tiled_backward(&kern, a, b, kv_head, scratch);
-}
-
-static double peak(long iterations)
-{
-    __m512 acc[12];
-    const __m512 x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(1.0f);
-#pragma GCC unroll 12
-    for (int i = 0; i < 12; i++) acc[i] = _mm512_set1_ps((float)i);
-    for (long it = 0; it < iterations; it++) {
-#pragma GCC unroll 12
-        for (int i = 0; i < 12; i++) acc[i] = _mm512_fmadd_ps(acc[i], x, y);
-    }
-    __m512 sum = acc[0];
-    for (int i = 1; i < 12; i++) sum = _mm512_add_ps(sum, acc[i]);
-    float out[LANES];
-    _mm512_storeu_ps(out, sum);
-    volatile float sink = out[0]; /* the loop must not be optimised away */
-    (void)sink;
-    return (double)iterations * 12 * LANES * 2;
-}
-
-const struct at_gemm_kern at_gemm_kern_avx512 = {gemm, attention_forward, attention_backward, peak};
+const struct at_gemm_kern at_gemm_kern_avx512 = {isa_gemm, isa_attention_forward, isa_attention_backward, isa_peak};
 
 #else
-typedef int at_gemm_avx512_is_empty;
+typedef int at_gemm_isa_is_empty;
 #endif

@@ -14,22 +14,24 @@
 
 #include <string.h>
 
-#define A_FLOATS  (96 * 1024L)  /* block of A: 384 KiB */
-#define B_FLOATS  (512 * 1024L) /* block of B: 2 MiB */
-#define K_PIECE   512L
-#define K_SLOTS   2048L /* longest K that a SLOTS piece holds */
-#define LONG_ROWS 96L   /* block of C in slots_long */
-#define LONG_COLS 256L
-#define TILE      (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
-#define SLACK     64
+#define A_FLOATS    (96 * 1024L)  /* block of A: 384 KiB */
+#define B_FLOATS    (512 * 1024L) /* block of B: 2 MiB */
+#define K_PIECE     1024L
+#define K_SLOTS     2048L         /* longest K that a SLOTS piece holds */
+#define LONG_FLOATS (256 * 1024L) /* block of C in slots_long */
+#define LONG_COLS   1024L
+#define LONG_DEPTH  4  /* of the tree over 8 slots */
+#define PACK_STEPS  16 /* rows of a matrix that are packed side by side, so that each is read along its length */
+#define TILE        (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
+#define SLACK       64
 
 /* Scratch of one part. */
 struct block {
     float a[A_FLOATS + SLACK];
     float b[B_FLOATS + SLACK];
     float edge[TILE];
-    float slot[2][TILE];
-    float slots_long[5][LONG_ROWS * LONG_COLS];
+    float slot[3][TILE];
+    float slots_long[LONG_DEPTH][LONG_FLOATS];
 };
 
 _Static_assert(A_FLOATS >= K_SLOTS * AT_TILE_ROWS_MAX, "one panel of A fits");
@@ -45,7 +47,8 @@ struct walk {
     long k0, k1;       /* the piece of it */
     struct at_mat c;   /* C, or a block of it that starts at (c_i, c_j) */
     long c_i, c_j;
-    bool b_direct; /* B is read where it lies */
+    bool b_direct;    /* B is read where it lies */
+    struct at_tile t; /* the tile at work; written field by field: a copy of it would wait for C's stores */
 };
 
 size_t at_gemm_tiled_bytes(void)
@@ -110,16 +113,14 @@ static long piece_end(const struct walk *w, long k0)
     return end;
 }
 
-/* All slots of one tile. t: operands at the start of K. The tree: slot 2i+1 is added to slot 2i by the tile itself;
+/* The slots' tree where the instruction set has no function for it. Slot 2i+1 is added to slot 2i by the tile itself;
  * pairs join upwards as in a binary counter; level 0 of the stack is C. */
-static void tile_slots(const struct walk *w, int rows, int vecs, struct at_tile t)
+static void tile_tree(const struct walk *w, int rows, int vecs, struct at_tile t)
 {
-    const int slots = w->g->slots;
     float *const c = t.c;
     const long ldc = t.ldc;
     int depth = 0;
-    t.k = w->g->k / slots;
-    for (int s = 0; s < slots; s++) {
+    for (int s = 0; s < w->g->slots; s++) {
         if (s % 2 == 0) depth++;
         t.c = depth == 1 ? c : w->s->slot[depth - 2];
         t.ldc = depth == 1 ? ldc : AT_TILE_COLS_MAX;
@@ -135,22 +136,29 @@ static void tile_slots(const struct walk *w, int rows, int vecs, struct at_tile 
     }
 }
 
-static void tile_segments(const struct walk *w, int rows, int vecs, struct at_tile t)
+/* All segments of the tile w->t, whose operands stand at the start of the piece. */
+static void tile_segments(struct walk *w, int rows, int vecs)
 {
     const struct at_gemm *g = w->g;
+    struct at_tile *t = &w->t;
     if (w->join == AT_JOIN_SLOTS) {
-        tile_slots(w, rows, vecs, t);
+        t->k = g->k / g->slots;
+        if (w->kern->tile_slots) {
+            w->kern->tile_slots(rows, vecs, t, g->slots, w->s->slot);
+        } else {
+            tile_tree(w, rows, vecs, *t);
+        }
     } else if (w->join == AT_JOIN_CHAIN) {
-        t.k = w->k1 - w->k0;
-        t.mode = w->k0 > w->k_from ? AT_TILE_LOAD : AT_TILE_STORE;
-        w->kern->tile(rows, vecs, &t);
+        t->k = w->k1 - w->k0;
+        t->mode = w->k0 > w->k_from ? AT_TILE_LOAD : AT_TILE_STORE;
+        w->kern->tile(rows, vecs, t);
     } else {
-        t.mode = AT_TILE_ADD;
-        for (long k = w->k0; k < w->k1; k += t.k) {
-            t.k = grain_end(g->seq_len, k) - k;
-            w->kern->tile(rows, vecs, &t);
-            t.a += t.k * t.lda;
-            t.b += t.k * t.ldb;
+        t->mode = AT_TILE_ADD;
+        for (long k = w->k0; k < w->k1; k += t->k) {
+            t->k = grain_end(g->seq_len, k) - k;
+            w->kern->tile(rows, vecs, t);
+            t->a += t->k * t->lda;
+            t->b += t->k * t->ldb;
         }
     }
 }
@@ -168,25 +176,25 @@ static void edge_copy(const struct at_mat *c, long i0, long j0, int rows, long c
     }
 }
 
-/* One tile of C at (i,j), rows x cols, from a panel of A and a panel of B of vecs*lanes columns. */
-static void one_tile(const struct walk *w, long i, long j, int rows, long cols, const float *a, const float *b,
-                     long ldb)
+/* One tile of C at (i,j), rows x cols, from a panel of A and a panel of B of vecs*lanes columns, both in w->t. */
+static void one_tile(struct walk *w, long i, long j, int rows, long cols)
 {
     const int vecs = cols > w->kern->lanes ? 2 : 1;
-    struct at_tile t = {.a = a, .b = b, .lda = w->kern->mr, .ldb = ldb, .ldc = w->c.ld};
+    struct at_tile *t = &w->t;
     long run;
     i -= w->c_i;
     j -= w->c_j;
-    t.c = mat_at(&w->c, i, j, cols, &run);
+    t->c = mat_at(&w->c, i, j, cols, &run);
+    t->ldc = w->c.ld;
     if (run == (long)vecs * w->kern->lanes) {
-        tile_segments(w, rows, vecs, t);
+        tile_segments(w, rows, vecs);
         return;
     }
-    t.c = w->s->edge;
-    t.ldc = AT_TILE_COLS_MAX;
-    if (w->join == AT_JOIN_GRAINS || w->k0 > w->k_from) edge_copy(&w->c, i, j, rows, cols, t.c, t.ldc, false);
-    tile_segments(w, rows, vecs, t);
-    edge_copy(&w->c, i, j, rows, cols, t.c, t.ldc, true);
+    t->c = w->s->edge;
+    t->ldc = AT_TILE_COLS_MAX;
+    if (w->join == AT_JOIN_GRAINS || w->k0 > w->k_from) edge_copy(&w->c, i, j, rows, cols, t->c, t->ldc, false);
+    tile_segments(w, rows, vecs);
+    edge_copy(&w->c, i, j, rows, cols, t->c, t->ldc, true);
 }
 
 /* A panel of B as wide as its tile: the last one may be a single vector. */
@@ -204,39 +212,49 @@ static bool b_lies_right(const struct walk *w, long j, long cols)
 }
 
 /* Rows [i0,i1) x columns [j0,j1), A packed for these rows, B packed for these columns (or read where it lies). */
-static void block_tiles(const struct walk *w, long i0, long i1, long j0, long j1)
+static void block_tiles(struct walk *w, long i0, long i1, long j0, long j1)
 {
     const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes;
+    w->t.lda = mr;
     for (long j = j0; j < j1; j += nr) {
         const long cols = min_long(nr, j1 - j);
         const float *b = w->s->b + (j - j0) * kn;
-        long ldb = panel_width(w->kern, cols), run;
+        long run;
+        w->t.ldb = panel_width(w->kern, cols);
         if (b_lies_right(w, j, cols)) {
             b = mat_at(&w->g->b, w->k0, j, cols, &run);
-            ldb = w->g->b.ld;
+            w->t.ldb = w->g->b.ld;
         }
-        for (long i = i0; i < i1; i += mr)
-            one_tile(w, i, j, (int)min_long(mr, i1 - i), cols, w->s->a + (i - i0) * kn, b, ldb);
+        for (long i = i0; i < i1; i += mr) {
+            w->t.a = w->s->a + (i - i0) * kn;
+            w->t.b = b;
+            one_tile(w, i, j, (int)min_long(mr, i1 - i), cols);
+        }
+    }
+}
+
+/* Panels of `step` columns of an operand, columns [from,to); the last panel may be narrower (panel_width, for B). */
+static void pack(const struct walk *w, float *dst, const struct at_mat *x, bool by_rows, bool is_b, long from, long to)
+{
+    const long kn = w->k1 - w->k0, step = is_b ? 2L * w->kern->lanes : w->kern->mr, k_step = by_rows ? kn : PACK_STEPS;
+    for (long k = w->k0; k < w->k1; k += k_step) {
+        const long k_end = min_long(k + k_step, w->k1);
+        for (long j = from; j < to; j += step) {
+            const long n = min_long(step, to - j), width = is_b ? panel_width(w->kern, n) : step;
+            if (is_b && b_lies_right(w, j, n)) continue;
+            pack_panel(w->kern, dst + (j - from) * kn + (k - w->k0) * width, width, x, by_rows, j, n, k, k_end);
+        }
     }
 }
 
 static void pack_b(const struct walk *w, long j0, long j1)
 {
-    const long nr = 2L * w->kern->lanes;
-    for (long j = j0; j < j1; j += nr) {
-        const long cols = min_long(nr, j1 - j);
-        if (b_lies_right(w, j, cols)) continue;
-        pack_panel(w->kern, w->s->b + (j - j0) * (w->k1 - w->k0), panel_width(w->kern, cols), &w->g->b,
-                   w->g->op == AT_GEMM_NT, j, cols, w->k0, w->k1);
-    }
+    pack(w, w->s->b, &w->g->b, w->g->op == AT_GEMM_NT, true, j0, j1);
 }
 
 static void pack_a(const struct walk *w, long i0, long i1)
 {
-    const long mr = w->kern->mr;
-    for (long i = i0; i < i1; i += mr)
-        pack_panel(w->kern, w->s->a + (i - i0) * (w->k1 - w->k0), mr, &w->g->a, w->g->op != AT_GEMM_TN, i,
-                   min_long(mr, i1 - i), w->k0, w->k1);
+    pack(w, w->s->a, &w->g->a, w->g->op != AT_GEMM_TN, false, i0, i1);
 }
 
 /* With one panel of A, B's panels are used once: pack one at a time into the near cache, or not at all. */
@@ -268,37 +286,44 @@ static void all_pieces(struct walk *w, struct at_gemm_part p)
 }
 
 /* C(block) = the slots' tree for a K too long for one piece: each slot a chain into a buffer of its own. */
-static void slots_long_block(struct walk w, struct at_gemm_part p)
+static void slots_long_block(struct walk *w, struct at_gemm_part p)
 {
-    const struct at_gemm *g = w.g;
-    const long width = g->k / g->slots;
+    const struct at_gemm *g = w->g;
+    const long width = g->k / g->slots, lanes = w->kern->lanes;
+    const int rows = (int)(p.m1 - p.m0), vecs = (int)((p.n1 - p.n0 + lanes - 1) / lanes);
     int depth = 0;
-    w.join = AT_JOIN_CHAIN;
-    w.c_i = p.m0;
-    w.c_j = p.n0;
+    w->c_i = p.m0;
+    w->c_j = p.n0;
     for (int s = 0; s < g->slots; s++) {
-        w.c = at_mat(w.s->slots_long[depth++], LONG_COLS);
-        w.k_from = s * width;
-        w.k_to = w.k_from + width;
-        all_pieces(&w, p);
+        w->c = at_mat(w->s->slots_long[depth++], vecs * lanes);
+        w->k_from = s * width;
+        w->k_to = w->k_from + width;
+        all_pieces(w, p);
         for (int merge = s; merge % 2; merge /= 2, depth--)
-            w.kern->add(w.s->slots_long[depth - 2], LONG_COLS, w.s->slots_long[depth - 1], LONG_COLS,
-                        (int)(p.m1 - p.m0), (int)(LONG_COLS / w.kern->lanes));
+            w->kern->add(w->s->slots_long[depth - 2], vecs * lanes, w->s->slots_long[depth - 1], vecs * lanes, rows,
+                         vecs);
     }
-    edge_copy(&g->c, p.m0, p.n0, (int)(p.m1 - p.m0), p.n1 - p.n0, w.s->slots_long[0], LONG_COLS, true);
+    edge_copy(&g->c, p.m0, p.n0, rows, p.n1 - p.n0, w->s->slots_long[0], vecs * lanes, true);
+}
+
+static void slots_long(struct walk *w, struct at_gemm_part part)
+{
+    const long mr = w->kern->mr, cols = min_long(LONG_COLS, part.n1 - part.n0);
+    const long rows = LONG_FLOATS / (cols + AT_TILE_COLS_MAX) / mr * mr;
+    w->join = AT_JOIN_CHAIN;
+    for (long i = part.m0; i < part.m1; i += rows)
+        for (long j = part.n0; j < part.n1; j += cols)
+            slots_long_block(w, (struct at_gemm_part){i, min_long(i + rows, part.m1), j, min_long(j + cols, part.n1)});
 }
 
 void at_gemm_tiled(const struct at_tile_kern *kern, const struct at_gemm *g, struct at_gemm_part part, void *scratch)
 {
     struct walk w = {.kern = kern, .g = g, .s = scratch, .join = g->join, .k_to = g->k, .c = g->c};
-    if (g->join != AT_JOIN_SLOTS || g->k <= K_SLOTS) {
+    if (g->join == AT_JOIN_SLOTS && g->k > K_SLOTS) {
+        slots_long(&w, part);
+    } else {
         all_pieces(&w, part);
-        return;
     }
-    for (long i = part.m0; i < part.m1; i += LONG_ROWS)
-        for (long j = part.n0; j < part.n1; j += LONG_COLS)
-            slots_long_block(
-                w, (struct at_gemm_part){i, min_long(i + LONG_ROWS, part.m1), j, min_long(j + LONG_COLS, part.n1)});
 }
 
 #endif

@@ -34,6 +34,10 @@ struct at_tile {
 struct at_tile_kern {
     int mr, lanes;
     void (*tile)(int rows, int vecs, const struct at_tile *t);
+    /* The slots of a tile joined as a tree; t->k is one slot's, t->lda is mr, t->mode is ignored. part: three buffers
+     * of a tile. NULL: the driver calls tile and add. */
+    void (*tile_slots)(int rows, int vecs, const struct at_tile *t, int count,
+                       float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX]);
     /* Panels of `width` columns: dst[p*width + j] = src[p*ld + j], j < n <= width; columns >= n stay as they are. */
     void (*pack_copy)(float *dst, long width, const float *src, long ld, long k, long n);
     /* dst[p*width + j] = src[j*ld + p], j < n <= width; columns >= n become 0. Panels are packed in ascending order:

@@ -1,0 +1,217 @@
+/* tile_body.h: the tile of gemm_tile.h, written over one register type; included by gemm_avx2.c and gemm_avx512.c,
+ * which define before it
+ *   MR, LANES            rows of a full tile, floats in a register; ROWS(X): X(1) ... X(MR)
+ *   tv                   the register type, and tv_zero() tv_load(p) tv_store(p, x) tv_every(p) tv_fma(x, y, z)
+ *                        tv_add(x, y) tv_mul(x, y), every(p): *p in all lanes
+ *   UNROLL_ROWS          the pragma that unrolls a loop over rows whole
+ * and the functions that tile_kern lists, called isa_*. All accumulators stay in registers: one function for each
+ * number of rows and registers; what *t says is read once, for all a compiler knows a store to C might change it. */
+
+#ifdef __clang__ /* told a number instead of "full", clang keeps the accumulators in memory */
+#define UNROLL_FULL _Pragma("clang loop unroll(full)")
+#define UNROLL_ROWS UNROLL_FULL
+#else
+#define UNROLL_FULL _Pragma("GCC unroll 32")
+#define UNROLL_ROWS UNROLL_FULL
+#endif
+#define EACH_ROW    UNROLL_ROWS for (int i = 0; i < rows; i++)
+#define EACH_VEC    UNROLL_FULL for (int v = 0; v < vecs; v++)
+#define TILE_INLINE static inline __attribute__((always_inline))
+
+TILE_INLINE void tile_zero(const int rows, const int vecs, tv acc[MR][2])
+{
+    EACH_ROW EACH_VEC acc[i][v] = tv_zero();
+}
+
+/* acc = acc + rows of c, or the other way round: the same bits. */
+TILE_INLINE void tile_plus(const int rows, const int vecs, tv acc[MR][2], const float *c, const long ldc)
+{
+    EACH_ROW EACH_VEC acc[i][v] = tv_add(tv_load(c + i * ldc + v * LANES), acc[i][v]);
+}
+
+TILE_INLINE void tile_put(const int rows, const int vecs, tv acc[MR][2], float *c, const long ldc)
+{
+    EACH_ROW EACH_VEC tv_store(c + i * ldc + v * LANES, acc[i][v]);
+}
+
+/* C is not needed before the chain ends: time enough to fetch it. */
+TILE_INLINE void tile_fetch(const int rows, const int vecs, const float *c, const long ldc)
+{
+    EACH_ROW
+    {
+        __builtin_prefetch(c + i * ldc, 1);
+        if (vecs * LANES > 16) __builtin_prefetch(c + i * ldc + vecs * LANES - 1, 1);
+    }
+}
+
+TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const float *a, const float *b)
+{
+    tv bv[2];
+    EACH_VEC bv[v] = tv_load(b + v * LANES);
+    EACH_ROW
+    {
+        const tv x = tv_every(a + i);
+        EACH_VEC acc[i][v] = tv_fma(x, bv[v], acc[i][v]);
+    }
+}
+
+/* k steps of the chain. Packed panels have strides that the compiler knows. */
+TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], const float *a, const long lda,
+                            const float *b, const long ldb, long k)
+{
+    for (; k >= 4; k -= 4, a += 4 * lda, b += 4 * ldb) {
+        tile_step(rows, vecs, acc, a, b);
+        tile_step(rows, vecs, acc, a + lda, b + ldb);
+        tile_step(rows, vecs, acc, a + 2 * lda, b + 2 * ldb);
+        tile_step(rows, vecs, acc, a + 3 * lda, b + 3 * ldb);
+    }
+    for (; k > 0; k--, a += lda, b += ldb) tile_step(rows, vecs, acc, a, b);
+}
+
+TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, const long lda, const long ldb)
+{
+    tv acc[MR][2];
+    float *const c = t->c;
+    const long ldc = t->ldc;
+    const enum at_tile_mode mode = t->mode;
+    const tv alpha = tv_every(&t->alpha);
+    tile_fetch(rows, vecs, c, ldc);
+    tile_zero(rows, vecs, acc);
+    if (mode == AT_TILE_LOAD) EACH_ROW EACH_VEC acc[i][v] = tv_load(c + i * ldc + v * LANES);
+    tile_chain(rows, vecs, acc, t->a, lda, t->b, ldb, t->k);
+    EACH_ROW EACH_VEC acc[i][v] = tv_add(acc[i][v], tv_zero());
+    if (mode == AT_TILE_ADD) tile_plus(rows, vecs, acc, c, ldc);
+    if (mode == AT_TILE_SCALE) EACH_ROW EACH_VEC acc[i][v] = tv_mul(acc[i][v], alpha);
+    tile_put(rows, vecs, acc, c, ldc);
+}
+
+/* A slot's chain ends as acc; subtrees that are whole wait in part[level]. The + (+0) of rule 2 is done once, at the
+ * end: on the way it could only change zeros' signs, and a sum is -0 only when both parts are. */
+TILE_INLINE void slots(const int rows, const int vecs, const struct at_tile *t, const long lda, const long ldb,
+                       const int count, float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])
+{
+    tv acc[MR][2];
+    float *const c = t->c;
+    const long ldc = t->ldc, k = t->k;
+    const float *a = t->a, *b = t->b;
+    tile_fetch(rows, vecs, c, ldc);
+    for (int s = 0;; s++, a += k * lda, b += k * ldb) {
+        int level = 0;
+        tile_zero(rows, vecs, acc);
+        tile_chain(rows, vecs, acc, a, lda, b, ldb, k);
+        for (; s >> level & 1; level++) tile_plus(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
+        if (s + 1 == count) break;
+        tile_put(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
+    }
+    EACH_ROW EACH_VEC acc[i][v] = tv_add(acc[i][v], tv_zero());
+    tile_put(rows, vecs, acc, c, ldc);
+}
+
+typedef void tile_fn(const struct at_tile *t);
+typedef void slots_fn(const struct at_tile *t, int count, float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX]);
+
+#define X(n)                                                                                                           \
+    static void tile_##n##_1(const struct at_tile *t)                                                                  \
+    {                                                                                                                  \
+        tile(n, 1, t, t->lda, t->ldb);                                                                                 \
+    }                                                                                                                  \
+    static void tile_##n##_2(const struct at_tile *t)                                                                  \
+    {                                                                                                                  \
+        tile(n, 2, t, t->lda, t->ldb);                                                                                 \
+    }                                                                                                                  \
+    static void slots_##n##_1(const struct at_tile *t, int count, float(*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])   \
+    {                                                                                                                  \
+        slots(n, 1, t, MR, t->ldb, count, part);                                                                       \
+    }                                                                                                                  \
+    static void slots_##n##_2(const struct at_tile *t, int count, float(*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])   \
+    {                                                                                                                  \
+        slots(n, 2, t, MR, t->ldb, count, part);                                                                       \
+    }
+ROWS(X)
+#undef X
+
+/* The tile that does nearly all of the work. */
+static void tile_packed(const struct at_tile *t)
+{
+    tile(MR, 2, t, MR, 2L * LANES);
+}
+
+static void isa_tile(int rows, int vecs, const struct at_tile *t)
+{
+    static tile_fn *const fn[MR + 1][2] = {{0},
+#define X(n) {tile_##n##_1, tile_##n##_2},
+                                           ROWS(X)
+#undef X
+    };
+    if (rows == MR && vecs == 2 && t->lda == MR && t->ldb == 2L * LANES) {
+        tile_packed(t);
+    } else {
+        fn[rows][vecs - 1](t);
+    }
+}
+
+static void isa_tile_slots(int rows, int vecs, const struct at_tile *t, int count,
+                           float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])
+{
+    static slots_fn *const fn[MR + 1][2] = {{0},
+#define X(n) {slots_##n##_1, slots_##n##_2},
+                                            ROWS(X)
+#undef X
+    };
+    fn[rows][vecs - 1](t, count, part);
+}
+
+static void isa_add(float *x, long ldx, const float *y, long ldy, int rows, int vecs)
+{
+    for (int i = 0; i < rows; i++, x += ldx, y += ldy)
+        for (int v = 0; v < vecs; v++) tv_store(x + v * LANES, tv_add(tv_load(x + v * LANES), tv_load(y + v * LANES)));
+}
+
+static double isa_peak(long iterations)
+{
+    const float half = 0.5f, one = 1.0f;
+    tv acc[12];
+    const tv x = tv_every(&half), y = tv_every(&one);
+    UNROLL_FULL for (int i = 0; i < 12; i++)
+    {
+        const float start = (float)i;
+        acc[i] = tv_every(&start);
+    }
+    for (long it = 0; it < iterations; it++) {
+        UNROLL_FULL for (int i = 0; i < 12; i++) acc[i] = tv_fma(acc[i], x, y);
+    }
+    tv sum = acc[0];
+    for (int i = 1; i < 12; i++) sum = tv_add(sum, acc[i]);
+    float out[LANES];
+    tv_store(out, sum);
+    volatile float sink = out[0]; /* the loop must not be optimised away */
+    (void)sink;
+    return (double)iterations * 12 * LANES * 2;
+}
+
+static const struct at_tile_kern tile_kern = {
+    .mr = MR,
+    .lanes = LANES,
+    .tile = isa_tile,
+    .tile_slots = isa_tile_slots,
+    .pack_copy = isa_pack_copy,
+    .pack_transpose = isa_pack_transpose,
+    .add = isa_add,
+    .scale = isa_scale,
+    .softmax_back = isa_softmax_back,
+};
+
+static void isa_gemm(const struct at_gemm *g, struct at_gemm_part part, void *scratch)
+{
+    at_gemm_tiled(&tile_kern, g, part, scratch);
+}
+
+static void isa_attention_forward(const struct at_attention *a, long b, int head, void *scratch)
+{
+    at_attention_tiled_forward(&tile_kern, a, b, head, scratch);
+}
+
+static void isa_attention_backward(const struct at_attention *a, long b, int kv_head, void *scratch)
+{
+    at_attention_tiled_backward(&tile_kern, a, b, kv_head, scratch);
+}
