@@ -84,6 +84,36 @@ static void report(struct at_cli *cli, const struct bench *b, const struct at_pr
     at_json_set_9(answer, "fraction", gflops / peak);
 }
 
+/* What a peer needs to train the same model. */
+static void list(struct at_cli *cli, const struct at_preset *preset, const struct at_train_config *config)
+{
+    const struct at_model_config *m = &preset->model;
+    const struct {
+        const char *name;
+        uint32_t v;
+    } whole[] = {{"layers", m->layers},     {"d_model", m->d_model},     {"heads", m->heads},
+                 {"kv_heads", m->kv_heads}, {"head_size", m->head_size}, {"d_ff", m->d_ff},
+                 {"seq_len", m->seq_len},   {"vocab", m->vocab},         {"batch", config->batch}};
+    const struct {
+        const char *name;
+        double v;
+    } number[] = {{"rope_theta", m->rope_theta},
+                  {"norm_eps", m->norm_eps},
+                  {"lr_peak", config->lr_peak},
+                  {"beta1", config->beta1},
+                  {"beta2", config->beta2},
+                  {"adam_eps", config->adam_eps},
+                  {"weight_decay", config->weight_decay},
+                  {"clip_norm", config->clip_norm}};
+    json_t *answer = at_cli_answer(cli);
+    at_json_set_text(answer, "preset", preset->name);
+    for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++) at_json_set_int(answer, whole[i].name, whole[i].v);
+    at_json_set_bool(answer, "tied", m->tied);
+    for (size_t i = 0; i < sizeof number / sizeof number[0]; i++) at_json_set_real(answer, number[i].name, number[i].v);
+    at_json_set_int(answer, "parameters", at_model_params(m));
+    at_json_set_int(answer, "flops_per_token", at_model_flops_per_token(m));
+}
+
 static at_err measure_all(struct at_cli *cli, struct bench *b, const struct at_preset *preset)
 {
     enum { N = AT_BENCH_MEASUREMENTS };
@@ -120,6 +150,10 @@ at_err at_bench_train(struct at_cli *cli, const struct at_bench_args *args, cons
     if (err != AT_OK) return err;
     struct at_train_config config = preset->train;
     if (args->batch.given) config.batch = (uint32_t)args->batch.v;
+    if (args->list) {
+        list(cli, preset, &config);
+        return AT_OK;
+    }
     if ((err = check_memory(preset, &config, &cli->diag)) != AT_OK) return err;
     err = bench_init(&b, ex, preset, &config, &cli->diag);
     if (err == AT_OK) err = args->lines ? at_bench_lines(ex, 1, measure, &b, &cli->diag) : measure_all(cli, &b, preset);

@@ -10,7 +10,7 @@ static const struct at_opt rows[] = {
     AT_ROW_INT(struct at_bench_args, batch, "batch", "B", 1, 1024, NULL, "sequences of a step (default: the preset's)"),
     AT_ROW_INT(struct at_bench_args, threads, "threads", "N", 1, 64, "1", "threads"),
     AT_ROW_TEXT(struct at_bench_args, kernels, "kernels", "K", "auto", "ref, avx2, avx512 or auto"),
-    AT_ROW_FLAG(struct at_bench_args, list, "list", "gemm: only name the products of a step, measure nothing"),
+    AT_ROW_FLAG(struct at_bench_args, list, "list", "with --json: only tell what would be measured, measure nothing"),
     AT_ROW_FLAG(struct at_bench_args, lines, "lines",
                 "measure once for every line on standard input (`peak` or a product's number): for scripts that let\n"
                 "several programs take turns"),
@@ -32,6 +32,7 @@ static at_err_t run(struct at_cli *cli, void *args)
         if (strcmp(kinds[i].name, cli->words.v[0]) == 0) kind = &kinds[i];
     if (kind == NULL)
         return at_fail(&cli->diag, AT_E_USAGE, cli->words.v[0], "unknown; it is `bench gemm` or `bench train`");
+    if (a->list && !cli->json) return at_fail(&cli->diag, AT_E_USAGE, "--list", "goes together with --json");
     if (a->lines && cli->json) return at_fail(&cli->diag, AT_E_USAGE, "--lines", "does not go together with --json");
     at_interrupt_catch();
     at_err_t err = at_cli_exec_init(&e, a->kernels, a->threads.v, &cli->diag);
