@@ -167,7 +167,7 @@ static at_err need_data(struct at_compute *c, struct at_diag *diag)
 static at_err describe(struct at_compute *c, bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
 {
     struct at_compute_state s = {.round = c->state.round, .heldout_loss = (double)NAN};
-    s.blob.bytes_max = at_state_blob_bytes(&c->model.params);
+    s.blob.bytes_max = at_state_blob_bytes(&c->state);
     at_err_t err = at_state_root(&c->state, diag, &s.root);
     if (!err && (err = at_state_write(&c->state, &s.blob)) != AT_OK)
         err = at_fail(diag, err, c->dir, "no memory for the state's bytes");
@@ -196,7 +196,7 @@ at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t rou
     struct at_buf bytes = {.bytes_max = MODEL_BYTES_MAX};
     struct at_state fresh = {0};
     struct at_hash got;
-    at_err_t err = at_file_read(path, at_state_blob_bytes(&c->model.params), diag, &bytes);
+    at_err_t err = at_file_read(path, at_state_blob_bytes(&c->state), diag, &bytes);
     if (!err) err = at_state_init(&fresh, &c->model.params);
     if (!err) err = at_state_read(&fresh, at_buf_span(&bytes), diag);
     at_buf_release(&bytes);
@@ -301,8 +301,10 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
     struct at_update *updates = calloc((size_t)count, sizeof *updates);
     at_err_t err = blobs && updates ? read_updates(c, parts, count, blobs, updates, diag)
                                     : at_fail(diag, AT_E_NOMEM, "apply", "out of memory");
-    if (!err) err = at_outer_step(&c->ex, &c->state, updates, count, diag);
+    struct at_round mean = at_round_mean(round, c->genesis.train.steps, 0);
+    if (!err) err = at_outer_step(&c->ex, &c->state, updates, count, &mean, NULL, diag);
     for (int i = 0; blobs && i < count; i++) at_buf_release(&blobs[i]);
+    for (int i = 0; updates && i < count; i++) at_update_release(&updates[i]);
     free(blobs);
     free(updates);
     return err ? err : describe(c, evaluate, diag, ret_state);
@@ -312,24 +314,27 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
 #define UPDATE_ABS_MAX 1e6f
 #define STATS_ABS_MAX  1e30f
 
+static bool reals_within(struct at_codec_reader *d, bool stats, real low, real high)
+{
+    real x[AT_CODEC_CHUNK];
+    bool good = true;
+    while (d->done < d->count && good) {
+        size_t left = d->count - d->done, n = left < AT_CODEC_CHUNK ? left : AT_CODEC_CHUNK;
+        (stats ? d->codec->next_stats : d->codec->next)(d, n, x);
+        for (size_t k = 0; k < n; k++) good &= x[k] >= low && x[k] <= high;
+    }
+    return good;
+}
+
 static bool values_within(const struct at_update *u)
 {
-    const struct at_params *p = u->params;
-    real x[1024];
-    size_t stats_at = 0, run = sizeof x / sizeof *x;
     bool good = true;
-    for (int i = 0; i < p->blocks && good; i++) {
-        size_t from = p->block[i].offset, n = at_block_count(&p->block[i]);
-        for (size_t at = 0; at < n && good; at += run) {
-            size_t len = n - at < run ? n - at : run;
-            u->codec->decode(p, u->payload, from + at, len, x);
-            for (size_t k = 0; k < len; k++) good &= x[k] >= -UPDATE_ABS_MAX && x[k] <= UPDATE_ABS_MAX;
-        }
-    }
-    for (size_t n = at_stats_count(p); stats_at < n && good; stats_at += run) {
-        size_t len = n - stats_at < run ? n - stats_at : run;
-        u->codec->decode_stats(p, u->payload, stats_at, len, x);
-        for (size_t k = 0; k < len; k++) good &= x[k] <= STATS_ABS_MAX;
+    for (int i = 0; i < u->params->blocks && good; i++) {
+        struct at_codec_reader d;
+        at_update_open(u, i, &d);
+        good = reals_within(&d, false, -UPDATE_ABS_MAX, UPDATE_ABS_MAX);
+        at_update_open_stats(u, i, NULL, &d); /* plain: absolute numbers */
+        good &= reals_within(&d, true, 0, STATS_ABS_MAX);
     }
     return good;
 }
@@ -338,13 +343,16 @@ at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *up
                                  const struct at_compute_claim *claim, struct at_diag *diag)
 {
     struct at_buf blob = {.bytes_max = at_update_bytes_max(&c->model.params)};
-    struct at_update u;
+    struct at_update u = {0};
     at_err_t err = at_blobs_get(updates, update, diag, &blob);
     if (!err) err = at_update_parse(&c->model.params, at_buf_span(&blob), diag, &u);
     if (!err && (u.info.round != claim->round || u.info.start != claim->start || u.info.samples != claim->samples ||
                  u.info.steps != claim->steps))
         err = at_fail(diag, AT_E_DATA, "update", "the update is of another unit than its receipt says");
+    if (!err && u.codec != &at_codec_plain)
+        err = at_fail(diag, AT_E_DATA, "update", "the update came by codec %s; this run's is plain", u.codec->name);
     if (!err && !values_within(&u)) err = at_fail(diag, AT_E_DATA, "update", "the update holds absurdly large values");
+    at_update_release(&u);
     at_buf_release(&blob);
     return err;
 }

@@ -48,7 +48,7 @@ at_err at_checkpoint_write(const struct at_state *s, struct at_diag *diag, struc
     if (err != AT_OK) return err;
     make_meta(&(struct named){c.root, at_state_weights_root(s), s->round}, meta);
     at_checkpoint_stats_name(c.root, c.stats_name);
-    c.model.bytes_max = c.stats.bytes_max = AT_ST_HEADER_BYTES_MAX + 8 + at_state_blob_bytes(s->params);
+    c.model.bytes_max = c.stats.bytes_max = AT_ST_HEADER_BYTES_MAX + 8 + at_state_blob_bytes(s);
     err = at_hf_write(s->params, s->theta, meta, METAS, &c.model);
     if (err == AT_OK) err = at_hf_write_config(&s->params->config, &c.config);
     if (err == AT_OK) err = write_stats_header(s->params, meta, &c.stats);

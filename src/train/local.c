@@ -37,6 +37,7 @@ at_err at_local_init(struct at_local *l, const struct at_model *m, const struct 
 void at_local_release(struct at_local *l)
 {
     for (int r = 0; l->blob != NULL && r < l->replicas; r++) at_buf_release(&l->blob[r]);
+    for (int r = 0; l->update != NULL && r < l->replicas; r++) at_update_release(&l->update[r]);
     free(l->blob);
     free(l->update);
     at_state_release(&l->state);
@@ -86,7 +87,8 @@ at_err at_local_round(struct at_local *l, const struct at_exec *ex, at_local_pro
         sum += report.loss_mean * (double)report.info.tokens;
         tokens += report.info.tokens;
     }
-    int err = at_outer_step(ex, &l->state, l->update, l->replicas, diag);
+    struct at_round round = at_round_mean(l->state.round, l->config.steps, 0);
+    int err = at_outer_step(ex, &l->state, l->update, l->replicas, &round, NULL, diag);
     if (err != AT_OK) return err;
     l->tokens += tokens;
     *ret_loss = sum / (double)tokens;

@@ -15,7 +15,7 @@ struct at_local {
     struct at_state state;
     struct at_trainer trainer;
     struct at_buf *blob; /* [replicas] */
-    struct at_update *update;
+    struct at_update *update; /* [replicas] */
     uint64_t tokens; /* trained on so far */
 };
 /* State at genesis (config->seed). AT_E_NOMEM, AT_E_DATA. microbatch as in at_trainer_init. */

@@ -54,7 +54,7 @@ static void test_round_is_units_and_an_outer_step(void **state)
     struct at_trainer t;
     struct at_state s;
     struct at_buf blob[2] = {{0}, {0}};
-    struct at_update u[2];
+    struct at_update u[2] = {{.blocks = 0}, {.blocks = 0}};
     double loss;
     assert_true(test_run_init(&r, &run_configs[1]));
     assert_int_equal(at_local_init(&l, &r.m, &r.data, &r.config, 2, 0, NULL), AT_OK);
@@ -70,14 +70,15 @@ static void test_round_is_units_and_an_outer_step(void **state)
             assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, NULL, &blob[i], &report), AT_OK);
             assert_int_equal(at_update_parse(&r.m.params, at_buf_span(&blob[i]), NULL, &u[i]), AT_OK);
         }
-        assert_int_equal(at_outer_step(&r.ex, &s, u, 2, NULL), AT_OK);
+        struct at_round mean = at_round_mean(round, r.config.steps, 0);
+        assert_int_equal(at_outer_step(&r.ex, &s, u, 2, &mean, NULL, NULL), AT_OK);
         struct at_hash a, b;
         assert_int_equal(at_state_root(&s, NULL, &a), AT_OK);
         assert_int_equal(at_state_root(&l.state, NULL, &b), AT_OK);
         assert_true(at_hash_eq(a, b));
     }
-    at_buf_release(&blob[0]);
-    at_buf_release(&blob[1]);
+    for (int i = 0; i < 2; i++) at_buf_release(&blob[i]);
+    for (int i = 0; i < 2; i++) at_update_release(&u[i]);
     at_state_release(&s);
     at_trainer_release(&t);
     at_local_release(&l);

@@ -1,41 +1,34 @@
 #include "train/outer.h"
 
 #include "tensor/ops.h"
+#include "train/gather.h"
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
-
-enum { STACK_REALS = 4096 }; /* one run of elements, on the stack */
 
 struct outer {
     struct at_exec ex; /* one thread: a block is one job */
     const struct at_update *update;
-    const real *w;
-    int n;
+    const real *w, *w_stats; /* [n] of the weights and of the statistics */
+    int n, first;            /* blocks from here on */
+    const struct at_round *round;
     struct at_state *state;
-    bool keep;      /* false: the results are only looked at */
-    atomic_int bad; /* the first block with a result that is not finite */
+    double *squares; /* [n][numbers] sums of squares, or NULL */
+    bool keep;       /* false: the results are only looked at */
+    atomic_int bad;  /* the first block with a result that is not finite */
 };
 
-/* Elements [from, from + len) of one block: a = +0, for r ascending a = fma(w_r, x_r, a); then y = fma(-1, a, y) for
- * weights, y = a for statistics. len <= STACK_REALS. */
-static void combine(const struct outer *o, bool stats, size_t from, size_t len, real *y)
+/* a = +0; for r ascending a = fma(w_r, x_r, a), over the next len elements of the n updates. */
+static void combine(const struct outer *o, struct at_codec_reader *d, bool stats, size_t len, real *a)
 {
-    real x[STACK_REALS], a[STACK_REALS];
+    real x[AT_CODEC_CHUNK];
     memset(a, 0, len * sizeof *a);
     for (int r = 0; r < o->n; r++) {
-        const struct at_update *u = &o->update[r];
-        if (stats)
-            u->codec->decode_stats(u->params, u->payload, from, len, x);
-        else
-            u->codec->decode(u->params, u->payload, from, len, x);
-        at_axpy(&o->ex, a, o->w[r], x, (long)len);
+        (stats ? d[r].codec->next_stats : d[r].codec->next)(&d[r], len, x);
+        at_axpy(&o->ex, a, stats ? o->w_stats[r] : o->w[r], x, (long)len);
     }
-    if (stats)
-        memcpy(y, a, len * sizeof *y);
-    else
-        at_axpy(&o->ex, y, -1, a, (long)len); /* alpha = 1 */
 }
 
 static bool all_finite(const real *x, size_t n)
@@ -45,68 +38,208 @@ static bool all_finite(const real *x, size_t n)
     return finite;
 }
 
-/* One block's elements, run by run. False if it only looks, and one is not finite. */
-static bool walk(const struct outer *o, bool stats, size_t from, size_t n, real *values)
+/* theta, and m where there is one, of elements [from, from + len), a being their mean update. */
+static bool step(const struct outer *o, size_t from, size_t len, real *a)
 {
-    real y[STACK_REALS];
-    size_t run = STACK_REALS;
-    for (size_t i = 0; i < n; i += run) {
-        size_t len = n - i < run ? n - i : run;
-        memcpy(y, values + i, len * sizeof *y);
-        combine(o, stats, from + i, len, y);
+    real m[AT_CODEC_CHUNK], y[AT_CODEC_CHUNK];
+    real *theta = o->state->theta + from, *momentum = o->state->momentum;
+    if (momentum != NULL) {
+        memcpy(m, a, len * sizeof *m);
+        at_axpy(&o->ex, m, o->round->momentum, momentum + from, (long)len);
+        at_axpy(&o->ex, a, o->round->momentum, m, (long)len);
+        if (o->keep) memcpy(momentum + from, m, len * sizeof *m);
+    }
+    memcpy(y, theta, len * sizeof *y);
+    at_axpy(&o->ex, y, -o->round->alpha, a, (long)len);
+    if (o->keep) memcpy(theta, y, len * sizeof *y);
+    return o->keep || (all_finite(y, len) && (momentum == NULL || all_finite(m, len)));
+}
+
+/* One block, run by run. False if it only looks, and a value is not finite. */
+static bool walk_block(const struct outer *o, int block)
+{
+    struct at_codec_reader d[AT_OUTER_REPLICAS_MAX];
+    const struct at_params *p = o->state->params;
+    const struct at_block *b = &p->block[block];
+    real a[AT_CODEC_CHUNK], *stats = o->state->stats + at_block_stats_offset(p, block);
+    size_t n = at_block_count(b), len;
+    for (int r = 0; r < o->n; r++) at_update_open(&o->update[r], block, &d[r]);
+    for (size_t i = 0; i < n; i += len) {
+        len = n - i < AT_CODEC_CHUNK ? n - i : AT_CODEC_CHUNK;
+        combine(o, d, false, len, a);
+        if (!step(o, b->offset + i, len, a)) return false;
+    }
+    n = at_block_stats_count(p, b);
+    for (int r = 0; r < o->n; r++) at_update_open_stats(&o->update[r], block, stats, &d[r]);
+    for (size_t i = 0; i < n; i += len) { /* a run is read from all updates before it is overwritten */
+        len = n - i < AT_CODEC_CHUNK ? n - i : AT_CODEC_CHUNK;
+        combine(o, d, true, len, a);
         if (o->keep)
-            memcpy(values + i, y, len * sizeof *y);
-        else if (!all_finite(y, len))
+            memcpy(stats + i, a, len * sizeof *a);
+        else if (!all_finite(a, len))
             return false;
     }
     return true;
 }
 
-static void block_job(void *arg, int block)
+static void block_job(void *arg, int job)
 {
     struct outer *o = arg;
-    const struct at_params *p = o->state->params;
-    const struct at_block *b = &p->block[block];
-    size_t stats_at = at_block_stats_offset(p, block);
-    if (walk(o, false, b->offset, at_block_count(b), o->state->theta + b->offset) &&
-        walk(o, true, stats_at, at_block_stats_count(p, b), o->state->stats + stats_at))
-        return;
+    int block = o->first + job;
+    if (walk_block(o, block)) return;
     int seen = atomic_load(&o->bad); /* threads may finish in any order: the lowest block is named */
     while (block < seen && !atomic_compare_exchange_weak(&o->bad, &seen, block)) continue;
 }
 
-static at_err pass(struct outer *o, const struct at_par *par, bool keep, struct at_diag *diag)
+static at_err pass(struct outer *o, const struct at_par *par, int blocks, bool keep, struct at_diag *diag)
 {
     const struct at_params *p = o->state->params;
     o->keep = keep;
     atomic_init(&o->bad, p->blocks);
-    at_par_run(par, p->blocks, block_job, o);
+    at_par_run(par, blocks, block_job, o);
     int bad = atomic_load(&o->bad);
     if (bad == p->blocks) return AT_OK;
     return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, p->block[bad].tensor).s,
                    "%s: the outer step makes a value that is not finite", at_tensor_place(p, p->block[bad].tensor).s);
 }
 
-at_err at_outer_step(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
-                     struct at_diag *diag)
+static at_err check_updates(const struct at_state *state, const struct at_update *updates, int n,
+                            const struct at_round *round, struct at_diag *diag)
 {
-    AT_ASSERT(n >= 1 && n <= AT_OUTER_REPLICAS_MAX);
-    real w[AT_OUTER_REPLICAS_MAX];
-    uint64_t tokens = 0;
+    AT_ASSERT(n >= 1 && n <= AT_OUTER_REPLICAS_MAX && round->round == state->round);
+    AT_ASSERT(state->momentum != NULL || round->momentum == 0);
     for (int r = 0; r < n; r++) {
-        AT_ASSERT(updates[r].params == state->params);
-        if (updates[r].info.round != state->round)
-            return at_fail(diag, AT_E_DATA, "update", "update %d is of round %u, not %u", r, updates[r].info.round,
+        const struct at_update *u = &updates[r];
+        AT_ASSERT(u->params == state->params && u->codec != NULL);
+        if (u->info.round != state->round)
+            return at_fail(diag, AT_E_DATA, "update", "update %d is of round %u, not %u", r, u->info.round,
                            state->round);
-        tokens += updates[r].info.tokens;
+        if (u->codec->id != round->codec || u->k != round->k)
+            return at_fail(diag, AT_E_DATA, "update", "update %d came by codec %s %u, not by the one of this round", r,
+                           u->codec->name, u->k);
     }
-    for (int r = 0; r < n; r++) w[r] = (real)((double)updates[r].info.tokens / (double)tokens);
-    struct outer o = {.ex = *ex, .update = updates, .w = w, .n = n, .state = state};
+    return AT_OK;
+}
+
+static void token_weights(const struct at_update *updates, int n, double *ret_w)
+{
+    uint64_t tokens = 0;
+    for (int r = 0; r < n; r++) tokens += updates[r].info.tokens;
+    for (int r = 0; r < n; r++) ret_w[r] = (double)updates[r].info.tokens / (double)tokens;
+}
+
+static void round_weights(const double *w, int n, real *ret_w)
+{
+    for (int r = 0; r < n; r++) ret_w[r] = (real)w[r];
+}
+
+static at_err apply(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
+                    const struct at_round *round, const double *w, int first, int blocks, struct at_diag *diag)
+{
+    double fair[AT_OUTER_REPLICAS_MAX];
+    real wr[AT_OUTER_REPLICAS_MAX], ws[AT_OUTER_REPLICAS_MAX];
+    token_weights(updates, n, fair);
+    round_weights(fair, n, ws);
+    round_weights(w, n, wr);
+    struct outer o = {
+        .ex = *ex, .update = updates, .w = wr, .w_stats = ws, .n = n, .first = first, .round = round, .state = state};
     o.ex.par = &at_par_serial;
-    int err = pass(&o, ex->par, false, diag);
-    if (err == AT_OK) err = pass(&o, ex->par, true, diag);
+    int err = pass(&o, ex->par, blocks, false, diag);
+    return err == AT_OK ? pass(&o, ex->par, blocks, true, diag) : err;
+}
+
+/* ---- clipping ---- */
+
+/* Job i: sums of squares of replica i % n in block i / n. */
+static void squares_job(void *arg, int job)
+{
+    struct outer *o = arg;
+    const struct at_params *p = o->state->params;
+    int r = job % o->n, block = job / o->n;
+    const struct at_block *b = &p->block[block];
+    if (!at_params_owns(p, b)) return;
+    struct at_codec_reader d;
+    real x[AT_CODEC_CHUNK];
+    double sum = 0;
+    size_t n = at_block_count(b), len;
+    at_update_open(&o->update[r], block, &d);
+    for (size_t i = 0; i < n; i += len) {
+        len = n - i < AT_CODEC_CHUNK ? n - i : AT_CODEC_CHUNK;
+        d.codec->next(&d, len, x);
+        for (size_t j = 0; j < len; j++) sum += (double)x[j] * (double)x[j];
+    }
+    o->squares[(size_t)r * (size_t)p->numbers + (size_t)at_block_number(p, b)] = sum;
+}
+
+static double norm_of(const struct at_params *p, double *squares)
+{
+    double total = 0;
+    for (int t = 0; t < p->tensors; t++) {
+        double *slot = squares + p->tensor[t].number;
+        for (int w = 1; w < p->tensor[t].slots; w *= 2)
+            for (int s = 0; s < p->tensor[t].slots; s += 2 * w) slot[s] += slot[s + w];
+        total += slot[0];
+    }
+    return sqrt(total);
+}
+
+static double lower_median(const double *x, int n)
+{
+    double sorted[AT_OUTER_REPLICAS_MAX];
+    for (int i = 0; i < n; i++) {
+        int at = i;
+        for (; at > 0 && sorted[at - 1] > x[i]; at--) sorted[at] = sorted[at - 1];
+        sorted[at] = x[i];
+    }
+    return sorted[(n - 1) / 2];
+}
+
+static at_err clip_weights(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
+                           const struct at_gather *gather, struct at_diag *diag, double *io_w)
+{
+    const struct at_params *p = state->params;
+    size_t numbers = (size_t)p->numbers, count = (size_t)n * numbers;
+    struct outer o = {.update = updates, .n = n, .state = state};
+    o.squares = calloc(count, sizeof *o.squares);
+    if (o.squares == NULL) return at_fail(diag, AT_E_NOMEM, "update", "no memory for the norms of %d updates", n);
+    at_par_run(ex->par, p->blocks * n, squares_job, &o);
+    int err = AT_OK;
+    if (gather != NULL && gather->run != NULL) err = gather->run(gather->arg, o.squares, count, diag);
+    if (err == AT_OK) {
+        double norm[AT_OUTER_REPLICAS_MAX];
+        for (int r = 0; r < n; r++) norm[r] = norm_of(p, o.squares + (size_t)r * numbers);
+        double limit = lower_median(norm, n);
+        for (int r = 0; r < n; r++)
+            if (norm[r] > limit) io_w[r] *= limit / norm[r];
+    }
+    free(o.squares);
+    return err;
+}
+
+/* ---- the step ---- */
+
+at_err at_outer_step(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
+                     const struct at_round *round, const struct at_gather *gather, struct at_diag *diag)
+{
+    double w[AT_OUTER_REPLICAS_MAX];
+    int err = check_updates(state, updates, n, round, diag);
+    if (err != AT_OK) return err;
+    token_weights(updates, n, w);
+    if (round->clip != 0) err = clip_weights(ex, state, updates, n, gather, diag, w);
+    if (err == AT_OK) err = apply(ex, state, updates, n, round, w, 0, state->params->blocks, diag);
     if (err == AT_OK) state->round++;
     return err;
+}
+
+at_err at_outer_blocks(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
+                       const struct at_round *round, int first, int blocks, struct at_diag *diag)
+{
+    double w[AT_OUTER_REPLICAS_MAX];
+    AT_ASSERT(round->clip == 0 && first >= 0 && blocks >= 0 && blocks <= state->params->blocks - first);
+    int err = check_updates(state, updates, n, round, diag);
+    if (err != AT_OK) return err;
+    token_weights(updates, n, w);
+    return apply(ex, state, updates, n, round, w, first, blocks, diag);
 }
 
 void at_outer_skip(struct at_state *state)

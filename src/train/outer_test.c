@@ -1,4 +1,5 @@
-/* The outer step against fma written out, and the parser of updates, which are foreign bytes. */
+/* The outer step against fma written out. */
+#include "train/gather.h"
 #include "train/train_test_util.h"
 
 #include <setjmp.h>
@@ -50,6 +51,7 @@ static void rig_release(struct rig *r)
         free(r->theta[i]);
         free(r->stats[i]);
         at_buf_release(&r->blob[i]);
+        at_update_release(&r->u[i]);
     }
     at_exec_release(&r->ex);
     at_state_release(&r->s);
@@ -76,7 +78,8 @@ static void test_weighted_mean(void **state)
         uint64_t count = 0;
         struct at_par par = test_par_shuffled(3, &count);
         r.ex.par = &par;
-        assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, NULL), AT_OK);
+        struct at_round round = at_round_mean(4, 9, 0);
+        assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, NULL, NULL), AT_OK);
         assert_int_equal(r.s.round, 5);
         assert_memory_equal(r.s.theta, want, r.n * sizeof *want);
         assert_memory_equal(r.s.stats, want_stats, r.k * sizeof *want_stats);
@@ -94,15 +97,19 @@ static void test_refusals_leave_the_state_alone(void **state)
     rig_init(&r, 0);
     struct at_state kept;
     assert_int_equal(at_state_init(&kept, &r.p), AT_OK);
+    struct at_round round = at_round_mean(5, 9, 0);
     r.s.round = 5; /* an update of another round */
-    assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, NULL), AT_E_DATA);
-    r.s.round = 4;
+    assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, NULL, NULL), AT_E_DATA);
+    r.s.round = round.round = 4;
+    round.codec = AT_CODEC_INT4; /* of another codec */
+    assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, NULL, NULL), AT_E_DATA);
+    round.codec = AT_CODEC_PLAIN;
     /* Finite updates that overflow together. */
     r.s.theta[7] = -3e38f;
     at_state_copy(&kept, &r.s);
-    at_store_le32(r.blob[2].p + AT_UPDATE_HEADER_BYTES + 4 * 7, 0x7F7FFFFFu);
+    at_store_le32(r.blob[2].p + AT_UPDATE_HEADER_BYTES + AT_UPDATE_BLOCK_BYTES + 4 * 7, 0x7F7FFFFFu);
     assert_int_equal(at_update_parse(&r.p, at_buf_span(&r.blob[2]), NULL, &r.u[2]), AT_OK);
-    assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &diag), AT_E_NONFINITE);
+    assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, NULL, &diag), AT_E_NONFINITE);
     assert_string_equal(diag.where, "model.embed_tokens.weight");
     assert_memory_equal(kept.theta, r.s.theta, r.n * sizeof(float));
     assert_memory_equal(kept.stats, r.s.stats, r.k * sizeof(float));
@@ -113,57 +120,158 @@ static void test_refusals_leave_the_state_alone(void **state)
     rig_release(&r);
 }
 
-static at_err_t parse_exact(struct rig *r, size_t n)
-{
-    struct at_update u;
-    uint8_t *exact = malloc(n != 0 ? n : 1);
-    memcpy(exact, r->blob[0].p, n);
-    int err = at_update_parse(&r->p, at_span(exact, n), NULL, &u);
-    free(exact);
-    return err;
-}
-
-static void test_hostile_updates(void **state)
+/* Nesterov by its definition, over two steps so that the momentum counts; in one piece and in fragments. */
+static void test_momentum(void **state)
 {
     struct rig r;
-    rig_init(&r, 2); /* with padded rows */
-    uint8_t *b = r.blob[0].p;
-    size_t n = r.blob[0].n, padded = at_block_count(at_params_block(&r.p, 0, r.p.slots - 1)) - 1;
-    padded += at_params_block(&r.p, 0, r.p.slots - 1)->offset;
-    for (size_t i = 0; i < n; i += i < 80 ? 1 : 1009) assert_int_equal(parse_exact(&r, i), AT_E_TRUNCATED);
-    struct {
-        size_t at;
-        uint32_t bits;
-        at_err_t want;
-    } const cases[] = {
-        {0, 0, AT_E_DATA}, /* magic */
-        {8, 2, AT_E_DATA}, /* codec */
-        {24, 0, AT_E_DATA},
-        {24, 5, AT_E_DATA}, /* samples against tokens */
-        {28, 0, AT_E_DATA},
-        {28, 3, AT_E_DATA},
-        {28, 8, AT_E_DATA}, /* steps against samples */
-        {32, 1, AT_E_DATA},
-        {36, 1, AT_E_DATA}, /* tokens */
-        {40, 1, AT_E_DATA},
-        {48, 1, AT_E_DATA},
-        {60, 1, AT_E_DATA},                         /* shape; reserved */
-        {64, 0x7F800000, AT_E_NONFINITE},           /* inf */
-        {64, 0xFFC00000, AT_E_NONFINITE},           /* NaN */
-        {64 + 4 * padded, 0x80000000, AT_E_DATA},   /* -0 in a padded row */
-        {64 + 4 * r.n, 0x80000000, AT_E_NONFINITE}, /* a moment of -0 */
-        {64 + 4 * (r.n + r.k - 1), 0x7FC00000, AT_E_NONFINITE},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        uint32_t was = at_load_le32(b + cases[i].at);
-        at_store_le32(b + cases[i].at, cases[i].bits);
-        assert_int_equal(parse_exact(&r, n), cases[i].want);
-        at_store_le32(b + cases[i].at, was);
+    rig_init(&r, 2);
+    static const int tokens[R] = {1, 2, 3};
+    struct at_state parts;
+    struct at_round round = {.codec = AT_CODEC_PLAIN, .alpha = 0.7f, .momentum = 0.9f};
+    assert_int_equal(at_state_init(&parts, &r.p), AT_OK);
+    assert_int_equal(at_state_add_momentum(&parts), AT_OK);
+    assert_int_equal(at_state_add_momentum(&r.s), AT_OK);
+    at_state_copy(&parts, &r.s);
+    float *theta = malloc(r.n * sizeof *theta), *m = calloc(r.n, sizeof *m);
+    memcpy(theta, r.s.theta, r.n * sizeof *theta);
+    for (size_t i = 0; i < r.n; i++) {
+        float a = 0;
+        for (int j = 0; j < R; j++) a = fmaf((float)(tokens[j] / 6.0), theta[i] - r.theta[j][i], a);
+        for (int step = 0; step < 2; step++) {
+            m[i] = fmaf(0.9f, m[i], a);
+            theta[i] = fmaf(-0.7f, fmaf(0.9f, m[i], a), theta[i]);
+        }
     }
-    assert_int_equal(parse_exact(&r, n), AT_OK);
-    assert_int_equal(at_buf_append(&r.blob[0], "x", 1), AT_OK);
-    assert_int_equal(parse_exact(&r, n + 1), AT_E_DATA);
+    for (uint32_t step = 0; step < 2; step++) {
+        r.s.round = parts.round = round.round = 4; /* the same updates again */
+        assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, NULL, NULL), AT_OK);
+        for (int b = 0; b < r.p.blocks; b += 5)
+            assert_int_equal(
+                at_outer_blocks(&r.ex, &parts, r.u, R, &round, b, r.p.blocks - b < 5 ? r.p.blocks - b : 5, NULL),
+                AT_OK);
+        at_outer_skip(&parts);
+    }
+    assert_int_equal(parts.round, 5);
+    assert_memory_equal(r.s.theta, theta, r.n * sizeof *theta);
+    assert_memory_equal(r.s.momentum, m, r.n * sizeof *m);
+    assert_memory_equal(parts.theta, theta, r.n * sizeof *theta);
+    assert_memory_equal(parts.momentum, m, r.n * sizeof *m);
+    assert_memory_equal(parts.stats, r.s.stats, r.k * sizeof *m);
+    at_state_release(&parts);
+    free(theta);
+    free(m);
     rig_release(&r);
+}
+
+struct fake_gather {
+    double *sum; /* what the other rank has */
+    size_t n;
+};
+
+static at_err_t add_other(void *arg, double *x, size_t n, struct at_diag *diag)
+{
+    struct fake_gather *g = arg;
+    assert_int_equal(n, g->n);
+    for (size_t i = 0; i < n; i++) {
+        assert_true(x[i] == 0 || g->sum[i] == 0);
+        x[i] += g->sum[i];
+    }
+    return AT_OK;
+}
+
+/* Contributions larger than the lower median are scaled to it; a gather that adds to one replica's norm counts. */
+static void test_clipping(void **state)
+{
+    static const int tokens[R] = {1, 2, 3};
+    for (int far = 0; far < 2; far++) {
+        struct rig r;
+        rig_init(&r, 0);
+        for (size_t i = 0; i < r.n; i++) { /* norms in the ratio of about 1 : 4 : 2; the median is the third */
+            float d = r.s.theta[i] - r.theta[0][i];
+            for (int j = 1; j < R; j++) r.theta[j][i] = r.s.theta[i] - (j == 1 ? 4.0f : 2.0f) * d;
+        }
+        double norm[R], w[R];
+        for (int j = 0; j < R; j++) {
+            struct at_update_info info = r.u[j].info;
+            at_buf_clear(&r.blob[j]);
+            assert_int_equal(
+                at_update_write(&at_codec_plain, &r.p, &info, r.s.theta, r.theta[j], r.stats[j], &r.blob[j]), AT_OK);
+            assert_int_equal(at_update_parse(&r.p, at_buf_span(&r.blob[j]), NULL, &r.u[j]), AT_OK);
+            double sum = 0; /* sums of few values: any order is within 1e-12 */
+            for (size_t i = 0; i < r.n; i++) sum += pow((double)(r.s.theta[i] - r.theta[j][i]), 2);
+            norm[j] = sqrt(sum);
+        }
+        double *other = calloc((size_t)(R * r.p.numbers), sizeof *other);
+        struct fake_gather fake = {other, (size_t)(R * r.p.numbers)};
+        struct at_gather gather = {add_other, &fake};
+        struct at_params more = r.p; /* a gain, which another tensor rank answers for */
+        if (far) {
+            more.shard.slot_first = 4;
+            for (int j = 0; j < R; j++) r.u[j].params = &more;
+            r.s.params = &more;
+            for (int b = 0; b < r.p.blocks; b++) {
+                if (!at_role_is_gain(r.p.tensor[r.p.block[b].tensor].role)) continue;
+                for (int j = 0; j < R; j++) {
+                    double *sum = &other[j * r.p.numbers + at_block_number(&r.p, &r.p.block[b])];
+                    for (size_t i = 0; i < at_block_count(&r.p.block[b]); i++) {
+                        size_t at = r.p.block[b].offset + i;
+                        double d = (double)(r.s.theta[at] - r.theta[j][at]);
+                        *sum += d * d;
+                    }
+                }
+            }
+        }
+        float *want = malloc(r.n * sizeof *want);
+        for (int j = 0; j < R; j++) w[j] = tokens[j] / 6.0 * (norm[j] > norm[2] ? norm[2] / norm[j] : 1);
+        for (size_t i = 0; i < r.n; i++) {
+            float a = 0;
+            for (int j = 0; j < R; j++) a = fmaf((float)w[j], r.s.theta[i] - r.theta[j][i], a);
+            want[i] = fmaf(-0.9f, a, r.s.theta[i]);
+        }
+        struct at_round round = {.round = 4, .codec = AT_CODEC_PLAIN, .alpha = 0.9f, .clip = 1};
+        assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, far ? &gather : NULL, NULL), AT_OK);
+        for (size_t i = 0; i < r.n; i++) assert_true(fabsf(want[i] - r.s.theta[i]) <= 1e-6f * fabsf(want[i]) + 1e-7f);
+        free(other);
+        free(want);
+        r.s.params = &r.p;
+        rig_release(&r);
+    }
+}
+
+static void test_rounds_of_fixed_settings(void **state)
+{
+    struct at_train_config train = test_train_config(); /* 4 x 3 steps */
+    struct at_outer_config c;
+    struct at_diag diag = {0};
+    enum at_outer_kind kind;
+    for (int i = AT_OUTER_MEAN; i <= AT_OUTER_AUTO; i++) {
+        assert_int_equal(at_outer_kind_find(at_outer_kind_name((enum at_outer_kind)i), NULL, &kind), AT_OK);
+        assert_int_equal(kind, i);
+        at_outer_config_default(&c, kind);
+        assert_int_equal(at_outer_config_check(&c, &train, NULL), AT_OK);
+    }
+    assert_int_equal(at_outer_kind_find("median", &diag, &kind), AT_E_USAGE);
+    at_outer_config_default(&c, AT_OUTER_MEAN);
+    struct at_round r = at_outer_round(&c, &train, NULL);
+    for (uint32_t t = 0; t < 4; t++, r = at_outer_round(&c, &train, &r))
+        assert_true(r.round == t && r.steps == 3 && r.step_first == 3 * t && r.codec == AT_CODEC_PLAIN &&
+                    r.alpha == 1 && r.momentum == 0 && r.clip == 0 && r.tau == 0);
+    assert_int_equal(r.steps, 0); /* over */
+    c.steps_max = 5;              /* 5, 5, 2; cut short by time to 5, 4, 3 */
+    r = at_outer_round(&c, &train, NULL);
+    r = at_outer_round(&c, &train, &r);
+    assert_true(r.steps == 5 && r.step_first == 5);
+    r.steps = 4;
+    r = at_outer_round(&c, &train, &r);
+    assert_true(r.steps == 3 && r.step_first == 9);
+    c.tau = 3;
+    assert_int_equal(at_outer_config_check(&c, &train, NULL), AT_E_USAGE);
+    c.tau = 2;
+    c.k = 64;
+    assert_int_equal(at_outer_config_check(&c, &train, NULL), AT_E_USAGE);
+    at_outer_config_default(&c, AT_OUTER_SPARSE);
+    c.alpha_first = (double)NAN;
+    assert_int_equal(at_outer_config_check(&c, &train, NULL), AT_E_USAGE);
 }
 
 int main(void)
@@ -171,7 +279,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weighted_mean),
         cmocka_unit_test(test_refusals_leave_the_state_alone),
-        cmocka_unit_test(test_hostile_updates),
+        cmocka_unit_test(test_momentum),
+        cmocka_unit_test(test_clipping),
+        cmocka_unit_test(test_rounds_of_fixed_settings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,6 +45,7 @@ static struct at_hash documented_root(const struct at_state *s)
         s->round, 0,          c->layers, c->d_model,        c->heads,           c->kv_heads,        c->head_size,
         c->d_ff,  c->seq_len, c->vocab,  c->tied ? 1u : 0u, (uint32_t)p->slots, (uint32_t)p->count, 0};
     uint8_t first[72] = "atoll state 1";
+    if (s->momentum != NULL) memcpy(first + 13, "+m", 2);
     memcpy(first + 16, words, sizeof words);
     add(&l, first, sizeof first);
     for (int i = 0; i < p->blocks; i++) add_reals(&l, s->theta + p->block[i].offset, at_block_count(&p->block[i]));
@@ -53,6 +54,8 @@ static struct at_hash documented_root(const struct at_state *s)
         add_reals(&l, stats, at_block_stats_count(p, &p->block[i]));
         stats += at_block_stats_count(p, &p->block[i]);
     }
+    for (int i = 0; s->momentum != NULL && i < p->blocks; i++)
+        add_reals(&l, s->momentum + p->block[i].offset, at_block_count(&p->block[i]));
     return tree_of(l.h, l.n);
 }
 
@@ -68,9 +71,84 @@ static void test_root_is_as_documented(void **state)
         test_state(&s, 5);
         assert_int_equal(at_state_root(&s, NULL, &root), AT_OK);
         assert_true(at_hash_eq(root, documented_root(&s)));
+        assert_int_equal(at_state_add_momentum(&s), AT_OK);
+        test_weights(&p, 77, s.momentum);
+        assert_int_equal(at_state_root(&s, NULL, &root), AT_OK);
+        assert_true(at_hash_eq(root, documented_root(&s)));
         at_state_release(&s);
         at_params_release(&p);
     }
+}
+
+/* The part of a whole state that a shard holds. */
+static void cut_state(const struct at_state *whole, struct at_state *s)
+{
+    const struct at_params *p = s->params;
+    s->round = whole->round;
+    for (int i = 0; i < p->blocks; i++) {
+        const struct at_block *b = &p->block[i], *w = at_params_block(whole->params, b->tensor, b->slot);
+        memcpy(s->theta + b->offset, whole->theta + w->offset, at_block_count(b) * sizeof(real));
+        memcpy(s->stats + at_block_stats_offset(p, i),
+               whole->stats + at_block_stats_offset(whole->params, (int)(w - whole->params->block)),
+               at_block_stats_count(p, b) * sizeof(real));
+        if (s->momentum != NULL)
+            memcpy(s->momentum + b->offset, whole->momentum + w->offset, at_block_count(b) * sizeof(real));
+    }
+}
+
+enum { RANKS_MAX = 16 };
+
+static void check_cut(const struct at_state *whole, int tp, int pp)
+{
+    const struct at_model_config *c = &whole->params->config;
+    struct at_shard shard[RANKS_MAX];
+    struct at_hash *leaves[RANKS_MAX], want, root;
+    bool momentum = whole->momentum != NULL;
+    int layers = (int)c->layers, slots = whole->params->slots, n = tp * pp;
+    size_t all = 0;
+    for (int r = 0; r < n; r++) {
+        struct at_params p;
+        struct at_state s;
+        int first = r / tp * layers / pp;
+        shard[r] = (struct at_shard){r % tp * (slots / tp), slots / tp, first, (r / tp + 1) * layers / pp - first};
+        assert_int_equal(at_params_init_shard(&p, c, &shard[r]), AT_OK);
+        assert_int_equal(at_state_init(&s, &p), AT_OK);
+        if (momentum) assert_int_equal(at_state_add_momentum(&s), AT_OK);
+        cut_state(whole, &s);
+        all += at_state_leaves(&p, momentum);
+        leaves[r] = malloc(at_state_leaves(&p, momentum) * sizeof *leaves[r]);
+        assert_int_equal(at_state_hash_leaves(&s, NULL, leaves[r]), AT_OK);
+        at_state_release(&s);
+        at_params_release(&p);
+    }
+    assert_int_equal(all, at_state_leaves(whole->params, momentum));
+    assert_int_equal(at_state_root(whole, NULL, &want), AT_OK);
+    const struct at_hash *const *from = (const struct at_hash *const *)leaves;
+    assert_int_equal(at_state_root_from(c, whole->round, momentum, shard, from, n, NULL, &root), AT_OK);
+    assert_true(at_hash_eq(root, want));
+    if (n > 1) /* one rank is missing; one is there twice */
+        assert_int_equal(at_state_root_from(c, whole->round, momentum, shard, from, n - 1, NULL, &root), AT_E_DATA);
+    if (n > 1) shard[0] = shard[n - 1];
+    if (n > 1) assert_int_equal(at_state_root_from(c, 5, momentum, shard, from, n, NULL, &root), AT_E_DATA);
+    for (int r = 0; r < n; r++) free(leaves[r]);
+}
+
+static void test_root_of_shards(void **state)
+{
+    for (int c = 0; c < RUN_CONFIGS; c++)
+        for (int momentum = 0; momentum < 2; momentum++) {
+            struct at_params p;
+            struct at_state s;
+            assert_int_equal(at_params_init(&p, &run_configs[c]), AT_OK);
+            assert_int_equal(at_state_init(&s, &p), AT_OK);
+            if (momentum) assert_int_equal(at_state_add_momentum(&s), AT_OK);
+            test_state(&s, 5);
+            if (momentum) test_weights(&p, 78, s.momentum);
+            for (int tp = 1; tp <= p.slots; tp *= 2)
+                for (int pp = 1; pp <= (int)p.config.layers; pp++) check_cut(&s, tp, pp);
+            at_state_release(&s);
+            at_params_release(&p);
+        }
 }
 
 static void test_root_sees_every_value(void **state)
@@ -136,7 +214,7 @@ static void test_blob(void **state)
     assert_int_equal(at_state_init(&kept, &p), AT_OK);
     test_state(&s, 9);
     assert_int_equal(at_state_write(&s, &blob), AT_OK);
-    assert_int_equal(blob.n, at_state_blob_bytes(&p));
+    assert_int_equal(blob.n, at_state_blob_bytes(&s));
     for (size_t n = 0; n < blob.n; n += n < 64 ? 1 : 997) refuse(&t, &kept, blob.p, n);
     refuse(&t, &kept, blob.p, blob.n - 1);
     static const size_t bad_bytes[] = {0, 12, 20, 24, 32, 39};
@@ -163,6 +241,16 @@ static void test_blob(void **state)
     assert_true(at_hash_eq(a, b));
     assert_int_equal(at_buf_append(&blob, "x", 1), AT_OK);
     assert_int_equal(at_state_read(&t, at_buf_span(&blob), NULL), AT_E_DATA);
+    blob.n--;
+    assert_int_equal(at_state_add_momentum(&t), AT_OK); /* a state with momentum is another */
+    assert_int_equal(at_state_read(&t, at_buf_span(&blob), NULL), AT_E_DATA);
+    for (size_t i = 0; i < p.count; i++) t.momentum[i] = t.theta[i];
+    at_buf_clear(&blob);
+    assert_int_equal(at_state_write(&t, &blob), AT_OK);
+    assert_int_equal(at_state_read(&s, at_buf_span(&blob), NULL), AT_E_DATA);
+    assert_int_equal(at_state_add_momentum(&s), AT_OK);
+    assert_int_equal(at_state_read(&s, at_buf_span(&blob), NULL), AT_OK);
+    assert_memory_equal(s.momentum, t.theta, p.count * sizeof(real));
     at_buf_release(&blob);
     at_state_release(&s);
     at_state_release(&t);
@@ -174,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_root_is_as_documented),
+        cmocka_unit_test(test_root_of_shards),
         cmocka_unit_test(test_root_sees_every_value),
         cmocka_unit_test(test_not_finite_has_no_root),
         cmocka_unit_test(test_blob),

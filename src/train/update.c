@@ -1,113 +1,82 @@
 #include "train/update.h"
 
-#include "model/safetensors.h"
+#include "tensor/emath.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-static const uint8_t magic[8] = {'A', 'T', 'U', 'P', 'D', 'A', 'T', 'E'};
-
-/* ---- codec "plain" ---- */
-
-static size_t plain_bytes(const struct at_params *p)
-{
-    return 4 * (p->count + at_stats_count(p));
-}
-
-static at_err plain_encode(const struct at_params *p, const real *theta_start, const real *theta, const real *stats,
-                           struct at_buf *out)
-{
-    uint8_t *at;
-    int err = at_buf_reserve(out, plain_bytes(p), &at);
-    if (err != AT_OK) return err;
-    enum { CHUNK = 1024 };
-    real d[CHUNK];
-    for (size_t i = 0; i < p->count; i += CHUNK) {
-        size_t n = p->count - i < CHUNK ? p->count - i : CHUNK;
-        for (size_t j = 0; j < n; j++) d[j] = theta_start[i + j] - theta[i + j];
-        at_f32_store(at + 4 * i, d, n);
-    }
-    at_f32_store(at + 4 * p->count, stats, at_stats_count(p));
-    out->n += plain_bytes(p);
-    return AT_OK;
-}
-
-static void plain_decode(const struct at_params *p, struct at_span payload, size_t from, size_t n, real *ret_d)
-{
-    at_f32_read(payload.p + 4 * from, ret_d, n);
-}
-
-static void plain_decode_stats(const struct at_params *p, struct at_span payload, size_t from, size_t n,
-                               real *ret_stats)
-{
-    at_f32_read(payload.p + 4 * (p->count + from), ret_stats, n);
-}
-
-/* One block's share of the payload: finite, and +0 where rows are padding. */
-static at_err plain_check_block(const struct at_params *p, const struct at_block *b, struct at_span payload,
-                                struct at_diag *diag)
-{
-    const uint8_t *at = payload.p + 4 * b->offset;
-    size_t used = (size_t)(at_block_rows_used(p, b) * b->cols), n = at_block_count(b);
-    uint32_t bad = 0, padding = 0;
-    for (size_t i = 0; i < used; i++) bad |= (at_load_le32(at + 4 * i) & 0x7F800000u) == 0x7F800000u;
-    for (size_t i = used; i < n; i++) padding |= at_load_le32(at + 4 * i);
-    if (bad != 0)
-        return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, b->tensor).s, "%s: an update is not finite",
-                       at_tensor_place(p, b->tensor).s);
-    if (padding != 0) return at_fail(diag, AT_E_DATA, at_tensor_name(p, b->tensor).s, "a padded row is not zero");
-    return AT_OK;
-}
-
-static at_err plain_check(const struct at_params *p, struct at_span payload, struct at_diag *diag)
-{
-    if (payload.n != plain_bytes(p))
-        return at_fail(diag, payload.n < plain_bytes(p) ? AT_E_TRUNCATED : AT_E_DATA, "update",
-                       "a payload of %zu bytes instead of %zu", payload.n, plain_bytes(p));
-    for (int i = 0; i < p->blocks; i++) {
-        int err = plain_check_block(p, &p->block[i], payload, diag);
-        if (err != AT_OK) return err;
-    }
-    const uint8_t *at = payload.p + 4 * p->count;
-    size_t n = at_stats_count(p);
-    uint32_t bad = 0;
-    for (size_t i = 0; i < n; i++) bad |= at_load_le32(at + 4 * i) >= 0x7F800000u; /* negative, infinite or NaN */
-    if (bad != 0) return at_fail(diag, AT_E_NONFINITE, "update", "a second moment is negative or not finite");
-    return AT_OK;
-}
-
-const struct at_codec at_codec_plain = {.name = "plain",
-                                        .id = 1,
-                                        .payload_bytes_max = plain_bytes,
-                                        .encode = plain_encode,
-                                        .check = plain_check,
-                                        .decode = plain_decode,
-                                        .decode_stats = plain_decode_stats};
+static const uint8_t magic[8] = {'A', 'T', 'U', 'P', 'D', 'A', 'T', '2'};
 
 static const struct at_codec *const codecs[] = {&at_codec_plain};
 enum { CODECS = sizeof codecs / sizeof codecs[0] };
 
-static const struct at_codec *find_codec(uint32_t id)
+const struct at_codec *at_codec_find(uint32_t id)
 {
     for (int i = 0; i < CODECS; i++)
         if (codecs[i]->id == id) return codecs[i];
     return NULL;
 }
 
-/* ---- the blob ---- */
-
-size_t at_update_bytes_max(const struct at_params *p)
+static uint64_t weights_of_model(const struct at_params *p)
 {
-    size_t most = 0;
-    for (int i = 0; i < CODECS; i++) {
-        size_t n = codecs[i]->payload_bytes_max(p);
-        if (n > most) most = n;
-    }
-    return AT_UPDATE_HEADER_BYTES + most;
+    uint64_t n = 0;
+    for (int i = 0; i < p->tensors; i++) n += (uint64_t)p->tensor[i].rows * (uint64_t)p->tensor[i].cols;
+    return n;
 }
 
-at_err at_update_write(const struct at_codec *codec, const struct at_params *p, const struct at_update_info *info,
-                       const real *theta_start, const real *theta, const real *stats, struct at_buf *out)
+/* ---- writing ---- */
+
+void at_feedback_add(const struct at_codec *codec, const struct at_params *p, const real *theta_start,
+                     const real *theta, real *feedback)
 {
+    if (codec->beta == 0) return;
+    for (size_t i = 0; i < p->count; i++) feedback[i] = at_fma(codec->beta, feedback[i], theta_start[i] - theta[i]);
+}
+
+/* One block's frame: number, bytes, payload. */
+static at_err encode_block(const struct at_codec *codec, uint32_t k, const struct at_update_source *s, int block,
+                           struct at_buf *out)
+{
+    const struct at_block *b = &s->params->block[block];
+    size_t at = out->n, stats_at = at_block_stats_offset(s->params, block);
+    struct at_codec_block c = {.params = s->params, .block = b, .k = k};
+    struct at_codec_values x = {.start = s->theta_start + b->offset, .now = s->theta + b->offset};
+    if (s->feedback != NULL) x.e = s->feedback + b->offset;
+    if (s->stats_public != NULL) c.stats_public = s->stats_public + stats_at;
+    uint8_t head[AT_UPDATE_BLOCK_BYTES];
+    int err = at_buf_append(out, head, sizeof head);
+    if (err == AT_OK) err = codec->encode(&c, &x, out);
+    if (err == AT_OK) err = codec->encode_stats(&c, s->stats + stats_at, out);
+    if (err == AT_OK && out->n - at - sizeof head > UINT32_MAX) err = AT_E_TOO_BIG;
+    if (err != AT_OK) return err;
+    at_store_le32(out->p + at, (uint32_t)at_block_number(s->params, b));
+    at_store_le32(out->p + at + 4, (uint32_t)(out->n - at - sizeof head));
+    return AT_OK;
+}
+
+static at_err encode_blocks(const struct at_codec *codec, uint32_t k, const struct at_update_source *s,
+                            at_update_filter_fn *filter, void *arg, struct at_buf *out, uint32_t *ret_blocks)
+{
+    const struct at_params *p = s->params;
+    uint32_t n = 0;
+    for (int t = 0; t < p->tensors; t++)
+        for (int slot = 0; slot < p->tensor[t].slots; slot++) {
+            if (!at_params_holds(p, t, slot)) continue;
+            int block = (int)(at_params_block(p, t, slot) - p->block);
+            if (filter != NULL && !filter(arg, block)) continue;
+            int err = encode_block(codec, k, s, block, out);
+            if (err != AT_OK) return err;
+            n++;
+        }
+    *ret_blocks = n;
+    return AT_OK;
+}
+
+at_err at_update_encode(const struct at_codec *codec, uint32_t k, const struct at_update_info *info,
+                        const struct at_update_source *source, at_update_filter_fn *filter, void *arg,
+                        struct at_buf *out)
+{
+    AT_ASSERT((codec->beta == 0 || source->feedback != NULL) && (codec->param_max != 0 || k == 0));
     uint8_t h[AT_UPDATE_HEADER_BYTES] = {0};
     memcpy(h, magic, sizeof magic);
     at_store_le32(h + 8, codec->id);
@@ -116,38 +85,201 @@ at_err at_update_write(const struct at_codec *codec, const struct at_params *p, 
     at_store_le32(h + 24, info->samples);
     at_store_le32(h + 28, info->steps);
     at_store_le64(h + 32, info->tokens);
-    at_store_le64(h + 40, p->count);
-    at_store_le64(h + 48, at_stats_count(p));
+    at_store_le32(h + 44, k);
+    at_store_le64(h + 48, weights_of_model(source->params));
     size_t before = out->n;
+    uint32_t blocks = 0;
     int err = at_buf_append(out, h, sizeof h);
-    if (err == AT_OK) err = codec->encode(p, theta_start, theta, stats, out);
-    if (err != AT_OK) out->n = before;
+    if (err == AT_OK) err = encode_blocks(codec, k, source, filter, arg, out, &blocks);
+    if (err == AT_OK)
+        at_store_le32(out->p + before + 40, blocks);
+    else
+        out->n = before;
     return err;
 }
 
-at_err at_update_parse(const struct at_params *p, struct at_span blob, struct at_diag *diag,
-                       struct at_update *ret_update)
+at_err at_update_write(const struct at_codec *codec, const struct at_params *p, const struct at_update_info *info,
+                       const real *theta_start, const real *theta, const real *stats, struct at_buf *out)
 {
+    struct at_update_source s = {.params = p, .theta_start = theta_start, .theta = theta, .stats = stats};
+    return at_update_encode(codec, 0, info, &s, NULL, NULL, out);
+}
+
+/* ---- reading ---- */
+
+size_t at_update_bytes_max(const struct at_params *p)
+{
+    size_t sum = AT_UPDATE_HEADER_BYTES;
+    for (int b = 0; b < p->blocks; b++) {
+        size_t most = 0;
+        for (int i = 0; i < CODECS; i++) {
+            size_t n = codecs[i]->bytes_max(p, &p->block[b]);
+            if (n > most) most = n;
+        }
+        sum += AT_UPDATE_BLOCK_BYTES + most;
+    }
+    return sum;
+}
+
+at_err at_update_begin(struct at_update *u, const struct at_params *p)
+{
+    int all = p->numbers;
+    if (u->params != p) {
+        at_update_release(u);
+        u->payload = calloc((size_t)p->blocks, sizeof *u->payload);
+        u->block_of = malloc((size_t)all * sizeof *u->block_of);
+        if (u->payload == NULL || u->block_of == NULL) {
+            at_update_release(u);
+            return AT_E_NOMEM;
+        }
+        u->params = p;
+        for (int i = 0; i < all; i++) u->block_of[i] = -1;
+        for (int i = 0; i < p->blocks; i++) u->block_of[at_block_number(p, &p->block[i])] = i;
+    }
+    memset(u->payload, 0, (size_t)p->blocks * sizeof *u->payload);
+    u->info = (struct at_update_info){0};
+    u->codec = NULL;
+    u->k = 0;
+    u->blocks = 0;
+    return AT_OK;
+}
+
+void at_update_release(struct at_update *u)
+{
+    free(u->payload);
+    free(u->block_of);
+    *u = (struct at_update){0};
+}
+
+static bool same_unit(const struct at_update_info *a, const struct at_update_info *b)
+{
+    return a->round == b->round && a->start == b->start && a->samples == b->samples && a->steps == b->steps &&
+           a->tokens == b->tokens;
+}
+
+/* The header: of this model, of a unit that can be, of the same unit as the blobs before. */
+static at_err read_header(struct at_update *u, struct at_span blob, struct at_diag *diag, uint32_t *ret_blocks)
+{
+    const struct at_params *p = u->params;
     const uint8_t *h = blob.p;
     if (blob.n < AT_UPDATE_HEADER_BYTES)
         return at_fail(diag, AT_E_TRUNCATED, "update", "%zu bytes are too few", blob.n);
     if (memcmp(h, magic, sizeof magic) != 0 || at_load_le64(h + 56) != 0)
         return at_fail(diag, AT_E_DATA, "update", "not an update");
-    struct at_update u = {.params = p, .codec = find_codec(at_load_le32(h + 8))};
-    if (u.codec == NULL) return at_fail(diag, AT_E_DATA, "update", "unknown codec %u", at_load_le32(h + 8));
-    u.info = (struct at_update_info){.round = at_load_le32(h + 12),
-                                     .start = at_load_le64(h + 16),
-                                     .samples = at_load_le32(h + 24),
-                                     .steps = at_load_le32(h + 28),
-                                     .tokens = at_load_le64(h + 32)};
-    if (at_load_le64(h + 40) != p->count || at_load_le64(h + 48) != at_stats_count(p))
+    uint32_t k = at_load_le32(h + 44);
+    const struct at_codec *codec = at_codec_find(at_load_le32(h + 8));
+    if (codec == NULL) return at_fail(diag, AT_E_DATA, "update", "unknown codec %u", at_load_le32(h + 8));
+    if ((codec->param_max == 0) != (k == 0) || k > codec->param_max)
+        return at_fail(diag, AT_E_DATA, "update", "codec %s with parameter %u", codec->name, k);
+    struct at_update_info info = {.round = at_load_le32(h + 12),
+                                  .start = at_load_le64(h + 16),
+                                  .samples = at_load_le32(h + 24),
+                                  .steps = at_load_le32(h + 28),
+                                  .tokens = at_load_le64(h + 32)};
+    if (at_load_le64(h + 48) != weights_of_model(p))
         return at_fail(diag, AT_E_DATA, "update", "an update of another model");
-    if (u.info.steps == 0 || u.info.samples < u.info.steps || u.info.samples % u.info.steps != 0 ||
-        u.info.tokens != (uint64_t)u.info.samples * p->config.seq_len)
+    if (info.steps == 0 || info.samples < info.steps || info.samples % info.steps != 0 ||
+        info.tokens != (uint64_t)info.samples * p->config.seq_len)
         return at_fail(diag, AT_E_DATA, "update", "impossible counts of steps, samples and tokens");
-    u.payload = at_span(blob.p + AT_UPDATE_HEADER_BYTES, blob.n - AT_UPDATE_HEADER_BYTES);
-    int err = u.codec->check(p, u.payload, diag);
-    if (err != AT_OK) return err;
-    *ret_update = u;
+    if (u->codec != NULL && (u->codec != codec || u->k != k || !same_unit(&u->info, &info)))
+        return at_fail(diag, AT_E_DATA, "update", "parts of different updates");
+    u->codec = codec;
+    u->k = k;
+    u->info = info;
+    *ret_blocks = at_load_le32(h + 40);
     return AT_OK;
+}
+
+static at_err add_block(struct at_update *u, uint32_t number, struct at_span payload, struct at_diag *diag)
+{
+    const struct at_params *p = u->params;
+    int block = number < (uint32_t)p->numbers ? u->block_of[number] : -1;
+    if (block < 0) return at_fail(diag, AT_E_DATA, "update", "block %u is not held here", number);
+    const struct at_block *b = &p->block[block];
+    if (u->payload[block].p != NULL)
+        return at_fail(diag, AT_E_DATA, at_tensor_name(p, b->tensor).s, "slot %d comes twice", b->slot);
+    struct at_codec_block c = {.params = p, .block = b, .k = u->k};
+    int err = u->codec->check(&c, payload, diag);
+    if (err != AT_OK) return err;
+    u->payload[block] = payload;
+    u->blocks++;
+    return AT_OK;
+}
+
+at_err at_update_add(struct at_update *u, struct at_span blob, struct at_diag *diag)
+{
+    uint32_t blocks = 0, number_min = 0;
+    int err = read_header(u, blob, diag, &blocks);
+    if (err != AT_OK) return err;
+    size_t at = AT_UPDATE_HEADER_BYTES;
+    for (uint32_t i = 0; i < blocks; i++) {
+        if (blob.n - at < AT_UPDATE_BLOCK_BYTES)
+            return at_fail(diag, AT_E_TRUNCATED, "update", "%u of %u blocks", i, blocks);
+        uint32_t number = at_load_le32(blob.p + at), n = at_load_le32(blob.p + at + 4);
+        at += AT_UPDATE_BLOCK_BYTES;
+        if (n > blob.n - at) return at_fail(diag, AT_E_TRUNCATED, "update", "block %u ends too early", number);
+        if (number < number_min) return at_fail(diag, AT_E_DATA, "update", "block %u is out of order", number);
+        err = add_block(u, number, at_span(blob.p + at, n), diag);
+        if (err != AT_OK) return err;
+        at += n;
+        number_min = number + 1;
+    }
+    if (at != blob.n) return at_fail(diag, AT_E_DATA, "update", "%zu bytes too many", blob.n - at);
+    return AT_OK;
+}
+
+at_err at_update_complete(const struct at_update *u, struct at_diag *diag)
+{
+    const struct at_params *p = u->params;
+    if (u->blocks == p->blocks && u->codec != NULL) return AT_OK;
+    int b = 0;
+    while (b < p->blocks && u->payload[b].p != NULL) b++;
+    return at_fail(diag, AT_E_DATA, b < p->blocks ? at_tensor_name(p, p->block[b].tensor).s : "update",
+                   "an update without slot %d of it", b < p->blocks ? p->block[b].slot : 0);
+}
+
+at_err at_update_parse(const struct at_params *p, struct at_span blob, struct at_diag *diag, struct at_update *u)
+{
+    int err = at_update_begin(u, p);
+    if (err != AT_OK) return at_fail(diag, err, "update", "no memory for an update");
+    err = at_update_add(u, blob, diag);
+    return err == AT_OK ? at_update_complete(u, diag) : err;
+}
+
+static struct at_codec_block block_of(const struct at_update *u, int block, const real *stats_public)
+{
+    AT_ASSERT(u->payload[block].p != NULL);
+    return (struct at_codec_block){
+        .params = u->params, .block = &u->params->block[block], .k = u->k, .stats_public = stats_public};
+}
+
+void at_update_open(const struct at_update *u, int block, struct at_codec_reader *ret_reader)
+{
+    struct at_codec_block c = block_of(u, block, NULL);
+    u->codec->open(&c, u->payload[block], ret_reader);
+}
+
+void at_update_open_stats(const struct at_update *u, int block, const real *stats_public,
+                          struct at_codec_reader *ret_reader)
+{
+    struct at_codec_block c = block_of(u, block, stats_public);
+    u->codec->open_stats(&c, u->payload[block], ret_reader);
+}
+
+void at_update_confirm(const struct at_update *u, real *feedback)
+{
+    real x[AT_CODEC_CHUNK];
+    if (u->codec->beta == 0) return;
+    for (int i = 0; i < u->params->blocks; i++) {
+        if (u->payload[i].p == NULL) continue;
+        struct at_codec_reader d;
+        size_t n = at_block_count(&u->params->block[i]), len;
+        real *e = feedback + u->params->block[i].offset;
+        at_update_open(u, i, &d);
+        for (size_t at = 0; at < n; at += len) {
+            len = n - at < AT_CODEC_CHUNK ? n - at : AT_CODEC_CHUNK;
+            u->codec->next(&d, len, x);
+            for (size_t j = 0; j < len; j++) e[at + j] -= x[j];
+        }
+    }
 }

@@ -11,7 +11,10 @@ static void apply(const struct at_update *u, struct at_state *s)
     if (at_exec_init(&ex, at_kern_available()[0], &at_par_serial) != AT_OK) return;
     at_params_fill(s->params, 1, s->theta);
     s->round = u->info.round;
-    if (at_outer_step(&ex, s, u, 1, NULL) == AT_OK) {
+    struct at_round round = at_round_mean(s->round, 1, 0);
+    round.codec = u->codec->id;
+    round.k = u->k;
+    if (at_outer_step(&ex, s, u, 1, &round, NULL, NULL) == AT_OK) {
         AT_ASSERT(at_state_root(s, NULL, &root) == AT_OK);
         AT_ASSERT(at_params_padding_is_zero(s->params, s->theta));
     }
@@ -33,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                  .norm_eps = 1e-5};
     struct at_params p;
     struct at_state s;
-    struct at_update u;
+    struct at_update u = {0};
     struct at_diag diag = {0};
     if (at_params_init(&p, &shape) != AT_OK) return 0;
     if (at_state_init(&s, &p) == AT_OK) {
@@ -48,6 +51,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             apply(&u, &s);
         else
             AT_ASSERT(diag.text[0] != '\0');
+        at_update_release(&u);
         at_state_release(&s);
     }
     at_params_release(&p);

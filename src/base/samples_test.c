@@ -1,5 +1,5 @@
 #include "base/rng.h"
-#include "ledger/samples.h"
+#include "base/samples.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

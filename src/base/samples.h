@@ -4,8 +4,8 @@
  * first, the lowest first; else fresh samples from the end of what was ever allotted. So without deaths participant i
  * of R in round t gets [(t*R + i) * unit, + unit). Remainders shorter than a unit wait until a neighbour makes them
  * long enough. Invariant: free ranges are disjoint, none touches another, all lie below `next`. */
-#ifndef ATOLL_LEDGER_SAMPLES_H
-#define ATOLL_LEDGER_SAMPLES_H
+#ifndef ATOLL_BASE_SAMPLES_H
+#define ATOLL_BASE_SAMPLES_H
 
 #include "base/bytes.h"
 

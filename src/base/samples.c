@@ -1,4 +1,4 @@
-#include "ledger/samples.h"
+#include "base/samples.h"
 
 #include <stdlib.h>
 #include <string.h>

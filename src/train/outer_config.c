@@ -1,0 +1,125 @@
+/* The settings of a run's outer steps, and the rounds that fixed settings make. */
+#include "train/outer.h"
+
+#include <math.h>
+#include <string.h>
+
+static const char *const names[] = {
+    [AT_OUTER_MEAN] = "mean", [AT_OUTER_DILOCO] = "diloco", [AT_OUTER_SPARSE] = "sparse", [AT_OUTER_AUTO] = "auto"};
+
+at_err at_outer_kind_find(const char *name, struct at_diag *diag, enum at_outer_kind *ret_kind)
+{
+    for (int i = AT_OUTER_MEAN; i <= AT_OUTER_AUTO; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *ret_kind = (enum at_outer_kind)i;
+            return AT_OK;
+        }
+    return at_fail(diag, AT_E_USAGE, name, "unknown outer step; there are mean, diloco, sparse and auto");
+}
+
+const char *at_outer_kind_name(enum at_outer_kind kind)
+{
+    AT_ASSERT(kind >= AT_OUTER_MEAN && kind <= AT_OUTER_AUTO);
+    return names[kind];
+}
+
+void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
+{
+    *c = (struct at_outer_config){.kind = kind, .alpha_first = 1, .alpha_last = 1};
+    if (kind == AT_OUTER_DILOCO) {
+        c->alpha_first = c->alpha_last = 0.7;
+        c->momentum = 0.9;
+    }
+    if (kind == AT_OUTER_SPARSE || kind == AT_OUTER_AUTO) {
+        c->k = 64;
+        c->alpha_last = 0.65;
+        c->dense_fraction = 0.1;
+    }
+}
+
+bool at_outer_config_momentum(const struct at_outer_config *c)
+{
+    return c->momentum != 0;
+}
+
+static bool within(double x, double low, double high)
+{
+    return x >= low && x <= high; /* false for NaN */
+}
+
+at_err at_outer_config_check(const struct at_outer_config *c, const struct at_train_config *train, struct at_diag *diag)
+{
+    uint32_t most = c->steps_max != 0 ? c->steps_max : train->steps;
+    uint32_t least = c->steps_min != 0 ? c->steps_min : most;
+    if (c->kind < AT_OUTER_MEAN || c->kind > AT_OUTER_AUTO)
+        return at_fail(diag, AT_E_USAGE, "outer", "unknown kind %d", (int)c->kind);
+    bool sparse = c->kind == AT_OUTER_SPARSE || c->kind == AT_OUTER_AUTO;
+    if (sparse ? c->k < 1 || c->k > AT_SPARSE_K_MAX : c->k != 0)
+        return at_fail(diag, AT_E_USAGE, "k", "%u of 4096 are kept; possible are 1 to %d, and only for sparse and auto",
+                       c->k, AT_SPARSE_K_MAX);
+    if (least > most || (uint64_t)most * train->batch > UINT32_MAX)
+        return at_fail(diag, AT_E_USAGE, "steps", "%u to %u inner steps a round", least, most);
+    if (c->tau > AT_OUTER_TAU_MAX || c->tau >= least)
+        return at_fail(diag, AT_E_USAGE, "tau", "%u; it is at most %d and less than the %u inner steps of a round",
+                       c->tau, AT_OUTER_TAU_MAX, least);
+    if (!within(c->alpha_first, 0, 2) || !within(c->alpha_last, 0, 2))
+        return at_fail(diag, AT_E_USAGE, "alpha", "%g to %g; it lies within 0 to 2", c->alpha_first, c->alpha_last);
+    if (!within(c->momentum, 0, 0.999))
+        return at_fail(diag, AT_E_USAGE, "momentum", "%g; it lies within 0 to 0.999", c->momentum);
+    if (!within(c->dense_fraction, 0, 1))
+        return at_fail(diag, AT_E_USAGE, "dense", "%g; it lies within 0 to 1", c->dense_fraction);
+    if (!within(c->round_seconds, 0, 1e6))
+        return at_fail(diag, AT_E_USAGE, "round-seconds", "%g; it lies within 0 to 1000000", c->round_seconds);
+    return AT_OK;
+}
+
+struct at_round at_round_mean(uint32_t round, uint32_t steps, uint64_t step_first)
+{
+    return (struct at_round){
+        .round = round, .steps = steps, .step_first = step_first, .codec = AT_CODEC_PLAIN, .alpha = 1};
+}
+
+at_err at_round_check(const struct at_round *r, struct at_diag *diag)
+{
+    const struct at_codec *codec = at_codec_find(r->codec);
+    if (codec == NULL) return at_fail(diag, AT_E_DATA, "round", "unknown codec %u", r->codec);
+    if ((codec->param_max == 0) != (r->k == 0) || r->k > codec->param_max)
+        return at_fail(diag, AT_E_DATA, "round", "codec %s with parameter %u", codec->name, r->k);
+    if (r->tau > AT_OUTER_TAU_MAX || (r->tau != 0 && r->tau >= r->steps) || r->clip > 1)
+        return at_fail(diag, AT_E_DATA, "round", "%u steps with tau %u, clip %u", r->steps, r->tau, r->clip);
+    if (!within((double)r->alpha, 0, 2) || !within((double)r->momentum, 0, 0.999) || !within(r->seconds, 0, 1e6))
+        return at_fail(diag, AT_E_DATA, "round", "alpha %g, momentum %g, %g seconds", (double)r->alpha,
+                       (double)r->momentum, r->seconds);
+    return AT_OK;
+}
+
+/* The share of the run's steps that is over. */
+static double progress(const struct at_train_config *train, uint64_t step)
+{
+    return (double)step / ((double)train->rounds * (double)train->steps);
+}
+
+struct at_round at_outer_round(const struct at_outer_config *c, const struct at_train_config *train,
+                               const struct at_round *previous)
+{
+    uint64_t total = (uint64_t)train->rounds * train->steps;
+    uint64_t first = previous != NULL ? previous->step_first + previous->steps : 0;
+    uint64_t steps = c->steps_max != 0 ? c->steps_max : train->steps;
+    if (first > total) first = total;
+    if (steps > total - first) steps = total - first;
+    struct at_round r = at_round_mean(previous != NULL ? previous->round + 1 : 0, (uint32_t)steps, first);
+    r.seconds = c->round_seconds;
+    r.tau = steps > c->tau ? c->tau : 0;
+    double done = progress(train, first);
+    if (c->kind == AT_OUTER_DILOCO) r.codec = AT_CODEC_INT4;
+    if (c->kind == AT_OUTER_SPARSE && done >= c->dense_fraction) {
+        r.codec = AT_CODEC_SPARSE;
+        r.k = c->k;
+        r.clip = 1;
+    }
+    if (r.codec != AT_CODEC_PLAIN || c->kind == AT_OUTER_MEAN) {
+        r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
+        r.momentum = (real)c->momentum;
+    }
+    return r;
+}
