@@ -8,7 +8,7 @@
 at_err at_decoder_init(struct at_decoder *d, const struct at_model *m, long chunk_max)
 {
     struct at_dims z = at_dims(m, 0);
-    AT_ASSERT(chunk_max >= 1 && chunk_max <= z.T);
+    AT_ASSERT(chunk_max >= 1 && chunk_max <= z.T && at_model_is_whole(m));
     size_t n = (size_t)chunk_max, cache, total = 0;
     if (!at_mul_size(m->params.config.layers, (size_t)(z.T * z.row), &cache)) return AT_E_NOMEM;
     const size_t part[] = {
@@ -47,27 +47,29 @@ const real *at_decoder_append(const struct at_exec *ex, struct at_decoder *d, co
         struct at_layer_weights w = at_layer_weights(m, theta, l);
         real *kv = d->cache + (size_t)l * (size_t)(d->positions * z.row);
         /* Norm, sum and both residual streams may share memory: nothing is kept for a backward pass. */
-        at_layer_forward(ex, m, &w,
-                         &(struct at_layer_pass){.x = d->x,
-                                                 .rstd1 = d->rstd,
-                                                 .norm1 = d->norm,
-                                                 .qkv = kv + d->used * z.row,
-                                                 .attention = d->attention,
-                                                 .x_mid = d->x,
-                                                 .rstd2 = d->rstd,
-                                                 .norm2 = d->norm,
-                                                 .gate_up = d->gate_up,
-                                                 .hidden = d->hidden,
-                                                 .x_out = d->x,
-                                                 .sum = d->norm,
-                                                 .kv = kv,
-                                                 .kv_stride = d->positions * z.row,
-                                                 .B = 1,
-                                                 .T = n,
-                                                 .pos0 = d->used});
+        int err = at_layer_forward(ex, m, &at_tp_alone, &w,
+                                   &(struct at_layer_pass){.x = d->x,
+                                                           .rstd1 = d->rstd,
+                                                           .norm1 = d->norm,
+                                                           .qkv = kv + d->used * z.row,
+                                                           .attention = d->attention,
+                                                           .x_mid = d->x,
+                                                           .rstd2 = d->rstd,
+                                                           .norm2 = d->norm,
+                                                           .gate_up = d->gate_up,
+                                                           .hidden = d->hidden,
+                                                           .x_out = d->x,
+                                                           .sum = d->norm,
+                                                           .kv = kv,
+                                                           .kv_stride = d->positions * z.row,
+                                                           .B = 1,
+                                                           .T = n,
+                                                           .pos0 = d->used});
+        AT_ASSERT(err == AT_OK); /* alone it cannot fail */
     }
     at_rmsnorm_forward(ex, d->norm, d->rstd, d->x, at_weights_of(m, theta, AT_ROLE_NORM_FINAL, 0), n, z.d, z.eps);
-    at_project(ex, d->logits, d->norm, at_mat(at_weights_of(m, theta, AT_ROLE_HEAD, 0), z.d), n, z.V, z.d, 0);
+    struct at_mat head = at_mat(at_weights_of(m, theta, AT_ROLE_HEAD, 0), z.d);
+    at_product(ex, AT_GEMM_NT, &(struct at_product){d->logits, d->norm, head, n, z.V, z.d, 0});
     d->used += n;
     return d->logits;
 }

@@ -5,15 +5,19 @@
 #include <math.h>
 #include <stdlib.h>
 
-at_err at_model_init(struct at_model *m, const struct at_model_config *config, struct at_diag *diag)
+at_err at_model_init_shard(struct at_model *m, const struct at_model_config *config, const struct at_shard *shard,
+                           struct at_diag *diag)
 {
     int err = at_model_config_check(config, diag);
     if (err != AT_OK) return err;
     struct at_model n = {0};
-    err = at_params_init(&n.params, config);
+    err = at_params_init_shard(&n.params, config, shard);
     size_t half = config->head_size / 2, elements = config->seq_len * half;
-    n.heads =
-        (struct at_heads){(int)config->heads, (int)config->kv_heads, (int)config->head_size, at_model_slots(config)};
+    int S = at_model_slots(config);
+    n.heads = (struct at_heads){.heads = (int)config->heads / S * shard->slots,
+                                .kv_heads = (int)config->kv_heads / S * shard->slots,
+                                .head_size = (int)config->head_size,
+                                .slots = shard->slots};
     n.rope_cos = malloc(elements * sizeof(real));
     n.rope_sin = malloc(elements * sizeof(real));
     if (err != AT_OK || n.rope_cos == NULL || n.rope_sin == NULL) {
@@ -23,6 +27,14 @@ at_err at_model_init(struct at_model *m, const struct at_model_config *config, s
     at_rotary_table(n.rope_cos, n.rope_sin, (long)config->seq_len, (int)config->head_size, config->rope_theta);
     *m = n;
     return AT_OK;
+}
+
+at_err at_model_init(struct at_model *m, const struct at_model_config *config, struct at_diag *diag)
+{
+    int err = at_model_config_check(config, diag);
+    if (err != AT_OK) return err;
+    struct at_shard whole = at_shard_whole(config);
+    return at_model_init_shard(m, config, &whole, diag);
 }
 
 void at_model_release(struct at_model *m)
@@ -36,7 +48,8 @@ void at_model_release(struct at_model *m)
 real *at_weights_of(const struct at_model *m, const real *flat, enum at_role role, int layer)
 {
     const struct at_params *p = &m->params;
-    return (real *)flat + at_params_block(p, at_params_find(p, role, layer), 0)->offset;
+    int tensor = at_params_find(p, role, layer), slot = p->tensor[tensor].slots > 1 ? p->shard.slot_first : 0;
+    return (real *)flat + at_params_block(p, tensor, slot)->offset;
 }
 
 struct at_layer_weights at_layer_weights(const struct at_model *m, const real *flat, int layer)
@@ -58,41 +71,60 @@ struct at_dims at_dims(const struct at_model *m, long N)
     const struct at_model_config *c = &m->params.config;
     return (struct at_dims){.d = c->d_model,
                             .row = at_heads_row(&m->heads),
-                            .q = (long)c->heads * c->head_size,
-                            .ff = c->d_ff,
-                            .V = m->params.vocab_padded,
+                            .q = (long)m->heads.heads * m->heads.head_size,
+                            .ff = (long)c->d_ff / m->params.slots * m->params.shard.slots,
+                            .V = at_shard_vocab(&m->params),
                             .T = c->seq_len,
                             .N = N,
-                            .S = m->params.slots,
+                            .S = m->params.shard.slots,
                             .eps = (real)c->norm_eps,
                             .scale = (real)(1.0 / sqrt((double)c->head_size))};
 }
 
-void at_project(const struct at_exec *ex, real *c, const real *a, struct at_mat w, long N, long n, long k, int slots)
+void at_product(const struct at_exec *ex, enum at_gemm_op op, const struct at_product *p)
 {
-    at_gemm(ex, &(struct at_gemm){.op = AT_GEMM_NT,
-                                  .join = slots != 0 ? AT_JOIN_SLOTS : AT_JOIN_CHAIN,
-                                  .slots = slots,
-                                  .m = N,
-                                  .n = n,
-                                  .k = k,
-                                  .a = at_mat(a, k),
-                                  .b = w,
-                                  .c = at_mat(c, n)});
+    at_gemm(ex, &(struct at_gemm){.op = op,
+                                  .join = p->slots != 0 ? AT_JOIN_SLOTS : AT_JOIN_CHAIN,
+                                  .slots = p->slots,
+                                  .m = p->N,
+                                  .n = p->outs,
+                                  .k = p->ins,
+                                  .a = at_mat(p->x, p->ins),
+                                  .b = p->w,
+                                  .c = at_mat(p->y, p->outs)});
 }
 
-void at_project_back(const struct at_exec *ex, real *c, const real *dy, struct at_mat w, long N, long n, long k,
-                     int slots)
+const struct at_tp at_tp_alone = {.ranks = 1};
+
+/* Rows of a piece: a few pieces of at least so many rows, which is enough for a product to run at full speed. */
+static long piece_rows(const struct at_tp *tp, long N)
 {
-    at_gemm(ex, &(struct at_gemm){.op = AT_GEMM_NN,
-                                  .join = slots != 0 ? AT_JOIN_SLOTS : AT_JOIN_CHAIN,
-                                  .slots = slots,
-                                  .m = N,
-                                  .n = k,
-                                  .k = n,
-                                  .a = at_mat(dy, n),
-                                  .b = w,
-                                  .c = at_mat(c, k)});
+    enum { PIECES = 4, ROWS_MIN = 128 };
+    if (tp->ranks == 1) return N;
+    long rows = (N + PIECES - 1) / PIECES;
+    return rows < ROWS_MIN ? ROWS_MIN : rows;
+}
+
+at_err at_product_begin(const struct at_exec *ex, const struct at_tp *tp, enum at_gemm_op op,
+                        const struct at_product *p)
+{
+    long rows = piece_rows(tp, p->N);
+    for (long r = 0; r < p->N; r += rows) {
+        struct at_product piece = *p;
+        piece.N = p->N - r < rows ? p->N - r : rows;
+        piece.x = p->x + r * p->ins;
+        piece.y = p->y + r * p->outs;
+        at_product(ex, op, &piece);
+        if (tp->ranks == 1) continue;
+        int err = tp->begin(tp->group, piece.y, (size_t)(piece.N * piece.outs));
+        if (err != AT_OK) return err;
+    }
+    return AT_OK;
+}
+
+at_err at_product_finish(const struct at_tp *tp)
+{
+    return tp->ranks == 1 ? AT_OK : tp->finish(tp->group);
 }
 
 void at_project_grad(const struct at_exec *ex, struct at_mat w, const real *dy, const real *a, long N, long T, long n,
@@ -109,21 +141,44 @@ void at_project_grad(const struct at_exec *ex, struct at_mat w, const real *dy, 
                                   .c = w});
 }
 
-void at_layer_forward(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
-                      const struct at_layer_pass *p)
+void at_layer_attention(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
+                        const struct at_layer_pass *p)
 {
     struct at_dims z = at_dims(m, p->B * p->T);
     at_rmsnorm_forward(ex, p->norm1, p->rstd1, p->x, w->norm1, z.N, z.d, z.eps);
-    at_project(ex, p->qkv, p->norm1, w->qkv, z.N, z.row, z.d, 0);
+    at_product(ex, AT_GEMM_NT, &(struct at_product){p->qkv, p->norm1, w->qkv, z.N, z.row, z.d, 0});
     at_rotary(ex, p->qkv, &m->heads, m->rope_cos, m->rope_sin, z.N, p->T, p->pos0, false);
     at_attention_forward(ex, p->attention, p->row_max, p->row_sum, p->qkv, p->kv, p->kv_stride, &m->heads, p->B, p->T,
                          p->pos0, z.scale);
-    at_project(ex, p->sum, p->attention, w->o, z.N, z.d, z.q, z.S);
-    at_add(ex, p->x_mid, p->x, p->sum, z.N * z.d);
+}
 
+void at_layer_hidden(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
+                     const struct at_layer_pass *p)
+{
+    struct at_dims z = at_dims(m, p->B * p->T);
     at_rmsnorm_forward(ex, p->norm2, p->rstd2, p->x_mid, w->norm2, z.N, z.d, z.eps);
-    at_project(ex, p->gate_up, p->norm2, w->gate_up, z.N, 2 * z.ff, z.d, 0);
+    at_product(ex, AT_GEMM_NT, &(struct at_product){p->gate_up, p->norm2, w->gate_up, z.N, 2 * z.ff, z.d, 0});
     at_swiglu_forward(ex, p->hidden, p->gate_up, z.N, z.ff, z.S);
-    at_project(ex, p->sum, p->hidden, w->down, z.N, z.d, z.ff, z.S);
-    at_add(ex, p->x_out, p->x_mid, p->sum, z.N * z.d);
+}
+
+/* x_out = x_in + the product, summed over the tensor ranks. */
+static at_err add_product(const struct at_exec *ex, const struct at_tp *tp, const struct at_product *p, real *x_out,
+                          const real *x_in)
+{
+    int err = at_product_begin(ex, tp, AT_GEMM_NT, p);
+    if (err == AT_OK) err = at_product_finish(tp);
+    if (err == AT_OK) at_add(ex, x_out, x_in, p->y, p->N * p->outs);
+    return err;
+}
+
+at_err at_layer_forward(const struct at_exec *ex, const struct at_model *m, const struct at_tp *tp,
+                        const struct at_layer_weights *w, const struct at_layer_pass *p)
+{
+    struct at_dims z = at_dims(m, p->B * p->T);
+    at_layer_attention(ex, m, w, p);
+    int err = add_product(ex, tp, &(struct at_product){p->sum, p->attention, w->o, z.N, z.d, z.q, z.S}, p->x_mid, p->x);
+    if (err != AT_OK) return err;
+    at_layer_hidden(ex, m, w, p);
+    return add_product(ex, tp, &(struct at_product){p->sum, p->hidden, w->down, z.N, z.d, z.ff, z.S}, p->x_out,
+                       p->x_mid);
 }

@@ -14,6 +14,7 @@ enum { B = 2, PICKS = 3 };
 
 static struct at_exec ex;
 static struct at_model m;
+static struct at_passing pass;
 static struct at_activations act;
 static real *theta, *grad;
 static int32_t token[B * 16], target[B * 16];
@@ -57,7 +58,8 @@ static void check_block(const struct at_block *b)
 static void check_config(const struct at_model_config *c)
 {
     assert_int_equal(at_model_init(&m, c, NULL), AT_OK);
-    assert_int_equal(at_activations_init(&act, &m, B), AT_OK);
+    assert_int_equal(at_passing_init(&pass, &m, B, false), AT_OK);
+    assert_int_equal(at_activations_init(&act, &m, &pass), AT_OK);
     theta = malloc(m.params.count * sizeof *theta);
     grad = calloc(at_model_grad_count(&m), sizeof *grad);
     test_weights(&m.params, 21, theta);
@@ -71,6 +73,7 @@ static void check_config(const struct at_model_config *c)
     free(theta);
     free(grad);
     at_activations_release(&act);
+    at_passing_release(&pass);
     at_model_release(&m);
 }
 

@@ -13,18 +13,28 @@ struct at_layer_weights {
 struct at_layer_weights at_layer_weights(const struct at_model *m, const real *flat, int layer);
 real *at_weights_of(const struct at_model *m, const real *flat, enum at_role role, int layer); /* slot 0 */
 
-struct at_dims {
+struct at_dims {                 /* of the shard */
     long d, row, q, ff, V, T, N; /* q = heads * head_size; N = rows in this pass */
     int S;
     real eps, scale; /* of the norms; of the attention scores: 1/sqrt(head_size), rounded once */
 };
 struct at_dims at_dims(const struct at_model *m, long N);
 
-/* C(N,n) = A(N,k) . W(n,k)^T: slots = 0: one chain. */
-void at_project(const struct at_exec *ex, real *c, const real *a, struct at_mat w, long N, long n, long k, int slots);
-/* Gradient of the input: C(N,k) = dY(N,n) . W(n,k). */
-void at_project_back(const struct at_exec *ex, real *c, const real *dy, struct at_mat w, long N, long n, long k,
-                     int slots);
+/* y(N,outs) = x(N,ins) times w. AT_GEMM_NT: forward, w(outs,ins); AT_GEMM_NN: gradient of the input, w(ins,outs).
+ * slots = 0: one chain. */
+struct at_product {
+    real *y;
+    const real *x;
+    struct at_mat w;
+    long N, outs, ins;
+    int slots;
+};
+void at_product(const struct at_exec *ex, enum at_gemm_op op, const struct at_product *p);
+/* The same, and the sum over the tensor ranks: piece by piece, so that one travels while the next is computed. y is
+ * whole after at_product_finish. */
+at_err at_product_begin(const struct at_exec *ex, const struct at_tp *tp, enum at_gemm_op op,
+                        const struct at_product *p);
+at_err at_product_finish(const struct at_tp *tp);
 /* Gradient of the weights, added: W(n,k) += dY(N,n)^T . A(N,k), in grains of sequences of length T. */
 void at_project_grad(const struct at_exec *ex, struct at_mat w, const real *dy, const real *a, long N, long T, long n,
                      long k);
@@ -36,7 +46,11 @@ struct at_layer_pass {
     const real *kv;
     long kv_stride, B, T, pos0;
 };
-void at_layer_forward(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
-                      const struct at_layer_pass *p);
+void at_layer_attention(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
+                        const struct at_layer_pass *p); /* x to attention */
+void at_layer_hidden(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
+                     const struct at_layer_pass *p); /* x_mid to hidden */
+at_err at_layer_forward(const struct at_exec *ex, const struct at_model *m, const struct at_tp *tp,
+                        const struct at_layer_weights *w, const struct at_layer_pass *p);
 
 #endif

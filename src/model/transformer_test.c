@@ -15,6 +15,7 @@ enum { SEQUENCES = 4 };
 
 struct rig {
     struct at_model m;
+    struct at_passing pass;
     struct at_activations act;
     real *theta, *grad;
     int32_t *token, *target;
@@ -24,7 +25,8 @@ struct rig {
 static void rig_init(struct rig *r, const struct at_model_config *c)
 {
     assert_int_equal(at_model_init(&r->m, c, NULL), AT_OK);
-    assert_int_equal(at_activations_init(&r->act, &r->m, SEQUENCES), AT_OK);
+    assert_int_equal(at_passing_init(&r->pass, &r->m, SEQUENCES, false), AT_OK);
+    assert_int_equal(at_activations_init(&r->act, &r->m, &r->pass), AT_OK);
     r->N = SEQUENCES * (long)c->seq_len;
     r->theta = malloc(r->m.params.count * sizeof(real));
     r->grad = malloc(at_model_grad_count(&r->m) * sizeof(real));
@@ -42,6 +44,7 @@ static void rig_release(struct rig *r)
     free(r->token);
     free(r->target);
     at_activations_release(&r->act);
+    at_passing_release(&r->pass);
     at_model_release(&r->m);
 }
 
@@ -186,7 +189,7 @@ static void test_logits_and_loss_of_a_plain_transformer(void **state)
         for (long t = 0; t < T; t++) {
             double l = 0;
             for (long j = 0; j < V; j++) {
-                assert_true(fabs((double)r.act.logits[t * VP + j] - want[t * V + j]) <
+                assert_true(fabs((double)r.pass.logits[t * VP + j] - want[t * V + j]) <
                             2e-5 * (1 + fabs(want[t * V + j])));
                 l += exp(want[t * V + j]);
             }
@@ -254,7 +257,7 @@ static void test_decoding_gives_the_bits_of_a_full_pass(void **state)
                 for (long t = 0; t < T;) {
                     long n = T - t < d.chunk_max ? T - t : d.chunk_max;
                     const real *logits = at_decoder_append(&ex, &d, r.theta, r.token + t, n);
-                    assert_memory_equal(logits, r.act.logits + t * VP, (size_t)(n * VP) * sizeof(real));
+                    assert_memory_equal(logits, r.pass.logits + t * VP, (size_t)(n * VP) * sizeof(real));
                     t += n;
                 }
             }
@@ -269,9 +272,12 @@ static void test_sizes_that_overflow_are_refused(void **state)
 {
     struct at_model_config c = TEST_SHAPE(256, 16384, 8, 8, 65536, 65536, 1 << 20, false);
     assert_int_equal(at_model_config_check(&c, NULL), AT_OK);
-    assert_int_equal(at_activations_bytes(&c, 1L << 40), 0);
-    assert_int_equal(at_activations_bytes(&c, 0), 0);
-    assert_true(at_activations_bytes(&test_configs[0], 2) > at_activations_bytes(&test_configs[0], 1));
+    struct at_shard whole = at_shard_whole(&c);
+    for (int recompute = 0; recompute < 2; recompute++) {
+        assert_int_equal(at_activations_bytes(&c, &whole, 1L << 40, recompute), 0);
+        assert_int_equal(at_activations_bytes(&c, &whole, 0, recompute), 0);
+        assert_int_equal(at_passing_bytes(&c, &whole, 1L << 40, recompute), 0);
+    }
     c.heads = 7;
     struct at_model m;
     struct at_diag diag = {0};

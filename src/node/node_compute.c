@@ -249,7 +249,10 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
                        c->state.round);
     at_err_t err = need_data(c, diag);
     if (!err)
-        err = at_unit_run(&c->trainer, &c->ex, &c->data, &c->state, &(struct at_unit){unit->start, unit->samples},
+        err = at_unit_run(&c->trainer, &c->ex, &c->data, &c->state,
+                          &(struct at_unit){.start = unit->start,
+                                            .samples = unit->samples,
+                                            .step_first = (uint64_t)unit->round * c->genesis.train.steps},
                           on_step, &w, diag, &blob, &report);
     if (!err && (w.cancelled || is_cancelled(c, unit->serial))) err = AT_E_INTERRUPTED;
     if (!err) err = at_blobs_put(&c->updates, at_buf_span(&blob), diag, &d.update);

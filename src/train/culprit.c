@@ -2,6 +2,7 @@
 #include "train/culprit.h"
 
 #include "tensor/ops.h"
+#include "train/trainer_inner.h"
 
 #include <math.h>
 
@@ -50,7 +51,7 @@ static bool in_blocks(const struct search *s, const real *flat, bool backwards, 
 static bool in_layer(const struct search *s, int l, long N)
 {
     const struct at_model *m = s->t->model;
-    const struct at_layer_kept *k = &s->t->act.layer[l];
+    const struct at_layer_kept *k = at_stage_kept(s->ex, m, s->t->act, s->t->theta, l, N / m->params.config.seq_len);
     const struct at_heads *h = &m->heads;
     int S = m->params.slots;
     long d = m->params.config.d_model, ff = m->params.config.d_ff, hd = h->head_size;
@@ -73,7 +74,7 @@ static bool in_layer(const struct search *s, int l, long N)
 static bool in_forward(const struct search *s, long N)
 {
     const struct at_params *p = &s->t->model->params;
-    const struct at_activations *a = &s->t->act;
+    const struct at_activations *a = s->t->act;
     int layers = (int)p->config.layers;
     long d = p->config.d_model;
     for (int l = 0; l < layers; l++) {
@@ -81,8 +82,8 @@ static bool in_forward(const struct search *s, long N)
         if (!finite(s, l + 1 < layers ? a->layer[l + 1].x : a->x_last, N * d))
             return blame(s, AT_ROLE_DOWN, l, "the sum with its product");
     }
-    if (!finite(s, a->norm_last, N * d)) return blame(s, AT_ROLE_NORM_FINAL, 0, "the norm's output");
-    if (!finite(s, a->logits, N * p->vocab_padded)) return blame(s, AT_ROLE_HEAD, 0, "the product with it");
+    if (!finite(s, a->pass->norm_last, N * d)) return blame(s, AT_ROLE_NORM_FINAL, 0, "the norm's output");
+    if (!finite(s, a->pass->logits, N * p->vocab_padded)) return blame(s, AT_ROLE_HEAD, 0, "the product with it");
     return false;
 }
 
@@ -93,17 +94,29 @@ static bool search(const struct search *s)
     double sum = 0;
     if (in_blocks(s, t->theta, false, "a weight")) return true;
     for (long b = 0; b < batch; b++) { /* sequence by sequence: the first one is named, whatever the microbatch */
-        at_model_forward(s->ex, t->model, &t->act, t->theta, t->input + b * T, 1);
+        at_model_forward(s->ex, t->model, t->act, t->theta, t->input + b * T, 1);
         if (in_forward(s, T)) return true;
-        at_model_loss(s->ex, t->model, &t->act, t->target + b * T, 1, &sum);
+        at_model_loss(s->ex, t->model, t->act, t->target + b * T, 1, &sum);
     }
     if (!isfinite(sum)) return blame(s, AT_ROLE_HEAD, 0, "the loss of its logits");
     return in_blocks(s, t->grad, true, "its gradient");
 }
 
+/* Every rank of a split replica has the same gathered squares, so all say the same. */
+static bool in_gathered(const struct search *s)
+{
+    const struct at_params *p = &s->t->model->params;
+    for (int id = 0; id < p->tensors; id++)
+        for (int slot = 0; slot < p->tensor[id].slots; slot++)
+            if (!isfinite(s->t->step[p->tensor[id].number + slot]))
+                return blame(s, p->tensor[id].role, p->tensor[id].layer, "its gradient");
+    return !isfinite(*at_step_loss(s->t)) && blame(s, AT_ROLE_HEAD, 0, "the loss of its logits");
+}
+
 at_err_t at_trainer_name_culprit(struct at_trainer *t, const struct at_exec *ex, struct at_diag *diag)
 {
     struct search s = {t, ex, diag};
-    if (!search(&s)) (void)at_fail(diag, AT_E_NONFINITE, "gradient", "the gradient's norm is not finite");
+    if (!(t->replica == NULL ? search(&s) : in_gathered(&s)))
+        (void)at_fail(diag, AT_E_NONFINITE, "gradient", "the gradient's norm is not finite");
     return AT_E_NONFINITE;
 }

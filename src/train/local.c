@@ -65,7 +65,8 @@ static at_err run_replica(struct at_local *l, const struct at_exec *ex, struct w
     uint64_t samples = (uint64_t)l->config.steps * l->config.batch;
     if (samples > UINT32_MAX) return at_fail(diag, AT_E_USAGE, "steps", "steps x batch is too large");
     struct at_unit unit = {.start = ((uint64_t)l->state.round * (uint64_t)l->replicas + (uint64_t)w->replica) * samples,
-                           .samples = (uint32_t)samples};
+                           .samples = (uint32_t)samples,
+                           .step_first = (uint64_t)l->state.round * l->config.steps};
     struct at_buf *blob = &l->blob[w->replica];
     at_buf_clear(blob);
     int err = at_unit_run(&l->trainer, ex, l->data, &l->state, &unit, watch, w, diag, blob, ret_report);

@@ -64,7 +64,8 @@ static void test_round_is_units_and_an_outer_step(void **state)
     for (uint32_t round = 0; round < 2; round++) {
         assert_int_equal(at_local_round(&l, &r.ex, NULL, NULL, NULL, &loss), AT_OK);
         for (int i = 1; i >= 0; i--) {
-            struct at_unit unit = {.start = (round * 2 + (uint64_t)i) * 12, .samples = 12};
+            struct at_unit unit = {
+                .start = (round * 2 + (uint64_t)i) * 12, .samples = 12, .step_first = round * (uint64_t)3};
             struct at_unit_report report;
             at_buf_clear(&blob[i]);
             assert_int_equal(at_unit_run(&t, &r.ex, &r.data, &s, &unit, NULL, NULL, NULL, &blob[i], &report), AT_OK);
@@ -113,7 +114,8 @@ static void test_memory_estimate(void **state)
     assert_true(test_run_init(&r, &run_configs[2]));
     assert_int_equal(at_trainer_init(&t, &r.m, &r.config, 2, NULL), AT_OK);
     size_t flat = r.m.params.count, sum = 4 * (3 * flat + at_model_grad_count(&r.m) + at_stats_count(&r.m.params));
-    sum += t.act.bytes + 2 * 4 * (size_t)r.config.batch * r.m.params.config.seq_len;
+    sum += t.act->bytes + t.pass->bytes + 2 * 4 * (size_t)r.config.batch * r.m.params.config.seq_len;
+    sum += sizeof(double) * ((size_t)r.m.params.numbers + 2);
     assert_int_equal(at_trainer_bytes(&run_configs[2], &r.config, 2), sum);
     assert_int_equal(at_local_bytes(&run_configs[2], &r.config, 3, 2), sum + 4 * at_state_bytes(&run_configs[2]));
     at_trainer_release(&t);

@@ -93,10 +93,12 @@ static void generate(struct test_run *r, const real *theta, const struct at_kern
 /* Each token drawn from a full forward pass over the context that the header describes. */
 static void plain_generate(struct test_run *r, const real *theta, uint64_t seed, int32_t *text, int n)
 {
+    struct at_passing pass;
     struct at_activations act;
     struct at_sample_rank scratch[256];
     struct at_sample_options o = {.temperature = 0.8, .top_p = 1, .seed = seed};
-    assert_int_equal(at_activations_init(&act, &r->m, 1), AT_OK);
+    assert_int_equal(at_passing_init(&pass, &r->m, 1, false), AT_OK);
+    assert_int_equal(at_activations_init(&act, &r->m, &pass), AT_OK);
     int from = 0; /* of the context; context = 8 tokens at most */
     for (int end = 1; end < 15 + n; end++) {
         if (end - from > 8) from = end - 1 - 4; /* full before text[end - 1] came: the last 4 tokens before it stay */
@@ -104,10 +106,11 @@ static void plain_generate(struct test_run *r, const real *theta, uint64_t seed,
         int32_t padded[8] = {0};
         for (int i = from; i < end; i++) padded[i - from] = text[i];
         at_model_forward(&r->ex, &r->m, &act, theta, padded, 1);
-        assert_int_equal(at_sample(act.logits + (end - 1 - from) * 256, 256, &o, (uint64_t)end, scratch, &text[end]),
+        assert_int_equal(at_sample(pass.logits + (end - 1 - from) * 256, 256, &o, (uint64_t)end, scratch, &text[end]),
                          AT_OK);
     }
     at_activations_release(&act);
+    at_passing_release(&pass);
 }
 
 static void test_text_longer_than_the_context(void **state)

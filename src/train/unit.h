@@ -1,12 +1,16 @@
 /* unit.h: a unit of work: H local optimizer steps on a range of samples, as a pure function of
  * (public state at the round's start, range, run configuration). Exact: yes, whoever computes it, with whatever
- * microbatch.
+ * microbatch, recomputation, and cut into ranks: one rank of a split replica runs the same functions on its shard and is
+ * handed the others (struct at_replica).
  *
  * Every unit starts from public state only:
  *   m = 0.  Round 0: v = 0, and inner step k (from 1) divides m and v by (1 - beta^k).
  *   Later rounds: no bias correction; a gain's v is its statistic; a matrix block's v is
  *     mean = (binary64 sum of its row means, ascending) / rows;  r_i = (real)(row_i / mean)  (0 when mean is 0);
  *     v[i,j] = r_i * col_j
+ * Overlap: a unit may begin before the state it belongs to is known. It starts from the weights s that the unit before it
+ *   left, m = 0, and v from the statistics of the state before; after tau steps the new state is joined, per element:
+ *     theta = theta + (state.theta - s)
  * Inner step:
  *   gradient of the mean loss of `batch` consecutive samples; norm = sqrt of the global sum of squares (rule 8);
  *   clip = norm > clip_norm ? (real)(clip_norm / norm) : 1;
@@ -20,40 +24,79 @@
 
 #include "model/transformer.h"
 #include "train/data.h"
+#include "train/gather.h"
 #include "train/update.h"
 
-/* g = round * steps + step: g < warmup: peak * (g+1) / warmup; then a cosine from peak to peak * final_fraction over
+/* g: inner steps of the run before this one. g < warmup: peak * (g+1) / warmup; then a cosine from peak to peak * final_fraction over
  * the remaining rounds * steps - warmup steps, constant afterwards. binary64, rounded once. */
-real at_lr(const struct at_train_config *c, uint32_t round, uint32_t step);
+real at_lr(const struct at_train_config *c, uint64_t g);
 
-/* All memory a replica needs besides the state: weights, gradient, m, v, activations of one microbatch. */
-struct at_trainer {
-    const struct at_model *model; /* borrowed */
-    struct at_train_config config;
-    long microbatch;
-    real *theta, *grad, *m, *v, *stats;
-    int32_t *input, *target;
-    struct at_activations act;
+struct at_trainer;
+
+/* The other ranks of this trainer's replica, made by parallel/. All ranks of a replica run the same units, step by step
+ * together; errors are the same on all. */
+struct at_replica {
+    struct at_tp tp; /* of this rank's stage */
+    void *arg;
+    /* Forward and backward of the whole batch in t->input, t->target into t->grad, at_model_grad_finish included.
+     * ret_sum: the sum of the losses on one rank of the last stage, 0 on all others. */
+    at_err_t (*gradient)(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta, double *ret_sum,
+                         struct at_diag *diag);
+    struct at_gather gather; /* over the ranks of the replica */
+    bool leader;             /* one rank of the replica: its progress function decides whether the unit ends early */
 };
-/* Bytes that at_trainer_init will allocate, to be shown before it is called, and those of one at_state. 0: beyond
- * size_t. */
+
+/* All memory that a rank needs besides the state: weights, gradient, m, v of its shard, activations. */
+struct at_trainer {
+    const struct at_model *model;     /* borrowed */
+    const struct at_replica *replica; /* borrowed, set by whoever makes it; NULL: alone, the model is whole */
+    struct at_train_config config;
+    long microbatch; /* sequences of one forward pass */
+    int in_flight;
+    real *theta, *grad, *m, *v, *stats;
+    real *theta_start;       /* overlap: what the unit started from; else NULL */
+    double *step;            /* [at_step_values] what the ranks of a replica gather each step */
+    int32_t *input, *target; /* (batch, T) */
+    struct at_passing *pass;
+    struct at_activations *act; /* [in_flight] */
+};
+struct at_trainer_options {
+    long
+        microbatch; /* sequences per forward pass, at most config->batch; 0 = choose (activations up to about 96 MiB) */
+    int in_flight;  /* microbatches whose activations are kept at a time; 0 = 1, which is enough when alone */
+    bool recompute; /* transformer.h: less memory, more work, the same bits */
+    bool overlap;   /* units may have a join */
+};
+/* Bytes that at_trainer_init_options will allocate, to be shown before it is called. 0: beyond size_t. */
+size_t at_trainer_bytes_options(const struct at_model_config *model, const struct at_shard *shard,
+                                const struct at_train_config *train, const struct at_trainer_options *options);
+at_err at_trainer_init_options(struct at_trainer *t, const struct at_model *m, const struct at_train_config *config,
+                               const struct at_trainer_options *options, struct at_diag *diag);
+void at_trainer_release(struct at_trainer *t);
+/* The same for the whole model and the plainest options; and the bytes of one at_state. */
 size_t at_trainer_bytes(const struct at_model_config *model, const struct at_train_config *train, long microbatch);
-size_t at_state_bytes(const struct at_model_config *model);
-/* microbatch: sequences per forward pass, at most config->batch; 0 = choose (activations up to about 96 MiB). */
 at_err at_trainer_init(struct at_trainer *t, const struct at_model *m, const struct at_train_config *config,
                        long microbatch, struct at_diag *diag);
-void at_trainer_release(struct at_trainer *t);
+size_t at_state_bytes(const struct at_model_config *model);
 
 struct at_unit {
-    uint64_t start;   /* first sample of the endless sequence */
-    uint32_t samples; /* a multiple of batch; samples / batch inner steps */
+    uint64_t start;      /* first sample of the endless sequence */
+    uint32_t samples;    /* a multiple of batch; samples / batch inner steps */
+    uint64_t step_first; /* inner steps of the run before this round: the learning rate's clock */
+    /* Overlap (NULL: none): makes *state, until then the one before, the state that this unit belongs to (state.round + 1).
+     * Called once, after `tau` steps or at the end of a shorter unit. t->theta must be what the unit before left. */
+    at_err_t (*join)(void *arg, struct at_diag *diag);
+    void *join_arg;
+    uint32_t tau;
 };
 
-/* Told after every inner step; returning false ends the unit there: the consumed prefix counts. */
+/* Told after every inner step; returning false ends the unit there: the consumed prefix counts. In a split replica all
+ * ranks are told and the leader's answer counts (it travels with the next step's values: that step's gradient is thrown
+ * away). */
 struct at_unit_progress {
     uint32_t step; /* steps done */
     uint64_t tokens;
-    double loss; /* mean of this step, nats per token */
+    double loss; /* mean of this step, nats per token; the same on all ranks */
 };
 typedef bool at_unit_progress_fn(void *arg, const struct at_unit_progress *progress);
 
@@ -62,20 +105,34 @@ struct at_unit_report {
     double loss_mean; /* over all tokens of the unit */
 };
 
-/* Runs the unit from `state` (unchanged) and appends the update's blob. progress may be NULL. At least one step is
- * done. AT_E_NONFINITE naming tensor and layer; AT_E_NOMEM, AT_E_TOO_BIG for the blob. */
+/* Runs the unit from `state` (of the trainer's model, unchanged but by join). Leaves the weights in t->theta and their
+ * statistics in t->stats: the update is d = state->theta - t->theta. progress may be NULL. At least one step is done.
+ * AT_E_NONFINITE naming tensor and layer; AT_E_DATA; in a split replica what the other ranks report. */
+at_err at_unit_train(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data,
+                     const struct at_state *state, const struct at_unit *unit, at_unit_progress_fn *progress, void *arg,
+                     struct at_diag *diag, struct at_unit_report *ret_report);
+/* The same, and appends the update's blob in the plain codec. Also AT_E_NOMEM, AT_E_TOO_BIG for the blob. */
 at_err at_unit_run(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data,
                    const struct at_state *state, const struct at_unit *unit, at_unit_progress_fn *progress, void *arg,
                    struct at_diag *diag, struct at_buf *out, struct at_unit_report *ret_report);
 
-/* One step's gradient: tokens(batch,T) already in t->input, t->target; into t->grad; returns the sum of losses. For
- * tests and benchmarks; at_unit_run is made of it. */
+/* One step's gradient, alone: tokens(batch,T) already in t->input, t->target; into t->grad; returns the sum of losses.
+ * at_unit_train is made of it, and benchmarks are. */
 double at_trainer_gradient(struct at_trainer *t, const struct at_exec *ex, const real *theta);
-/* One optimizer step on t->theta, m, v from t->grad: k = inner step from 1. AT_E_NONFINITE. */
+/* One optimizer step, alone, on t->theta, m, v from t->grad: k = inner step from 1, of rounds of config.steps steps.
+ * AT_E_NONFINITE. */
 at_err at_trainer_step(struct at_trainer *t, const struct at_exec *ex, uint32_t round, uint32_t k,
                        struct at_diag *diag);
 
-/* Mean loss over the held-out windows, nats per token, binary64 sum in order. Uses the activations of `t`. */
+/* ---- held-out loss ---- */
+
+/* Mean loss over the held-out windows, nats per token. Uses the activations of `t`. */
 double at_heldout_loss(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data, const real *theta);
+/* Its parts: windows [first, first + n), n <= batch, into t->input and t->target; the loss of each of their tokens,
+ * ret_loss(n,T), alone; and the mean of the losses of all windows, loss(windows,T): a binary64 sum in order. */
+void at_heldout_load(struct at_trainer *t, const struct at_data *data, long first, long n);
+void at_heldout_losses(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data, const real *theta,
+                       long first, long n, real *ret_loss);
+double at_heldout_mean(const real *loss, long windows, long seq_len);
 
 #endif

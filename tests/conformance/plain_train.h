@@ -46,7 +46,7 @@ static void adamw(struct plain *p, const struct at_train_config *c, uint32_t rou
         b1 *= c->beta1;
         b2 *= c->beta2;
     }
-    float clip = n > c->clip_norm ? (float)(c->clip_norm / n) : 1, lr = at_lr(c, round, k - 1);
+    float clip = n > c->clip_norm ? (float)(c->clip_norm / n) : 1, lr = at_lr(c, (uint64_t)round * c->steps + k - 1);
     float fix1 = round == 0 ? (float)(1 / (1 - b1)) : 1, fix2 = round == 0 ? (float)(1 / (1 - b2)) : 1;
     for (int i = 0; i < p->tensors; i++) {
         struct plain_tensor *t = &p->t[i];
