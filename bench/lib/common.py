@@ -88,6 +88,28 @@ class Turns:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env={**os.environ, **(env or {})})
 
+    def scheduled(self):
+        """Nanoseconds that its threads have run, and waited for a processor."""
+        ran = waited = 0
+        folder = f"/proc/{self.process.pid}/task"
+        try:
+            for task in os.listdir(folder):
+                with open(f"{folder}/{task}/schedstat", encoding="utf-8") as f:
+                    a, b = f.read().split()[:2]
+                ran, waited = ran + int(a), waited + int(b)
+        except OSError:
+            pass
+        return ran, waited
+
+    def ask_on_cpu(self, line):
+        """The speed without the time that it waited for a processor: what a busy machine allows to be said of one
+        thread."""
+        ran, waited = self.scheduled()
+        speed = self.ask(line)
+        ran_after, waited_after = self.scheduled()
+        ran, waited = ran_after - ran, waited_after - waited
+        return speed * (ran + waited) / ran if ran > 0 else speed
+
     def ask(self, line):
         try:
             self.process.stdin.write(line + "\n")
