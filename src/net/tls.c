@@ -11,6 +11,8 @@
 /* TLS_AES_128_GCM first: the fastest where the CPU has AES; the other side may not. */
 #define SUITES "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_256_GCM_SHA384"
 
+#define SOCKET_READ_BYTES ((size_t)128 << 10) /* per read of a socket: several records */
+
 struct at_tls_ctx {
     SSL_CTX *ssl_ctx;
 };
@@ -120,6 +122,31 @@ at_err_t at_tls_init(struct at_tls *tls, struct at_tls_ctx *ctx, bool dialing, c
     return AT_OK;
 }
 
+at_err_t at_tls_init_socket(struct at_tls *tls, struct at_tls_ctx *ctx, bool dialing, const struct at_node_id *expected,
+                            int fd)
+{
+    memset(tls, 0, sizeof *tls);
+    SSL *ssl = SSL_new(ctx->ssl_ctx);
+    if (!ssl || SSL_set_fd(ssl, fd) != 1) {
+        SSL_free(ssl);
+        return AT_E_NOMEM;
+    }
+    SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_clear_mode(ssl, SSL_MODE_RELEASE_BUFFERS);
+    SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
+    SSL_set_read_ahead(ssl, 1);
+    SSL_set_default_read_buffer_len(ssl, SOCKET_READ_BYTES);
+    SSL_set_app_data(ssl, tls);
+    if (dialing)
+        SSL_set_connect_state(ssl);
+    else
+        SSL_set_accept_state(ssl);
+    tls->ssl = ssl;
+    tls->pinned = expected != NULL;
+    if (expected) tls->expected = *expected;
+    return AT_OK;
+}
+
 void at_tls_release(struct at_tls *tls)
 {
     SSL_free(tls->ssl);
@@ -158,7 +185,8 @@ at_err_t at_tls_handshake(struct at_tls *tls, bool *ret_done)
 {
     ERR_clear_error();
     int rc = SSL_do_handshake(tls->ssl);
-    if (rc != 1 && SSL_get_error(tls->ssl, rc) != SSL_ERROR_WANT_READ) return fail_tls(tls, "handshake");
+    int why = rc == 1 ? SSL_ERROR_NONE : SSL_get_error(tls->ssl, rc);
+    if (rc != 1 && why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) return fail_tls(tls, "handshake");
     if (rc == 1 && !tls->has_peer) return fail_tls(tls, "handshake without a certificate");
     *ret_done = rc == 1;
     return AT_OK;
@@ -179,7 +207,9 @@ at_err_t at_tls_read(struct at_tls *tls, uint8_t *p, size_t n, size_t *ret_n, bo
     case SSL_ERROR_WANT_WRITE:
         *ret_n = 0;
         return AT_OK;
+    case SSL_ERROR_SYSCALL: /* a socket's reset */
     case SSL_ERROR_ZERO_RETURN:
+        ERR_clear_error();
         *ret_closed = true;
         snprintf(tls->reason, sizeof tls->reason, "peer closed the link");
         return AT_E_PEER;
@@ -195,6 +225,22 @@ at_err_t at_tls_write(struct at_tls *tls, struct at_span plaintext)
     int rc = SSL_write_ex(tls->ssl, plaintext.p, plaintext.n, &put);
     if (rc != 1 || put != plaintext.n) return fail_tls(tls, "cannot encrypt"); /* a memory BIO takes everything */
     return AT_OK;
+}
+
+at_err_t at_tls_write_some(struct at_tls *tls, struct at_span plaintext, size_t *ret_n)
+{
+    size_t put = 0;
+    ERR_clear_error();
+    int rc = SSL_write_ex(tls->ssl, plaintext.p, plaintext.n, &put);
+    int why = rc == 1 ? SSL_ERROR_NONE : SSL_get_error(tls->ssl, rc);
+    if (rc != 1 && why != SSL_ERROR_WANT_READ && why != SSL_ERROR_WANT_WRITE) return fail_tls(tls, "cannot send");
+    *ret_n = rc == 1 ? put : 0;
+    return AT_OK;
+}
+
+bool at_tls_wants_write(const struct at_tls *tls)
+{
+    return SSL_want_write(tls->ssl);
 }
 
 void at_tls_goodbye(struct at_tls *tls)

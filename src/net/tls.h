@@ -24,6 +24,10 @@ struct at_tls {
 
 /* expected: NULL takes any Ed25519 key (a listener). The object must not move between init and release. */
 at_err at_tls_init(struct at_tls *tls, struct at_tls_ctx *ctx, bool dialing, const struct at_node_id *expected);
+/* The same on a connected non-blocking socket (borrowed): nothing is fed or taken, read and write use it directly, and
+ * the peer's end of file counts as a good-bye (whoever needs to know that nothing was cut off says so in its frames). */
+at_err at_tls_init_socket(struct at_tls *tls, struct at_tls_ctx *ctx, bool dialing, const struct at_node_id *expected,
+                          int fd);
 void at_tls_release(struct at_tls *tls); /* safe on a zeroed one */
 
 at_err at_tls_feed(struct at_tls *tls, struct at_span ciphertext);
@@ -32,6 +36,9 @@ at_err at_tls_handshake(struct at_tls *tls, bool *ret_done);
 /* *ret_n 0: all that was fed is used up. AT_E_PEER: broken, or the peer said good-bye (closed: true). */
 at_err at_tls_read(struct at_tls *tls, uint8_t *p, size_t n, size_t *ret_n, bool *ret_closed);
 at_err at_tls_write(struct at_tls *tls, struct at_span plaintext); /* n > 0, handshake done */
+/* On a socket: as much as goes now; *ret_n 0: when it is writable again, the same bytes. AT_E_PEER. */
+at_err at_tls_write_some(struct at_tls *tls, struct at_span plaintext, size_t *ret_n);
+bool at_tls_wants_write(const struct at_tls *tls); /* the last call stopped because the socket took no more */
 void at_tls_goodbye(struct at_tls *tls);
 /* Moves what is to be sent to the end of `out`. */
 at_err at_tls_take(struct at_tls *tls, struct at_buf *out);
