@@ -1,9 +1,10 @@
-/* tile_body.h: the tile of gemm_tile.h, written over one register type; included by gemm_avx2.c and gemm_avx512.c,
- * which define before it
+/* tile_body.h: the tile of gemm_tile.h, written over one register type; included by gemm_avx2.c, gemm_avx512.c and
+ * gemm_neon.c, which define before it
  *   MR, LANES            rows of a full tile, floats in a register; ROWS(X): X(1) ... X(MR)
  *   tv                   the register type, and tv_zero() tv_load(p) tv_store(p, x) tv_every(p) tv_fma(x, y, z)
  *                        tv_add(x, y) tv_mul(x, y), every(p): *p in all lanes
  *   UNROLL_ROWS          the pragma that unrolls a loop over rows whole
+ *   TILE_STEP            only where the file has a tile_step() of its own
  * and the functions that tile_kern lists, called isa_*. All accumulators stay in registers: one function for each
  * number of rows and registers; what *t says is read once, for all a compiler knows a store to C might change it. */
 
@@ -44,6 +45,7 @@ TILE_INLINE void tile_fetch(const int rows, const int vecs, const float *c, cons
     }
 }
 
+#ifndef TILE_STEP
 TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const float *a, const float *b)
 {
     tv bv[2];
@@ -54,6 +56,7 @@ TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const 
         EACH_VEC acc[i][v] = tv_fma(x, bv[v], acc[i][v]);
     }
 }
+#endif
 
 /* k steps of the chain. Packed panels have strides that the compiler knows. */
 TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], const float *a, const long lda,
@@ -172,11 +175,9 @@ static double isa_peak(long iterations)
     const float half = 0.5f, one = 1.0f;
     tv acc[12];
     const tv x = tv_every(&half), y = tv_every(&one);
-    UNROLL_FULL for (int i = 0; i < 12; i++)
-    {
-        const float start = (float)i;
-        acc[i] = tv_every(&start);
-    }
+    float start[12][LANES]; /* no two alike, so that none is computed for two */
+    for (int i = 0; i < 12 * LANES; i++) start[i / LANES][i % LANES] = (float)i;
+    UNROLL_FULL for (int i = 0; i < 12; i++) acc[i] = tv_load(start[i]);
     for (long it = 0; it < iterations; it++) {
         UNROLL_FULL for (int i = 0; i < 12; i++) acc[i] = tv_fma(acc[i], x, y);
     }
@@ -184,7 +185,7 @@ static double isa_peak(long iterations)
     for (int i = 1; i < 12; i++) sum = tv_add(sum, acc[i]);
     float out[LANES];
     tv_store(out, sum);
-    volatile float sink = out[0]; /* the loop must not be optimised away */
+    volatile float sink = out[0] + out[LANES - 1]; /* the loop must not be optimised away, nor a half of it */
     (void)sink;
     return (double)iterations * 12 * LANES * 2;
 }
