@@ -22,6 +22,10 @@ static const struct at_preset presets[] = {
     {"10m", "10.8 M parameters, bytes", SHAPE(6, 384, 8, 8, 1024, 256, 256, false), TRAIN(24, 30, 8, 60, 1e-3)},
     {"124m", "124 M parameters, 50,304 tokens, tied head", SHAPE(12, 768, 12, 12, 2048, 256, 50304, true),
      TRAIN(24, 30, 4, 60, 6e-4)},
+    {"1b", "1.1 G parameters, 32,000 tokens; for several machines: ask `atoll plan`",
+     SHAPE(22, 2048, 32, 8, 5632, 2048, 32000, false), TRAIN(1000, 100, 16, 2000, 4e-4)},
+    {"7b", "6.7 G parameters, 32,000 tokens; for many machines: ask `atoll plan`",
+     SHAPE(32, 4096, 32, 32, 11008, 2048, 32000, false), TRAIN(2000, 100, 32, 2000, 3e-4)},
     {"tiny", "for tests: 2 layers of 32, bytes", SHAPE(2, 32, 4, 2, 64, 32, 256, false), TRAIN(4, 4, 2, 4, 1e-2)},
 };
 enum { PRESET_COUNT = sizeof presets / sizeof presets[0] };

@@ -29,6 +29,11 @@ static void test_presets(void **state)
     assert_int_equal(at_preset_find("10m", NULL, &p), AT_OK);
     assert_in_range(at_model_params(&p->model), 10700000, 10900000);
     assert_int_equal(at_model_slots(&p->model), 8);
+    assert_int_equal(at_preset_find("1b", NULL, &p), AT_OK);
+    assert_in_range(at_model_params(&p->model) / 1000000, 1100, 1150);
+    assert_int_equal(at_preset_find("7b", NULL, &p), AT_OK);
+    assert_int_equal(at_model_params(&p->model), 6738415616); /* Llama's 7B has the same shape and the same count */
+    assert_int_equal(at_model_slots(&p->model), 8);
     struct at_diag diag = {0};
     assert_int_equal(at_preset_find("nanno", &diag, &p), AT_E_USAGE);
     assert_non_null(strstr(diag.text, "nano, 10m"));
