@@ -36,7 +36,7 @@ struct test_link {
 
 struct test_net {
     pthread_mutex_t lock;
-    pthread_cond_t changed;
+    pthread_cond_t changed[TEST_RANKS_MAX]; /* one a rank */
     int ranks;
     uint64_t orders;
     struct test_op op[TEST_OPS_MAX];
@@ -49,7 +49,7 @@ struct test_net {
 static inline void test_net_fail(struct test_net *net, at_err_t err, const char *where, const char *text)
 {
     if (net->failure.err == AT_OK) (void)at_fail(&net->failure, err, where, "%s", text);
-    pthread_cond_broadcast(&net->changed);
+    for (int r = 0; r < net->ranks; r++) pthread_cond_signal(&net->changed[r]);
 }
 
 static inline void test_net_misuse(struct test_net *net, const struct test_op *op, const char *what)
@@ -97,7 +97,7 @@ static inline struct at_transfer test_net_post(struct test_net *net, struct test
             memcpy(recv->copy, send->out, send->n);
         mine->matched = other->matched = true;
     }
-    pthread_cond_broadcast(&net->changed);
+    if (other != NULL) pthread_cond_signal(&net->changed[other->is_send ? other->from : other->to]);
     pthread_mutex_unlock(&net->lock);
     return (struct at_transfer){(uint64_t)i + 1};
 }
@@ -118,7 +118,8 @@ static inline struct at_transfer test_net_recv(void *link, int from, uint32_t ta
 
 static inline at_err test_net_wait(void *link, struct at_transfer t, struct at_diag *diag)
 {
-    struct test_net *net = ((struct test_link *)link)->net;
+    struct test_link *l = link;
+    struct test_net *net = l->net;
     if (t.v == 0) return AT_OK;
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -127,7 +128,7 @@ static inline at_err test_net_wait(void *link, struct at_transfer t, struct at_d
     struct test_op *op = &net->op[t.v - 1];
     if (!op->used) test_net_misuse(net, op, "waited for twice");
     while (!op->matched && net->failure.err == AT_OK)
-        if (pthread_cond_timedwait(&net->changed, &net->lock, &until) != 0) test_net_misuse(net, op, "hangs");
+        if (pthread_cond_timedwait(&net->changed[l->rank], &net->lock, &until) != 0) test_net_misuse(net, op, "hangs");
     at_err_t err = net->failure.err;
     if (err != AT_OK)
         err = at_fail(diag, err, net->failure.where, "%s", net->failure.text);
@@ -193,9 +194,9 @@ static inline const char *test_net_run(struct test_net *net, int ranks,
     pthread_t thread[TEST_RANKS_MAX];
     memset(net, 0, sizeof *net);
     pthread_mutex_init(&net->lock, NULL);
-    pthread_cond_init(&net->changed, NULL);
     net->ranks = ranks;
     for (int r = 0; r < ranks; r++) {
+        pthread_cond_init(&net->changed[r], NULL);
         net->link[r] = (struct test_link){.net = net, .rank = r};
         net->comm[r] = (struct at_comm){.rank = r, .ranks = ranks, .ops = &test_net_ops, .link = &net->link[r]};
         seat[r] = (struct test_seat){net, r, body, arg};
@@ -205,7 +206,7 @@ static inline const char *test_net_run(struct test_net *net, int ranks,
     for (int r = 0; r < ranks; r++) pthread_join(thread[r], NULL);
     for (int i = 0; i < TEST_OPS_MAX; i++)
         if (net->op[i].used) test_net_misuse(net, &net->op[i], "nobody waited");
-    pthread_cond_destroy(&net->changed);
+    for (int r = 0; r < ranks; r++) pthread_cond_destroy(&net->changed[r]);
     pthread_mutex_destroy(&net->lock);
     return net->misuse[0] != '\0' ? net->misuse : NULL;
 }

@@ -36,16 +36,9 @@ static size_t own_bytes(const struct at_model_config *c, int stage, int stages, 
     return at_add_size(bytes, (lists * sizeof(struct at_pipeline_buffer) + 63) / 64 * 64, &bytes) ? bytes : 0;
 }
 
-size_t at_pipeline_bytes(const struct at_model_config *config, const struct at_shard *shard, int stage, int stages,
-                         int microbatches, long batch, bool recompute)
+size_t at_pipeline_bytes(const struct at_model_config *config, int stage, int stages, int microbatches, long batch)
 {
-    long sequences = at_schedule_cut_max(batch, microbatches);
-    int held = at_schedule_in_flight(stage, stages, microbatches);
-    size_t pass = at_passing_bytes(config, shard, sequences, recompute), sum;
-    size_t act = at_activations_bytes(config, shard, sequences, recompute);
-    size_t own = own_bytes(config, stage, stages, microbatches, sequences);
-    if (pass == 0 || act == 0 || own == 0 || !at_mul_size(act, (size_t)held, &sum)) return 0;
-    return at_add_size(sum, pass, &sum) && at_add_size(sum, own, &sum) ? sum : 0;
+    return own_bytes(config, stage, stages, microbatches, at_schedule_cut_max(batch, microbatches));
 }
 
 /* Hands the block out: the lists first, then the buffers. */
@@ -56,11 +49,11 @@ static void lay_out(struct at_pipeline *p)
     p->out = p->block;
     p->row = p->out + p->held;
     real *at = (real *)(void *)((char *)p->block + (lists * sizeof *p->out + 63) / 64 * 64);
-    bool fits = spare_reals(&o->model->params.config, p->pass.sequences, &reals);
+    bool fits = spare_reals(&o->model->params.config, p->o.pass->sequences, &reals);
     AT_ASSERT(fits);
     for (size_t i = 0; i < lists; i++) p->out[i] = (struct at_pipeline_buffer){0};
-    for (int i = 0; i < p->held; i++) p->out[i].x = p->act[i].x_last;
-    p->d_x[0].x = p->d_x[1].x = p->pass.d_x;
+    for (int i = 0; i < p->held; i++) p->out[i].x = p->o.act[i].x_last;
+    p->d_x[0].x = p->d_x[1].x = p->o.pass->d_x;
     if (o->stages == 1) return;
     if (!p->first || p->ring) p->arrive.x = at, at += reals;
     p->d_x[1].x = at, at += reals;
@@ -82,26 +75,18 @@ at_err at_pipeline_init(struct at_pipeline *p, const struct at_pipeline_options 
                             .last = o->stage == o->stages - 1,
                             .ring = c->tied && o->stages > 1,
                             .rows = rows_ahead(o->stages, o->microbatches)};
-    long sequences = at_schedule_cut_max(o->batch, o->microbatches);
-    at_err_t err = at_passing_init(&n.pass, o->model, sequences, o->recompute);
-    n.act = calloc((size_t)n.held, sizeof *n.act);
-    n.block = aligned_alloc(64, own_bytes(c, o->stage, o->stages, o->microbatches, sequences));
-    if (n.act == NULL || n.block == NULL) err = AT_E_NOMEM;
-    *p = n; /* from here on where it stays: the activations point to `pass` */
-    for (int i = 0; err == AT_OK && i < p->held; i++) err = at_activations_init(&p->act[i], o->model, &p->pass);
-    if (err == AT_OK) {
-        lay_out(p);
-        return AT_OK;
-    }
-    at_pipeline_release(p);
-    return at_fail(diag, err, "pipeline", "no memory for the activations of %ld sequences", sequences);
+    AT_ASSERT(o->pass->sequences >= at_schedule_cut_max(o->batch, o->microbatches));
+    size_t bytes = own_bytes(c, o->stage, o->stages, o->microbatches, o->pass->sequences);
+    n.block = bytes != 0 ? aligned_alloc(64, bytes) : NULL;
+    if (n.block == NULL)
+        return at_fail(diag, AT_E_NOMEM, "pipeline", "no memory for %zu MB of buffers between stages", bytes >> 20);
+    lay_out(&n);
+    *p = n;
+    return AT_OK;
 }
 
 void at_pipeline_release(struct at_pipeline *p)
 {
-    for (int i = 0; p->act != NULL && i < p->held; i++) at_activations_release(&p->act[i]);
-    at_passing_release(&p->pass);
-    free(p->act);
     free(p->block);
     *p = (struct at_pipeline){0};
 }
@@ -265,7 +250,7 @@ static at_err_t take_input(const struct run *r, struct at_activations *a, int i)
 static at_err_t forward(const struct run *r, int i)
 {
     struct at_pipeline *p = r->p;
-    struct at_activations *a = &p->act[i % p->held];
+    struct at_activations *a = &p->o.act[i % p->held];
     struct at_pipeline_buffer *out = &p->out[i % p->held];
     at_err_t err = wait_sent(r, out);
     if (err == AT_OK && p->ring && p->last) err = ring_before(r, i);
@@ -276,7 +261,7 @@ static at_err_t forward(const struct run *r, int i)
     err = told(
         r, at_stage_loss(r->ex, p->o.model, &p->tp, a, tokens_of(r, r->w->target, i), cut_of(r, i).count, r->io_sum));
     if (err == AT_OK && r->w->ret_loss != NULL)
-        memcpy(r->w->ret_loss + (tokens_of(r, r->w->target, i) - r->w->target), p->pass.loss,
+        memcpy(r->w->ret_loss + (tokens_of(r, r->w->target, i) - r->w->target), p->o.pass->loss,
                (size_t)rows_of(r, i) * sizeof(real));
     return err;
 }
@@ -299,8 +284,8 @@ static at_err_t backward(const struct run *r, int i)
     at_err_t err = p->last ? wait_sent(r, b) : wait_one(r, &b->recv);
     if (err == AT_OK) err = expect_grad(r, i + 1, false);
     if (err != AT_OK) return err;
-    p->pass.d_x = b->x;
-    err = told(r, at_stage_backward(r->ex, p->o.model, &p->tp, &p->act[i % p->held], r->w->theta,
+    p->o.pass->d_x = b->x;
+    err = told(r, at_stage_backward(r->ex, p->o.model, &p->tp, &p->o.act[i % p->held], r->w->theta,
                                     p->last ? tokens_of(r, r->w->target, i) : NULL, cut_of(r, i).count, r->w->inv,
                                     r->w->grad, r->io_sum));
     if (err != AT_OK) return err;
@@ -346,7 +331,7 @@ at_err at_pipeline_run(struct at_pipeline *p, const struct at_exec *ex, const st
 {
     struct run r = {.p = p, .ex = ex, .w = work, .io_sum = io_sum, .diag = diag};
     AT_ASSERT(work->microbatches >= 1 && (work->grad == NULL || work->microbatches <= p->o.microbatches) &&
-              at_schedule_cut_max(work->sequences, work->microbatches) <= p->pass.sequences);
+              at_schedule_cut_max(work->sequences, work->microbatches) <= p->o.pass->sequences);
     if (source(p) != NULL) recv_from(&r, &p->arrive, source(p), p->o.tag, 0);
     at_err_t err = AT_OK;
     if (work->grad != NULL) err = expect_grad(&r, 0, true);

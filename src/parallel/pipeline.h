@@ -31,10 +31,11 @@ struct at_pipeline_options { /* copied; what it points to is borrowed */
     struct at_group *group;       /* of this stage */
     int stage, stages;
     struct at_pipeline_peer before, behind, first, last;
-    int microbatches; /* of a step */
-    long batch;       /* sequences of a step */
-    bool recompute;
-    uint32_t tag; /* and tag + 1: x and its gradient */
+    int microbatches;           /* of a step */
+    long batch;                 /* sequences of a step */
+    struct at_passing *pass;    /* of at least at_schedule_cut_max(batch, microbatches) sequences */
+    struct at_activations *act; /* [at_schedule_in_flight(stage, stages, microbatches)] */
+    uint32_t tag;               /* and tag + 1: x and its gradient */
 };
 
 /* One buffer that is being sent from, or received into. */
@@ -59,10 +60,8 @@ struct at_pipeline {
     void *block;
 };
 
-/* Bytes that init allocates; 0: beyond size_t. Only config, shard, stage, stages, microbatches, batch, recompute and
- * whether there are peers matter. */
-size_t at_pipeline_bytes(const struct at_model_config *config, const struct at_shard *shard, int stage, int stages,
-                         int microbatches, long batch, bool recompute);
+/* Bytes that init allocates; 0: beyond size_t. */
+size_t at_pipeline_bytes(const struct at_model_config *config, int stage, int stages, int microbatches, long batch);
 at_err at_pipeline_init(struct at_pipeline *p, const struct at_pipeline_options *options, struct at_diag *diag);
 void at_pipeline_release(struct at_pipeline *p);
 

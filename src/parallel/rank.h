@@ -19,7 +19,9 @@ struct at_rank_options { /* borrowed for the life of the rank */
     const struct at_train_config *train;
     const struct at_outer_config *outer;
     const struct at_data *data;
-    bool recompute; /* keep only the layers' inputs, compute the rest again in backward */
+    bool recompute;                 /* keep only the layers' inputs, compute the rest again in backward */
+    double (*seconds)(void *clock); /* a clock that never steps back; NULL: there is none */
+    void *clock;
 };
 
 struct at_rank; /* opaque */
@@ -33,18 +35,29 @@ void at_rank_release(struct at_rank *r);
 
 const struct at_state *at_rank_state(const struct at_rank *r); /* this rank's shard */
 
-struct at_rank_report { /* the same on all ranks */
+struct at_rank_report { /* applied, round, loss_mean, tokens: the same on all ranks */
+    bool applied;       /* false: with overlap, after the first round: nothing is in the state yet */
+    uint32_t round;     /* the last round whose result is in the state: with overlap, the one before */
     double loss_mean;
-    uint64_t tokens;         /* of all replicas in this round */
-    double exchange_seconds; /* of this rank: waiting for other replicas; 0 without a clock */
-    uint64_t bytes_sent;     /* of this rank in this round, all purposes */
-    uint64_t update_bytes;   /* of this rank in this round: updates sent to other replicas */
+    uint64_t tokens;         /* of all replicas in that round */
+    double exchange_seconds; /* of this rank in this call: waiting for other replicas; 0 without a clock */
+    uint64_t bytes_sent;     /* of this rank in this call, all purposes */
+    uint64_t update_bytes;   /* of this rank in this call: updates sent to other replicas */
 };
 /* Collective. One round as `round` says (steps, codec: outer.h): the unit, the exchange of updates between replicas, the
  * outer step. progress: on every rank after every inner step; only the answer of rank 0, and of the leader (stage 0,
  * tensor rank 0) of each replica, counts: false ends that replica's unit there. */
 at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_progress_fn *progress, void *arg,
                      struct at_diag *diag, struct at_rank_report *ret_report);
+
+/* Collective: with overlap (outer->tau > 0) the result of the last round is joined only within the next one, or here:
+ * before roots, checkpoints and release. Nothing to do otherwise. */
+at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_report *ret_report);
+/* The first samples of the next round's units, start[replicas], the same on all ranks. Without it replica i starts at
+ * (round->step_first * replicas + i * round->steps) * batch. */
+void at_rank_set_starts(struct at_rank *r, const uint64_t *start);
+/* What a replica did in the round that at_rank_report.round names (valid after the first applied one). */
+const struct at_update_info *at_rank_consumed(const struct at_rank *r, int replica);
 
 /* Collective: the held-out loss, windows shared among the replicas, added in the one order; the same on all ranks. */
 at_err at_rank_heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss);

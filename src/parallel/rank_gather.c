@@ -1,0 +1,216 @@
+/* What is put together from all ranks: the root, the held-out loss, blocks for checkpoints. */
+#include "parallel/rank.h"
+
+#include "parallel/rank_inner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static at_err_t ended(struct at_rank *r, at_err_t err, const struct at_diag *own, struct at_diag *diag)
+{
+    return err == AT_OK ? AT_OK : at_rank_fail(r, err, own, diag);
+}
+
+at_err at_rank_broadcast(struct at_rank *r, void *bytes, size_t n, struct at_diag *diag)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    return ended(r, at_group_broadcast(&r->all, 0, bytes, n, &own), &own, diag);
+}
+
+/* ---- the root ---- */
+
+/* The leader of a replica has the leaves of all its ranks, one after the other. */
+static at_err_t collect_leaves(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root)
+{
+    struct at_hash *at[AT_PLAN_RANKS_MAX];
+    void *place[AT_PLAN_RANKS_MAX];
+    size_t used = 0;
+    for (int i = 0; r->leader && i < r->n.members; i++) {
+        place[i] = at[i] = r->leaf_all + used;
+        used += r->leaf_bytes[i] / sizeof *r->leaf;
+    }
+    at_err_t err = at_group_collect(&r->replica, 0, r->leaf, r->leader ? place : NULL, r->leaf_bytes, diag);
+    if (err != AT_OK || !r->leader) return err;
+    return at_state_root_from(r->o.model, r->state.round, r->state.momentum != NULL, r->shard,
+                              (const struct at_hash *const *)at, r->n.members, diag, ret_root);
+}
+
+static at_err_t root(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root)
+{
+    struct at_hash mine = {{0}};
+    int replicas = r->o.plan->replicas;
+    at_err_t err = at_state_hash_leaves(&r->state, diag, r->leaf);
+    if (err == AT_OK) err = collect_leaves(r, diag, &mine);
+    if (err != AT_OK) return err;
+    /* All replicas' roots to all ranks: the bits travel as they are. */
+    memset(r->wave, 0, 4 * (size_t)replicas * sizeof *r->wave);
+    if (r->leader) memcpy(r->wave + 4 * r->place.replica, &mine, sizeof mine);
+    struct at_gather all = at_group_gather(&r->all);
+    err = at_gather_run(&all, r->wave, 4 * (size_t)replicas, diag);
+    for (int i = 1; err == AT_OK && i < replicas; i++)
+        if (memcmp(r->wave + 4 * i, r->wave, sizeof mine) != 0)
+            err = at_fail(diag, AT_E_VERIFY, "state root", "replica %d has another state than replica 0", i);
+    if (err == AT_OK) memcpy(ret_root, r->wave, sizeof *ret_root);
+    return err;
+}
+
+at_err at_rank_root(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    return ended(r, root(r, &own, ret_root), &own, diag);
+}
+
+/* ---- the held-out loss ---- */
+
+/* Losses of windows [first, first + n) in r->loss of the last stage. */
+static at_err_t losses(struct at_rank *r, long first, long n, struct at_diag *diag)
+{
+    struct at_trainer *t = &r->trainer;
+    int M = r->o.plan->microbatches;
+    double unused = 0;
+    at_heldout_load(t, r->o.data, first, n);
+    struct at_pipeline_work work = {.theta = r->state.theta,
+                                    .input = t->input,
+                                    .target = t->target,
+                                    .sequences = n,
+                                    .microbatches = n < M ? (int)n : M,
+                                    .ret_loss = r->loss};
+    return at_pipeline_run(&r->pipeline, r->ex, &work, &unused, diag);
+}
+
+/* In waves of up to a batch of windows per replica: memory stays small, and the sum runs in token order. */
+static at_err_t heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss)
+{
+    long windows = r->o.data->windows, T = r->o.data->seq_len, batch = r->o.train->batch;
+    long each = batch * r->o.plan->replicas;
+    struct at_gather all = at_group_gather(&r->all);
+    double sum = 0;
+    for (long w = 0; w < windows; w += each) {
+        long wave = windows - w < each ? windows - w : each, first = batch * r->place.replica;
+        long n = wave - first < batch ? wave - first : batch;
+        at_err_t err = n > 0 ? losses(r, w + first, n, diag) : AT_OK;
+        if (err != AT_OK) return err;
+        memset(r->wave, 0, (size_t)(wave * T) * sizeof *r->wave);
+        for (long i = 0; r->place.last && r->place.tp_rank == 0 && i < n * T; i++)
+            r->wave[first * T + i] = (double)r->loss[i];
+        err = at_gather_run(&all, r->wave, (size_t)(wave * T), diag);
+        if (err != AT_OK) return err;
+        for (long i = 0; i < wave * T; i++) sum += r->wave[i];
+    }
+    *ret_loss = sum / (double)(windows * T);
+    return AT_OK;
+}
+
+at_err at_rank_heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    return ended(r, heldout(r, &own, ret_loss), &own, diag);
+}
+
+/* ---- blocks ---- */
+
+/* Where the values of a part of a block lie in this rank's state, and how many there are. */
+static real *values_of(const struct at_rank *r, int part, int tensor, int slot)
+{
+    const struct at_params *p = &r->model.params;
+    const struct at_block *b = at_params_block(p, tensor, slot);
+    if (part == 0) return r->state.theta + b->offset;
+    if (part == 2) return r->state.momentum + b->offset;
+    return r->state.stats + at_block_stats_offset(p, (int)(b - p->block));
+}
+
+static size_t values_count(const struct at_params *p, int part, int tensor)
+{
+    const struct at_tensor *t = &p->tensor[tensor];
+    size_t rows = (size_t)(t->split_cols ? t->rows : t->rows / t->slots);
+    size_t cols = (size_t)(t->split_cols ? t->cols / t->slots : t->cols);
+    if (part != 1) return rows * cols;
+    return at_role_is_gain(t->role) ? cols : rows + cols;
+}
+
+static void check_block(const struct at_rank *r, int part, int tensor, int slot)
+{
+    const struct at_params *p = &r->model.params;
+    AT_ASSERT(part >= 0 && part <= 2 && (part != 2 || r->state.momentum != NULL) && tensor >= 0 &&
+              tensor < p->tensors && slot >= 0 && slot < p->tensor[tensor].slots);
+}
+
+static int owner_in_replica0(const struct at_rank *r, int tensor, int slot)
+{
+    for (int i = 0; i < r->o.plan->ranks; i++) {
+        struct at_shard s = at_plan_shard(r->o.plan, r->o.model, i);
+        if (at_shard_owns(&r->model.params, &s, tensor, slot)) return i;
+    }
+    AT_ASSERT(false); /* a plan covers the model */
+    return 0;
+}
+
+at_err at_rank_fetch(struct at_rank *r, int part, int tensor, int slot, real *ret_values, struct at_diag *diag)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    check_block(r, part, tensor, slot);
+    int owner = owner_in_replica0(r, tensor, slot), me = r->comm.rank;
+    size_t bytes = values_count(&r->model.params, part, tensor) * sizeof(real);
+    if (me == 0 && owner == 0)
+        memcpy(ret_values, values_of(r, part, tensor, slot), bytes);
+    else if (me == 0)
+        err = at_comm_wait(&r->comm, at_comm_recv(&r->comm, owner, AT_TAG_BLOCK, ret_values, bytes), &own);
+    else if (me == owner)
+        err = at_comm_wait(&r->comm, at_comm_send(&r->comm, 0, AT_TAG_BLOCK, values_of(r, part, tensor, slot), bytes),
+                           &own);
+    return ended(r, err, &own, diag);
+}
+
+/* Rank 0 to all that hold the block, several at a time. */
+static at_err_t spread(struct at_rank *r, int tensor, int slot, const real *values, size_t bytes, struct at_diag *diag)
+{
+    enum { AT_ONCE = 16 };
+    struct at_transfer t[AT_ONCE] = {{0}};
+    at_err_t first = AT_OK;
+    for (int i = 1, n = 0; i < r->o.plan->ranks; i++) {
+        struct at_shard s = at_plan_shard(r->o.plan, r->o.model, i);
+        if (!at_shard_holds(&r->model.params, &s, tensor, slot)) continue;
+        at_err_t err = at_comm_wait(&r->comm, t[n], diag);
+        if (first == AT_OK) first = err;
+        t[n] = at_comm_send(&r->comm, i, AT_TAG_BLOCK, values, bytes);
+        n = (n + 1) % AT_ONCE;
+    }
+    for (int n = 0; n < AT_ONCE; n++) {
+        at_err_t err = at_comm_wait(&r->comm, t[n], diag);
+        if (first == AT_OK) first = err;
+    }
+    return first;
+}
+
+at_err at_rank_store(struct at_rank *r, int part, int tensor, int slot, const real *values, struct at_diag *diag)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    check_block(r, part, tensor, slot);
+    bool held = at_params_holds(&r->model.params, tensor, slot);
+    size_t bytes = values_count(&r->model.params, part, tensor) * sizeof(real);
+    if (r->comm.rank == 0) {
+        if (held) memcpy(values_of(r, part, tensor, slot), values, bytes);
+        err = spread(r, tensor, slot, values, bytes, &own);
+    } else if (held) {
+        err = at_comm_wait(&r->comm, at_comm_recv(&r->comm, 0, AT_TAG_BLOCK, values_of(r, part, tensor, slot), bytes),
+                           &own);
+    }
+    return ended(r, err, &own, diag);
+}
+
+void at_rank_set_round(struct at_rank *r, uint32_t round)
+{
+    AT_ASSERT(!r->outstanding);
+    r->state.round = round;
+}

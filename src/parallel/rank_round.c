@@ -1,0 +1,238 @@
+/* A round: the unit, the updates' exchange, the outer step; with overlap the last two happen inside the next unit. */
+#include "parallel/rank.h"
+
+#include "parallel/rank_inner.h"
+
+#include <string.h>
+
+/* ---- the order to stop, from rank 0 to the leaders of the other replicas: one byte a round ---- */
+
+static at_err_t wait_one(struct at_rank *r, struct at_transfer *t, struct at_diag *diag)
+{
+    at_err_t err = at_comm_wait(&r->comm, *t, diag);
+    *t = (struct at_transfer){0};
+    return err;
+}
+
+static int leader_of(const struct at_rank *r, int replica)
+{
+    return r->o.plan->stage[r->o.plan->replica[replica].stage_first].rank_first;
+}
+
+static void expect_stop(struct at_rank *r)
+{
+    r->stop_sent = false;
+    r->stop_heard = 0;
+    if (r->leader && r->comm.rank != 0)
+        r->stop_from = at_comm_recv(&r->comm, 0, AT_TAG_STOP, &r->stop_heard, sizeof r->stop_heard);
+}
+
+static void say_stop(struct at_rank *r, bool stop)
+{
+    if (r->comm.rank != 0 || r->stop_sent) return;
+    r->stop_sent = true;
+    r->stop_said = stop ? 1 : 0;
+    for (int i = 1; i < r->o.plan->replicas; i++)
+        r->stop_to[i] = at_comm_send(&r->comm, leader_of(r, i), AT_TAG_STOP, &r->stop_said, sizeof r->stop_said);
+}
+
+static at_err_t settle_stop(struct at_rank *r, struct at_diag *diag)
+{
+    at_err_t first = wait_one(r, &r->stop_from, diag);
+    for (int i = 0; i < r->o.plan->replicas; i++) {
+        at_err_t err = wait_one(r, &r->stop_to[i], diag);
+        if (first == AT_OK) first = err;
+    }
+    return first;
+}
+
+void at_rank_settle(struct at_rank *r)
+{
+    at_exchange_settle(&r->exchange);
+    at_err_t known = settle_stop(r, NULL);
+    (void)known;
+}
+
+/* ---- the end of a round ---- */
+
+/* From here on messages of the next round may come. */
+static void expect(struct at_rank *r)
+{
+    at_exchange_expect(&r->exchange);
+    expect_stop(r);
+}
+
+static at_err_t conclude(struct at_rank *r, struct at_diag *diag)
+{
+    double since = at_rank_seconds(r);
+    at_err_t err = at_exchange_finish(&r->exchange, diag);
+    if (err == AT_OK) err = settle_stop(r, diag);
+    r->wait_seconds += at_rank_seconds(r) - since;
+    if (err == AT_OK)
+        err = at_outer_step(r->ex, &r->state, r->exchange.update, r->exchange.replicas, &r->round,
+                            r->n.members > 1 ? &r->others.gather : NULL, diag);
+    if (err != AT_OK) return err;
+    if (r->feedback != NULL) at_update_confirm(&r->exchange.update[r->exchange.replica], r->feedback);
+    r->outstanding = false;
+    r->joined = true;
+    return AT_OK;
+}
+
+static at_err_t join(void *arg, struct at_diag *diag)
+{
+    struct at_rank *r = arg;
+    at_err_t err = conclude(r, diag);
+    if (err == AT_OK) expect(r);
+    return err;
+}
+
+/* As in local.h: replicas ascending. */
+static void report(const struct at_rank *r, uint64_t sent_before, uint64_t updates_before,
+                   struct at_rank_report *ret_report)
+{
+    struct at_rank_report n = {.applied = r->joined,
+                               .exchange_seconds = r->wait_seconds,
+                               .bytes_sent = r->comm.ops->bytes_sent(r->comm.link) - sent_before,
+                               .update_bytes = r->exchange.bytes_sent - updates_before};
+    double sum = 0;
+    for (int i = 0; r->joined && i < r->exchange.replicas; i++) {
+        const struct at_update_info *info = &r->exchange.update[i].info;
+        sum += r->exchange.loss[i] * (double)info->tokens;
+        n.tokens += info->tokens;
+        n.round = info->round;
+    }
+    if (r->joined) n.loss_mean = sum / (double)n.tokens;
+    *ret_report = n;
+}
+
+/* ---- a round ---- */
+
+struct watcher {
+    struct at_rank *r;
+    at_unit_progress_fn *progress;
+    void *arg;
+    at_err_t err; /* of what arrived meanwhile: ends the unit */
+    struct at_diag *diag;
+};
+
+static bool watch(void *arg, const struct at_unit_progress *p)
+{
+    struct watcher *w = arg;
+    struct at_rank *r = w->r;
+    if (w->err == AT_OK) w->err = at_exchange_poll(&r->exchange, w->diag);
+    bool go_on = (w->progress == NULL || w->progress(w->arg, p)) && w->err == AT_OK;
+    if (!r->leader) return go_on;
+    if (!go_on) say_stop(r, true);
+    if (r->stop_from.v != 0 && r->comm.ops->done(r->comm.link, r->stop_from)) {
+        if (w->err == AT_OK) w->err = wait_one(r, &r->stop_from, w->diag);
+        if (r->stop_heard != 0) go_on = false;
+    }
+    return go_on;
+}
+
+static at_err_t check_round(const struct at_rank *r, const struct at_round *round, struct at_diag *diag)
+{
+    at_err_t err = at_round_check(round, diag);
+    if (err != AT_OK) return err;
+    uint32_t next = r->state.round + (r->outstanding ? 1 : 0);
+    if (round->round != next)
+        return at_fail(diag, AT_E_DATA, "round", "round %u comes after %u rounds", round->round, next);
+    if (at_codec_find(round->codec)->beta != 0 && r->feedback == NULL)
+        return at_fail(diag, AT_E_DATA, "round", "this run's outer step has no error feedback for codec %u",
+                       round->codec);
+    if (round->steps == 0 || (uint64_t)round->steps * r->o.train->batch > UINT32_MAX)
+        return at_fail(diag, AT_E_DATA, "round", "%u steps", round->steps);
+    return AT_OK;
+}
+
+/* The own blob, and those of others; they leave while this rank goes on. */
+static at_err_t hand_over(struct at_rank *r, const struct at_round *round, const struct at_unit_report *unit,
+                          struct at_diag *diag)
+{
+    const struct at_codec *codec = at_codec_find(round->codec);
+    struct at_update_source source = {.params = &r->model.params,
+                                      .theta_start = r->state.theta,
+                                      .theta = r->trainer.theta,
+                                      .feedback = codec->beta != 0 ? r->feedback : NULL,
+                                      .stats = r->trainer.stats,
+                                      .stats_public = r->state.stats};
+    if (codec->beta != 0) at_feedback_add(codec, source.params, source.theta_start, source.theta, r->feedback);
+    at_buf_clear(&r->exchange.own);
+    at_err_t err = at_update_encode(codec, round->k, &unit->info, &source, NULL, NULL, &r->exchange.own);
+    if (err != AT_OK) return at_fail(diag, err, "update", "no room for the update");
+    return at_exchange_send(&r->exchange, codec, round->k, &unit->info, &source, unit->loss_mean, diag);
+}
+
+static uint64_t first_sample(struct at_rank *r, const struct at_round *round)
+{
+    uint64_t replica = (uint64_t)r->place.replica, replicas = (uint64_t)r->o.plan->replicas;
+    if (r->starts_set) {
+        r->starts_set = false;
+        return r->start[replica];
+    }
+    return (round->step_first * replicas + replica * round->steps) * r->o.train->batch;
+}
+
+static at_err_t do_round(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag)
+{
+    at_err_t err = check_round(r, round, diag);
+    if (err == AT_OK && r->outstanding && round->tau == 0) err = conclude(r, diag);
+    if (err != AT_OK) return err;
+    struct at_unit unit = {.start = first_sample(r, round),
+                           .samples = round->steps * r->o.train->batch,
+                           .step_first = round->step_first,
+                           .tau = round->tau,
+                           .join = r->outstanding ? join : NULL,
+                           .join_arg = r};
+    struct at_unit_report made;
+    if (!r->outstanding) expect(r);
+    err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->state, &unit, watch, w, diag, &made);
+    if (err == AT_OK) err = w->err;
+    if (err != AT_OK) return err;
+    say_stop(r, false);
+    err = hand_over(r, round, &made, diag);
+    if (err != AT_OK) return err;
+    r->round = *round;
+    r->outstanding = true;
+    return r->o.outer->tau == 0 ? conclude(r, diag) : AT_OK;
+}
+
+at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_progress_fn *progress, void *arg,
+                     struct at_diag *diag, struct at_rank_report *ret_report)
+{
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    struct at_diag own = {0};
+    struct watcher w = {.r = r, .progress = progress, .arg = arg, .diag = &own};
+    uint64_t sent = r->comm.ops->bytes_sent(r->comm.link), updates = r->exchange.bytes_sent;
+    r->wait_seconds = 0;
+    err = do_round(r, round, &w, &own);
+    if (err != AT_OK) return at_rank_fail(r, err, &own, diag);
+    report(r, sent, updates, ret_report);
+    return AT_OK;
+}
+
+at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_report *ret_report)
+{
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    struct at_diag own = {0};
+    uint64_t sent = r->comm.ops->bytes_sent(r->comm.link), updates = r->exchange.bytes_sent;
+    r->wait_seconds = 0;
+    if (r->outstanding) err = conclude(r, &own);
+    if (err != AT_OK) return at_rank_fail(r, err, &own, diag);
+    report(r, sent, updates, ret_report);
+    return AT_OK;
+}
+
+void at_rank_set_starts(struct at_rank *r, const uint64_t *start)
+{
+    memcpy(r->start, start, (size_t)r->o.plan->replicas * sizeof *start);
+    r->starts_set = true;
+}
+
+const struct at_update_info *at_rank_consumed(const struct at_rank *r, int replica)
+{
+    AT_ASSERT(replica >= 0 && replica < r->exchange.replicas);
+    return &r->exchange.update[replica].info;
+}
