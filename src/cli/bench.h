@@ -17,8 +17,8 @@
 #include "tensor/exec.h"
 
 struct at_bench_args {
-    const char *preset, *kernels;
-    struct at_opt_int batch, threads;
+    const char *preset, *kernels, *data;
+    struct at_opt_int batch, threads, steps, every, seed;
     bool lines, list;
 };
 
@@ -40,5 +40,6 @@ at_err at_bench_lines(const struct at_exec *ex, uint64_t items, at_bench_measure
 /* The kinds, one file each. */
 at_err at_bench_gemm(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
 at_err at_bench_train(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
+at_err at_bench_sync(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
 
 #endif
