@@ -197,7 +197,8 @@ static void refused(struct test_run *r, const struct at_state *s, const char *wh
             struct at_par par = test_par_shuffled(threads, &count);
             struct at_unit unit = {.start = 0, .samples = 4};
             assert_int_equal(at_exec_init(&ex, *k, &par), AT_OK);
-            assert_int_equal(at_trainer_init(&t, &r->m, &r->config, threads, NULL), AT_OK);
+            struct at_trainer_options o = {.microbatch = threads, .recompute = threads == 2};
+            assert_int_equal(at_trainer_init_options(&t, &r->m, &r->config, &o, NULL), AT_OK);
             assert_int_equal(at_unit_run(&t, &ex, &r->data, s, &unit, NULL, NULL, &diag, &blob, &report),
                              AT_E_NONFINITE);
             assert_string_equal(diag.where, where);
