@@ -42,6 +42,10 @@ def enter():
     os.execvp(new[0], [*new, sys.executable, *sys.argv])
 
 
+def link_name(mbit_per_s):
+    return "unlimited" if mbit_per_s is None else f"{mbit_per_s:g} Mbit/s"
+
+
 def must(*command):
     done = common.run(list(command))
     if done.returncode != 0:
@@ -87,6 +91,7 @@ class TwoNodes:
             sent.append(next(t["stats64"]["tx"]["bytes"] for t in told if t))
         return sent
 
-    def start(self, node, command, env=None):
-        return subprocess.Popen([*self.prefix[node], *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                text=True, env={**os.environ, **(env or {})})
+    def start(self, node, command, env=None, talk=False):
+        return subprocess.Popen([*self.prefix[node], *command], stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                env={**os.environ, **(env or {})})

@@ -2,7 +2,7 @@
  *
  * Standard input: lines "OP M N K ACCUMULATE": OP is nn, nt or tn (A, B as they lie in memory, row-major, without gaps),
  * C(m,n) = A.B, or C += A.B when ACCUMULATE is 1. Each line is measured once, as Atoll measures its own products: one
- * product that is not counted, then products for at least 0.1 s; the answer is one line with GFLOP/s. The end of the
+ * product that is not counted (unless it is large), then products for at least 0.1 s; the answer is one line with GFLOP/s. The end of the
  * input ends the program. */
 #ifndef BENCH_GEMM_PEER_H
 #define BENCH_GEMM_PEER_H
