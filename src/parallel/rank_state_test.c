@@ -1,0 +1,318 @@
+/* What a rank does besides undisturbed rounds: ends early, fails, hands its state out and takes one in. */
+#include "parallel/rank.h"
+
+#include "parallel/rank_test_util.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+static struct test_net net;
+static const struct at_model_config shape = TEST_SHAPE(4, 16, 8, 8, 24, 8, 257, true);
+
+static void start(struct test_run *run, struct split_job *j, const char *const *cut, int replicas)
+{
+    assert_true(test_run_init(run, &shape));
+    *j = (struct split_job){.run = run, .rounds = 1};
+    assert_true(split_plan(&j->plan, cut, replicas, 2));
+    at_outer_config_default(&j->outer, AT_OUTER_MEAN);
+}
+
+static void run_clean(struct split_job *j)
+{
+    const char *misuse = split_run(&net, j);
+    if (misuse != NULL) print_error("%s\n", misuse);
+    assert_null(misuse);
+}
+
+static void stop(struct test_run *run, struct split_job *j)
+{
+    at_plan_release(&j->plan);
+    test_run_release(run);
+}
+
+/* ---- units that end early ---- */
+
+/* One replica after the other, with so many steps each. */
+static void serial_round(const struct test_run *run, const uint32_t *steps, int replicas, struct at_hash *ret_root)
+{
+    struct at_trainer t;
+    struct at_state s;
+    struct at_buf blob[3] = {{0}};
+    struct at_update update[3];
+    struct at_round round = at_round_mean(0, run->config.steps, 0);
+    memset(update, 0, sizeof update);
+    assert_int_equal(at_trainer_init(&t, &run->m, &run->config, 1, NULL), AT_OK);
+    assert_int_equal(at_state_init(&s, &run->m.params), AT_OK);
+    at_state_genesis(&s, run->config.seed);
+    for (int r = 0; r < replicas; r++) {
+        struct at_unit unit = {.start = (uint64_t)r * run->config.steps * run->config.batch,
+                               .samples = steps[r] * run->config.batch};
+        struct at_unit_report report;
+        assert_int_equal(at_unit_run(&t, &run->ex, &run->data, &s, &unit, NULL, NULL, NULL, &blob[r], &report), AT_OK);
+        assert_int_equal(at_update_parse(&run->m.params, at_buf_span(&blob[r]), NULL, &update[r]), AT_OK);
+    }
+    assert_int_equal(at_outer_step(&run->ex, &s, update, replicas, &round, NULL, NULL), AT_OK);
+    assert_int_equal(at_state_root(&s, NULL, ret_root), AT_OK);
+    for (int r = 0; r < replicas; r++) {
+        at_buf_release(&blob[r]);
+        at_update_release(&update[r]);
+    }
+    at_state_release(&s);
+    at_trainer_release(&t);
+}
+
+struct stopper {
+    uint32_t after; /* steps; 0: never */
+};
+
+static bool stop_after(void *arg, const struct at_unit_progress *p)
+{
+    const struct stopper *s = arg;
+    return s->after == 0 || p->step < s->after;
+}
+
+/* arg: struct stopper[ranks]. */
+static void stopped_round(struct split_job *j, struct at_rank *r, int rank)
+{
+    struct stopper *s = j->arg;
+    struct at_round round = at_outer_round(&j->outer, &j->run->config, NULL);
+    j->err[rank] = at_rank_round(r, &round, stop_after, &s[rank], &j->diag[rank], &j->report[rank]);
+    if (j->err[rank] == AT_OK) j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]);
+}
+
+/* The leader of replica 1 (rank 2) wants one step only; what others answer does not count. */
+static void a_leader_ends_its_unit(void **state)
+{
+    static const char *const cut[] = {"1x1 1x3", "2x1 1x3"};
+    struct test_run run;
+    struct split_job j;
+    struct at_hash want;
+    start(&run, &j, cut, 2);
+    serial_round(&run, (const uint32_t[]){run.config.steps, 1}, 2, &want);
+    struct stopper s[5] = {{0}, {2}, {1}, {0}, {0}};
+    j.body = stopped_round;
+    j.arg = s;
+    run_clean(&j);
+    for (int i = 0; i < j.plan.ranks; i++) {
+        assert_int_equal(j.err[i], AT_OK);
+        assert_memory_equal(&j.root[i], &want, sizeof want);
+        assert_int_equal(j.report[i].tokens, (run.config.steps + 1) * run.config.batch * shape.seq_len);
+    }
+    stop(&run, &j);
+}
+
+/* Rank 0 wants to end: its own replica does after that step, the others when the word reaches them. */
+static void rank_0_ends_the_round(void **state)
+{
+    static const char *const cut[] = {"2x4", "1x4", "1x2 1x2"};
+    struct test_run run;
+    struct split_job j;
+    start(&run, &j, cut, 3);
+    run.config.steps = 60;
+    struct stopper s[5] = {{1}};
+    j.body = stopped_round;
+    j.arg = s;
+    run_clean(&j);
+    for (int i = 0; i < j.plan.ranks; i++) {
+        assert_int_equal(j.err[i], AT_OK);
+        assert_memory_equal(&j.root[i], &j.root[0], sizeof j.root[0]);
+        assert_true(j.report[i].tokens < 3 * 60 * run.config.batch * shape.seq_len);
+    }
+    stop(&run, &j);
+}
+
+/* ---- failure ---- */
+
+struct poison {
+    int rank;
+    real value;
+};
+
+/* One weight of one rank becomes `value` before the second round. */
+static void poisoned_round(struct split_job *j, struct at_rank *r, int rank)
+{
+    const struct poison *p = j->arg;
+    struct at_round round = at_outer_round(&j->outer, &j->run->config, NULL);
+    j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+    if (j->err[rank] != AT_OK) return;
+    const struct at_state *s = at_rank_state(r);
+    if (rank == p->rank) s->theta[s->params->count / 2] = p->value;
+    round = at_outer_round(&j->outer, &j->run->config, &round);
+    j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+    struct at_hash root; /* the run has ended: everything says so, in the same words */
+    struct at_diag again = {0};
+    double loss;
+    if (at_rank_root(r, &again, &root) != j->err[rank] || strcmp(again.text, j->diag[rank].text) != 0 ||
+        at_rank_heldout(r, NULL, &loss) != j->err[rank] || at_rank_broadcast(r, &root, 32, NULL) != j->err[rank])
+        j->err[rank] = AT_E_INTERNAL;
+}
+
+static void not_finite_anywhere_is_told_everywhere(void **state)
+{
+    static const char *const cuts[][2] = {
+        {"2x2 1x2", NULL}, {"1x1 1x1 1x2", NULL}, {"4x4", NULL}, {"1x2 1x2", "2x4"}, {"1x4", "1x4"}};
+    for (size_t c = 0; c < sizeof cuts / sizeof cuts[0]; c++)
+        for (int rank = 0; rank < 4; rank++) {
+            struct test_run run;
+            struct split_job j;
+            start(&run, &j, cuts[c], cuts[c][1] != NULL ? 2 : 1);
+            struct poison p = {rank % j.plan.ranks, rank % 2 == 0 ? (real)NAN : (real)INFINITY};
+            j.body = poisoned_round;
+            j.arg = &p;
+            run_clean(&j);
+            for (int i = 0; i < j.plan.ranks; i++) {
+                assert_int_equal(j.err[i], AT_E_NONFINITE);
+                assert_int_equal(j.diag[i].err, AT_E_NONFINITE);
+                assert_string_equal(j.diag[i].where, j.diag[0].where);
+                assert_string_equal(j.diag[i].text, j.diag[0].text);
+                assert_true(j.diag[i].text[0] != '\0');
+            }
+            stop(&run, &j);
+        }
+}
+
+/* A replica whose weights are other bits than those of the others: no root. */
+static void split_brain(struct split_job *j, struct at_rank *r, int rank)
+{
+    const struct at_state *s = at_rank_state(r);
+    if (rank == 2) s->theta[3] += 1;
+    j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]);
+}
+
+static void replicas_that_differ_have_no_root(void **state)
+{
+    static const char *const cut[] = {"1x4", "2x4"};
+    struct test_run run;
+    struct split_job j;
+    start(&run, &j, cut, 2);
+    j.body = split_brain;
+    run_clean(&j);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(j.err[i], AT_E_VERIFY);
+        assert_non_null(strstr(j.diag[i].text, "replica 1"));
+    }
+    stop(&run, &j);
+}
+
+/* ---- checkpoints ---- */
+
+struct shelf { /* one value per element of the parts of a whole state */
+    struct at_state state;
+    bool store;
+};
+
+static void move_blocks(struct split_job *j, struct at_rank *r, int rank)
+{
+    struct shelf *shelf = j->arg;
+    const struct at_params *p = &j->run->m.params;
+    struct at_round round = {0};
+    at_err_t err = AT_OK;
+    if (!shelf->store) split_rounds(j, r, rank), err = j->err[rank];
+    for (int part = 0; part < (shelf->state.momentum != NULL ? 3 : 2); part++)
+        for (int b = 0; err == AT_OK && b < p->blocks; b++) {
+            int tensor = p->block[b].tensor, slot = p->block[b].slot;
+            real *at = part == 0   ? shelf->state.theta + p->block[b].offset
+                       : part == 1 ? shelf->state.stats + at_block_stats_offset(p, b)
+                                   : shelf->state.momentum + p->block[b].offset;
+            if (shelf->store)
+                err = at_rank_store(r, part, tensor, slot, rank == 0 ? at : NULL, &j->diag[rank]);
+            else
+                err = at_rank_fetch(r, part, tensor, slot, rank == 0 ? at : NULL, &j->diag[rank]);
+        }
+    if (shelf->store && err == AT_OK) {
+        at_rank_set_round(r, shelf->state.round);
+        err = at_rank_root(r, &j->diag[rank], &j->root[rank]);
+        round = at_outer_round(&j->outer, &j->run->config, NULL);
+        for (uint32_t t = 0; t < shelf->state.round; t++) round = at_outer_round(&j->outer, &j->run->config, &round);
+        if (err == AT_OK && round.round != shelf->state.round) err = AT_E_INTERNAL;
+        if (err == AT_OK) err = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+        if (err == AT_OK) err = at_rank_heldout(r, &j->diag[rank], &j->heldout[rank]);
+    }
+    j->err[rank] = err;
+}
+
+/* Two rounds under one cut, the state moved over, the third under another: the same as three under one. */
+static void a_state_moves_between_cuts(void **state)
+{
+    static const char *const cut[][2] = {{"2x1 1x3", "1x4"}, {"1x2 4x2", "2x2 2x2"}};
+    for (int momentum = 0; momentum < 2; momentum++) {
+        struct test_run run;
+        struct split_job a, b, whole;
+        struct shelf shelf = {.store = false};
+        start(&run, &a, cut[0], 2);
+        a.outer.momentum = 0.5 * momentum;
+        a.rounds = 2;
+        a.body = move_blocks;
+        a.arg = &shelf;
+        assert_int_equal(at_state_init(&shelf.state, &run.m.params), AT_OK);
+        if (at_outer_config_momentum(&a.outer)) assert_int_equal(at_state_add_momentum(&shelf.state), AT_OK);
+        run_clean(&a);
+        for (int i = 0; i < a.plan.ranks; i++) assert_int_equal(a.err[i], AT_OK);
+        shelf.state.round = 2;
+        struct at_hash root;
+        assert_int_equal(at_state_root(&shelf.state, NULL, &root), AT_OK);
+        assert_memory_equal(&root, &a.root[0], sizeof root);
+
+        shelf.store = true;
+        b = a;
+        assert_true(split_plan(&b.plan, cut[1], 2, 1));
+        run_clean(&b);
+        whole = a;
+        whole.rounds = 3;
+        whole.body = split_rounds;
+        run_clean(&whole);
+        for (int i = 0; i < b.plan.ranks; i++) {
+            assert_int_equal(b.err[i], AT_OK);
+            assert_memory_equal(&b.root[i], &root, sizeof root);
+            assert_memory_equal(&b.heldout[i], &whole.heldout[0], sizeof b.heldout[0]);
+        }
+        at_state_release(&shelf.state);
+        at_plan_release(&b.plan);
+        stop(&run, &a);
+    }
+}
+
+/* ---- data ---- */
+
+static void shifted_round(struct split_job *j, struct at_rank *r, int rank)
+{
+    uint64_t start[2] = {100, 4};
+    struct at_round round = at_outer_round(&j->outer, &j->run->config, NULL);
+    at_rank_set_starts(r, start);
+    j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+    for (int i = 0; i < 2; i++) {
+        const struct at_update_info *info = at_rank_consumed(r, i);
+        if (info->start != start[i] || info->steps != j->run->config.steps ||
+            info->samples != info->steps * j->run->config.batch || info->round != 0)
+            j->err[rank] = AT_E_INTERNAL;
+    }
+}
+
+static void ranges_are_the_callers(void **state)
+{
+    static const char *const cut[] = {"1x4", "1x2 2x2"};
+    struct test_run run;
+    struct split_job j;
+    start(&run, &j, cut, 2);
+    j.body = shifted_round;
+    run_clean(&j);
+    for (int i = 0; i < j.plan.ranks; i++) assert_int_equal(j.err[i], AT_OK);
+    stop(&run, &j);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_leader_ends_its_unit),
+        cmocka_unit_test(rank_0_ends_the_round),
+        cmocka_unit_test(not_finite_anywhere_is_told_everywhere),
+        cmocka_unit_test(replicas_that_differ_have_no_root),
+        cmocka_unit_test(a_state_moves_between_cuts),
+        cmocka_unit_test(ranges_are_the_callers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
