@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-#define A_FLOATS    (96 * 1024L)  /* block of A: 384 KiB */
+#define A_FLOATS    (64 * 1024L)  /* block of A: 256 KiB */
 #define B_FLOATS    (512 * 1024L) /* block of B: 2 MiB */
 #define K_PIECE     1024L
 #define K_SLOTS     2048L         /* longest K that a SLOTS piece holds */
@@ -211,28 +211,6 @@ static bool b_lies_right(const struct walk *w, long j, long cols)
     return run == cols;
 }
 
-/* Rows [i0,i1) x columns [j0,j1), A packed for these rows, B packed for these columns (or read where it lies). */
-static void block_tiles(struct walk *w, long i0, long i1, long j0, long j1)
-{
-    const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes;
-    w->t.lda = mr;
-    for (long j = j0; j < j1; j += nr) {
-        const long cols = min_long(nr, j1 - j);
-        const float *b = w->s->b + (j - j0) * kn;
-        long run;
-        w->t.ldb = panel_width(w->kern, cols);
-        if (b_lies_right(w, j, cols)) {
-            b = mat_at(&w->g->b, w->k0, j, cols, &run);
-            w->t.ldb = w->g->b.ld;
-        }
-        for (long i = i0; i < i1; i += mr) {
-            w->t.a = w->s->a + (i - i0) * kn;
-            w->t.b = b;
-            one_tile(w, i, j, (int)min_long(mr, i1 - i), cols);
-        }
-    }
-}
-
 /* Panels of `step` columns of an operand, columns [from,to); the last panel may be narrower (panel_width, for B). */
 static void pack(const struct walk *w, float *dst, const struct at_mat *x, bool by_rows, bool is_b, long from, long to)
 {
@@ -241,38 +219,74 @@ static void pack(const struct walk *w, float *dst, const struct at_mat *x, bool 
         const long k_end = min_long(k + k_step, w->k1);
         for (long j = from; j < to; j += step) {
             const long n = min_long(step, to - j), width = is_b ? panel_width(w->kern, n) : step;
-            if (is_b && b_lies_right(w, j, n)) continue;
             pack_panel(w->kern, dst + (j - from) * kn + (k - w->k0) * width, width, x, by_rows, j, n, k, k_end);
         }
     }
 }
 
-static void pack_b(const struct walk *w, long j0, long j1)
+/* The blocks that a piece is walked in: A rows [i0,i1) are packed, B columns [j0,j1) get packed with the first of
+ * them. */
+struct blocks {
+    struct at_gemm_part p;
+    long i0, i1, j0, j1;
+    long m_step, n_step;
+};
+
+static bool b_by_rows(const struct walk *w)
 {
-    pack(w, w->s->b, &w->g->b, w->g->op == AT_GEMM_NT, true, j0, j1);
+    return w->g->op == AT_GEMM_NT;
 }
 
-static void pack_a(const struct walk *w, long i0, long i1)
+static bool a_by_rows(const struct walk *w)
 {
-    pack(w, w->s->a, &w->g->a, w->g->op != AT_GEMM_TN, false, i0, i1);
+    return w->g->op != AT_GEMM_TN;
 }
 
-/* With one panel of A, B's panels are used once: pack one at a time into the near cache, or not at all. */
+/* The panel of B at column j, and where it is to be read from now on. */
+static const float *b_panel(struct walk *w, const struct blocks *x, long j, long cols)
+{
+    const long kn = w->k1 - w->k0, nr = 2L * w->kern->lanes;
+    float *b = w->s->b + (j - x->j0) * kn;
+    w->t.ldb = panel_width(w->kern, cols);
+    if (b_lies_right(w, j, cols)) {
+        long run;
+        w->t.ldb = w->g->b.ld;
+        return mat_at(&w->g->b, w->k0, j, cols, &run);
+    }
+    if (x->i0 == x->p.m0) pack(w, b, &w->g->b, b_by_rows(w), true, j, j + cols);
+    return b;
+}
+
+static void block_tiles(struct walk *w, const struct blocks *x)
+{
+    const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes;
+    w->t.lda = mr;
+    for (long j = x->j0; j < x->j1; j += nr) {
+        const long cols = min_long(nr, x->j1 - j);
+        const float *b = b_panel(w, x, j, cols);
+        for (long i = x->i0; i < x->i1; i += mr) {
+            w->t.a = w->s->a + (i - x->i0) * kn;
+            w->t.b = b;
+            one_tile(w, i, j, (int)min_long(mr, x->i1 - i), cols);
+        }
+    }
+}
+
+/* With one block of A, B's panels are used once: pack one at a time into the near cache, or, for a single row of tiles,
+ * not at all. */
 static void piece(struct walk *w, struct at_gemm_part p)
 {
     const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes, m = p.m1 - p.m0;
-    const long m_step = min_long(A_FLOATS / kn / mr * mr, (m + mr - 1) / mr * mr);
-    const long n_step = m <= mr ? nr : B_FLOATS / kn / nr * nr;
+    struct blocks x = {.p = p, .m_step = A_FLOATS / kn / mr * mr};
+    const bool a_once = m <= x.m_step;
+    x.n_step = a_once ? nr : B_FLOATS / kn / nr * nr;
     w->b_direct = m <= mr && w->g->op != AT_GEMM_NT;
-    const bool a_once = m <= m_step;
-    if (a_once) pack_a(w, p.m0, p.m1);
-    for (long j = p.n0; j < p.n1; j += n_step) {
-        const long j1 = min_long(p.n1, j + n_step);
-        pack_b(w, j, j1);
-        for (long i = p.m0; i < p.m1; i += m_step) {
-            const long i1 = min_long(p.m1, i + m_step);
-            if (!a_once) pack_a(w, i, i1);
-            block_tiles(w, i, i1, j, j1);
+    for (x.j0 = p.n0; x.j0 < p.n1; x.j0 = x.j1) {
+        x.j1 = min_long(p.n1, x.j0 + x.n_step);
+        for (x.i0 = p.m0; x.i0 < p.m1; x.i0 = x.i1) {
+            x.i1 = min_long(p.m1, x.i0 + x.m_step);
+            if (!a_once || x.j0 == p.n0) pack(w, w->s->a, &w->g->a, a_by_rows(w), false, x.i0, x.i1);
+            block_tiles(w, &x);
         }
     }
 }

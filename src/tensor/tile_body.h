@@ -35,16 +35,6 @@ TILE_INLINE void tile_put(const int rows, const int vecs, tv acc[MR][2], float *
     EACH_ROW EACH_VEC tv_store(c + i * ldc + v * LANES, acc[i][v]);
 }
 
-/* C is not needed before the chain ends: time enough to fetch it. */
-TILE_INLINE void tile_fetch(const int rows, const int vecs, const float *c, const long ldc)
-{
-    EACH_ROW
-    {
-        __builtin_prefetch(c + i * ldc, 1);
-        if (vecs * LANES > 16) __builtin_prefetch(c + i * ldc + vecs * LANES - 1, 1);
-    }
-}
-
 #ifndef TILE_STEP
 TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const float *a, const float *b)
 {
@@ -58,10 +48,28 @@ TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const 
 }
 #endif
 
+/* C is not needed before the chain ends: its rows are fetched while it runs, one with every fourth step, for a burst of
+ * misses would hold up the chain. */
+struct tile_fetch {
+    const float *c;
+    long ldc;
+    int rows;
+};
+
 /* k steps of the chain. Packed panels have strides that the compiler knows. */
 TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], const float *a, const long lda,
-                            const float *b, const long ldb, long k)
+                            const float *b, const long ldb, long k, struct tile_fetch *fetch)
 {
+    for (; k >= 4 && fetch->rows > 0; k -= 4, a += 4 * lda, b += 4 * ldb) {
+        tile_step(rows, vecs, acc, a, b);
+        __builtin_prefetch(fetch->c);
+        tile_step(rows, vecs, acc, a + lda, b + ldb);
+        tile_step(rows, vecs, acc, a + 2 * lda, b + 2 * ldb);
+        if (vecs * LANES > 16) __builtin_prefetch(fetch->c + 16);
+        tile_step(rows, vecs, acc, a + 3 * lda, b + 3 * ldb);
+        fetch->c += fetch->ldc;
+        fetch->rows--;
+    }
     for (; k >= 4; k -= 4, a += 4 * lda, b += 4 * ldb) {
         tile_step(rows, vecs, acc, a, b);
         tile_step(rows, vecs, acc, a + lda, b + ldb);
@@ -78,10 +86,10 @@ TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, c
     const long ldc = t->ldc;
     const enum at_tile_mode mode = t->mode;
     const tv alpha = tv_every(&t->alpha);
-    tile_fetch(rows, vecs, c, ldc);
+    struct tile_fetch fetch = {c, ldc, rows};
     tile_zero(rows, vecs, acc);
     if (mode == AT_TILE_LOAD) EACH_ROW EACH_VEC acc[i][v] = tv_load(c + i * ldc + v * LANES);
-    tile_chain(rows, vecs, acc, t->a, lda, t->b, ldb, t->k);
+    tile_chain(rows, vecs, acc, t->a, lda, t->b, ldb, t->k, &fetch);
     EACH_ROW EACH_VEC acc[i][v] = tv_add(acc[i][v], tv_zero());
     if (mode == AT_TILE_ADD) tile_plus(rows, vecs, acc, c, ldc);
     if (mode == AT_TILE_SCALE) EACH_ROW EACH_VEC acc[i][v] = tv_mul(acc[i][v], alpha);
@@ -97,11 +105,11 @@ TILE_INLINE void slots(const int rows, const int vecs, const struct at_tile *t, 
     float *const c = t->c;
     const long ldc = t->ldc, k = t->k;
     const float *a = t->a, *b = t->b;
-    tile_fetch(rows, vecs, c, ldc);
+    struct tile_fetch fetch = {c, ldc, rows};
     for (int s = 0;; s++, a += k * lda, b += k * ldb) {
         int level = 0;
         tile_zero(rows, vecs, acc);
-        tile_chain(rows, vecs, acc, a, lda, b, ldb, k);
+        tile_chain(rows, vecs, acc, a, lda, b, ldb, k, &fetch);
         for (; s >> level & 1; level++) tile_plus(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
         if (s + 1 == count) break;
         tile_put(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
