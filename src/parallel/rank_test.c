@@ -62,7 +62,7 @@ static void one_plan(const struct test_run *run, struct at_plan plan, const stru
     at_plan_release(&j.plan);
 }
 
-/* Every (tp, pp) with tp * pp <= 8, and microbatches of several sizes. */
+/* Every (tp, pp) with tp * pp <= 8; the number of microbatches goes round (all of them: tests/conformance). */
 static void one_root_for_uniform_plans(void **state)
 {
     for (int m = 0; m < MODELS; m++) {
@@ -71,14 +71,14 @@ static void one_root_for_uniform_plans(void **state)
         assert_true(test_run_init(&run, &models[m]));
         reference_of(&run, 1, &want);
         for (int pp = 1; pp <= 4; pp++)
-            for (int tp = 1; tp <= run.m.params.slots && tp * pp <= 8; tp *= 2)
-                for (int M = 1; M <= 4; M *= 2) {
-                    char what[64];
-                    struct at_plan plan;
-                    snprintf(what, sizeof what, "model %d, tp %d, pp %d, M %d", m, tp, pp, M);
-                    assert_int_equal(at_plan_uniform(&plan, &models[m], 1, pp, tp, M, run.config.batch, NULL), AT_OK);
-                    one_plan(&run, plan, &want, (tp + pp + M) % 2 == 0, what);
-                }
+            for (int tp = 1; tp <= run.m.params.slots && tp * pp <= 8; tp *= 2) {
+                char what[64];
+                struct at_plan plan;
+                int M = 1 << (tp + pp + m) % 3;
+                snprintf(what, sizeof what, "model %d, tp %d, pp %d, M %d", m, tp, pp, M);
+                assert_int_equal(at_plan_uniform(&plan, &models[m], 1, pp, tp, M, run.config.batch, NULL), AT_OK);
+                one_plan(&run, plan, &want, (tp + pp + M) % 2 == 0, what);
+            }
         test_run_release(&run);
     }
 }
