@@ -245,7 +245,7 @@ static bool a_by_rows(const struct walk *w)
 /* The panel of B at column j, and where it is to be read from now on. */
 static const float *b_panel(struct walk *w, const struct blocks *x, long j, long cols)
 {
-    const long kn = w->k1 - w->k0, nr = 2L * w->kern->lanes;
+    const long kn = w->k1 - w->k0;
     float *b = w->s->b + (j - x->j0) * kn;
     w->t.ldb = panel_width(w->kern, cols);
     if (b_lies_right(w, j, cols)) {
