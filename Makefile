@@ -2,11 +2,12 @@
 #   make run        installs what is missing, builds, trains a small model with four members on this machine
 #   make test       the whole test suite: layer law, format, gcc, clang with ASan+UBSan, clang with TSan
 #   make test-long  the slow tests (minutes to tens of minutes)
-#   make build      the release binary at build/atoll      make bench     measures this machine against its own peak
+#   make build      the release binary at build/atoll      make bench     measures it beside other programs (15 minutes)
+#   make bench-long  the loss curves as well (hours; goes on where it was stopped)
 #   make install    copies it to $(DESTDIR)$(PREFIX)/bin   make clean     removes build/
 PREFIX ?= /usr/local
 .DEFAULT_GOAL := build
-.PHONY: build run test test-long bench install clean packages-run packages-test format
+.PHONY: build run test test-long bench bench-long install clean packages-run packages-test format
 
 packages-run:
 	@scripts/packages run
@@ -26,10 +27,10 @@ test-long: packages-test
 	@scripts/test --long
 
 bench: build
-	@mkdir -p build/bench
-	@build/atoll bench gemm --json > build/bench/gemm.json
-	@build/atoll bench train --preset 10m --batch 8 --threads 1 --json > build/bench/train-10m.json
-	@echo "written: build/bench/gemm.json, build/bench/train-10m.json"
+	@bench/run
+
+bench-long: build
+	@bench/run --long
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/atoll

@@ -56,7 +56,10 @@ def machine():
 
 
 def write_json(name, value):
-    path = os.path.join(out_dir(), name)
+    return write_json_at(os.path.join(out_dir(), name), value)
+
+
+def write_json_at(path, value):
     with open(path + ".new", "w", encoding="utf-8") as f:
         json.dump(value, f, indent=1)
         f.write("\n")

@@ -55,14 +55,12 @@ class Picture:
             self.text(x + 28, y, name)
             x += 44 + 7.2 * len(name)
 
-    def save(self, path):
-        svg = (f'<svg xmlns="http://www.w3.org/2000/svg" width="{W}" height="{H}" viewBox="0 0 {W} {H}" role="img" '
+    def svg(self):
+        return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{W}" height="{H}" viewBox="0 0 {W} {H}" role="img" '
                f'aria-label="{escape(self.title)}">\n{STYLE}\n' + "\n".join(self.parts) + "\n</svg>\n")
-        with open(path, "w", encoding="utf-8") as f:
-            f.write(svg)
 
 
-def lines(path, title, subtitle, x_label, y_label, series, y_range=None):
+def lines(title, subtitle, x_label, y_label, series, y_range=None):
     """series: [(name, [(x, y), ...]), ...]"""
     p = Picture(title, subtitle)
     points = [q for _, s in series for q in s]
@@ -71,8 +69,13 @@ def lines(path, title, subtitle, x_label, y_label, series, y_range=None):
     if y_range is None:
         pad = (y1 - y0) * 0.05 or 1
         y0, y1 = y0 - pad, y1 + pad
-    def sx(x): return LEFT + (x - x0) / ((x1 - x0) or 1) * (W - LEFT - RIGHT)
-    def sy(y): return H - BOTTOM - (min(max(y, y0), y1) - y0) / ((y1 - y0) or 1) * (H - TOP - BOTTOM)
+
+    def sx(x):
+        return LEFT + (x - x0) / ((x1 - x0) or 1) * (W - LEFT - RIGHT)
+
+    def sy(y):
+        return H - BOTTOM - (min(max(y, y0), y1) - y0) / ((y1 - y0) or 1) * (H - TOP - BOTTOM)
+
     for v in nice_ticks(x0, x1):
         p.line(sx(v), TOP, sx(v), H - BOTTOM, "g")
         p.text(sx(v), H - BOTTOM + 16, number(v), anchor="middle")
@@ -84,18 +87,21 @@ def lines(path, title, subtitle, x_label, y_label, series, y_range=None):
     p.text(W - RIGHT, H - BOTTOM + 34, x_label, anchor="end")
     p.text(LEFT, TOP - 12, y_label)
     for i, (_, s) in enumerate(series):
-        path_d = "M" + "L".join(f"{sx(x):.1f} {sy(y):.1f}" for x, y in s)
-        p.parts.append(f'<path d="{path_d}" fill="none" stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2" '
+        drawn = "M" + "L".join(f"{sx(x):.1f} {sy(y):.1f}" for x, y in s)
+        p.parts.append(f'<path d="{drawn}" fill="none" stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2" '
                        f'stroke-dasharray="{DASHES[i % len(DASHES)]}"/>')
     p.legend([n for n, _ in series])
-    p.save(path)
+    return p.svg()
 
 
-def bars(path, title, subtitle, y_label, groups, series, y_max=1.0, form="{:.2f}"):
+def bars(title, subtitle, y_label, groups, series, y_max=1.0, form="{:.2f}"):
     """groups: names along x; series: [(name, [value or None for each group]), ...]"""
-    y_max = 1.06 * max([y_max / 1.06] + [v for _, values in series for v in values if v is not None])
+    y_max = 1.08 * max([y_max] + [v for _, values in series for v in values if v is not None])
     p = Picture(title, subtitle)
-    def sy(v): return H - BOTTOM - v / y_max * (H - TOP - BOTTOM)
+
+    def sy(v):
+        return H - BOTTOM - v / y_max * (H - TOP - BOTTOM)
+
     for v in nice_ticks(0, y_max):
         p.line(LEFT, sy(v), W - RIGHT, sy(v), "g")
         p.text(LEFT - 8, sy(v) + 4, number(v), anchor="end")
@@ -118,4 +124,4 @@ def bars(path, title, subtitle, y_label, groups, series, y_max=1.0, form="{:.2f}
         p.parts.append(f'<rect x="{x}" y="{y - 10}" width="14" height="11" fill="{COLOURS[i % len(COLOURS)]}"/>')
         p.text(x + 20, y, name)
         x += 36 + 7.2 * len(name)
-    p.save(path)
+    return p.svg()

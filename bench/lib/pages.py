@@ -1,0 +1,147 @@
+"""docs/performance.md and its plots, as texts, from figures."""
+import plot
+
+INTRO = """# Performance
+
+Every figure here is written by `bench/report` from JSON that the benchmarks left; none is typed by hand. `make bench`
+measures anew (at most 15 minutes on two cores) and prints the same tables; `make bench-long` adds the loss curves;
+`bench/report` then takes the new figures over into `docs/figures/` and this page. Peers run in the same run, taking turns
+with Atoll, so that a clock that drifts hits all of them; each figure is a median of the turns.
+"""
+
+
+def machine(figures):
+    m = figures["machine"]
+    return f"{m['cpu']}, {m['cpus']} processors"
+
+
+def table(head, rows, align=None):
+    align = align or [":--"] + ["--:"] * (len(head) - 1)
+    out = ["| " + " | ".join(map(str, r)) + " |" for r in (head, align, *rows)]
+    return "\n".join(out) + "\n"
+
+
+def threads(n):
+    return f"{n} thread" + ("s" if n > 1 else "")
+
+
+def noisy(figures):
+    if figures.get("provisional"):
+        return " **Provisional: measured while the machine was busy with other work.**"
+    return ""
+
+
+def gemm(f):
+    out = ["## Matrix products of a training step\n",
+           f"{machine(f)}. GFLOP/s; FMA peak is a register-only loop, measured between the products. Atoll's products have "
+           f"the joins that fix the bits (chains, slots, grains); the peers compute plain ones.{noisy(f)}\n"]
+    rows = []
+    for p in f["parts"]:
+        names = [n for n in p["fraction"] if n != "Atoll"]
+        rows.append([p["preset"], threads(p["threads"]), f"{p['peak_gflops']:.0f}", f"{p['fraction']['Atoll']:.2f}",
+                     *(f"{p['ratio'][n]:.2f}" for n in names), *(f"{p['ratio_step'][n]:.2f}" for n in names)])
+    out.append(table(["geometric mean over the products", "", "peak", "Atoll / peak", *("Atoll / " + n for n in names),
+                      *(f"whole step, Atoll / {n}" for n in names)], rows))
+    for p in f["parts"]:
+        out.append(f"\n<details><summary>{p['preset']}, {threads(p['threads'])}: every product</summary>\n")
+        rows = [[f"{q['weight']} {q['pass']}", q["op"], q["join"], f"{q['m']} × {q['n']} × {q['k']}",
+                 *(f"{v:.1f}" for v in q["gflops"].values()),
+                 *(f"{q['gflops']['Atoll'] / v:.2f}" for n, v in q["gflops"].items() if n != "Atoll")]
+                for q in p["products"]]
+        out.append(table(["product", "", "join", "m × n × k", *p["fraction"], *("/ " + n for n in names)], rows,
+                         [":--", ":--", ":--"] + ["--:"] * (1 + 2 * len(names) + 1)))
+        out.append("</details>\n")
+    return "\n".join(out)
+
+
+def train(f):
+    rows = []
+    for p in f["parts"]:
+        for n, v in p["tokens_per_s"].items():
+            rows.append([p["preset"], p["batch"], p["threads"], n, f"{v:,.0f}", f"{100 * p['fraction'][n]:.0f} %",
+                         f"{p['ratio']:.2f}" if n == "PyTorch" else "", f"{p['memory_bytes'][n] / 1e6:,.0f} MB"])
+    return ("## Training steps\n\n"
+            f"{machine(f)}. Whole steps (forward, backward, clip, AdamW) in binary32; PyTorch runs the same model. FLOPs are "
+            "tokens × (6 × matmul parameters + 6 × layers × T × heads × head size); memory is the most a process held."
+            f"{noisy(f)}\n\n"
+            + table(["model", "batch", "threads", "program", "tok/s", "of FMA peak", "Atoll / PyTorch", "memory"], rows,
+                    [":--", "--:", "--:", ":--", "--:", "--:", "--:", "--:"]))
+
+
+def scaling(f):
+    rows = [[r["link"], r["program"], f"{r['tokens_per_s']:,.0f}", f"{r['efficiency']:.3f}", f"{r['efficiency_busy']:.3f}",
+             f"{r['bytes_sent'] / 1e6:,.2f} MB"] for r in f["runs"]]
+    return ("## Two nodes on a slow link\n\n"
+            f"{machine(f)}. Two nodes of one thread each, {f['preset']}, {f['steps']} inner steps a round, network namespaces "
+            "joined by a veth pair with `tc tbf` in both directions. Efficiency: tokens/s of both ÷ (2 × one node alone); "
+            "“linked / unlinked”: the same against two nodes that know nothing of each other, which leaves the cost of the "
+            f"link alone. Bytes: sent per node per 30 steps, all headers included.{noisy(f)}\n\n"
+            "![Efficiency of two nodes](scaling.svg)\n\n"
+            + table(["link", "program", "tok/s of both", "efficiency", "linked / unlinked", "bytes sent"], rows,
+                    [":--", ":--", "--:", "--:", "--:", "--:"])
+            + "\nAgain: `bench/scaling`, as root or where the kernel lets users make network namespaces.\n")
+
+
+def scaling_plot(f):
+    links = list(dict.fromkeys(r["link"] for r in f["runs"]))
+    names = list(dict.fromkeys(r["program"] for r in f["runs"]))
+    value = {(r["program"], r["link"]): r["efficiency"] for r in f["runs"]}
+    return plot.bars(f"Two nodes, {f['preset']}, {f['steps']} steps a round",
+                     "tokens/s of both ÷ (2 × tokens/s of one node alone)", "efficiency", links,
+                     [(n, [value.get((n, link)) for link in links]) for n in names])
+
+
+def splits(f):
+    rows = [[r["name"], f"{r['tokens_per_s']:,.1f}", f"{r['ratio']:.2f}" if r["ranks"] > 1 else "",
+             f"{r['memory_bytes'] / 1e6:,.0f} MB", f"{r['memory_ratio']:.2f}" if r["ranks"] > 1 else ""]
+            for r in f["runs"]]
+    return ("## One model over two processes\n\n"
+            f"{machine(f)}. {f['preset']}, batch {f['batch']}; split runs have one thread per rank and TLS links over "
+            "loopback. The same state root in all of them. Memory: the most that any one process held."
+            f"{noisy(f)}\n\n"
+            + table(["split", "tok/s", "÷ one process", "memory per process", "÷ one process"], rows)
+            + "\nAgain: `bench/splits`.\n")
+
+
+def loss(f):
+    out = ["## Loss at equal tokens\n",
+           f"{machine(f)}. {f['preset']}, {f['tokens'] / 1e6:.1f} M tokens of {f['corpus']['bytes'] / 1e6:.1f} MB of English ("
+           + ", ".join(f"{p['name']}: {p['licence']}" for p in f["corpus"]["parts"])
+           + "; `bench/corpus` builds it). Held-out loss in nats a byte; the yardstick is one process with one optimizer and "
+           "the batch of all replicas together.\n"]
+    for n in sorted({r["replicas"] for r in f["runs"]}):
+        runs = [r for r in f["runs"] if r["replicas"] == n]
+        sync = next((r for r in runs if r["method"] == "synchronous"), None)
+        rows = []
+        for r in runs:
+            gap = "" if sync is None or r is sync else f"{100 * (r['loss'] / sync['loss'] - 1):+.2f} %"
+            rows.append([r["label"], r["steps"] or "", r["k"] or "", f"{r['loss']:.4f}", gap])
+        out.append(f"\n![Loss at equal tokens, {n} replicas](loss-{n}.svg)\n")
+        out.append(table([f"{n} replicas", "H", "k", "held-out loss", "against synchronous"], rows))
+    out.append("\nAgain: `make bench-long`.\n")
+    return "\n".join(out)
+
+
+def loss_plot(f, n):
+    runs = [r for r in f["runs"] if r["replicas"] == n]
+    last = [y for r in runs for _, y in r["curve"][len(r["curve"]) // 4:]]
+    low, high = min(last), max(last)
+    top = high + 0.15
+    series = [(r["label"], [(x, y) for x, y in r["curve"] if y <= top]) for r in runs]
+    return plot.lines(f"Loss at equal tokens, {f['preset']}, {n} replicas", "", "tokens of all replicas",
+                      "held-out loss, nats a byte", series, (low - 0.05 * (high - low) - 0.005, top))
+
+
+def all_files(figures):
+    """name in docs/ -> text"""
+    made, parts = {}, [INTRO]
+    for name, write in (("gemm", gemm), ("train", train), ("scaling", scaling), ("splits", splits), ("loss", loss)):
+        if name in figures:
+            parts.append(write(figures[name]))
+    if "scaling" in figures:
+        made["scaling.svg"] = scaling_plot(figures["scaling"])
+    if "loss" in figures:
+        for n in sorted({r["replicas"] for r in figures["loss"]["runs"]}):
+            made[f"loss-{n}.svg"] = loss_plot(figures["loss"], n)
+    made["performance.md"] = "\n".join(parts)
+    return made

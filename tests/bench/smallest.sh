@@ -1,0 +1,42 @@
+#!/bin/sh
+# Every benchmark once, as small as it goes: does it run, and does its JSON say what the report needs? Peers take part
+# where they are installed. ATOLL: the program.
+set -eu
+here=$(cd "$(dirname "$0")/../.." && pwd)
+command -v python3 >/dev/null 2>&1 || { echo "no python3: the benchmarks are not tested"; exit 77; }
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+ATOLL_BENCH_OUT=$WORK
+PYTHONDONTWRITEBYTECODE=1
+export ATOLL_BENCH_OUT PYTHONDONTWRITEBYTECODE
+
+fail() { echo "FAILED: $*"; exit 1; }
+
+# field FILE EXPRESSION: prints the value of a Python expression over the JSON in `v`.
+field() { python3 -c 'import json, sys; v = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$1" "$2"; }
+
+"$here/bench/gemm" --presets tiny --threads 1 --turns 1 >"$WORK/out"
+[ "$(field "$WORK/gemm.json" 'len(v["parts"])')" = 1 ] || fail "gemm: not one part"
+[ "$(field "$WORK/gemm.json" 'all(p["gflops"]["Atoll"] > 0 for p in v["parts"][0]["products"])')" = True ] ||
+    fail "gemm: a product without a speed"
+# What it times is what the model does: the products' FLOPs are those that a step is said to have, less attention.
+"$ATOLL" bench train --preset tiny --list --json >"$WORK/shape.json"
+[ "$(field "$WORK/gemm.json" 'sum(2 * p["m"] * p["n"] * p["k"] * p["per_step"] for p in v["parts"][0]["products"])')" = \
+    "$(field "$WORK/shape.json" 'v["batch"] * v["seq_len"] * (v["flops_per_token"] - 6 * v["layers"] * v["seq_len"] * v["heads"] * v["head_size"])')" ] ||
+    fail "gemm: the products are not those of a step"
+
+"$here/bench/train" --presets tiny --threads 1 --turns 1 >"$WORK/out"
+[ "$(field "$WORK/train.json" 'v["parts"][0]["tokens_per_s"]["Atoll"] > 0')" = True ] || fail "train: no speed"
+
+# Synchronous training learns: one number a line of the curve, the last below the first.
+"$ATOLL" bench sync --preset tiny --data "$here/data/moby-dick.txt" --steps 12 --every 6 --json >"$WORK/sync.json" 2>"$WORK/err"
+[ "$(field "$WORK/sync.json" '[t for t, _ in v["curve"]] == [0, 6 * 64, 12 * 64] and v["curve"][2][1] < v["curve"][0][1]')" = True ] ||
+    fail "sync: $(cat "$WORK/sync.json")"
+
+# A line that is no request ends the program with an error that names it.
+if echo nonsense | "$ATOLL" bench train --preset tiny --lines >"$WORK/out" 2>"$WORK/err"; then fail "nonsense was taken"; fi
+grep -q "nonsense" "$WORK/err" || fail "the error does not name the line: $(cat "$WORK/err")"
+
+# The page in docs/ is what its figures say.
+"$here/bench/report" --check || fail "docs/performance.md and docs/figures differ"
+echo passed
