@@ -94,6 +94,33 @@ void at_samples_free(struct at_samples *s, struct at_range range)
     put(s, range);
 }
 
+/* The ranges of `from` that belong into the other list now; both lists have room. */
+static void resort(struct at_samples *s, struct at_range_list *from, struct at_range_list *to, bool whole)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < from->count; i++) {
+        struct at_range range = from->r[i];
+        if ((range.samples >= s->unit) == whole)
+            list_insert(to, range);
+        else
+            from->r[kept++] = range;
+    }
+    from->count = kept;
+}
+
+at_err at_samples_resize(struct at_samples *s, uint64_t unit)
+{
+    AT_ASSERT(unit != 0);
+    size_t whole = s->whole.count, part = s->part.count;
+    at_err_t err = list_reserve(&s->whole, part);
+    if (!err) err = list_reserve(&s->part, whole);
+    if (err) return err;
+    s->unit = unit;
+    resort(s, &s->part, &s->whole, true);
+    resort(s, &s->whole, &s->part, false);
+    return AT_OK;
+}
+
 bool at_samples_can_take(const struct at_samples *s, uint64_t units)
 {
     return s->next <= AT_SAMPLES_NEXT_MAX && units <= (AT_SAMPLES_NEXT_MAX - s->next) / s->unit;

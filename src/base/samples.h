@@ -27,6 +27,8 @@ void at_samples_init(struct at_samples *s, uint64_t unit);
 void at_samples_release(struct at_samples *s);
 /* Room for `count` more frees, so that at_samples_free cannot fail. AT_E_NOMEM. */
 at_err at_samples_reserve(struct at_samples *s, size_t count);
+/* Another size of unit from now on. AT_E_NOMEM, and then nothing has changed. */
+at_err at_samples_resize(struct at_samples *s, uint64_t unit);
 /* Whether `units` more can be given out. */
 bool at_samples_can_take(const struct at_samples *s, uint64_t units);
 /* The next unit's first sample. */

@@ -64,6 +64,30 @@ static void every_sample_at_most_once(void **state)
     at_samples_release(&s);
 }
 
+/* Units of changing size: what was given back whole is given out again before anything fresh, by the new size. */
+static void units_of_other_sizes(void **state)
+{
+    struct at_samples s;
+    at_samples_init(&s, 6);
+    assert_int_equal(at_samples_reserve(&s, 8), AT_OK);
+    for (uint64_t i = 0; i < 4; i++) assert_int_equal(at_samples_take(&s), 6 * i);
+    at_samples_free(&s, (struct at_range){2, 4});
+    at_samples_free(&s, (struct at_range){9, 3});
+    at_samples_free(&s, (struct at_range){18, 6});
+    assert_int_equal(at_samples_resize(&s, 3), AT_OK);
+    static const uint64_t want[] = {2, 9, 18, 21, 24, 27};
+    for (int i = 0; i < 4; i++) assert_int_equal(at_samples_take(&s), want[i]); /* one sample is left over: 5 */
+    assert_int_equal(at_samples_take(&s), 24);
+    at_samples_free(&s, (struct at_range){3, 2});
+    at_samples_free(&s, (struct at_range){9, 3});
+    assert_int_equal(at_samples_resize(&s, 4), AT_OK); /* 3, 4, 5 and 9, 10, 11: too short now */
+    assert_int_equal(at_samples_take(&s), 27);
+    assert_int_equal(at_samples_resize(&s, 1), AT_OK);
+    static const uint64_t ones[] = {3, 4, 5, 9, 10, 11, 31};
+    for (int i = 0; i < 7; i++) assert_int_equal(at_samples_take(&s), ones[i]);
+    at_samples_release(&s);
+}
+
 static void the_sequence_ends(void **state)
 {
     struct at_samples s;
@@ -78,6 +102,6 @@ static void the_sequence_ends(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(every_sample_at_most_once),
-                                       cmocka_unit_test(the_sequence_ends)};
+                                       cmocka_unit_test(units_of_other_sizes), cmocka_unit_test(the_sequence_ends)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

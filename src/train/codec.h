@@ -7,8 +7,9 @@
  *
  *   id  name    weights                                        statistics                    error feedback e
  *   1   plain   binary32 (codec_plain.c)                       binary32                      none
- *   2   int4    4 bits and a scale per 64 (codec_int4.c)       log2 ratios (stats_code.h)    e = e + d
+ *   2   int4    4 bits and a scale per 128 (codec_int4.c)      log2 ratios (stats_code.h)    e = fma(1, e, d)
  *   3   sparse  k of 4096, 2 bits each (codec_sparse.c)        log2 ratios                   e = fma(0.95, e, d)
+ *   4   sparse6s  the same with another quantiser, kept for comparison
  *
  * Lossy codecs code e, the error feedback: real[params.count], owned by the replica, +0 at the start (a newcomer's too).
  * What was decoded is taken away from e only once the contribution is known to be included, so late work is not lost. */
@@ -18,7 +19,7 @@
 #include "base/bytes.h"
 #include "model/params.h"
 
-enum at_codec_id { AT_CODEC_PLAIN = 1, AT_CODEC_INT4, AT_CODEC_SPARSE };
+enum at_codec_id { AT_CODEC_PLAIN = 1, AT_CODEC_INT4, AT_CODEC_SPARSE, AT_CODEC_SPARSE6S };
 
 /* One block as a codec sees it. */
 struct at_codec_block {
@@ -40,7 +41,7 @@ struct at_codec_reader {
     const uint8_t *at, *end;
     size_t done, count; /* elements so far, and in all */
     const real *stats_public;
-    uint64_t word[10]; /* the codec's own */
+    uint64_t word[16]; /* the codec's own */
 };
 
 struct at_codec {
@@ -63,7 +64,7 @@ struct at_codec {
     void (*open_stats)(const struct at_codec_block *b, struct at_span payload, struct at_codec_reader *ret_reader);
     void (*next_stats)(struct at_codec_reader *d, size_t n, real *ret_stats);
 };
-extern const struct at_codec at_codec_plain;
+extern const struct at_codec at_codec_plain, at_codec_int4, at_codec_sparse, at_codec_sparse6s;
 
 #define AT_CODEC_CHUNK 4096
 /* NULL: unknown. */

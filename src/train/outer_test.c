@@ -39,7 +39,7 @@ static void rig_init(struct rig *r, int config)
             .round = 4, .samples = 4 * steps, .steps = steps, .tokens = 4ull * steps * r->p.config.seq_len};
         assert_int_equal(
             at_update_write(&at_codec_plain, &r->p, &info, r->s.theta, r->theta[i], r->stats[i], &r->blob[i]), AT_OK);
-        assert_int_equal(r->blob[i].n, at_update_bytes_max(&r->p));
+        assert_true(r->blob[i].n <= at_update_bytes_max(&r->p));
         assert_int_equal(at_update_parse(&r->p, at_buf_span(&r->blob[i]), NULL, &r->u[i]), AT_OK);
         assert_int_equal(r->u[i].info.tokens, info.tokens);
     }

@@ -7,7 +7,7 @@
 
 static const uint8_t magic[8] = {'A', 'T', 'U', 'P', 'D', 'A', 'T', '2'};
 
-static const struct at_codec *const codecs[] = {&at_codec_plain};
+static const struct at_codec *const codecs[] = {&at_codec_plain, &at_codec_int4, &at_codec_sparse, &at_codec_sparse6s};
 enum { CODECS = sizeof codecs / sizeof codecs[0] };
 
 const struct at_codec *at_codec_find(uint32_t id)

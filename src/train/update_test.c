@@ -28,7 +28,7 @@ static void rig_init(struct rig *r, int config)
     for (size_t j = 0; j < at_stats_count(&r->p); j++) r->stats[j] = r->s.stats[j] * 1.5f;
     assert_int_equal(at_update_write(&at_codec_plain, &r->p, &r->info, r->s.theta, r->theta, r->stats, &r->blob),
                      AT_OK);
-    assert_int_equal(r->blob.n, at_update_bytes_max(&r->p));
+    assert_true(r->blob.n <= at_update_bytes_max(&r->p));
 }
 
 static void rig_release(struct rig *r)
