@@ -1,4 +1,5 @@
-/* oneDNN. Link with -ldnnl and OpenMP's runtime. Its matrices are row-major. */
+/* oneDNN. Link with -ldnnl and OpenMP's runtime. Its matrices are row-major. dnnl_sgemm was faster than the matmul
+ * primitive on plain layouts for most of these sizes. */
 #include "gemm_peer.h"
 
 #include <dnnl.h>
