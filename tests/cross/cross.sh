@@ -26,6 +26,7 @@ build)
 run)
     shift
     [ -x "$1" ] || { echo "there is no $1: the build before this test says why"; exit 77; }
+    ulimit -c 0 # the canaries die of it
     exec "$CROSS_RUN" "$emulator" "$@"
     ;;
 esac
