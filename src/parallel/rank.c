@@ -39,13 +39,17 @@ static int member_count(const struct at_plan *plan, int replica)
     return last->rank_first + last->tp - first_member(plan, replica);
 }
 
-static bool leaves_of(const struct at_rank_options *o, int rank, size_t *ret_leaves, size_t *ret_count)
+/* What one rank's shard comes to. */
+struct shard_counts {
+    size_t leaves, weights, stats;
+};
+
+static bool count_shard(const struct at_rank_options *o, int rank, struct shard_counts *ret)
 {
     struct at_params p;
     struct at_shard shard = at_plan_shard(o->plan, o->model, rank);
     if (at_params_init_shard(&p, o->model, &shard) != AT_OK) return false;
-    *ret_leaves = at_state_leaves(&p, at_outer_config_momentum(o->outer));
-    *ret_count = p.count;
+    *ret = (struct shard_counts){at_state_leaves(&p, at_outer_config_momentum(o->outer)), p.count, at_stats_count(&p)};
     at_params_release(&p);
     return true;
 }
@@ -61,7 +65,8 @@ static bool measure(const struct at_rank_options *o, int rank, struct at_rank_si
     struct at_place place = at_plan_place(o->plan, rank);
     const struct at_plan *plan = o->plan;
     struct at_rank_sizes n = {.members = member_count(plan, place.replica)};
-    size_t T = o->model->seq_len, rows, tokens, count = 0;
+    size_t T = o->model->seq_len, rows, tokens;
+    struct shard_counts own, other;
     if (!at_mul_size((size_t)at_schedule_cut_max(o->train->batch, plan->microbatches), T, &rows) ||
         !at_mul_size(o->train->batch, T, &tokens) || !at_mul_size(tokens, (size_t)plan->replicas, &n.wave))
         return false;
@@ -75,12 +80,13 @@ static bool measure(const struct at_rank_options *o, int rank, struct at_rank_si
     if (plan->ranks > 1) n.all_room = at_group_room_bytes(2 * at_most(n.wave, GATHER_BYTES_MAX / 8));
     if (n.wave < 4 * (size_t)plan->replicas) n.wave = 4 * (size_t)plan->replicas; /* roots are gathered there, too */
     n.loss = place.last ? tokens : 0;
-    if (!leaves_of(o, rank, &n.leaves, &count)) return false;
-    if (is_lossy(o->outer)) n.feedback = count;
+    if (!count_shard(o, rank, &own)) return false;
+    n.leaves = own.leaves;
+    if (is_lossy(o->outer)) n.feedback = own.weights;
+    if (o->outer->tau > 0) n.stats_before = own.stats;
     for (int i = 0, first = first_member(plan, place.replica); rank == first && i < n.members; i++) {
-        size_t leaves;
-        if (!leaves_of(o, first + i, &leaves, &count)) return false;
-        n.leaves_all += leaves;
+        if (!count_shard(o, first + i, &other)) return false;
+        n.leaves_all += other.leaves;
     }
     *ret = n;
     return true;
@@ -112,6 +118,7 @@ static struct rooms lay_out(struct at_rank *r, const struct at_rank_sizes *n, in
 {
     struct rooms rooms = {cut(c, n->stage_room, 1), cut(c, n->replica_room, 1), cut(c, n->all_room, 1)};
     r->feedback = cut(c, n->feedback, sizeof *r->feedback);
+    r->stats_before = cut(c, n->stats_before, sizeof *r->stats_before);
     r->loss = cut(c, n->loss, sizeof *r->loss);
     r->wave = cut(c, n->wave, sizeof *r->wave);
     r->leaf = cut(c, n->leaves, sizeof *r->leaf);
@@ -245,9 +252,9 @@ static void list_members(struct at_rank *r)
 static at_err count_leaves(struct at_rank *r)
 {
     for (int i = 0, first = first_member(r->o.plan, r->place.replica); r->leader && i < r->n.members; i++) {
-        size_t leaves, count;
-        if (!leaves_of(&r->o, first + i, &leaves, &count)) return AT_E_NOMEM;
-        r->leaf_bytes[i] = leaves * sizeof *r->leaf;
+        struct shard_counts n;
+        if (!count_shard(&r->o, first + i, &n)) return AT_E_NOMEM;
+        r->leaf_bytes[i] = n.leaves * sizeof *r->leaf;
     }
     return AT_OK;
 }
@@ -289,13 +296,13 @@ at_err at_rank_init(struct at_rank **ret_rank, const struct at_comm *comm, const
         r->o = *options;
         r->ex = ex;
         r->place = at_plan_place(options->plan, comm->rank);
-        r->lossy = is_lossy(options->outer);
         err = init_parts(r, diag);
     }
     if (err != AT_OK) {
         at_rank_release(r);
         return at_fail(diag, err, "rank", "this rank needs %zu MB of memory", at_rank_bytes(options, comm->rank) >> 20);
     }
+    at_samples_init(&r->samples, (uint64_t)options->train->steps * options->train->batch);
     at_state_genesis(&r->state, options->train->seed);
     *ret_rank = r;
     return AT_OK;
@@ -308,6 +315,7 @@ void at_rank_release(struct at_rank *r)
     at_pipeline_release(&r->pipeline);
     at_trainer_release(&r->trainer);
     at_state_release(&r->state);
+    at_samples_release(&r->samples);
     at_model_release(&r->model);
     free(r->block);
     free(r);

@@ -38,6 +38,7 @@ const struct at_state *at_rank_state(const struct at_rank *r); /* this rank's sh
 struct at_rank_report { /* applied, round, loss_mean, tokens: the same on all ranks */
     bool applied;       /* false: with overlap, after the first round: nothing is in the state yet */
     uint32_t round;     /* the last round whose result is in the state: with overlap, the one before */
+    uint32_t steps;     /* the most inner steps of any replica in that round */
     double loss_mean;
     uint64_t tokens;         /* of all replicas in that round */
     double exchange_seconds; /* of this rank in this call: waiting for other replicas; 0 without a clock */
@@ -53,8 +54,8 @@ at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_pr
 /* Collective: with overlap (outer->tau > 0) the result of the last round is joined only within the next one, or here:
  * before roots, checkpoints and release. Nothing to do otherwise. */
 at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_report *ret_report);
-/* The first samples of the next round's units, start[replicas], the same on all ranks. Without it replica i starts at
- * (round->step_first * replicas + i * round->steps) * batch. */
+/* The first samples of the next round's units, start[replicas], the same on all ranks. Without it they are allotted as
+ * local.h says, from what this process has seen (a run that goes on: as if no unit had ended early before); with overlap what was left over is free again one round later. */
 void at_rank_set_starts(struct at_rank *r, const uint64_t *start);
 /* What a replica did in the round that at_rank_report.round names (valid after the first applied one). */
 const struct at_update_info *at_rank_consumed(const struct at_rank *r, int replica);

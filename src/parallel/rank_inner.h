@@ -2,6 +2,7 @@
 #ifndef ATOLL_PARALLEL_RANK_INNER_H
 #define ATOLL_PARALLEL_RANK_INNER_H
 
+#include "base/samples.h"
 #include "parallel/collective.h"
 #include "parallel/exchange.h"
 #include "parallel/pipeline.h"
@@ -24,7 +25,7 @@ struct at_rank_sizes {
     size_t stage_room, replica_room, all_room; /* bytes, of the groups */
     int members;                               /* ranks of the replica */
     size_t leaves, leaves_all;                 /* hashes: own; leader of a replica: of all its ranks */
-    size_t feedback;                           /* reals */
+    size_t feedback, stats_before;             /* reals */
     size_t loss, wave;                         /* held-out: reals of this replica's share; doubles of everybody's */
 };
 
@@ -33,7 +34,7 @@ struct at_rank {
     struct at_rank_options o;
     const struct at_exec *ex;
     struct at_place place;
-    bool leader, lossy;
+    bool leader;
     struct at_model model;
     struct at_state state;
     struct at_trainer trainer;
@@ -48,14 +49,21 @@ struct at_rank {
     struct at_hash *leaf, *leaf_all;
     size_t *leaf_bytes;          /* [members] */
     struct at_shard *shard;      /* [members] */
-    uint64_t *start;             /* [replicas] first samples of the next round's units */
+    struct at_samples samples;   /* who trains on what, where the caller does not say */
+    uint64_t *start;             /* [replicas] first samples of the units that are under way, or come next */
     struct at_transfer *stop_to; /* [replicas] rank 0: to the leaders */
     struct at_transfer stop_from;
     uint8_t stop_said, stop_heard;
-    bool starts_set, stop_sent;
-    bool joined;            /* exchange.update are of a round that is in the state */
+    bool starts_set;          /* by the caller, for the next round */
+    bool allotting, allotted; /* the starts of this round, and of `round`, are from `samples` */
+    bool stop_sent;
+    /* Overlap, as local.h has it: a unit starts before the result of the round before it is joined. */
     bool outstanding;       /* a round whose result is not yet in the state */
-    struct at_round round;  /* that round */
+    struct at_round round;  /* that round, or the last one */
+    bool started;           /* this process has done a round: t->theta is what its unit left */
+    bool applied;           /* exchange.update are of a round that is in the state */
+    struct at_state seen;   /* the state as the unit sees it that is under way */
+    real *stats_before;     /* statistics of the state before; NULL without overlap */
     double wait_seconds;    /* for other replicas, in the present call */
     struct at_diag failure; /* what the run ended with */
     void *block;

@@ -62,46 +62,65 @@ static void expect(struct at_rank *r)
     expect_stop(r);
 }
 
+/* What the units left over is free again. */
+static void free_samples(struct at_rank *r)
+{
+    uint64_t each = (uint64_t)r->round.steps * r->o.train->batch;
+    for (int i = 0; r->allotted && i < r->exchange.replicas; i++) {
+        const struct at_update_info *info = &r->exchange.update[i].info;
+        at_samples_free(&r->samples, (struct at_range){info->start + info->samples, each - info->samples});
+    }
+    r->allotted = false;
+}
+
 static at_err_t conclude(struct at_rank *r, struct at_diag *diag)
 {
     double since = at_rank_seconds(r);
     at_err_t err = at_exchange_finish(&r->exchange, diag);
     if (err == AT_OK) err = settle_stop(r, diag);
     r->wait_seconds += at_rank_seconds(r) - since;
-    if (err == AT_OK)
-        err = at_outer_step(r->ex, &r->state, r->exchange.update, r->exchange.replicas, &r->round,
-                            r->n.members > 1 ? &r->others.gather : NULL, diag);
+    if (err != AT_OK) return err;
+    if (r->stats_before != NULL)
+        memcpy(r->stats_before, r->state.stats, at_stats_count(r->state.params) * sizeof *r->stats_before);
+    err = at_outer_step(r->ex, &r->state, r->exchange.update, r->exchange.replicas, &r->round,
+                        r->n.members > 1 ? &r->others.gather : NULL, diag);
     if (err != AT_OK) return err;
     if (r->feedback != NULL) at_update_confirm(&r->exchange.update[r->exchange.replica], r->feedback);
+    free_samples(r);
     r->outstanding = false;
-    r->joined = true;
+    r->applied = true;
     return AT_OK;
 }
 
 static at_err_t join(void *arg, struct at_diag *diag)
 {
     struct at_rank *r = arg;
-    at_err_t err = conclude(r, diag);
-    if (err == AT_OK) expect(r);
-    return err;
+    if (r->outstanding) { /* otherwise at_rank_join was faster, and messages of this round are expected already */
+        at_err_t err = conclude(r, diag);
+        if (err != AT_OK) return err;
+        expect(r);
+    }
+    r->seen = r->state;
+    return AT_OK;
 }
 
 /* As in local.h: replicas ascending. */
 static void report(const struct at_rank *r, uint64_t sent_before, uint64_t updates_before,
                    struct at_rank_report *ret_report)
 {
-    struct at_rank_report n = {.applied = r->joined,
+    struct at_rank_report n = {.applied = r->applied,
                                .exchange_seconds = r->wait_seconds,
                                .bytes_sent = r->comm.ops->bytes_sent(r->comm.link) - sent_before,
                                .update_bytes = r->exchange.bytes_sent - updates_before};
     double sum = 0;
-    for (int i = 0; r->joined && i < r->exchange.replicas; i++) {
+    for (int i = 0; r->applied && i < r->exchange.replicas; i++) {
         const struct at_update_info *info = &r->exchange.update[i].info;
         sum += r->exchange.loss[i] * (double)info->tokens;
         n.tokens += info->tokens;
         n.round = info->round;
+        if (info->steps > n.steps) n.steps = info->steps;
     }
-    if (r->joined) n.loss_mean = sum / (double)n.tokens;
+    if (r->applied) n.loss_mean = sum / (double)n.tokens;
     *ret_report = n;
 }
 
@@ -140,6 +159,8 @@ static at_err_t check_round(const struct at_rank *r, const struct at_round *roun
     if (at_codec_find(round->codec)->beta != 0 && r->feedback == NULL)
         return at_fail(diag, AT_E_DATA, "round", "this run's outer step has no error feedback for codec %u",
                        round->codec);
+    if (round->tau > 0 && r->stats_before == NULL)
+        return at_fail(diag, AT_E_DATA, "round", "tau %u in a run without overlap", round->tau);
     if (round->steps == 0 || (uint64_t)round->steps * r->o.train->batch > UINT32_MAX)
         return at_fail(diag, AT_E_DATA, "round", "%u steps", round->steps);
     return AT_OK;
@@ -163,37 +184,60 @@ static at_err_t hand_over(struct at_rank *r, const struct at_round *round, const
     return at_exchange_send(&r->exchange, codec, round->k, &unit->info, &source, unit->loss_mean, diag);
 }
 
-static uint64_t first_sample(struct at_rank *r, const struct at_round *round)
+/* First samples of all replicas' units: as the caller says, or as local.h allots them. */
+static at_err_t allot(struct at_rank *r, const struct at_round *round, struct at_diag *diag)
 {
-    uint64_t replica = (uint64_t)r->place.replica, replicas = (uint64_t)r->o.plan->replicas;
-    if (r->starts_set) {
-        r->starts_set = false;
-        return r->start[replica];
+    int replicas = r->exchange.replicas;
+    r->allotting = !r->starts_set;
+    r->starts_set = false;
+    if (!r->allotting) return AT_OK;
+    if (!r->started) /* a run that goes on: as if no unit before had ended early */
+        r->samples.next = round->step_first * (uint64_t)replicas * r->o.train->batch;
+    at_err_t err = at_samples_resize(&r->samples, (uint64_t)round->steps * r->o.train->batch);
+    if (err == AT_OK) err = at_samples_reserve(&r->samples, (size_t)replicas);
+    if (err != AT_OK) return at_fail(diag, err, "run", "no memory for the samples' ranges");
+    if (!at_samples_can_take(&r->samples, (uint64_t)replicas))
+        return at_fail(diag, AT_E_DATA, "run", "the endless sequence of samples is at its end");
+    for (int i = 0; i < replicas; i++) r->start[i] = at_samples_take(&r->samples);
+    return AT_OK;
+}
+
+/* The unit: from the newest state, or with overlap from the one before it, as this unit will see it until it joins. */
+static at_err_t train(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag,
+                      struct at_unit_report *ret_made)
+{
+    bool late = round->tau > 0 && r->started;
+    struct at_unit unit = {.start = r->start[r->place.replica],
+                           .samples = round->steps * r->o.train->batch,
+                           .step_first = round->step_first,
+                           .tau = round->tau,
+                           .join = late ? join : NULL,
+                           .join_arg = r};
+    r->seen = r->state;
+    if (late && !r->outstanding) {
+        r->seen.round--;
+        r->seen.stats = r->stats_before;
     }
-    return (round->step_first * replicas + replica * round->steps) * r->o.train->batch;
+    if (!r->outstanding) expect(r);
+    at_err_t err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->seen, &unit, watch, w, diag, ret_made);
+    return err != AT_OK ? err : w->err;
 }
 
 static at_err_t do_round(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag)
 {
     at_err_t err = check_round(r, round, diag);
     if (err == AT_OK && r->outstanding && round->tau == 0) err = conclude(r, diag);
-    if (err != AT_OK) return err;
-    struct at_unit unit = {.start = first_sample(r, round),
-                           .samples = round->steps * r->o.train->batch,
-                           .step_first = round->step_first,
-                           .tau = round->tau,
-                           .join = r->outstanding ? join : NULL,
-                           .join_arg = r};
+    if (err == AT_OK) err = allot(r, round, diag);
     struct at_unit_report made;
-    if (!r->outstanding) expect(r);
-    err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->state, &unit, watch, w, diag, &made);
-    if (err == AT_OK) err = w->err;
+    if (err == AT_OK) err = train(r, round, w, diag, &made);
     if (err != AT_OK) return err;
     say_stop(r, false);
     err = hand_over(r, round, &made, diag);
     if (err != AT_OK) return err;
     r->round = *round;
+    r->allotted = r->allotting;
     r->outstanding = true;
+    r->started = true;
     return r->o.outer->tau == 0 ? conclude(r, diag) : AT_OK;
 }
 

@@ -25,11 +25,13 @@ struct reference {
     double loss, heldout;
 };
 
-static void reference_of(const struct test_run *run, int replicas, struct reference *ret)
+static void reference_of(const struct test_run *run, const struct at_outer_config *outer, int replicas, int rounds,
+                         struct reference *ret)
 {
     struct at_local l;
-    assert_int_equal(at_local_init(&l, &run->m, &run->data, &run->config, replicas, 0, NULL), AT_OK);
-    for (int t = 0; t < ROUNDS; t++)
+    struct at_local_options o = {.replicas = replicas, .outer = outer};
+    assert_int_equal(at_local_init_options(&l, &run->m, &run->data, &run->config, &o, NULL), AT_OK);
+    for (int t = 0; t < rounds; t++)
         assert_int_equal(at_local_round(&l, &run->ex, NULL, NULL, NULL, &ret->loss), AT_OK);
     assert_int_equal(at_state_root(&l.state, NULL, &ret->root), AT_OK);
     ret->heldout = at_heldout_loss(&l.trainer, &run->ex, &run->data, l.state.theta);
@@ -69,7 +71,7 @@ static void one_root_for_uniform_plans(void **state)
         struct test_run run;
         struct reference want;
         assert_true(test_run_init(&run, &models[m]));
-        reference_of(&run, 1, &want);
+        reference_of(&run, NULL, 1, ROUNDS, &want);
         for (int pp = 1; pp <= 4; pp++)
             for (int tp = 1; tp <= run.m.params.slots && tp * pp <= 8; tp *= 2) {
                 char what[64];
@@ -103,7 +105,7 @@ static void one_root_for_uneven_plans(void **state)
         struct test_run run;
         struct reference want[4];
         assert_true(test_run_init(&run, &models[m]));
-        for (int r = 1; r <= 3; r++) reference_of(&run, r, &want[r]);
+        for (int r = 1; r <= 3; r++) reference_of(&run, NULL, r, ROUNDS, &want[r]);
         for (size_t i = 0; i < sizeof cuts / sizeof cuts[0]; i++) {
             struct at_plan plan;
             char what[64];
@@ -117,11 +119,39 @@ static void one_root_for_uneven_plans(void **state)
     }
 }
 
+/* Every outer step, with and without overlap, over plans with twins and without. */
+static void one_root_for_every_outer_step(void **state)
+{
+    static const char *const cuts[][2] = {{"2x2 1x2", "2x2 1x2"}, {"1x4", "4x1 1x3"}, {"1x1 2x3", "1x4"}};
+    enum { MANY = 4 };
+    struct test_run run;
+    assert_true(test_run_init(&run, &models[2]));
+    run.config.rounds = MANY;
+    for (int kind = AT_OUTER_MEAN; kind <= AT_OUTER_SPARSE; kind++)
+        for (uint32_t tau = 0; tau <= 2; tau++) {
+            struct split_job j = {.run = &run, .rounds = MANY, .body = split_rounds};
+            struct reference want;
+            char what[64];
+            at_outer_config_default(&j.outer, (enum at_outer_kind)kind);
+            j.outer.tau = tau;
+            reference_of(&run, &j.outer, 2, MANY, &want);
+            for (int c = 0; c < 3; c++) {
+                snprintf(what, sizeof what, "%s, tau %u, cut %d", at_outer_kind_name(j.outer.kind), tau, c);
+                assert_true(split_plan(&j.plan, cuts[c], 2, 2));
+                j.join_between = c == 1;
+                compare(&j, &want, what);
+                at_plan_release(&j.plan);
+            }
+        }
+    test_run_release(&run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_root_for_uniform_plans),
         cmocka_unit_test(one_root_for_uneven_plans),
+        cmocka_unit_test(one_root_for_every_outer_step),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

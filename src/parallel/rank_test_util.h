@@ -12,6 +12,7 @@ struct split_job {
     struct at_plan plan;
     struct at_outer_config outer;
     bool recompute, mixed_kernels;
+    bool join_between; /* at_rank_join after every round: changes nothing */
     int rounds;
     void (*body)(struct split_job *job, struct at_rank *r, int rank);
     void *arg;
@@ -55,6 +56,7 @@ static inline void split_rounds(struct split_job *j, struct at_rank *r, int rank
     for (int t = 0; err == AT_OK && t < j->rounds; t++) {
         round = at_outer_round(&j->outer, &j->run->config, t == 0 ? NULL : &round);
         err = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+        if (err == AT_OK && j->join_between) err = at_rank_join(r, &j->diag[rank], &j->report[rank]);
     }
     if (err == AT_OK) err = at_rank_join(r, &j->diag[rank], &j->report[rank]);
     if (err == AT_OK) err = at_rank_root(r, &j->diag[rank], &j->root[rank]);
