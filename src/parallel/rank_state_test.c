@@ -36,72 +36,70 @@ static void stop(struct test_run *run, struct split_job *j)
 
 /* ---- units that end early ---- */
 
-/* One replica after the other, with so many steps each. */
-static void serial_round(const struct test_run *run, const uint32_t *steps, int replicas, struct at_hash *ret_root)
-{
-    struct at_trainer t;
-    struct at_state s;
-    struct at_buf blob[3] = {{0}};
-    struct at_update update[3];
-    struct at_round round = at_round_mean(0, run->config.steps, 0);
-    memset(update, 0, sizeof update);
-    assert_int_equal(at_trainer_init(&t, &run->m, &run->config, 1, NULL), AT_OK);
-    assert_int_equal(at_state_init(&s, &run->m.params), AT_OK);
-    at_state_genesis(&s, run->config.seed);
-    for (int r = 0; r < replicas; r++) {
-        struct at_unit unit = {.start = (uint64_t)r * run->config.steps * run->config.batch,
-                               .samples = steps[r] * run->config.batch};
-        struct at_unit_report report;
-        assert_int_equal(at_unit_run(&t, &run->ex, &run->data, &s, &unit, NULL, NULL, NULL, &blob[r], &report), AT_OK);
-        assert_int_equal(at_update_parse(&run->m.params, at_buf_span(&blob[r]), NULL, &update[r]), AT_OK);
-    }
-    assert_int_equal(at_outer_step(&run->ex, &s, update, replicas, &round, NULL, NULL), AT_OK);
-    assert_int_equal(at_state_root(&s, NULL, ret_root), AT_OK);
-    for (int r = 0; r < replicas; r++) {
-        at_buf_release(&blob[r]);
-        at_update_release(&update[r]);
-    }
-    at_state_release(&s);
-    at_trainer_release(&t);
-}
-
 struct stopper {
-    uint32_t after; /* steps; 0: never */
+    uint32_t after; /* steps, in the first round; 0: never */
+    int rounds;     /* seen */
 };
 
 static bool stop_after(void *arg, const struct at_unit_progress *p)
 {
-    const struct stopper *s = arg;
-    return s->after == 0 || p->step < s->after;
+    struct stopper *s = arg;
+    if (p->step == 1) s->rounds++;
+    return s->after == 0 || s->rounds > 1 || p->step < s->after;
 }
 
 /* arg: struct stopper[ranks]. */
 static void stopped_round(struct split_job *j, struct at_rank *r, int rank)
 {
     struct stopper *s = j->arg;
-    struct at_round round = at_outer_round(&j->outer, &j->run->config, NULL);
-    j->err[rank] = at_rank_round(r, &round, stop_after, &s[rank], &j->diag[rank], &j->report[rank]);
+    struct at_round round = {0};
+    for (int t = 0; j->err[rank] == AT_OK && t < j->rounds; t++) {
+        round = at_outer_round(&j->outer, &j->run->config, t == 0 ? NULL : &round);
+        j->err[rank] = at_rank_round(r, &round, stop_after, &s[rank], &j->diag[rank], &j->report[rank]);
+        round.steps = j->report[rank].steps;
+    }
     if (j->err[rank] == AT_OK) j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]);
 }
 
-/* The leader of replica 1 (rank 2) wants one step only; what others answer does not count. */
+struct local_stopper {
+    struct at_local *l;
+    bool over;
+};
+
+static bool end_replica_1(void *arg, int replica, const struct at_unit_progress *p)
+{
+    struct local_stopper *s = arg;
+    if (replica == 1 && !s->over) s->l->end_unit = s->over = true;
+    return true;
+}
+
+/* The leader of replica 1 (rank 2) wants one step only, once; what others answer does not count. What its unit left
+ * over is trained on later, as in one process. */
 static void a_leader_ends_its_unit(void **state)
 {
     static const char *const cut[] = {"1x1 1x3", "2x1 1x3"};
     struct test_run run;
     struct split_job j;
+    struct at_local l;
+    struct local_stopper end = {&l, false};
     struct at_hash want;
+    double loss;
     start(&run, &j, cut, 2);
-    serial_round(&run, (const uint32_t[]){run.config.steps, 1}, 2, &want);
-    struct stopper s[5] = {{0}, {2}, {1}, {0}, {0}};
+    j.rounds = 4;
+    assert_int_equal(at_local_init(&l, &run.m, &run.data, &run.config, 2, 0, NULL), AT_OK);
+    for (int t = 0; t < j.rounds; t++)
+        assert_int_equal(at_local_round(&l, &run.ex, end_replica_1, &end, NULL, &loss), AT_OK);
+    assert_int_equal(at_state_root(&l.state, NULL, &want), AT_OK);
+    struct stopper s[5] = {{.after = 0}, {.after = 2}, {.after = 1}};
     j.body = stopped_round;
     j.arg = s;
     run_clean(&j);
     for (int i = 0; i < j.plan.ranks; i++) {
         assert_int_equal(j.err[i], AT_OK);
         assert_memory_equal(&j.root[i], &want, sizeof want);
-        assert_int_equal(j.report[i].tokens, (run.config.steps + 1) * run.config.batch * shape.seq_len);
+        assert_memory_equal(&j.report[i].loss_mean, &loss, sizeof loss);
     }
+    at_local_release(&l);
     stop(&run, &j);
 }
 
@@ -113,7 +111,7 @@ static void rank_0_ends_the_round(void **state)
     struct split_job j;
     start(&run, &j, cut, 3);
     run.config.steps = 60;
-    struct stopper s[5] = {{1}};
+    struct stopper s[5] = {{.after = 1}};
     j.body = stopped_round;
     j.arg = s;
     run_clean(&j);
