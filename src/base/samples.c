@@ -16,7 +16,7 @@ void at_samples_release(struct at_samples *s)
     *s = (struct at_samples){.unit = s->unit};
 }
 
-static at_err_t list_reserve(struct at_range_list *list, size_t extra)
+at_err at_range_reserve(struct at_range_list *list, size_t extra)
 {
     size_t need = list->count + extra, bytes;
     if (need <= list->cap) return AT_OK;
@@ -32,8 +32,8 @@ static at_err_t list_reserve(struct at_range_list *list, size_t extra)
 
 at_err at_samples_reserve(struct at_samples *s, size_t count)
 {
-    at_err_t err = list_reserve(&s->whole, count);
-    return err ? err : list_reserve(&s->part, count);
+    at_err_t err = at_range_reserve(&s->whole, count);
+    return err ? err : at_range_reserve(&s->part, count);
 }
 
 /* Position of the first range that starts at or after `start`. */
@@ -94,6 +94,25 @@ void at_samples_free(struct at_samples *s, struct at_range range)
     put(s, range);
 }
 
+static void list_copy(struct at_range_list *to, const struct at_range_list *from)
+{
+    if (from->count != 0) memcpy(to->r, from->r, from->count * sizeof *to->r);
+    to->count = from->count;
+}
+
+at_err at_samples_copy(struct at_samples *to, const struct at_samples *from)
+{
+    /* Reserving counts on from what is there already: more than enough. */
+    at_err_t err = at_range_reserve(&to->whole, from->whole.count);
+    if (!err) err = at_range_reserve(&to->part, from->part.count);
+    if (err) return err;
+    list_copy(&to->whole, &from->whole);
+    list_copy(&to->part, &from->part);
+    to->next = from->next;
+    to->unit = from->unit;
+    return AT_OK;
+}
+
 /* The ranges of `from` that belong into the other list now; both lists have room. */
 static void resort(struct at_samples *s, struct at_range_list *from, struct at_range_list *to, bool whole)
 {
@@ -112,8 +131,8 @@ at_err at_samples_resize(struct at_samples *s, uint64_t unit)
 {
     AT_ASSERT(unit != 0);
     size_t whole = s->whole.count, part = s->part.count;
-    at_err_t err = list_reserve(&s->whole, part);
-    if (!err) err = list_reserve(&s->part, whole);
+    at_err_t err = at_range_reserve(&s->whole, part);
+    if (!err) err = at_range_reserve(&s->part, whole);
     if (err) return err;
     s->unit = unit;
     resort(s, &s->part, &s->whole, true);

@@ -16,6 +16,8 @@ struct at_range_list { /* ascending */
     struct at_range *r;
     size_t count, cap;
 };
+/* Room for `extra` more. AT_E_NOMEM. */
+at_err at_range_reserve(struct at_range_list *list, size_t extra);
 struct at_samples {
     uint64_t next;                    /* everything from here on is fresh */
     struct at_range_list whole, part; /* free ranges of at least, and of less than, a unit */
@@ -27,6 +29,7 @@ void at_samples_init(struct at_samples *s, uint64_t unit);
 void at_samples_release(struct at_samples *s);
 /* Room for `count` more frees, so that at_samples_free cannot fail. AT_E_NOMEM. */
 at_err at_samples_reserve(struct at_samples *s, size_t count);
+at_err at_samples_copy(struct at_samples *to, const struct at_samples *from); /* AT_E_NOMEM, and then nothing changed */
 /* Another size of unit from now on. AT_E_NOMEM, and then nothing has changed. */
 at_err at_samples_resize(struct at_samples *s, uint64_t unit);
 /* Whether `units` more can be given out. */

@@ -117,7 +117,21 @@ void at_local_release(struct at_local *l)
 struct at_round at_local_next(const struct at_local *l)
 {
     AT_ASSERT(l->outer.kind != AT_OUTER_AUTO);
-    return at_outer_round(&l->outer, &l->config, l->round.steps != 0 ? &l->round : NULL);
+    struct at_round previous = l->round;
+    previous.steps = l->steps_done;
+    return at_outer_round(&l->outer, &l->config, l->steps_done != 0 ? &previous : NULL);
+}
+
+at_err at_local_resume(struct at_local *l, const struct at_round *round, uint32_t steps_done,
+                       const struct at_samples *samples, uint64_t tokens)
+{
+    AT_ASSERT(l->state.round == round->round + 1 && steps_done != 0 && !l->started);
+    int err = at_samples_copy(&l->samples, samples);
+    if (err != AT_OK) return err;
+    l->round = *round;
+    l->steps_done = steps_done;
+    l->tokens = tokens;
+    return AT_OK;
 }
 
 /* ---- a unit ---- */
@@ -257,11 +271,11 @@ at_err at_local_do(struct at_local *l, const struct at_exec *ex, const struct at
     double sum = 0;
     uint64_t tokens = 0;
     l->round = *round;
-    l->round.steps = 0;
+    l->steps_done = 0;
     for (int r = 0; r < l->replicas; r++) {
         const struct at_local_replica *x = &l->replica[r];
         if (x->feedback != NULL) at_update_confirm(&l->update[r], x->feedback);
-        if (x->info.steps > l->round.steps) l->round.steps = x->info.steps;
+        if (x->info.steps > l->steps_done) l->steps_done = x->info.steps;
         sum += x->loss_mean * (double)x->info.tokens;
         tokens += x->info.tokens;
     }
@@ -278,7 +292,7 @@ at_err at_local_round(struct at_local *l, const struct at_exec *ex, at_local_pro
     if (round.steps == 0) { /* beyond the run's rounds: the learning rate stays at its end */
         round = l->round;
         round.round++;
-        round.step_first += l->round.steps;
+        round.step_first += l->steps_done;
         round.steps = l->outer.steps_max != 0 ? l->outer.steps_max : l->config.steps;
     }
     return at_local_do(l, ex, &round, progress, arg, diag, ret_loss);

@@ -35,8 +35,9 @@ struct at_local {
     struct at_local_replica *replica; /* [replicas] */
     struct at_update *update;         /* [replicas] of the last round */
     struct at_samples samples;
-    struct at_round round; /* the last one done, with the steps that were done (the most of any replica) */
-    bool started;          /* there is a last one in this process */
+    struct at_round round; /* the last one done */
+    uint32_t steps_done;   /* in it, the most of any replica; 0: there was none */
+    bool started;          /* it was done by this process */
     bool end_unit;         /* set by the progress function: this unit ends after this step, and counts */
     uint64_t tokens;       /* trained on so far */
 };
@@ -59,6 +60,12 @@ size_t at_local_bytes_options(const struct at_model_config *model, const struct 
                               const struct at_local_options *options);
 size_t at_local_bytes(const struct at_model_config *model, const struct at_train_config *train, int replicas,
                       long microbatch);
+
+/* Goes on where an earlier process stopped: the caller has put the checkpoint of that round into l->state; `round`,
+ * `steps_done` and `samples` (copied; its count of lists is small) are what the journal says of the last round before it
+ * (journal.h). Error feedback starts at zero, and the first round has nothing to join. AT_E_NOMEM. */
+at_err at_local_resume(struct at_local *l, const struct at_round *round, uint32_t steps_done,
+                       const struct at_samples *samples, uint64_t tokens);
 
 /* Told after every inner step of every replica; false stops the run: the round is thrown away (AT_E_INTERRUPTED). */
 typedef bool at_local_progress_fn(void *arg, int replica, const struct at_unit_progress *progress);

@@ -10,10 +10,13 @@ static void apply(const struct at_update *u, struct at_state *s)
     struct at_hash root;
     if (at_exec_init(&ex, at_kern_available()[0], &at_par_serial) != AT_OK) return;
     at_params_fill(s->params, 1, s->theta);
+    for (size_t i = 0; i < at_stats_count(s->params); i++)
+        s->stats[i] = i % 3 == 0 ? 0 : 1e-4f; /* ratios are to these */
     s->round = u->info.round;
     struct at_round round = at_round_mean(s->round, 1, 0);
     round.codec = u->codec->id;
     round.k = u->k;
+    round.clip = u->k % 2;
     if (at_outer_step(&ex, s, u, 1, &round, NULL, NULL) == AT_OK) {
         AT_ASSERT(at_state_root(s, NULL, &root) == AT_OK);
         AT_ASSERT(at_params_padding_is_zero(s->params, s->theta));
