@@ -121,13 +121,20 @@ static at_err read_entries(json_t *root, const char *name, struct at_diag *diag,
 
 at_err at_st_parse(struct at_span file, const char *name, struct at_diag *diag, struct at_st_file *ret_file)
 {
+    int err = at_st_parse_head(file, file.n, name, diag, ret_file);
+    if (err == AT_OK) ret_file->data.p = ret_file->header.p + ret_file->header.n;
+    return err;
+}
+
+at_err at_st_parse_head(struct at_span file, size_t file_bytes, const char *name, struct at_diag *diag,
+                        struct at_st_file *ret_file)
+{
     if (file.n < 8) return at_fail(diag, AT_E_TRUNCATED, name, "%zu bytes are too few for a safetensors file", file.n);
     uint64_t n = at_load_le64(file.p);
     if (n > AT_ST_HEADER_BYTES_MAX)
         return at_fail(diag, AT_E_TOO_BIG, name, "not a safetensors file, or its header is too large");
     if (n > file.n - 8) return at_fail(diag, AT_E_TRUNCATED, name, "the file ends within its header");
-    struct at_st_file f = {.header = at_span(file.p + 8, (size_t)n),
-                           .data = at_span(file.p + 8 + (size_t)n, file.n - 8 - (size_t)n)};
+    struct at_st_file f = {.header = at_span(file.p + 8, (size_t)n), .data = at_span(NULL, file_bytes - 8 - (size_t)n)};
     json_error_t why;
     /* jansson bounds its own recursion (2048 levels) and refuses NUL in keys. */
     json_t *root = json_loadb((const char *)f.header.p, f.header.n, JSON_REJECT_DUPLICATES, &why);

@@ -43,6 +43,9 @@ struct at_st_file {
 /* AT_E_DATA (with the reason in diag->text; the caller's `name` of the file in diag->where), AT_E_TRUNCATED when the
  * buffer ends too early, AT_E_TOO_BIG past a limit, AT_E_NOMEM. */
 at_err at_st_parse(struct at_span file, const char *name, struct at_diag *diag, struct at_st_file *ret_file);
+/* The same from the first bytes of a file of file_bytes, up to the end of its header at least; ret_file->data.p is NULL. */
+at_err at_st_parse_head(struct at_span head, size_t file_bytes, const char *name, struct at_diag *diag,
+                        struct at_st_file *ret_file);
 void at_st_release(struct at_st_file *f);
 const struct at_st_tensor *at_st_find(const struct at_st_file *f, const char *name); /* NULL when absent */
 const char *at_st_meta(const struct at_st_file *f, const char *key);                 /* NULL when absent */

@@ -105,6 +105,19 @@ uint64_t at_sys_memory_available(void)
     return system;
 }
 
+/* VmHWM of /proc/self/status: unlike getrusage's figure it is this program's, not that of the process that forked it. */
+uint64_t at_sys_memory_peak(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) break;
+    fclose(f);
+    return (uint64_t)kib * 1024u;
+}
+
 bool at_sys_is_terminal(int fd)
 {
     return isatty(fd) == 1;

@@ -19,6 +19,7 @@ uint64_t at_sys_process_start_ns(void);
 int at_sys_cpu_count(void); /* processors this process may run on (affinity), >= 1 */
 uint64_t at_sys_memory_available(
     void); /* bytes that can be taken without swapping (limits of a container included); 0: unknown */
+uint64_t at_sys_memory_peak(void); /* the most bytes that this process ever had in memory; 0: unknown */
 bool at_sys_is_terminal(int fd);
 int at_sys_terminal_columns(int fd); /* 80 where it cannot be told */
 

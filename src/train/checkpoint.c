@@ -5,13 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { METAS = 4 };
-
-/* What the files say about the state that they hold. */
-struct named {
-    struct at_hash root, weights_root;
-    uint32_t round;
-};
+enum { METAS = AT_CHECKPOINT_METAS };
 
 static void set_meta(struct at_st_meta *m, const char *key, const char *value)
 {
@@ -19,7 +13,7 @@ static void set_meta(struct at_st_meta *m, const char *key, const char *value)
     snprintf(m->value, sizeof m->value, "%s", value);
 }
 
-static void make_meta(const struct named *n, struct at_st_meta meta[METAS])
+void at_checkpoint_meta(const struct at_checkpoint_named *n, struct at_st_meta meta[METAS])
 {
     char round[16];
     snprintf(round, sizeof round, "%" PRIu32, n->round);
@@ -29,10 +23,21 @@ static void make_meta(const struct named *n, struct at_st_meta meta[METAS])
     set_meta(&meta[3], "weights_root", at_hash_hex(n->weights_root).s);
 }
 
-static at_err write_stats_header(const struct at_params *p, const struct at_st_meta meta[METAS], struct at_buf *out)
+at_err at_checkpoint_stats_header(const struct at_params *p, const struct at_st_meta *meta, struct at_buf *out)
 {
     struct at_st_tensor t = {.name = "second_moments", .f32 = true, .dims = 1, .shape = {at_stats_count(p)}};
     return at_st_write_header(out, meta, METAS, &t, 1);
+}
+
+at_err at_checkpoint_momentum_header(const struct at_params *p, const struct at_st_meta *meta, struct at_buf *out)
+{
+    struct at_st_tensor t = {.name = "outer_momentum", .f32 = true, .dims = 1, .shape = {p->count}};
+    return at_st_write_header(out, meta, METAS, &t, 1);
+}
+
+void at_checkpoint_momentum_name(struct at_hash root, char ret_name[48])
+{
+    snprintf(ret_name, 48, "momentum-%.16s.safetensors", at_hash_hex(root).s);
 }
 
 void at_checkpoint_stats_name(struct at_hash root, char ret_name[40])
@@ -46,13 +51,16 @@ at_err at_checkpoint_write(const struct at_state *s, struct at_diag *diag, struc
     struct at_st_meta meta[METAS];
     int err = at_state_root(s, diag, &c.root);
     if (err != AT_OK) return err;
-    make_meta(&(struct named){c.root, at_state_weights_root(s), s->round}, meta);
+    at_checkpoint_meta(&(struct at_checkpoint_named){c.root, at_state_weights_root(s), s->round}, meta);
     at_checkpoint_stats_name(c.root, c.stats_name);
-    c.model.bytes_max = c.stats.bytes_max = AT_ST_HEADER_BYTES_MAX + 8 + at_state_blob_bytes(s);
+    at_checkpoint_momentum_name(c.root, c.momentum_name);
+    c.model.bytes_max = c.stats.bytes_max = c.momentum.bytes_max = AT_ST_HEADER_BYTES_MAX + 8 + at_state_blob_bytes(s);
     err = at_hf_write(s->params, s->theta, meta, METAS, &c.model);
     if (err == AT_OK) err = at_hf_write_config(&s->params->config, &c.config);
-    if (err == AT_OK) err = write_stats_header(s->params, meta, &c.stats);
+    if (err == AT_OK) err = at_checkpoint_stats_header(s->params, meta, &c.stats);
     if (err == AT_OK) err = at_f32_append(&c.stats, s->stats, at_stats_count(s->params));
+    if (s->momentum != NULL && err == AT_OK) err = at_checkpoint_momentum_header(s->params, meta, &c.momentum);
+    if (s->momentum != NULL && err == AT_OK) err = at_f32_append(&c.momentum, s->momentum, s->params->count);
     if (err != AT_OK) {
         at_checkpoint_release(&c);
         return at_fail(diag, err, "checkpoint", "no memory for the checkpoint");
@@ -66,6 +74,7 @@ void at_checkpoint_release(struct at_checkpoint *c)
     at_buf_release(&c->model);
     at_buf_release(&c->config);
     at_buf_release(&c->stats);
+    at_buf_release(&c->momentum);
     *c = (struct at_checkpoint){0};
 }
 
@@ -83,7 +92,8 @@ static bool read_round(const char *text, uint32_t *ret_round)
     return n <= UINT32_MAX;
 }
 
-static at_err read_meta(const struct at_st_file *f, const char *name, struct at_diag *diag, struct named *ret)
+at_err at_checkpoint_read_meta(const struct at_st_file *f, const char *name, struct at_diag *diag,
+                               struct at_checkpoint_named *ret)
 {
     const char *root = at_st_meta(f, "state_root"), *round = at_st_meta(f, "round");
     const char *weights = at_st_meta(f, "weights_root");
@@ -96,10 +106,10 @@ static at_err read_meta(const struct at_st_file *f, const char *name, struct at_
 at_err at_checkpoint_peek(struct at_span model, struct at_diag *diag, struct at_hash *ret_root, uint32_t *ret_round)
 {
     struct at_st_file f;
-    struct named named;
+    struct at_checkpoint_named named;
     int err = at_st_parse(model, AT_CHECKPOINT_MODEL, diag, &f);
     if (err != AT_OK) return err;
-    err = read_meta(&f, AT_CHECKPOINT_MODEL, diag, &named);
+    err = at_checkpoint_read_meta(&f, AT_CHECKPOINT_MODEL, diag, &named);
     at_st_release(&f);
     if (err != AT_OK) return err;
     *ret_root = named.root;
@@ -120,26 +130,30 @@ static at_err compare(struct at_span file, const struct at_buf *want, size_t byt
 }
 
 static at_err check_texts(const struct at_params *p, const struct at_st_meta meta[METAS], struct at_span model,
-                          struct at_span config, struct at_span stats, const char *stats_name, struct at_diag *diag)
+                          struct at_span config, struct at_span stats, struct at_span momentum, const char *stats_name,
+                          struct at_diag *diag)
 {
-    struct at_buf m = {0}, c = {0}, s = {0};
+    struct at_buf m = {0}, c = {0}, s = {0}, o = {0};
     size_t weights = 0;
     for (int i = 0; i < p->tensors; i++) weights += (size_t)(p->tensor[i].rows_used * p->tensor[i].cols);
     int err = at_hf_write_header(p, meta, METAS, &m);
     if (err == AT_OK) err = at_hf_write_config(&p->config, &c);
-    if (err == AT_OK) err = write_stats_header(p, meta, &s);
+    if (err == AT_OK) err = at_checkpoint_stats_header(p, meta, &s);
     if (err == AT_OK) err = compare(config, &c, c.n, AT_CHECKPOINT_CONFIG, diag);
     if (err == AT_OK) err = compare(model, &m, m.n + 4 * weights, AT_CHECKPOINT_MODEL, diag);
     if (err == AT_OK) err = compare(stats, &s, s.n + 4 * at_stats_count(p), stats_name, diag);
+    if (err == AT_OK && momentum.n > 0) err = at_checkpoint_momentum_header(p, meta, &o);
+    if (err == AT_OK && momentum.n > 0) err = compare(momentum, &o, o.n + 4 * p->count, "the momentum's file", diag);
     at_buf_release(&m);
     at_buf_release(&c);
     at_buf_release(&s);
+    at_buf_release(&o);
     return err;
 }
 
 /* Weights and statistics into a new state, and its roots against those that the files name. */
-static at_err read_state(struct at_state *n, const struct at_st_file *f, struct at_span stats,
-                         const struct named *named, const char *stats_name, struct at_diag *diag)
+static at_err read_state(struct at_state *n, const struct at_st_file *f, struct at_span stats, struct at_span momentum,
+                         const struct at_checkpoint_named *named, const char *stats_name, struct at_diag *diag)
 {
     int err = at_hf_read(n->params, f, AT_CHECKPOINT_MODEL, diag, n->theta);
     if (err != AT_OK) return err;
@@ -147,6 +161,8 @@ static at_err read_state(struct at_state *n, const struct at_st_file *f, struct 
         return at_fail(diag, AT_E_DATA, AT_CHECKPOINT_MODEL, "damaged: its weights do not have the root that it names");
     size_t count = at_stats_count(n->params);
     at_f32_read(stats.p + (stats.n - 4 * count), n->stats, count);
+    if (n->momentum != NULL)
+        at_f32_read(momentum.p + (momentum.n - 4 * n->params->count), n->momentum, n->params->count);
     n->round = named->round;
     struct at_hash made;
     if (at_state_root(n, NULL, &made) != AT_OK || !at_hash_eq(made, named->root))
@@ -157,25 +173,33 @@ static at_err read_state(struct at_state *n, const struct at_st_file *f, struct 
 at_err at_checkpoint_read(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
                           struct at_diag *diag, struct at_hash *ret_root)
 {
+    return at_checkpoint_read_all(s, model, config, stats, (struct at_span){0}, diag, ret_root);
+}
+
+at_err at_checkpoint_read_all(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
+                              struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root)
+{
+    AT_ASSERT((s->momentum != NULL) == (momentum.n > 0));
     struct at_st_file f = {0};
     struct at_st_meta meta[METAS];
-    struct named named;
+    struct at_checkpoint_named named;
     struct at_state n = {0};
     char stats_name[40];
     int err = at_st_parse(model, AT_CHECKPOINT_MODEL, diag, &f);
     if (err != AT_OK) return err;
-    err = read_meta(&f, AT_CHECKPOINT_MODEL, diag, &named);
+    err = at_checkpoint_read_meta(&f, AT_CHECKPOINT_MODEL, diag, &named);
     if (err != AT_OK) goto out;
-    make_meta(&named, meta);
+    at_checkpoint_meta(&named, meta);
     at_checkpoint_stats_name(named.root, stats_name);
-    err = check_texts(s->params, meta, model, config, stats, stats_name, diag);
+    err = check_texts(s->params, meta, model, config, stats, momentum, stats_name, diag);
     if (err != AT_OK) goto out;
     err = at_state_init(&n, s->params);
+    if (err == AT_OK && momentum.n > 0) err = at_state_add_momentum(&n);
     if (err != AT_OK) {
         err = at_fail(diag, err, "checkpoint", "no memory for the state");
         goto out;
     }
-    err = read_state(&n, &f, stats, &named, stats_name, diag);
+    err = read_state(&n, &f, stats, momentum, &named, stats_name, diag);
     if (err != AT_OK) goto out;
     at_state_copy(s, &n);
     *ret_root = named.root;

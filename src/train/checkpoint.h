@@ -6,6 +6,9 @@
  *   config.json         LlamaForCausalLM
  *   stats-<first 16 hex of root>.safetensors
  *                       one tensor "second_moments" (statistics as in state.h); the same __metadata__ less format
+ *   momentum-<first 16 hex of root>.safetensors
+ *                       only where the state has an outer momentum: one tensor "outer_momentum", every weight's in the
+ *                       order of the flat array, padding included; the same __metadata__ less format
  *
  * Loading accepts exactly what writing makes: the headers and config.json are compared with what we would write, and
  * the root is recomputed, so that any changed byte is noticed. (To read weights of other origin: hf.h.) */
@@ -19,8 +22,9 @@
 #define AT_CHECKPOINT_CONFIG "config.json"
 
 struct at_checkpoint {
-    struct at_buf model, config, stats;
-    char stats_name[40]; /* stats-0123456789abcdef.safetensors */
+    struct at_buf model, config, stats, momentum; /* momentum: empty where the state has none */
+    char stats_name[40];                          /* stats-0123456789abcdef.safetensors */
+    char momentum_name[48];
     struct at_hash root;
 };
 /* AT_E_NONFINITE, AT_E_NOMEM. */
@@ -30,10 +34,26 @@ void at_checkpoint_release(struct at_checkpoint *c);
 /* Reads the root and round that model.safetensors names, before the statistics' file name is known; and the name. */
 at_err at_checkpoint_peek(struct at_span model, struct at_diag *diag, struct at_hash *ret_root, uint32_t *ret_round);
 void at_checkpoint_stats_name(struct at_hash root, char ret_name[40]);
+void at_checkpoint_momentum_name(struct at_hash root, char ret_name[48]);
 
 /* AT_E_DATA (or another code of exit code 3) with the file's name in diag->where when one of them is truncated, changed
  * or of another model. `s` (initialised for the run's params) is untouched on failure. */
 at_err at_checkpoint_read(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
                           struct at_diag *diag, struct at_hash *ret_root);
+/* The same for a state that may have momentum: `s` has it exactly where the file is given (n > 0). */
+at_err at_checkpoint_read_all(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
+                              struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root);
+
+/* What the files say about the state that they hold, and their first bytes (for checkpoint_stream.c). */
+enum { AT_CHECKPOINT_METAS = 4 };
+struct at_checkpoint_named {
+    struct at_hash root, weights_root;
+    uint32_t round;
+};
+void at_checkpoint_meta(const struct at_checkpoint_named *n, struct at_st_meta ret_meta[AT_CHECKPOINT_METAS]);
+at_err at_checkpoint_stats_header(const struct at_params *p, const struct at_st_meta *meta, struct at_buf *out);
+at_err at_checkpoint_momentum_header(const struct at_params *p, const struct at_st_meta *meta, struct at_buf *out);
+at_err at_checkpoint_read_meta(const struct at_st_file *f, const char *name, struct at_diag *diag,
+                               struct at_checkpoint_named *ret);
 
 #endif
