@@ -30,8 +30,8 @@ struct at_product {
     int slots;
 };
 void at_product(const struct at_exec *ex, enum at_gemm_op op, const struct at_product *p);
-/* The same, and the sum over the tensor ranks: piece by piece, so that one travels while the next is computed. y is
- * whole after at_product_finish. */
+/* The same, and the sum over the tensor ranks; forward piece by piece, so that one travels while the next is computed.
+ * y is whole after at_product_finish. */
 at_err at_product_begin(const struct at_exec *ex, const struct at_tp *tp, enum at_gemm_op op,
                         const struct at_product *p);
 at_err at_product_finish(const struct at_tp *tp);
