@@ -23,6 +23,7 @@ typedef __m256 tv;
 static void isa_pack_copy(float *dst, long width, const float *src, long ld, long k, long n)
 {
     for (long p = 0; p < k; p++, dst += width, src += ld) {
+        __builtin_prefetch(src + AT_PACK_STEPS * ld);
         if (n == 2 * LANES) {
             memcpy(dst, src, sizeof(float) * 2 * LANES);
         } else if (n == MR) {

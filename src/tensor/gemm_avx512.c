@@ -28,6 +28,8 @@ static void isa_pack_copy(float *dst, long width, const float *src, long ld, lon
 {
     const __mmask16 m0 = first(n), m1 = n > 16 ? first(n - 16) : 0;
     for (long p = 0; p < k; p++, dst += width, src += ld) {
+        __builtin_prefetch(src + AT_PACK_STEPS * ld);
+        __builtin_prefetch(src + AT_PACK_STEPS * ld + n - 1);
         _mm512_mask_storeu_ps(dst, m0, _mm512_maskz_loadu_ps(m0, src));
         if (m1) _mm512_mask_storeu_ps(dst + 16, m1, _mm512_maskz_loadu_ps(m1, src + 16));
     }

@@ -17,11 +17,11 @@
 #define A_FLOATS    (64 * 1024L)  /* block of A: 256 KiB */
 #define B_FLOATS    (512 * 1024L) /* block of B: 2 MiB */
 #define K_PIECE     1024L
+#define K_GRAINS    256L          /* C is small enough to be read again; rows of A and B are read in long runs */
 #define K_SLOTS     2048L         /* longest K that a SLOTS piece holds */
 #define LONG_FLOATS (256 * 1024L) /* block of C in slots_long */
 #define LONG_COLS   1024L
-#define LONG_DEPTH  4  /* of the tree over 8 slots */
-#define PACK_STEPS  16 /* rows of a matrix that are packed side by side, so that each is read along its length */
+#define LONG_DEPTH  4 /* of the tree over 8 slots */
 #define TILE        (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
 #define SLACK       64
 
@@ -109,7 +109,7 @@ static long piece_end(const struct walk *w, long k0)
         return k0 + (left + pieces - 1) / pieces;
     }
     long end = grain_end(g->seq_len, k0);
-    while (end < w->k_to && grain_end(g->seq_len, end) - k0 <= K_PIECE) end = grain_end(g->seq_len, end);
+    while (end < w->k_to && grain_end(g->seq_len, end) - k0 <= K_GRAINS) end = grain_end(g->seq_len, end);
     return end;
 }
 
@@ -214,7 +214,8 @@ static bool b_lies_right(const struct walk *w, long j, long cols)
 /* Panels of `step` columns of an operand, columns [from,to); the last panel may be narrower (panel_width, for B). */
 static void pack(const struct walk *w, float *dst, const struct at_mat *x, bool by_rows, bool is_b, long from, long to)
 {
-    const long kn = w->k1 - w->k0, step = is_b ? 2L * w->kern->lanes : w->kern->mr, k_step = by_rows ? kn : PACK_STEPS;
+    const long kn = w->k1 - w->k0, step = is_b ? 2L * w->kern->lanes : w->kern->mr,
+               k_step = by_rows ? kn : AT_PACK_STEPS;
     for (long k = w->k0; k < w->k1; k += k_step) {
         const long k_end = min_long(k + k_step, w->k1);
         for (long j = from; j < to; j += step) {
@@ -253,7 +254,8 @@ static const float *b_panel(struct walk *w, const struct blocks *x, long j, long
         w->t.ldb = w->g->b.ld;
         return mat_at(&w->g->b, w->k0, j, cols, &run);
     }
-    if (x->i0 == x->p.m0) pack(w, b, &w->g->b, b_by_rows(w), true, j, j + cols);
+    if (x->i0 == x->p.m0 && b_by_rows(w)) pack(w, b, &w->g->b, true, true, j, j + cols);
+    if (x->i0 == x->p.m0 && !b_by_rows(w) && j == x->j0) pack(w, b, &w->g->b, false, true, j, x->j1);
     return b;
 }
 
@@ -279,7 +281,7 @@ static void piece(struct walk *w, struct at_gemm_part p)
     const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes, m = p.m1 - p.m0;
     struct blocks x = {.p = p, .m_step = A_FLOATS / kn / mr * mr};
     const bool a_once = m <= x.m_step;
-    x.n_step = a_once ? nr : B_FLOATS / kn / nr * nr;
+    x.n_step = a_once ? (b_by_rows(w) || m <= mr ? nr : 4 * nr) : B_FLOATS / kn / nr * nr;
     w->b_direct = m <= mr && w->g->op != AT_GEMM_NT;
     for (x.j0 = p.n0; x.j0 < p.n1; x.j0 = x.j1) {
         x.j1 = min_long(p.n1, x.j0 + x.n_step);

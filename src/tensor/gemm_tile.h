@@ -12,6 +12,7 @@
 
 #define AT_TILE_ROWS_MAX 16
 #define AT_TILE_COLS_MAX 32
+#define AT_PACK_STEPS    16 /* rows of a matrix that are packed side by side, so that each is read along its length */
 
 enum at_tile_mode {
     AT_TILE_STORE = 0, /* C = chain from +0, then + (+0) */
