@@ -86,6 +86,98 @@ static void test_round_is_units_and_an_outer_step(void **state)
     test_run_release(&r);
 }
 
+struct news {
+    struct at_state *seen;
+    const struct at_state *newest;
+};
+
+static at_err_t hear(void *arg, struct at_diag *diag)
+{
+    struct news *n = arg;
+    at_state_copy(n->seen, n->newest);
+    return AT_OK;
+}
+
+/* Overlap, momentum and error feedback by hand: every replica with a trainer, a view and an e of its own. */
+static void test_overlap_is_late_news(void **state)
+{
+    enum { R = 2, ROUNDS = 4 };
+    struct test_run r;
+    struct at_local l;
+    struct at_trainer t[R];
+    struct at_state newest, seen[R];
+    struct at_buf blob = {0};
+    struct at_update u[R] = {{.blocks = 0}, {.blocks = 0}};
+    struct at_outer_config outer;
+    struct at_hash root[2][ROUNDS];
+    real *e[R];
+    assert_true(test_run_init(&r, &run_configs[1]));
+    at_outer_config_default(&outer, AT_OUTER_DILOCO);
+    outer.tau = 1;
+    outer.momentum = 0.5;
+    struct at_local_options options = {.replicas = R, .outer = &outer};
+    assert_int_equal(at_local_init_options(&l, &r.m, &r.data, &r.config, &options, NULL), AT_OK);
+    for (int i = 0; i < ROUNDS; i++) {
+        double loss;
+        assert_int_equal(at_local_round(&l, &r.ex, NULL, NULL, NULL, &loss), AT_OK);
+        assert_int_equal(at_state_root(&l.state, NULL, &root[0][i]), AT_OK);
+    }
+    at_local_release(&l);
+    struct at_trainer_options trainer = {.overlap = true};
+    assert_int_equal(at_state_init(&newest, &r.m.params), AT_OK);
+    assert_int_equal(at_state_add_momentum(&newest), AT_OK);
+    at_state_genesis(&newest, r.config.seed);
+    for (int i = 0; i < R; i++) {
+        assert_int_equal(at_trainer_init_options(&t[i], &r.m, &r.config, &trainer, NULL), AT_OK);
+        assert_int_equal(at_state_init(&seen[i], &r.m.params), AT_OK);
+        assert_int_equal(at_state_add_momentum(&seen[i]), AT_OK);
+        at_state_copy(&seen[i], &newest);
+        e[i] = calloc(r.m.params.count, sizeof *e[i]);
+    }
+    struct at_round round = at_outer_round(&outer, &r.config, NULL);
+    for (uint32_t n = 0; n < ROUNDS; n++, round = at_outer_round(&outer, &r.config, &round)) {
+        assert_int_equal(round.codec, AT_CODEC_INT4);
+        for (int i = R - 1; i >= 0; i--) {
+            struct news news = {&seen[i], &newest};
+            struct at_unit unit = {.start = (n * R + (uint64_t)i) * 12,
+                                   .samples = 12,
+                                   .step_first = 3 * n,
+                                   .join = n > 0 ? hear : NULL,
+                                   .join_arg = &news,
+                                   .tau = 1};
+            struct at_unit_report report;
+            assert_int_equal(at_unit_train(&t[i], &r.ex, &r.data, &seen[i], &unit, NULL, NULL, NULL, &report), AT_OK);
+            struct at_update_source source = {.params = &r.m.params,
+                                              .theta_start = newest.theta,
+                                              .theta = t[i].theta,
+                                              .feedback = e[i],
+                                              .stats = t[i].stats,
+                                              .stats_public = newest.stats};
+            at_feedback_add(&at_codec_int4, &r.m.params, newest.theta, t[i].theta, e[i]);
+            struct at_buf own = {0};
+            assert_int_equal(at_update_encode(&at_codec_int4, 0, &report.info, &source, NULL, NULL, &own), AT_OK);
+            assert_int_equal(at_update_parse(&r.m.params, at_buf_span(&own), NULL, &u[i]), AT_OK);
+            at_update_confirm(&u[i], e[i]);
+            if (i == 1) blob = own;
+            if (i == 0) {
+                assert_int_equal(at_outer_step(&r.ex, &newest, u, R, &round, NULL, NULL), AT_OK);
+                at_buf_release(&own);
+                at_buf_release(&blob);
+            }
+        }
+        assert_int_equal(at_state_root(&newest, NULL, &root[1][n]), AT_OK);
+        assert_true(at_hash_eq(root[0][n], root[1][n]));
+    }
+    for (int i = 0; i < R; i++) {
+        at_trainer_release(&t[i]);
+        at_state_release(&seen[i]);
+        at_update_release(&u[i]);
+        free(e[i]);
+    }
+    at_state_release(&newest);
+    test_run_release(&r);
+}
+
 static void test_stopping_throws_the_round_away(void **state)
 {
     struct test_run r;
@@ -127,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_it_learns),
         cmocka_unit_test(test_round_is_units_and_an_outer_step),
+        cmocka_unit_test(test_overlap_is_late_news),
         cmocka_unit_test(test_stopping_throws_the_round_away),
         cmocka_unit_test(test_memory_estimate),
     };
