@@ -108,7 +108,7 @@ static at_err move_on(struct at_group *g)
     return AT_OK;
 }
 
-static at_err_t sum_finish(void *group)
+static at_err sum_finish(void *group)
 {
     struct at_group *g = group;
     if (g->diag.err != AT_OK) return g->diag.err;
@@ -123,7 +123,7 @@ static at_err_t sum_finish(void *group)
     return AT_OK;
 }
 
-static at_err_t sum_begin(void *group, real *x, size_t n)
+static at_err sum_begin(void *group, real *x, size_t n)
 {
     struct at_group *g = group;
     if (g->diag.err != AT_OK) return g->diag.err;
@@ -152,7 +152,7 @@ static void keep_larger(real *x, const real *in, size_t n, bool mine_first)
     }
 }
 
-static at_err_t largest(void *group, real *x, size_t n)
+static at_err largest(void *group, real *x, size_t n)
 {
     struct at_group *g = group;
     if (g->diag.err != AT_OK) return g->diag.err;
@@ -228,7 +228,7 @@ static at_err gather_part(struct at_group *g, double *x, size_t n)
     return has_other ? send_to(g, g->me + core, x, n * sizeof *x) : AT_OK;
 }
 
-static at_err_t gather(void *arg, double *x, size_t n, struct at_diag *diag)
+static at_err gather(void *arg, double *x, size_t n, struct at_diag *diag)
 {
     struct at_group *g = arg;
     int err = g->diag.err;

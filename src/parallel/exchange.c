@@ -207,7 +207,7 @@ void at_exchange_expect(struct at_exchange *x)
     }
 }
 
-static at_err_t wait_one(const struct at_exchange *x, struct at_transfer *t, struct at_diag *diag)
+static at_err wait_one(const struct at_exchange *x, struct at_transfer *t, struct at_diag *diag)
 {
     at_err_t err = at_comm_wait(x->comm, *t, diag);
     *t = (struct at_transfer){0};
@@ -215,7 +215,7 @@ static at_err_t wait_one(const struct at_exchange *x, struct at_transfer *t, str
 }
 
 /* Takes the head, and posts the receive for the blob. */
-static at_err_t take_head(struct at_exchange *x, struct at_exchange_way *w, struct at_diag *diag)
+static at_err take_head(struct at_exchange *x, struct at_exchange_way *w, struct at_diag *diag)
 {
     at_err_t err = wait_one(x, &w->head_t, diag);
     if (err != AT_OK) return err;
@@ -275,7 +275,7 @@ at_err at_exchange_send(struct at_exchange *x, const struct at_codec *codec, uin
 }
 
 /* The updates of all replicas from the blobs that lie here. */
-static at_err_t put_together(struct at_exchange *x, struct at_diag *diag)
+static at_err put_together(struct at_exchange *x, struct at_diag *diag)
 {
     for (int r = 0; r < x->replicas; r++) {
         at_err_t err = at_update_begin(&x->update[r], x->params);

@@ -121,7 +121,7 @@ static const int32_t *tokens_of(const struct run *r, const int32_t *token, int i
     return token + cut_of(r, i).first * (long)r->p->o.model->params.config.seq_len;
 }
 
-static at_err_t wait_one(const struct run *r, struct at_transfer *t)
+static at_err wait_one(const struct run *r, struct at_transfer *t)
 {
     at_err_t err = at_comm_wait(r->p->o.comm, *t, r->diag);
     *t = (struct at_transfer){0};
@@ -129,7 +129,7 @@ static at_err_t wait_one(const struct run *r, struct at_transfer *t)
 }
 
 /* Until the buffer may be written again. */
-static at_err_t wait_sent(const struct run *r, struct at_pipeline_buffer *b)
+static at_err wait_sent(const struct run *r, struct at_pipeline_buffer *b)
 {
     at_err_t first = AT_OK;
     for (int i = 0; i < AT_PIPELINE_TP_MAX; i++) {
@@ -164,7 +164,7 @@ static void recv_from(const struct run *r, struct at_pipeline_buffer *b, const s
 }
 
 /* What a failed stage function says lies in the group. */
-static at_err_t told(const struct run *r, at_err_t err)
+static at_err told(const struct run *r, at_err_t err)
 {
     if (err != AT_OK && r->diag != NULL && r->diag->err == AT_OK) *r->diag = r->p->o.group->diag;
     return err;
@@ -172,7 +172,7 @@ static at_err_t told(const struct run *r, at_err_t err)
 
 /* ---- the ring of tied weights, last stage ---- */
 
-static at_err_t send_rows(const struct run *r, int i)
+static at_err send_rows(const struct run *r, int i)
 {
     struct at_pipeline *p = r->p;
     struct at_pipeline_buffer *b = &p->row[i % p->rows];
@@ -185,7 +185,7 @@ static at_err_t send_rows(const struct run *r, int i)
 }
 
 /* The gradient of the rows of microbatch i. */
-static at_err_t take_rows_grad(const struct run *r, int i)
+static at_err take_rows_grad(const struct run *r, int i)
 {
     struct at_pipeline *p = r->p;
     at_err_t err = wait_one(r, &p->d_row.recv);
@@ -195,7 +195,7 @@ static at_err_t take_rows_grad(const struct run *r, int i)
     return AT_OK;
 }
 
-static at_err_t ring_begin(const struct run *r)
+static at_err ring_begin(const struct run *r)
 {
     struct at_pipeline *p = r->p;
     at_err_t err = AT_OK;
@@ -206,7 +206,7 @@ static at_err_t ring_begin(const struct run *r)
 
 /* Before forward i: the first stage has done backward i - P before it did forward i. Taking that gradient here, and not
  * when it happens to have arrived, keeps the ring from blocking. */
-static at_err_t ring_before(const struct run *r, int i)
+static at_err ring_before(const struct run *r, int i)
 {
     struct at_pipeline *p = r->p;
     at_err_t err = AT_OK;
@@ -215,7 +215,7 @@ static at_err_t ring_before(const struct run *r, int i)
     return err;
 }
 
-static at_err_t ring_end(const struct run *r)
+static at_err ring_end(const struct run *r)
 {
     int M = r->w->microbatches, i = M - r->p->o.stages;
     at_err_t err = AT_OK;
@@ -232,7 +232,7 @@ static const struct at_pipeline_peer *source(const struct at_pipeline *p)
     return !p->first ? &p->o.before : p->ring ? &p->o.last : NULL;
 }
 
-static at_err_t take_input(const struct run *r, struct at_activations *a, int i)
+static at_err take_input(const struct run *r, struct at_activations *a, int i)
 {
     struct at_pipeline *p = r->p;
     if (source(p) == NULL)
@@ -247,7 +247,7 @@ static at_err_t take_input(const struct run *r, struct at_activations *a, int i)
     return AT_OK;
 }
 
-static at_err_t forward(const struct run *r, int i)
+static at_err forward(const struct run *r, int i)
 {
     struct at_pipeline *p = r->p;
     struct at_activations *a = &p->o.act[i % p->held];
@@ -267,7 +267,7 @@ static at_err_t forward(const struct run *r, int i)
 }
 
 /* Posts the receive for the gradient of microbatch i, if there is one and its buffer has left, or `wait`ing for that. */
-static at_err_t expect_grad(const struct run *r, int i, bool wait)
+static at_err expect_grad(const struct run *r, int i, bool wait)
 {
     struct at_pipeline *p = r->p;
     struct at_pipeline_buffer *b = &p->d_x[i % 2];
@@ -277,7 +277,7 @@ static at_err_t expect_grad(const struct run *r, int i, bool wait)
     return err;
 }
 
-static at_err_t backward(const struct run *r, int i)
+static at_err backward(const struct run *r, int i)
 {
     struct at_pipeline *p = r->p;
     struct at_pipeline_buffer *b = &p->d_x[i % 2];
@@ -298,7 +298,7 @@ static at_err_t backward(const struct run *r, int i)
     return expect_grad(r, i + 1, true);
 }
 
-static at_err_t all_turns(const struct run *r)
+static at_err all_turns(const struct run *r)
 {
     const struct at_pipeline *p = r->p;
     int M = r->w->microbatches;
@@ -312,7 +312,7 @@ static at_err_t all_turns(const struct run *r)
 }
 
 /* Waits for everything that is still under way. */
-static at_err_t settle(const struct run *r)
+static at_err settle(const struct run *r)
 {
     struct at_pipeline *p = r->p;
     at_err_t first = AT_OK, err;

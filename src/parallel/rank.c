@@ -198,7 +198,7 @@ static at_err init_pipeline(struct at_rank *r, struct at_diag *diag)
     return at_pipeline_init(&r->pipeline, &o, diag);
 }
 
-static at_err_t gradient(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta, double *ret_sum,
+static at_err gradient(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta, double *ret_sum,
                          struct at_diag *diag)
 {
     struct at_rank *r = arg;

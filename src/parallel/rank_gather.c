@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static at_err_t ended(struct at_rank *r, at_err_t err, const struct at_diag *own, struct at_diag *diag)
+static at_err ended(struct at_rank *r, at_err_t err, const struct at_diag *own, struct at_diag *diag)
 {
     return err == AT_OK ? AT_OK : at_rank_fail(r, err, own, diag);
 }
@@ -23,7 +23,7 @@ at_err at_rank_broadcast(struct at_rank *r, void *bytes, size_t n, struct at_dia
 /* ---- the root ---- */
 
 /* The leader of a replica has the leaves of all its ranks, one after the other. */
-static at_err_t collect_leaves(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root)
+static at_err collect_leaves(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root)
 {
     struct at_hash *at[AT_PLAN_RANKS_MAX];
     void *place[AT_PLAN_RANKS_MAX];
@@ -38,7 +38,7 @@ static at_err_t collect_leaves(struct at_rank *r, struct at_diag *diag, struct a
                               (const struct at_hash *const *)at, r->n.members, diag, ret_root);
 }
 
-static at_err_t root(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root)
+static at_err root(struct at_rank *r, struct at_diag *diag, struct at_hash *ret_root)
 {
     struct at_hash mine = {{0}};
     int replicas = r->o.plan->replicas;
@@ -68,7 +68,7 @@ at_err at_rank_root(struct at_rank *r, struct at_diag *diag, struct at_hash *ret
 /* ---- the held-out loss ---- */
 
 /* Losses of windows [first, first + n) in r->loss of the last stage. */
-static at_err_t losses(struct at_rank *r, long first, long n, struct at_diag *diag)
+static at_err losses(struct at_rank *r, long first, long n, struct at_diag *diag)
 {
     struct at_trainer *t = &r->trainer;
     int M = r->o.plan->microbatches;
@@ -84,7 +84,7 @@ static at_err_t losses(struct at_rank *r, long first, long n, struct at_diag *di
 }
 
 /* In waves of up to a batch of windows per replica: memory stays small, and the sum runs in token order. */
-static at_err_t heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss)
+static at_err heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss)
 {
     long windows = r->o.data->windows, T = r->o.data->seq_len, batch = r->o.train->batch;
     long each = batch * r->o.plan->replicas;
@@ -171,7 +171,7 @@ at_err at_rank_fetch(struct at_rank *r, int part, int tensor, int slot, real *re
 }
 
 /* Rank 0 to all that hold the block, several at a time. */
-static at_err_t spread(struct at_rank *r, int tensor, int slot, const real *values, size_t bytes, struct at_diag *diag)
+static at_err spread(struct at_rank *r, int tensor, int slot, const real *values, size_t bytes, struct at_diag *diag)
 {
     enum { AT_ONCE = 16 };
     struct at_transfer t[AT_ONCE] = {{0}};

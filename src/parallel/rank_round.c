@@ -7,7 +7,7 @@
 
 /* ---- the order to stop, from rank 0 to the leaders of the other replicas: one byte a round ---- */
 
-static at_err_t wait_one(struct at_rank *r, struct at_transfer *t, struct at_diag *diag)
+static at_err wait_one(struct at_rank *r, struct at_transfer *t, struct at_diag *diag)
 {
     at_err_t err = at_comm_wait(&r->comm, *t, diag);
     *t = (struct at_transfer){0};
@@ -36,7 +36,7 @@ static void say_stop(struct at_rank *r, bool stop)
         r->stop_to[i] = at_comm_send(&r->comm, leader_of(r, i), AT_TAG_STOP, &r->stop_said, sizeof r->stop_said);
 }
 
-static at_err_t settle_stop(struct at_rank *r, struct at_diag *diag)
+static at_err settle_stop(struct at_rank *r, struct at_diag *diag)
 {
     at_err_t first = wait_one(r, &r->stop_from, diag);
     for (int i = 0; i < r->o.plan->replicas; i++) {
@@ -73,7 +73,7 @@ static void free_samples(struct at_rank *r)
     r->allotted = false;
 }
 
-static at_err_t conclude(struct at_rank *r, struct at_diag *diag)
+static at_err conclude(struct at_rank *r, struct at_diag *diag)
 {
     double since = at_rank_seconds(r);
     at_err_t err = at_exchange_finish(&r->exchange, diag);
@@ -92,7 +92,7 @@ static at_err_t conclude(struct at_rank *r, struct at_diag *diag)
     return AT_OK;
 }
 
-static at_err_t join(void *arg, struct at_diag *diag)
+static at_err join(void *arg, struct at_diag *diag)
 {
     struct at_rank *r = arg;
     if (r->outstanding) { /* otherwise at_rank_join was faster, and messages of this round are expected already */
@@ -149,7 +149,7 @@ static bool watch(void *arg, const struct at_unit_progress *p)
     return go_on;
 }
 
-static at_err_t check_round(const struct at_rank *r, const struct at_round *round, struct at_diag *diag)
+static at_err check_round(const struct at_rank *r, const struct at_round *round, struct at_diag *diag)
 {
     at_err_t err = at_round_check(round, diag);
     if (err != AT_OK) return err;
@@ -167,7 +167,7 @@ static at_err_t check_round(const struct at_rank *r, const struct at_round *roun
 }
 
 /* The own blob, and those of others; they leave while this rank goes on. */
-static at_err_t hand_over(struct at_rank *r, const struct at_round *round, const struct at_unit_report *unit,
+static at_err hand_over(struct at_rank *r, const struct at_round *round, const struct at_unit_report *unit,
                           struct at_diag *diag)
 {
     const struct at_codec *codec = at_codec_find(round->codec);
@@ -185,7 +185,7 @@ static at_err_t hand_over(struct at_rank *r, const struct at_round *round, const
 }
 
 /* First samples of all replicas' units: as the caller says, or as local.h allots them. */
-static at_err_t allot(struct at_rank *r, const struct at_round *round, struct at_diag *diag)
+static at_err allot(struct at_rank *r, const struct at_round *round, struct at_diag *diag)
 {
     int replicas = r->exchange.replicas;
     r->allotting = !r->starts_set;
@@ -203,7 +203,7 @@ static at_err_t allot(struct at_rank *r, const struct at_round *round, struct at
 }
 
 /* The unit: from the newest state, or with overlap from the one before it, as this unit will see it until it joins. */
-static at_err_t train(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag,
+static at_err train(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag,
                       struct at_unit_report *ret_made)
 {
     bool late = round->tau > 0 && r->started;
@@ -223,7 +223,7 @@ static at_err_t train(struct at_rank *r, const struct at_round *round, struct wa
     return err != AT_OK ? err : w->err;
 }
 
-static at_err_t do_round(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag)
+static at_err do_round(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag)
 {
     at_err_t err = check_round(r, round, diag);
     if (err == AT_OK && r->outstanding && round->tau == 0) err = conclude(r, diag);
