@@ -116,7 +116,6 @@ void at_local_release(struct at_local *l)
 
 struct at_round at_local_next(const struct at_local *l)
 {
-    AT_ASSERT(l->outer.kind != AT_OUTER_AUTO);
     struct at_round previous = l->round;
     previous.steps = l->steps_done;
     return at_outer_round(&l->outer, &l->config, l->steps_done != 0 ? &previous : NULL);

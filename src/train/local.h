@@ -69,7 +69,8 @@ at_err at_local_resume(struct at_local *l, const struct at_round *round, uint32_
 
 /* Told after every inner step of every replica; false stops the run: the round is thrown away (AT_E_INTERRUPTED). */
 typedef bool at_local_progress_fn(void *arg, int replica, const struct at_unit_progress *progress);
-/* The round that comes next under the run's fixed settings (kind not auto). steps 0: the run is over. */
+/* The round that comes next under the run's settings (auto: there is no link in one process, so the plain mean). steps 0:
+ * the run is over. */
 struct at_round at_local_next(const struct at_local *l);
 /* One round: all replicas, then the outer step. loss: mean training loss of the round. round->round is that of the
  * state; round->tau > 0 only when the settings have overlap, a lossy codec only when the kind has one (AT_E_USAGE). */

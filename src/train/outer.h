@@ -57,7 +57,7 @@ bool at_outer_config_momentum(const struct at_outer_config *c);
 
 /* A round of the plain mean: codec plain, alpha 1. */
 struct at_round at_round_mean(uint32_t round, uint32_t steps, uint64_t step_first);
-/* The round that a run with fixed settings (kind not auto) does after `previous` (NULL: the first). previous->steps: what
+/* The round that a run with fixed settings (auto: as mean; auto.h is asked where there are links) does after `previous` (NULL: the first). previous->steps: what
  * was done (the most of any replica), if rounds are bounded by time. steps are cut where the run's rounds x steps end;
  * 0: they have ended. */
 struct at_round at_outer_round(const struct at_outer_config *c, const struct at_train_config *train,
