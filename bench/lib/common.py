@@ -81,6 +81,18 @@ def geomean(values):
     return math.exp(sum(map(math.log, values)) / len(values)) if values else float("nan")
 
 
+def peak_memory(pid):
+    """The most memory that a process has held, in bytes (Linux)."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8") as f:
+            for line in f:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
 class Turns:
     """A program that measures once for every line it is sent and answers with one number."""
 

@@ -1,0 +1,158 @@
+"""Atoll for bench/scaling: two replicas, one a node, linked by TLS over the limited link; and nodes that train alone.
+
+Rounds are timed by the lines that rank 0 writes at their ends. The text is small on purpose: a held-out loss, which is
+no part of training, then costs next to nothing."""
+import json
+import os
+import secrets
+import tempfile
+import threading
+import time
+
+import common
+import net
+
+PORT = 29610
+TEXT_BYTES = 60000
+WAIT_S = 3600
+
+
+def small_text(folder):
+    """A text with a handful of held-out windows."""
+    path = os.path.join(folder, "text.txt")
+    with open(os.path.join(common.ROOT, "data", "moby-dick.txt"), encoding="utf-8") as f:
+        text = f.read(TEXT_BYTES)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    return path
+
+
+class Lines(threading.Thread):
+    """Reads a process's error stream and remembers when each line about a round came; tells `on_round` at once."""
+
+    def __init__(self, process, on_round=lambda number: None):
+        super().__init__(daemon=True)
+        self.process, self.on_round = process, on_round
+        self.ends, self.last = [], ""
+        self.start()
+
+    def run(self):
+        for line in self.process.stderr:
+            now = time.monotonic()
+            if line.strip():
+                self.last = line.strip()
+            words = line.split()
+            if line.startswith("held-out loss before") or (words[:1] == ["round"] and "held-out" in line):
+                self.ends.append(now)
+                self.on_round(len(self.ends) - 1)
+
+    def seconds(self):
+        """Of each round."""
+        return [b - a for a, b in zip(self.ends, self.ends[1:])]
+
+
+def finish(process, lines, what):
+    out = process.stdout.read()
+    process.wait()
+    lines.join(10)
+    process.stdout.close()
+    process.stderr.close()
+    if process.returncode != 0:
+        common.die(f"{what} failed: {lines.last}", 1)
+    return json.loads(out) if out.strip() else {}
+
+
+class Swarm:
+    def __init__(self, nodes, options, shape):
+        self.nodes, self.options = nodes, options
+        self.tokens = options.steps * shape["batch"] * shape["seq_len"]  # of a replica's round
+        self.shape = shape
+        self.folder = tempfile.mkdtemp(prefix="atoll-bench-")
+        self.text = small_text(self.folder)
+        self.secret = os.path.join(self.folder, "secret")
+        with open(os.open(self.secret, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as f:
+            f.write(secrets.token_bytes(32))
+        self.plan = self.make_plan()
+
+    def make_plan(self):
+        """Two replicas of one rank each, the first on node a, the second on node b."""
+        path = os.path.join(self.folder, "plan.json")
+        layers = self.shape["layers"]
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(two_replicas(self.shape["preset"], layers), f)
+        return path
+
+    def command(self, *more):
+        return [common.atoll_path(), "train", "--preset", self.options.preset, "--data", self.text, "--threads", "1",
+                "--json", *more]
+
+    # ---- alone ----
+
+    def unlinked(self, count):
+        steps = self.options.alone_steps or self.options.steps
+        runs = []
+        for i in range(count):
+            p = self.nodes.start(i, self.command("--replicas", "1", "--rounds", "2", "--steps", str(steps // 2 or 1)))
+            runs.append((p, Lines(p)))
+        speed = 0
+        for p, lines in runs:
+            finish(p, lines, "atoll train")
+            speed += (steps // 2 or 1) * self.tokens / self.options.steps / lines.seconds()[-1]
+        return speed
+
+    def alone(self):
+        return self.unlinked(1)
+
+    def pair(self):
+        return self.unlinked(2)
+
+    # ---- linked ----
+
+    def linked(self, outer, rounds, on_round):
+        """One run; on_round(n) is called when round n has ended (0: before the first). Seconds of each round."""
+        more = ["--outer", outer, "--rounds", str(rounds), "--steps", str(self.options.steps), "--plan", self.plan,
+                "--secret", self.secret]
+        if self.options.tau:
+            more += ["--tau", str(self.options.tau)]
+        address = f"{net.ADDRESS[0]}:{PORT}"
+        first = self.nodes.start(0, self.command(*more, "--node", "a", "--listen", address))
+        lines = Lines(first, on_round)
+        second = self.nodes.start(1, self.command(*more, "--node", "b", "--join", address))
+        other = Lines(second)
+        answer = finish(first, lines, "atoll train (rank 0)")
+        finish(second, other, "atoll train (rank 1)")
+        return lines.seconds(), answer
+
+    def train(self, outer, rates):
+        """Rates one after the other in one run: the link's limit changes when a round has ended. The first round is not
+        counted: a run of sparse updates begins with a plain one. With overlap an update travels while the next round is
+        under way, so that each rate gets a run of its own."""
+        groups = [[r] for r in rates] if self.options.tau else [rates]
+        for group in groups:
+            yield from self.train_group(outer, group)
+
+    def train_group(self, outer, rates):
+        each, sent = self.options.rounds, []
+
+        def on_round(ended):
+            sent.append(self.nodes.sent_bytes())
+            if ended >= 1 and (ended - 1) % each == 0 and (ended - 1) // each < len(rates):
+                self.nodes.limit(rates[(ended - 1) // each])
+
+        self.nodes.limit(rates[0] if self.options.tau else None)
+        seconds, answer = self.linked(outer, 1 + each * len(rates), on_round)
+        self.nodes.limit(None)
+        for i, rate in enumerate(rates):
+            part = slice(1 + i * each, 1 + (i + 1) * each)
+            bytes_each = [max(b[n] - a[n] for n in (0, 1)) for a, b in zip(sent[part], sent[1:][part])]
+            spent = common.median(seconds[part])
+            yield {"program": f"Atoll {outer}", "link": net.link_name(rate), "mbit_per_s": rate, "outer": outer,
+                   "tau": self.options.tau, "seconds": spent, "round_seconds": seconds[part],
+                   "tokens_per_s": 2 * self.tokens / spent, "bytes_sent": common.median(bytes_each),
+                   "state_root": answer.get("state_root")}
+
+
+def two_replicas(preset, layers):
+    rank = lambda node: {"ranks": [node]}
+    return {"preset": preset, "replicas": [{"stages": [{"layer_first": 0, "layers": layers, **rank(n)}]}
+                                           for n in ("a", "b")]}
