@@ -56,7 +56,7 @@ struct at_rank {
     uint8_t stop_said, stop_heard;
     bool starts_set;          /* by the caller, for the next round */
     bool allotting, allotted; /* the starts of this round, and of `round`, are from `samples` */
-    bool stop_sent;
+    bool stop_wish, stop_sent;
     /* Overlap, as local.h has it: a unit starts before the result of the round before it is joined. */
     bool outstanding;       /* a round whose result is not yet in the state */
     struct at_round round;  /* that round, or the last one */

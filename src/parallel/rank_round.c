@@ -141,7 +141,10 @@ static bool watch(void *arg, const struct at_unit_progress *p)
     if (w->err == AT_OK) w->err = at_exchange_poll(&r->exchange, w->diag);
     bool go_on = (w->progress == NULL || w->progress(w->arg, p)) && w->err == AT_OK;
     if (!r->leader) return go_on;
-    if (!go_on) say_stop(r, true);
+    if (!go_on) {
+        r->stop_wish = true; /* with overlap the others may not listen for this round's word yet */
+        say_stop(r, true);
+    }
     if (r->stop_from.v != 0 && r->comm.ops->done(r->comm.link, r->stop_from)) {
         if (w->err == AT_OK) w->err = wait_one(r, &r->stop_from, w->diag);
         if (r->stop_heard != 0) go_on = false;
@@ -168,7 +171,7 @@ static at_err check_round(const struct at_rank *r, const struct at_round *round,
 
 /* The own blob, and those of others; they leave while this rank goes on. */
 static at_err hand_over(struct at_rank *r, const struct at_round *round, const struct at_unit_report *unit,
-                          struct at_diag *diag)
+                        struct at_diag *diag)
 {
     const struct at_codec *codec = at_codec_find(round->codec);
     struct at_update_source source = {.params = &r->model.params,
@@ -204,7 +207,7 @@ static at_err allot(struct at_rank *r, const struct at_round *round, struct at_d
 
 /* The unit: from the newest state, or with overlap from the one before it, as this unit will see it until it joins. */
 static at_err train(struct at_rank *r, const struct at_round *round, struct watcher *w, struct at_diag *diag,
-                      struct at_unit_report *ret_made)
+                    struct at_unit_report *ret_made)
 {
     bool late = round->tau > 0 && r->started;
     struct at_unit unit = {.start = r->start[r->place.replica],
@@ -219,6 +222,7 @@ static at_err train(struct at_rank *r, const struct at_round *round, struct watc
         r->seen.stats = r->stats_before;
     }
     if (!r->outstanding) expect(r);
+    r->stop_wish = false;
     at_err_t err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->seen, &unit, watch, w, diag, ret_made);
     return err != AT_OK ? err : w->err;
 }
@@ -231,7 +235,7 @@ static at_err do_round(struct at_rank *r, const struct at_round *round, struct w
     struct at_unit_report made;
     if (err == AT_OK) err = train(r, round, w, diag, &made);
     if (err != AT_OK) return err;
-    say_stop(r, false);
+    say_stop(r, r->stop_wish);
     err = hand_over(r, round, &made, diag);
     if (err != AT_OK) return err;
     r->round = *round;
