@@ -40,14 +40,14 @@ at_err_t at_err_of_exit_code(int exit_code)
 }
 
 /* Between fork and exec: only calls that are safe there. */
-_Noreturn static void become(const char *const *argv, int out_fd, int err_fd, pid_t parent)
+_Noreturn static void become(const char *const *argv, int in_fd, int out_fd, int err_fd, pid_t parent)
 {
 #ifdef __linux__
     prctl(PR_SET_PDEATHSIG, SIGKILL);
 #endif
     setpgid(0, 0);
-    int null_fd = open("/dev/null", O_RDONLY);
-    if (getppid() != parent || null_fd < 0 || dup2(null_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(err_fd, 2) < 0)
+    if (in_fd < 0) in_fd = open("/dev/null", O_RDONLY);
+    if (getppid() != parent || in_fd < 0 || dup2(in_fd, 0) < 0 || dup2(out_fd, 1) < 0 || dup2(err_fd, 2) < 0)
         _exit(127);
     signal(SIGINT, SIG_DFL);
     signal(SIGTERM, SIG_DFL);
@@ -57,13 +57,14 @@ _Noreturn static void become(const char *const *argv, int out_fd, int err_fd, pi
     _exit(127);
 }
 
-static at_err start(struct at_child *child, const char *const *argv, int out_fd, int err_fd, struct at_diag *diag)
+static at_err start(struct at_child *child, const char *const *argv, int in_fd, int out_fd, int err_fd,
+                    struct at_diag *diag)
 {
     pid_t parent = getpid();
     fflush(NULL);
     pid_t pid = fork();
     if (pid < 0) return at_fail(diag, AT_E_ENV, argv[0], "the system gives no further process: %s", strerror(errno));
-    if (pid == 0) become(argv, out_fd >= 0 ? out_fd : err_fd, err_fd, parent);
+    if (pid == 0) become(argv, in_fd, out_fd >= 0 ? out_fd : err_fd, err_fd, parent);
     setpgid(pid, pid); /* on both sides, so that neither has to wait for the other */
     *child = (struct at_child){.pid = pid, .running = true};
     return AT_OK;
@@ -82,8 +83,26 @@ at_err at_child_start(struct at_child *child, const char *const *argv, const cha
     int fd = -1;
     at_err_t err = open_log(log_path, diag, &fd);
     if (err != AT_OK) return err;
-    err = start(child, argv, -1, fd, diag);
+    err = start(child, argv, -1, -1, fd, diag);
     close(fd);
+    return err;
+}
+
+at_err_t at_child_start_fed(struct at_child *child, const char *const *argv, struct at_span input, struct at_diag *diag)
+{
+    int fd[2];
+    if (pipe(fd) != 0) return at_fail(diag, AT_E_ENV, argv[0], "no pipe: %s", strerror(errno));
+    fcntl(fd[0], F_SETFD, FD_CLOEXEC);
+    fcntl(fd[1], F_SETFD, FD_CLOEXEC);
+    at_err_t err = start(child, argv, fd[0], -1, STDERR_FILENO, diag);
+    close(fd[0]);
+    while (err == AT_OK && input.n > 0) { /* it reads at once; if it is gone, that is noticed elsewhere */
+        ssize_t n = write(fd[1], input.p, input.n);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) break;
+        input = at_span(input.p + n, input.n - (size_t)n);
+    }
+    close(fd[1]);
     return err;
 }
 
@@ -147,7 +166,7 @@ at_err at_child_run(const char *const *argv, const char *log_path, struct at_dia
     }
     fcntl(fd[0], F_SETFD, FD_CLOEXEC);
     fcntl(fd[1], F_SETFD, FD_CLOEXEC);
-    err = start(&child, argv, fd[1], log_fd, diag);
+    err = start(&child, argv, -1, fd[1], log_fd, diag);
     close(fd[1]);
     close(log_fd);
     if (err == AT_OK) err = read_all(fd[0], diag, ret_stdout);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 double at_cli_seconds(void)
@@ -61,7 +62,8 @@ static void print_overview(FILE *out)
             "atoll %s: train a language model together, own it in proportion to the work, use it.\n\n"
             "usage: atoll COMMAND [options]\n\n",
             ATOLL_VERSION);
-    for (int i = 0; i < count; i++) fprintf(out, "  %-9s %s\n", list[i]->name, list[i]->summary);
+    for (int i = 0; i < count; i++)
+        if (list[i]->summary != NULL) fprintf(out, "  %-9s %s\n", list[i]->name, list[i]->summary);
     fprintf(out, "\nexamples:\n"
                  "  atoll demo                        four members on this machine train on Moby-Dick and share it\n"
                  "  atoll init --dir run --data data/moby-dick.txt && atoll start --dir run\n"
@@ -73,8 +75,9 @@ static void print_overview(FILE *out)
 
 static void print_command(const struct at_command *command, FILE *out)
 {
-    fprintf(out, "atoll %s: %s\n\nusage: atoll %s%s%s\n\n", command->name, command->summary, command->name,
-            command->usage[0] ? " " : "", command->usage);
+    fprintf(out, "atoll %s: %s\n\nusage: atoll %s%s%s\n\n", command->name,
+            command->summary != NULL ? command->summary : "not for people", command->name, command->usage[0] ? " " : "",
+            command->usage);
     if (command->about != NULL) fprintf(out, "%s\n\n", command->about);
     at_opts_print(command->rows, command->row_count, out);
     fprintf(out, "\nexamples:\n%s", command->examples);
@@ -82,18 +85,18 @@ static void print_command(const struct at_command *command, FILE *out)
 
 static at_err find_command(const char *word, struct at_diag *diag, const struct at_command **ret_command)
 {
-    int count;
+    int count, shown = 0;
     const struct at_command *const *list = at_command_list(&count);
     const char *known[64];
     AT_ASSERT(count <= 64);
     for (int i = 0; i < count; i++) {
-        known[i] = list[i]->name;
+        if (list[i]->summary != NULL) known[shown++] = list[i]->name;
         if (strcmp(word, list[i]->name) == 0) {
             *ret_command = list[i];
             return AT_OK;
         }
     }
-    const char *near = at_nearest_word(word, known, count);
+    const char *near = at_nearest_word(word, known, shown);
     if (near == NULL) return at_fail(diag, AT_E_USAGE, word, "unknown command; `atoll --help` lists them");
     return at_fail(diag, AT_E_USAGE, word, "unknown command; did you mean `atoll %s`?", near);
 }
@@ -104,6 +107,8 @@ static at_err run_command(struct at_cli *cli, int argc, char **argv)
     void *args = calloc(1, command->args_bytes + 1);
     if (args == NULL) return at_fail(&cli->diag, AT_E_NOMEM, command->name, "no memory for the command line");
     bool help = false;
+    cli->argc = argc;
+    cli->argv = argv;
     at_err_t err =
         at_opts_parse(command->rows, command->row_count, argc, argv, args, &cli->diag, &help, &cli->json, &cli->words);
     if (err == AT_OK && help) {
@@ -148,14 +153,15 @@ static bool asks_json(int argc, char **argv)
     return false;
 }
 
-static void tell_error(const struct at_cli *cli, at_err_t err)
+void at_cli_tell_error(const struct at_cli *cli, at_err_t err)
 {
+    if (cli->second) nanosleep(&(struct timespec){3, 0}, NULL);
     const char *text = cli->diag.text[0] ? cli->diag.text : at_err_text(err);
     if (cli->diag.where[0] && strstr(text, cli->diag.where) == NULL) /* many texts name the file themselves */
         at_say("atoll: %s: %s", cli->diag.where, text);
     else
         at_say("atoll: %s", text);
-    if (!cli->json || cli->answer != NULL) return;
+    if (!cli->json || cli->answer != NULL || cli->second) return;
     json_t *object = json_object(), *inner = json_object();
     AT_ASSERT(object != NULL && inner != NULL);
     at_json_set_int(inner, "code", (uint64_t)at_err_exit_code(err));
@@ -173,7 +179,7 @@ int at_cli_main(int argc, char **argv)
     setlocale(LC_CTYPE, "");
     at_err_t err = dispatch(&cli, argc, argv);
     if (cli.json && cli.answer != NULL) at_json_write(cli.answer, stdout);
-    if (err != AT_OK) tell_error(&cli, err);
+    if (err != AT_OK) at_cli_tell_error(&cli, err);
     json_decref(cli.answer);
     int code = at_err_exit_code(err);
     if ((fflush(stdout) != 0 || ferror(stdout)) && code == 0) {

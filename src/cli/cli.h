@@ -17,16 +17,21 @@ struct at_cli {
     const struct at_command *command;
     const char *program; /* argv[0], for the lines that say what to do next */
     bool json;
+    bool
+        second; /* one of several processes with the same trouble, and not the one that tells it: it waits a moment, and
+                    speaks only if it still lives */
+    int argc;   /* the command line from the command's name on, as getopt_long left it */
+    char **argv;
     struct at_words words; /* what follows the options */
     struct at_diag diag;   /* a command's error is told here */
     json_t *answer;        /* what --json prints; a failing command may have filled it (ledger verify does) */
 };
 
 struct at_command {
-    const char *name, *summary;
-    const char *usage;    /* what follows the name: "INVITE --dir D [--threads N]" */
-    const char *about;    /* a paragraph or two; may be NULL */
-    const char *examples; /* whole lines */
+    const char *name, *summary; /* summary NULL: not for people, in no list */
+    const char *usage;          /* what follows the name: "INVITE --dir D [--threads N]" */
+    const char *about;          /* a paragraph or two; may be NULL */
+    const char *examples;       /* whole lines */
     const struct at_opt *rows;
     int row_count;
     size_t args_bytes; /* the size of the command's arguments, zeroed before parsing */
@@ -45,6 +50,9 @@ double at_cli_seconds(void);
 
 /* The answer, made on first use: an empty object for --json. */
 json_t *at_cli_answer(struct at_cli *cli);
+
+/* cli->diag as the line on stderr, and as the object with --json: for ends that do not return to at_cli_main. */
+void at_cli_tell_error(const struct at_cli *cli, at_err_t err);
 
 /* A line for people on stderr. */
 void at_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -8,7 +8,7 @@
 #define MODEL_BYTES_MAX ((size_t)64 << 30)
 
 struct files {
-    struct at_buf model, config, stats;
+    struct at_buf model, config, stats, momentum; /* momentum: empty where there is none */
 };
 
 static void files_release(struct files *f)
@@ -16,6 +16,7 @@ static void files_release(struct files *f)
     at_buf_release(&f->model);
     at_buf_release(&f->config);
     at_buf_release(&f->stats);
+    at_buf_release(&f->momentum);
 }
 
 /* The codecs know a file by its name only; a person needs to know in which folder, and what to do. */
@@ -48,6 +49,10 @@ static at_err read_files(const char *dir, struct at_diag *diag, struct files *f)
     if (err != AT_OK) return explain(dir, err, &own, diag);
     at_checkpoint_stats_name(root, stats_name);
     if ((err = read_one(dir, stats_name, diag, &f->stats)) != AT_OK) return err;
+    char momentum_name[48], path[AT_PATH_BYTES];
+    at_checkpoint_momentum_name(root, momentum_name);
+    if ((err = at_path_join(dir, momentum_name, diag, path)) != AT_OK) return err;
+    if (at_file_exists(path) && (err = read_one(dir, momentum_name, diag, &f->momentum)) != AT_OK) return err;
     return read_one(dir, AT_CHECKPOINT_CONFIG, diag, &f->config);
 }
 
@@ -58,9 +63,10 @@ static at_err parse(const char *dir, const struct files *f, struct at_diag *diag
     at_err_t err = at_hf_read_config(at_buf_span(&f->config), AT_CHECKPOINT_CONFIG, &own, &config);
     if (err == AT_OK) err = at_model_init(&ret_model->model, &config, &own);
     if (err == AT_OK) err = at_state_init(&ret_model->state, &ret_model->model.params);
+    if (err == AT_OK && f->momentum.n > 0) err = at_state_add_momentum(&ret_model->state);
     if (err == AT_OK)
-        err = at_checkpoint_read(&ret_model->state, at_buf_span(&f->model), at_buf_span(&f->config),
-                                 at_buf_span(&f->stats), &own, &ret_model->root);
+        err = at_checkpoint_read_all(&ret_model->state, at_buf_span(&f->model), at_buf_span(&f->config),
+                                     at_buf_span(&f->stats), at_buf_span(&f->momentum), &own, &ret_model->root);
     return err == AT_OK ? AT_OK : explain(dir, err, &own, diag);
 }
 
@@ -104,9 +110,9 @@ static at_err write_one(const char *dir, const char *name, const struct at_buf *
     return at_file_write_atomic(path, &part, 1, 0644, diag);
 }
 
-/* The statistics' name holds their root, so those of the old model stay until the new model.safetensors is in place. */
+/* The names of statistics and momentum hold their root, so the old model's stay until the new one is in place. */
 struct sweep {
-    const char *dir, *keep;
+    const char *dir, *keep, *keep_momentum;
 };
 
 static at_err_t sweep_one(void *user, const char *name)
@@ -114,8 +120,11 @@ static at_err_t sweep_one(void *user, const char *name)
     const struct sweep *s = user;
     size_t n = strlen(name);
     char path[AT_PATH_BYTES];
-    if (strncmp(name, "stats-", 6) != 0 || n < 12 || strcmp(name + n - 12, ".safetensors") != 0) return AT_OK;
-    if (strcmp(name, s->keep) == 0 || at_path_join(s->dir, name, NULL, path) != AT_OK) return AT_OK;
+    if ((strncmp(name, "stats-", 6) != 0 && strncmp(name, "momentum-", 9) != 0) || n < 12 ||
+        strcmp(name + n - 12, ".safetensors") != 0)
+        return AT_OK;
+    if (strcmp(name, s->keep) == 0 || strcmp(name, s->keep_momentum) == 0) return AT_OK;
+    if (at_path_join(s->dir, name, NULL, path) != AT_OK) return AT_OK;
     return at_file_remove(path, NULL);
 }
 
@@ -126,9 +135,10 @@ at_err at_cli_model_write(const char *dir, const struct at_state *state, struct 
     if (err != AT_OK) return err;
     if ((err = at_checkpoint_write(state, diag, &c)) != AT_OK) return err;
     err = write_one(dir, c.stats_name, &c.stats, diag);
+    if (err == AT_OK && c.momentum.n > 0) err = write_one(dir, c.momentum_name, &c.momentum, diag);
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_CONFIG, &c.config, diag);
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_MODEL, &c.model, diag);
-    if (err == AT_OK) err = at_dir_list(dir, diag, sweep_one, &(struct sweep){dir, c.stats_name});
+    if (err == AT_OK) err = at_dir_list(dir, diag, sweep_one, &(struct sweep){dir, c.stats_name, c.momentum_name});
     at_checkpoint_release(&c);
     return err;
 }

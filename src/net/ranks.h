@@ -86,7 +86,8 @@ at_err at_ranks_key(const uint8_t secret[32], int rank, struct at_keypair *ret_k
  * Failure ends through MPI_Abort after the verdict is printed by `last_words`, so nothing returns then. */
 struct at_ranks_mpi;
 bool at_ranks_mpi_built(void);
-bool at_ranks_mpi_launched(void); /* whether mpirun started this process */
+bool at_ranks_mpi_launched(void);     /* whether mpirun started this process */
+int at_ranks_mpi_launched_rank(void); /* as which rank; -1: it did not */
 /* MPI_Init. AT_E_ENV in a build without MPI: says what to install. */
 at_err at_ranks_mpi_start(struct at_diag *diag, int *ret_rank, int *ret_ranks);
 at_err at_ranks_mpi_init(const struct at_ranks_run *run, void (*last_words)(void *arg, const struct at_diag *verdict),

@@ -5,9 +5,19 @@
 
 #include <stdlib.h>
 
+int at_ranks_mpi_launched_rank(void)
+{
+    static const char *const name[] = {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"};
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++) {
+        const char *text = getenv(name[i]);
+        if (text != NULL && text[0] >= '0' && text[0] <= '9') return atoi(text);
+    }
+    return -1;
+}
+
 bool at_ranks_mpi_launched(void)
 {
-    return getenv("OMPI_COMM_WORLD_RANK") != NULL || getenv("PMI_RANK") != NULL || getenv("PMIX_RANK") != NULL;
+    return at_ranks_mpi_launched_rank() >= 0;
 }
 
 #ifdef ATOLL_MPI

@@ -209,7 +209,8 @@ static at_err check_part(const struct at_params *p, int part, const struct at_ch
 }
 
 /* Which state the model's file names. */
-static at_err read_named(const struct at_piece_source *from, struct at_diag *diag, struct at_checkpoint_named *ret)
+at_err_t at_checkpoint_stream_named(const struct at_piece_source *from, struct at_diag *diag,
+                                    struct at_checkpoint_named *ret)
 {
     struct at_buf head = {.bytes_max = AT_ST_HEADER_BYTES_MAX + 8};
     uint8_t eight[8], *room;
@@ -236,7 +237,7 @@ at_err_t at_checkpoint_stream_open(const struct at_params *whole, const struct a
                                    struct at_diag *diag, struct at_checkpoint_named *ret_named)
 {
     struct at_checkpoint_named named;
-    at_err_t err = read_named(from, diag, &named);
+    at_err_t err = at_checkpoint_stream_named(from, diag, &named);
     for (int part = 0; part < (from->bytes[AT_PART_MOMENTUM] > 0 ? AT_PARTS : AT_PART_MOMENTUM) && err == AT_OK; part++)
         err = check_part(whole, part, &named, from, diag);
     if (err == AT_OK) *ret_named = named;

@@ -33,6 +33,9 @@ at_err at_checkpoint_stream_write(const struct at_params *whole, uint32_t round,
                                   const struct at_block_stream *from, const struct at_piece_sink *to,
                                   struct at_diag *diag);
 
+/* Which state the model's file names, before the other files are known by their names. */
+at_err at_checkpoint_stream_named(const struct at_piece_source *from, struct at_diag *diag,
+                                  struct at_checkpoint_named *ret_named);
 /* Headers only: what the files say, checked against what we would write for this model. AT_E_DATA and the like. */
 at_err at_checkpoint_stream_open(const struct at_params *whole, const struct at_piece_source *from,
                                  struct at_diag *diag, struct at_checkpoint_named *ret_named);

@@ -1,0 +1,42 @@
+/* cmd_rank.c: one rank of a split `atoll train`, started by it (train_start.c). Everything it needs comes over its
+ * standard input, so that the run's secret is in no process list. */
+#include "cli/cli_cmd.h"
+#include "cli/train_start.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static at_err read_all(int fd, struct at_diag *diag, struct at_buf *out)
+{
+    out->bytes_max = (size_t)16 << 20;
+    for (;;) {
+        uint8_t *room;
+        at_err_t err = at_buf_reserve(out, 4096, &room);
+        if (err != AT_OK) return at_fail(diag, err, "rank", "the brief is too long");
+        ssize_t n = read(fd, room, 4096);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return AT_OK;
+        out->n += (size_t)n;
+    }
+}
+
+static at_err_t run(struct at_cli *cli, void *args)
+{
+    struct at_buf text = {0};
+    struct at_rank_brief brief = {0};
+    at_err_t err = read_all(STDIN_FILENO, &cli->diag, &text);
+    if (err == AT_OK) err = at_rank_brief_read(at_buf_span(&text), &cli->diag, &brief);
+    for (size_t i = 0; i < text.n; i++) text.p[i] = 0;
+    at_buf_release(&text);
+    if (err == AT_OK) err = at_train_be_rank(cli, &brief);
+    at_rank_brief_release(&brief);
+    return err;
+}
+
+const struct at_command at_cmd_rank = {
+    .name = "rank",
+    .usage = "",
+    .examples = "",
+    .args_bytes = 1,
+    .run = run,
+};

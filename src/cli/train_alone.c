@@ -1,0 +1,228 @@
+/* The whole algorithm in one process, for one machine: replicas one after the other, no swarm. Same settings, same state
+ * root as a swarm's run and as any split. */
+#include "cli/train_alone.h"
+
+#include "cli/cli_exec.h"
+#include "cli/cli_model.h"
+#include "cli/progress.h"
+#include "os/sys.h"
+#include "train/local.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct job {
+    const struct at_train_setup *setup;
+    const struct at_train_args *args;
+    struct at_cli_exec exec;
+    struct at_model model;
+    struct at_local local;
+    struct at_train_config config;
+    struct at_screen screen;
+    double loss_first, loss_last, train_s, round_start_s, unit_start_s, saved_s;
+    uint64_t tokens_before; /* of the rounds that --resume goes on from */
+    uint32_t round_steps;   /* of the round under way */
+    double round_seconds;
+    int replica;
+};
+
+static double clock_s(void)
+{
+    return (double)at_clock_mono_ns() * 1e-9;
+}
+
+static uint64_t tokens_in_all(const struct job *j)
+{
+    return (uint64_t)j->config.rounds * j->config.steps * j->config.batch * (uint64_t)j->args->replicas.v *
+           j->model.params.config.seq_len;
+}
+
+/* here: tokens of this process, in spent_s. */
+static double seconds_left(const struct job *j, uint64_t here, double spent_s)
+{
+    uint64_t done = j->tokens_before + here, all = tokens_in_all(j);
+    return here == 0 || done >= all ? 0 : spent_s / (double)here * (double)(all - done);
+}
+
+static void show_step(struct job *j, int replica, const struct at_unit_progress *p)
+{
+    char line[512];
+    uint64_t unit = (uint64_t)j->round_steps * j->config.batch * j->model.params.config.seq_len;
+    uint64_t here = j->local.tokens + (uint64_t)replica * unit + p->tokens, done = j->tokens_before + here;
+    double spent_s = j->train_s + clock_s() - j->round_start_s;
+    snprintf(line, sizeof line,
+             "round %s%u/%u%s  %s  replica %d/%d step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
+             at_style(&j->screen, AT_STYLE_BOLD), j->local.state.round + 1, j->config.rounds,
+             at_style(&j->screen, AT_STYLE_PLAIN), at_bar(&j->screen, (double)done / (double)tokens_in_all(j), 20).s,
+             replica + 1, (int)j->args->replicas.v, p->step, j->round_steps, p->loss,
+             at_style(&j->screen, AT_STYLE_CYAN), j->loss_last, at_style(&j->screen, AT_STYLE_PLAIN),
+             at_count((double)here / spent_s).s, at_duration(seconds_left(j, here, spent_s)).s);
+    at_screen_draw(&j->screen, (const char *const[]){line}, 1);
+}
+
+static bool on_step(void *arg, int replica, const struct at_unit_progress *p)
+{
+    struct job *j = arg;
+    if (j->screen.live) show_step(j, replica, p);
+    if (p->step == 1 || replica != j->replica) j->unit_start_s = clock_s();
+    j->replica = replica;
+    if (j->round_seconds > 0 && clock_s() - j->unit_start_s >= j->round_seconds) j->local.end_unit = true;
+    return !at_interrupted();
+}
+
+static struct at_local_options options(const struct job *j)
+{
+    return (struct at_local_options){
+        .replicas = j->setup->replicas, .recompute = j->args->recompute, .outer = &j->setup->outer};
+}
+
+static at_err check_memory(const struct job *j, const struct at_preset *preset, struct at_diag *diag)
+{
+    struct at_local_options o = options(j);
+    uint64_t need = at_local_bytes_options(&preset->model, &j->config, &o), free_bytes;
+    if (need == 0) return at_fail(diag, AT_E_NOMEM, preset->name, "the model does not fit an address space");
+    free_bytes = at_sys_memory_available();
+    at_say("%s: %s parameters; needs %s of memory%s%s%s; %d thread%s, %s kernels", preset->name,
+           at_count((double)at_model_params(&preset->model)).s, at_bytes(need).s, free_bytes ? " (" : "",
+           free_bytes ? at_bytes(free_bytes).s : "", free_bytes ? " available)" : "", j->exec.pool.par.threads,
+           j->exec.pool.par.threads == 1 ? "" : "s", j->exec.ex.kern->name);
+    if (free_bytes != 0 && need > free_bytes)
+        return at_fail(diag, AT_E_NOMEM, preset->name, "needs %s of memory and %s are available; take a smaller preset",
+                       at_bytes(need).s, at_bytes(free_bytes).s);
+    return AT_OK;
+}
+
+static at_err resume(struct job *j, struct at_diag *diag)
+{
+    struct at_cli_model m = {0};
+    struct at_local *l = &j->local;
+    if (j->args->resume == NULL) return AT_OK;
+    at_err_t err = at_cli_model_read(j->args->resume, diag, &m);
+    if (err == AT_OK && (m.state.momentum != NULL) != (l->state.momentum != NULL))
+        err = at_fail(diag, AT_E_DATA, j->args->resume, "was trained with another --outer than %s", j->args->outer);
+    if (err == AT_OK) {
+        const struct at_params *p = &j->model.params;
+        memcpy(l->state.theta, m.state.theta, p->count * sizeof *l->state.theta);
+        memcpy(l->state.stats, m.state.stats, at_stats_count(p) * sizeof *l->state.stats);
+        if (m.state.momentum != NULL) memcpy(l->state.momentum, m.state.momentum, p->count * sizeof *l->state.momentum);
+        l->state.round = m.state.round;
+        l->round = at_train_round_before(j->setup, m.state.round);
+        uint64_t steps = l->round.step_first + l->round.steps;
+        l->samples.next = steps * j->config.batch * (uint64_t)j->setup->replicas;
+        j->tokens_before = l->samples.next * p->config.seq_len;
+        at_screen_say(&j->screen, "goes on from %s, after round %u", j->args->resume, m.state.round);
+    }
+    at_cli_model_release(&m);
+    return err;
+}
+
+static at_err prepare(struct job *j, struct at_cli *cli)
+{
+    struct at_diag *diag = &cli->diag;
+    struct at_local_options o = options(j);
+    const struct at_preset *preset = j->setup->preset;
+    at_err_t err = at_cli_exec_init(&j->exec, j->args->kernels, j->args->threads.v, diag);
+    if (err == AT_OK) err = check_memory(j, preset, diag);
+    if (err == AT_OK) err = at_model_init(&j->model, &preset->model, diag);
+    if (err == AT_OK) err = at_local_init_options(&j->local, &j->model, &j->setup->data, &j->config, &o, diag);
+    return err == AT_OK ? resume(j, diag) : err;
+}
+
+static at_err save(struct job *j, struct at_diag *diag)
+{
+    if (j->args->out == NULL) return AT_OK;
+    j->saved_s = clock_s();
+    return at_cli_model_write(j->args->out, &j->local.state, diag);
+}
+
+static double heldout(struct job *j)
+{
+    return at_heldout_loss(&j->local.trainer, &j->exec.ex, &j->setup->data, j->local.state.theta);
+}
+
+static at_err train(struct job *j, struct at_diag *diag)
+{
+    j->loss_first = j->loss_last = heldout(j);
+    at_screen_say(&j->screen, "held-out loss before: %.4f nats/byte", j->loss_first);
+    j->saved_s = clock_s();
+    for (;;) {
+        double loss;
+        struct at_round round = at_local_next(&j->local);
+        if (round.steps == 0) return AT_OK;
+        j->round_steps = round.steps;
+        j->round_seconds = round.seconds;
+        j->round_start_s = clock_s();
+        at_err_t err = at_local_do(&j->local, &j->exec.ex, &round, on_step, j, diag, &loss);
+        if (err != AT_OK) return err;
+        j->loss_last = heldout(j);
+        j->train_s += clock_s() - j->round_start_s;
+        at_screen_say(&j->screen, "round %*u/%u  held-out %.4f  training %.4f  %s tok/s  %s left",
+                      j->config.rounds > 99 ? 4 : 2, j->local.state.round, j->config.rounds, j->loss_last, loss,
+                      at_count((double)j->local.tokens / j->train_s).s,
+                      at_duration(seconds_left(j, j->local.tokens, j->train_s)).s);
+        if (at_local_next(&j->local).steps != 0 && clock_s() - j->saved_s > 30 && (err = save(j, diag)) != AT_OK)
+            return err;
+    }
+}
+
+static at_err report(struct job *j, struct at_cli *cli)
+{
+    struct at_hash root;
+    at_err_t err = at_state_root(&j->local.state, &cli->diag, &root);
+    if (err != AT_OK) return err;
+    double tokens_per_s = j->train_s > 0 ? (double)j->local.tokens / j->train_s : 0;
+    if (cli->json) {
+        json_t *answer = at_cli_answer(cli);
+        at_json_set_text(answer, "state_root", at_hash_hex(root).s);
+        at_json_set_int(answer, "tokens", j->local.tokens);
+        at_json_set_9(answer, "heldout_loss_first", j->loss_first);
+        at_json_set_9(answer, "heldout_loss_last", j->loss_last);
+        at_json_set_9(answer, "tokens_per_s", tokens_per_s);
+        at_json_set_9(answer, "seconds", at_cli_seconds());
+        return AT_OK;
+    }
+    at_say("memory: at most %s", at_bytes(at_sys_memory_peak()).s);
+    printf("held-out loss %.4f -> %.4f nats/byte, %" PRIu64 " tokens at %s tok/s, %s\nstate root %s\n", j->loss_first,
+           j->loss_last, j->local.tokens, at_count(tokens_per_s).s, at_duration(at_cli_seconds()).s,
+           at_hash_hex(root).s);
+    if (j->args->out != NULL)
+        at_say("written to %s; try: %s ask --dir %s \"Call me \"", j->args->out, cli->program, j->args->out);
+    return AT_OK;
+}
+
+static void job_release(struct job *j)
+{
+    at_local_release(&j->local);
+    at_model_release(&j->model);
+    at_cli_exec_release(&j->exec);
+}
+
+at_err_t at_train_alone(struct at_cli *cli, const struct at_train_setup *setup)
+{
+    const struct at_train_args *a = setup->args;
+    struct job j = {.setup = setup, .args = a, .config = setup->config};
+    at_screen_init(&j.screen, stderr);
+    at_err_t err = prepare(&j, cli);
+    if (err == AT_OK) {
+        err = train(&j, &cli->diag);
+        at_screen_clear(&j.screen);
+        bool keep = err == AT_OK || (err == AT_E_INTERRUPTED && a->out != NULL && j.local.state.round > 0);
+        if (err == AT_E_INTERRUPTED) {
+            cli->diag = (struct at_diag){0};
+            if (keep)
+                at_fail(&cli->diag, err, a->out, "interrupted; holds the model after %u of %u rounds",
+                        j.local.state.round, j.config.rounds);
+            else
+                at_fail(&cli->diag, err, "train", "interrupted; nothing was written");
+        }
+        struct at_diag write_diag = {0};
+        at_err_t write_err = keep ? save(&j, &write_diag) : AT_OK;
+        if (write_err != AT_OK) {
+            err = write_err;
+            cli->diag = write_diag;
+        }
+    }
+    if (err == AT_OK) err = report(&j, cli);
+    job_release(&j);
+    return err;
+}

@@ -1,0 +1,22 @@
+/* train_save.h: a split run's checkpoint: fetched, or stored, block by block by all ranks together, while rank 0 alone
+ * touches the files. Collective functions: every rank calls them in the same order; rank 0's trouble with a file ends the
+ * run for all, in the same words. */
+#ifndef ATOLL_CLI_TRAIN_SAVE_H
+#define ATOLL_CLI_TRAIN_SAVE_H
+
+#include "base/comm.h"
+#include "parallel/rank.h"
+
+struct at_train_files {
+    const struct at_comm *comm;
+    struct at_rank *rank;
+    const struct at_model_config *model;
+    bool momentum; /* this run's states have an outer momentum */
+};
+
+/* Collective. Into `dir` (rank 0's), so that a reader or a crash sees the old model or the new one, whole. */
+at_err at_train_files_save(const struct at_train_files *f, const char *dir, struct at_diag *diag);
+/* Collective. From `dir`; the state afterwards has the root that the files name, or the run ends (AT_E_DATA). */
+at_err at_train_files_load(const struct at_train_files *f, const char *dir, struct at_diag *diag, uint32_t *ret_round);
+
+#endif

@@ -1,0 +1,273 @@
+#include "cli/train_split.h"
+
+#include "cli/train_save.h"
+#include "os/sys.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAVE_S      30
+#define FIGURES_TAG 1000 /* beyond those of parallel/ */
+
+enum order_kind { ORDER_ROUND = 1, ORDER_SAVE, ORDER_END };
+struct order { /* rank 0's, what comes next; plain values of one program */
+    uint32_t kind;
+    struct at_round round;
+};
+
+struct run {
+    const struct at_train_setup *setup;
+    const struct at_comm *comm;
+    const struct at_exec *ex;
+    struct at_screen *screen;
+    struct at_rank *rank;
+    struct at_train_files files;
+    struct at_round round; /* the last one done, or the one under way */
+    struct at_rank_figures figures;
+    uint64_t rounds_start; /* tokens at the start of this process, for the rate */
+    double round_start_s, saved_s, unit_start_s;
+    struct at_split_result result;
+};
+
+static double clock_s(void *unused)
+{
+    return (double)at_clock_mono_ns() * 1e-9;
+}
+
+struct at_rank_options at_split_options(const struct at_train_setup *s)
+{
+    return (struct at_rank_options){.plan = &s->plan,
+                                    .model = &s->preset->model,
+                                    .train = &s->config,
+                                    .outer = &s->outer,
+                                    .data = &s->data,
+                                    .recompute = s->args->recompute,
+                                    .seconds = clock_s};
+}
+
+uint64_t at_split_bytes(const struct at_train_setup *s, int rank)
+{
+    struct at_rank_options o = at_split_options(s);
+    return at_rank_bytes(&o, rank);
+}
+
+at_err_t at_split_tell_memory(const struct at_train_setup *s, struct at_diag *diag)
+{
+    uint64_t sum = 0, most = 0, available = at_sys_memory_available();
+    const struct at_plan *plan = &s->plan;
+    at_say("%s: %s parameters; %d replica%s, %d rank%s, %d microbatch%s", s->preset->name,
+           at_count((double)at_model_params(&s->preset->model)).s, plan->replicas, plan->replicas == 1 ? "" : "s",
+           plan->ranks, plan->ranks == 1 ? "" : "s", plan->microbatches, plan->microbatches == 1 ? "" : "es");
+    for (int i = 0; i < plan->ranks; i++) {
+        uint64_t need = at_split_bytes(s, i);
+        struct at_shard shard = at_plan_shard(plan, &s->preset->model, i);
+        if (need == 0) return at_fail(diag, AT_E_NOMEM, s->preset->name, "the model does not fit an address space");
+        sum += need;
+        most = need > most ? need : most;
+        if (plan->ranks <= 16)
+            at_say("%s: layers %d-%d, slots %d-%d, needs %s", s->name[i], shard.layer_first,
+                   shard.layer_first + shard.layers - 1, shard.slot_first, shard.slot_first + shard.slots - 1,
+                   at_bytes(need).s);
+    }
+    at_say("memory: %s in all, at most %s a rank%s%s%s", at_bytes(sum).s, at_bytes(most).s, available ? "; " : "",
+           available ? at_bytes(available).s : "", available ? " available here" : "");
+    uint64_t here = s->args->listen == NULL && s->args->join == NULL ? sum : most;
+    if (available != 0 && here > available)
+        return at_fail(
+            diag, AT_E_NOMEM, s->preset->name,
+            "needs %s of memory and %s are available; take a smaller preset, more stages on more machines, or "
+            "--recompute",
+            at_bytes(here).s, at_bytes(available).s);
+    return AT_OK;
+}
+
+void at_split_result_release(struct at_split_result *r)
+{
+    free(r->figures);
+    *r = (struct at_split_result){0};
+}
+
+/* ---- what people see ---------------------------------------------------------------------------------------------- */
+
+static double tokens_in_all(const struct run *r)
+{
+    const struct at_train_config *c = &r->setup->config;
+    return (double)c->rounds * c->steps * c->batch * (double)r->setup->replicas * r->setup->preset->model.seq_len;
+}
+
+static double seconds_left(const struct run *r, double here, double spent_s, double done)
+{
+    double left = tokens_in_all(r) - done;
+    return here <= 0 || left <= 0 ? 0 : spent_s / here * left;
+}
+
+static void show_step(struct run *r, const struct at_unit_progress *p)
+{
+    char line[512];
+    struct at_screen *screen = r->screen;
+    double before = (double)r->rounds_start + (double)r->result.tokens;
+    double now = (double)p->tokens * (double)r->setup->replicas, done = before + now;
+    double spent_s = r->result.train_seconds + clock_s(NULL) - r->round_start_s;
+    double here = (double)r->result.tokens + now;
+    snprintf(line, sizeof line,
+             "round %s%u/%u%s  %s  %d rank%s step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
+             at_style(screen, AT_STYLE_BOLD), r->round.round + 1, r->setup->config.rounds,
+             at_style(screen, AT_STYLE_PLAIN), at_bar(screen, done / tokens_in_all(r), 20).s, r->comm->ranks,
+             r->comm->ranks == 1 ? "" : "s", p->step, r->round.steps, p->loss, at_style(screen, AT_STYLE_CYAN),
+             r->result.loss_last, at_style(screen, AT_STYLE_PLAIN), at_count(here / spent_s).s,
+             at_duration(seconds_left(r, here, spent_s, done)).s);
+    at_screen_draw(screen, (const char *const[]){line}, 1);
+}
+
+static void show_round(struct run *r, const struct at_rank_report *report)
+{
+    double here = (double)r->result.tokens, done = (double)r->rounds_start + here, s = r->result.train_seconds;
+    at_screen_say(r->screen, "round %*u/%u  held-out %.4f  training %.4f  %s tok/s  %s left",
+                  r->setup->config.rounds > 99 ? 4 : 2, report->round + 1, r->setup->config.rounds, r->result.loss_last,
+                  report->loss_mean, at_count(here / s).s, at_duration(seconds_left(r, here, s, done)).s);
+}
+
+/* ---- the run ------------------------------------------------------------------------------------------------------ */
+
+static bool on_step(void *arg, const struct at_unit_progress *p)
+{
+    struct run *r = arg;
+    if (r->screen != NULL && r->screen->live) show_step(r, p);
+    if (r->round.seconds > 0 && clock_s(NULL) - r->unit_start_s >= r->round.seconds) return false;
+    return r->comm->rank != 0 || !at_interrupted();
+}
+
+static at_err heldout(struct run *r, struct at_diag *diag)
+{
+    return at_rank_heldout(r->rank, diag, &r->result.loss_last);
+}
+
+static at_err begin(struct run *r, struct at_diag *diag)
+{
+    struct at_rank_options options = at_split_options(r->setup);
+    uint32_t rounds = 0;
+    struct at_diag own = {0};
+    at_err_t err = at_rank_init(&r->rank, r->comm, r->ex, &options, &own);
+    if (err != AT_OK) {
+        if (r->comm->ranks > 1) r->comm->ops->fail(r->comm->link, err, own.where, own.text);
+        return at_fail(diag, err, own.where, "%s", own.text);
+    }
+    r->files = (struct at_train_files){r->comm, r->rank, options.model, at_outer_config_momentum(options.outer)};
+    r->figures.bytes_planned = at_rank_bytes(&options, r->comm->rank);
+    if (r->setup->args->resume != NULL) {
+        err = at_train_files_load(&r->files, r->setup->args->resume, diag, &rounds);
+        if (err != AT_OK) return err;
+        r->round = at_train_round_before(r->setup, rounds);
+        r->result.rounds = rounds;
+        r->rounds_start = (r->round.step_first + r->round.steps) * r->setup->config.batch *
+                          (uint64_t)r->setup->replicas * r->setup->preset->model.seq_len;
+        if (r->screen != NULL)
+            at_screen_say(r->screen, "goes on from %s, after round %u", r->setup->args->resume, rounds);
+    }
+    if ((err = heldout(r, diag)) != AT_OK) return err;
+    r->result.loss_first = r->result.loss_last;
+    if (r->screen != NULL) at_screen_say(r->screen, "held-out loss before: %.4f nats/byte", r->result.loss_first);
+    r->saved_s = clock_s(NULL);
+    return AT_OK;
+}
+
+static struct order next_order(struct run *r)
+{
+    bool any = r->round.steps != 0;
+    struct order o = {.kind = ORDER_ROUND};
+    o.round = at_outer_round(&r->setup->outer, &r->setup->config, any ? &r->round : NULL);
+    bool over = o.round.steps == 0 || r->result.interrupted;
+    if (!over && r->setup->args->out != NULL && clock_s(NULL) - r->saved_s > SAVE_S) o.kind = ORDER_SAVE;
+    if (over) o.kind = ORDER_END;
+    return o;
+}
+
+/* What a round has brought, once it is in the state. */
+static at_err account(struct run *r, const struct at_rank_report *report, struct at_diag *diag)
+{
+    r->figures.bytes_sent += report->bytes_sent;
+    r->figures.update_bytes += report->update_bytes;
+    r->figures.exchange_seconds += report->exchange_seconds;
+    if (!report->applied) return AT_OK;
+    r->result.tokens += report->tokens;
+    r->result.rounds = report->round + 1;
+    at_err_t err = heldout(r, diag);
+    r->result.train_seconds += clock_s(NULL) - r->round_start_s;
+    r->round_start_s = clock_s(NULL);
+    if (err == AT_OK && r->screen != NULL) show_round(r, report);
+    return err;
+}
+
+static at_err do_round(struct run *r, const struct at_round *round, struct at_diag *diag)
+{
+    struct at_rank_report report = {0};
+    r->round = *round;
+    r->round_start_s = r->unit_start_s = clock_s(NULL);
+    at_err_t err = at_rank_round(r->rank, round, on_step, r, diag, &report);
+    if (err == AT_OK) err = account(r, &report, diag);
+    r->result.interrupted = r->comm->rank == 0 && at_interrupted();
+    return err;
+}
+
+/* With overlap the last round is not in the state yet. */
+static at_err join(struct run *r, struct at_diag *diag)
+{
+    struct at_rank_report report = {0};
+    if (r->setup->outer.tau == 0 || r->round.steps == 0) return AT_OK;
+    r->round_start_s = clock_s(NULL);
+    at_err_t err = at_rank_join(r->rank, diag, &report);
+    return err == AT_OK && report.round + 1 > r->result.rounds ? account(r, &report, diag) : err;
+}
+
+static at_err save(struct run *r, struct at_diag *diag)
+{
+    at_err_t err = join(r, diag);
+    if (err == AT_OK && r->setup->args->out != NULL) err = at_train_files_save(&r->files, r->setup->args->out, diag);
+    r->saved_s = clock_s(NULL);
+    return err;
+}
+
+static at_err do_orders(struct run *r, struct at_diag *diag)
+{
+    for (;;) {
+        struct order o = {0};
+        if (r->comm->rank == 0) o = next_order(r);
+        at_err_t err = at_rank_broadcast(r->rank, &o, sizeof o, diag);
+        if (err == AT_OK && o.kind == ORDER_ROUND) err = do_round(r, &o.round, diag);
+        if (err == AT_OK && o.kind != ORDER_ROUND) err = save(r, diag);
+        if (err != AT_OK || o.kind == ORDER_END) return err;
+    }
+}
+
+static at_err gather_figures(struct run *r, struct at_diag *diag)
+{
+    int ranks = r->comm->ranks;
+    r->figures.bytes_peak = at_sys_memory_peak();
+    if (r->comm->rank != 0)
+        return at_comm_wait(r->comm, at_comm_send(r->comm, 0, FIGURES_TAG, &r->figures, sizeof r->figures), diag);
+    struct at_rank_figures *all = calloc((size_t)ranks, sizeof *all);
+    if (all == NULL) return at_fail(diag, AT_E_NOMEM, "train", "no memory for the figures of %d ranks", ranks);
+    all[0] = r->figures;
+    at_err_t err = AT_OK;
+    for (int i = 1; i < ranks && err == AT_OK; i++)
+        err = at_comm_wait(r->comm, at_comm_recv(r->comm, i, FIGURES_TAG, &all[i], sizeof all[i]), diag);
+    r->result.figures = all;
+    return err;
+}
+
+at_err_t at_split_run(const struct at_train_setup *setup, const struct at_comm *comm, const struct at_exec *ex,
+                      struct at_screen *screen, struct at_diag *diag, struct at_split_result *ret_result)
+{
+    struct run r = {.setup = setup, .comm = comm, .ex = ex, .screen = screen};
+    at_err_t err = begin(&r, diag);
+    if (err == AT_OK) err = do_orders(&r, diag);
+    if (err == AT_OK) err = at_rank_root(r.rank, diag, &r.result.root);
+    if (err == AT_OK) err = gather_figures(&r, diag);
+    at_rank_release(r.rank);
+    if (err == AT_OK)
+        *ret_result = r.result;
+    else
+        at_split_result_release(&r.result);
+    return err;
+}
