@@ -15,3 +15,98 @@ double at_cost_last_flops(const struct at_model_config *c)
 {
     return 6.0 * c->vocab * c->d_model + (c->tied ? 2.0 * c->d_model : 0);
 }
+
+/* The reference step: preset 10m with its own batch, in one rank. */
+static double reference_work_per_flop(void)
+{
+    const struct at_preset *p;
+    if (at_preset_find("10m", NULL, &p) != AT_OK) AT_ASSERT(false);
+    double flops = (double)at_model_flops_per_token(&p->model);
+    double tokens = (double)p->train.batch * p->model.seq_len;
+    double work = flops + AT_COST_ROWS * p->model.layers * p->model.d_model +
+                  (AT_COST_OPTIMIZER + AT_COST_PACKING) * (double)at_model_params(&p->model) / tokens;
+    return work / flops;
+}
+
+void at_cost_init(struct at_cost *c, const struct at_model_config *model, uint32_t batch, int microbatches,
+                  const struct at_cost_exchange *exchange, bool recompute)
+{
+    double d = model->d_model, q = (double)model->heads * model->head_size;
+    double kv = (double)model->kv_heads * model->head_size, ff = model->d_ff, heads = model->heads;
+    double matrix = (double)at_model_vocab_padded(model) * d;
+    AT_ASSERT(microbatches >= 1 && (uint32_t)microbatches <= batch);
+    *c = (struct at_cost){
+        .model = *model,
+        .exchange = *exchange,
+        .recompute = recompute,
+        .layers = (int)model->layers,
+        .slots = at_model_slots(model),
+        .microbatches = microbatches,
+        .sequences = (double)((batch + (uint32_t)microbatches - 1) / (uint32_t)microbatches),
+        .step_tokens = (double)batch * model->seq_len,
+        .layer_flops = at_cost_layer_flops(model),
+        .first_flops = at_cost_first_flops(model),
+        .last_flops = at_cost_last_flops(model),
+        .layer_params = 2 * d * q + 2 * d * kv + 3 * d * ff,
+        .layer_gains = 2 * d,
+        .first_params = model->tied ? 0 : matrix,
+        .last_params = matrix,
+        .layer_kept = q + 2 * kv + 2 * heads + q + 3 * ff, /* qkv, row max and sum, attention, gate-up, hidden */
+        .inputs_kept = 4 * d + 2,                          /* x, norm1, x_mid, norm2 and their 1/rms */
+        .work_per_gflop = 1e9 * reference_work_per_flop(),
+    };
+    c->tokens = c->sequences * model->seq_len;
+}
+
+double at_cost_params(const struct at_cost *c, int layers, int tp, bool first, bool last)
+{
+    double outside = (first ? c->first_params : 0) + (last ? c->last_params : 0);
+    return (layers * c->layer_params + outside) / tp + layers * c->layer_gains + (last ? c->model.d_model : 0);
+}
+
+/* Statistics of second moments: a row mean and a column mean per (tensor, slot), about rows + slots * cols elements. */
+static double layer_statistics(const struct at_cost *c)
+{
+    const struct at_model_config *m = &c->model;
+    double q = (double)m->heads * m->head_size, kv = (double)m->kv_heads * m->head_size;
+    return q + 2 * kv + 2.0 * m->d_ff + q + m->d_ff + 7.0 * c->slots * m->d_model + 2.0 * m->d_model;
+}
+
+double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bool last, int in_flight)
+{
+    const struct at_model_config *m = &c->model;
+    double d = m->d_model, real_bytes = 4, V = at_model_vocab_padded(m);
+    double params = at_cost_params(c, layers, tp, first, last);
+    double bytes = params * (c->exchange.memory_per_param + 2 * c->exchange.bytes_per_param);
+    bytes += 2 * real_bytes * layers * layer_statistics(c) / tp;
+    if (first || last) bytes += 2 * real_bytes * (V + c->slots * d) / tp * ((first && !m->tied) + last);
+    double kept = c->recompute ? 2 * d : c->inputs_kept + c->layer_kept / tp; /* a token and layer */
+    double width = (double)m->heads * m->head_size + 2.0 * m->kv_heads * m->head_size;
+    if (width < m->d_ff) width = m->d_ff;
+    bytes += real_bytes * c->tokens * in_flight * (layers * kept + (last ? 2 * d + 1 : d));
+    bytes += real_bytes * c->tokens * (2 * d + width / tp + (last ? V / tp + 2 : 0));
+    if (c->recompute) bytes += real_bytes * c->tokens * (c->inputs_kept + c->layer_kept / tp);
+    bytes += real_bytes * c->tokens * d * (first && last ? 0 : 4); /* boundary messages, both ways, two under way */
+    bytes += tp > 1 ? real_bytes * c->tokens * d : 0;              /* what arrives in an all-reduce */
+    return bytes + AT_COST_PROCESS;
+}
+
+double at_cost_layer_work(const struct at_cost *c, int tp)
+{
+    return c->tokens * (c->layer_flops / tp + AT_COST_ROWS * c->model.d_model) + c->layer_params / tp * AT_COST_PACKING;
+}
+
+double at_cost_first_work(const struct at_cost *c, int tp)
+{
+    return c->tokens * c->first_flops / tp;
+}
+
+double at_cost_last_work(const struct at_cost *c, int tp)
+{
+    return c->tokens * c->last_flops / tp + c->last_params / tp * AT_COST_PACKING;
+}
+
+double at_cost_boundary_bytes(const struct at_cost *c)
+{
+    return c->tokens * c->model.d_model * 4;
+}
