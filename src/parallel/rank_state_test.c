@@ -63,6 +63,22 @@ static void stopped_round(struct split_job *j, struct at_rank *r, int rank)
     if (j->err[rank] == AT_OK) j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]);
 }
 
+/* Three steps, then two, two, two. */
+static struct at_round shrinking_round(const struct test_run *run, uint32_t t)
+{
+    return at_round_mean(t, t == 0 ? run->config.steps : 2, t == 0 ? 0 : run->config.steps + 2 * (t - 1));
+}
+
+static void shrinking_rounds(struct split_job *j, struct at_rank *r, int rank)
+{
+    struct stopper *s = j->arg;
+    for (int t = 0; j->err[rank] == AT_OK && t < j->rounds; t++) {
+        struct at_round round = shrinking_round(j->run, (uint32_t)t);
+        j->err[rank] = at_rank_round(r, &round, stop_after, &s[rank], &j->diag[rank], &j->report[rank]);
+    }
+    if (j->err[rank] == AT_OK) j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]);
+}
+
 struct local_stopper {
     struct at_local *l;
     bool over;
@@ -76,7 +92,7 @@ static bool end_replica_1(void *arg, int replica, const struct at_unit_progress 
 }
 
 /* The leader of replica 1 (rank 2) wants one step only, once; what others answer does not count. What its unit left
- * over is trained on later, as in one process. */
+ * over is trained on in the next round, as in one process. */
 static void a_leader_ends_its_unit(void **state)
 {
     static const char *const cut[] = {"1x1 1x3", "2x1 1x3"};
@@ -89,11 +105,14 @@ static void a_leader_ends_its_unit(void **state)
     start(&run, &j, cut, 2);
     j.rounds = 4;
     assert_int_equal(at_local_init(&l, &run.m, &run.data, &run.config, 2, 0, NULL), AT_OK);
-    for (int t = 0; t < j.rounds; t++)
-        assert_int_equal(at_local_round(&l, &run.ex, end_replica_1, &end, NULL, &loss), AT_OK);
+    for (int t = 0; t < j.rounds; t++) {
+        struct at_round round = shrinking_round(&run, (uint32_t)t);
+        assert_int_equal(at_local_do(&l, &run.ex, &round, end_replica_1, &end, NULL, &loss), AT_OK);
+        if (t == 1) assert_int_equal(l.replica[0].info.start, 16); /* the rest of [12, 24) */
+    }
     assert_int_equal(at_state_root(&l.state, NULL, &want), AT_OK);
     struct stopper s[5] = {{.after = 0}, {.after = 2}, {.after = 1}};
-    j.body = stopped_round;
+    j.body = shrinking_rounds;
     j.arg = s;
     run_clean(&j);
     for (int i = 0; i < j.plan.ranks; i++) {
