@@ -259,8 +259,20 @@ static const float *b_panel(struct walk *w, const struct blocks *x, long j, long
     return b;
 }
 
+/* The tile fetches a run of the next block of A's source: run number `run` of it. */
+static void look_ahead(struct walk *w, const struct blocks *x, long run)
+{
+    const bool by_rows = a_by_rows(w);
+    const long i1 = min_long(x->i1 + x->m_step, x->p.m1), runs = by_rows ? i1 - x->i1 : w->k1 - w->k0;
+    w->t.ahead_floats = 0;
+    if (w->join == AT_JOIN_SLOTS || x->i1 >= x->p.m1 || run >= runs) return; /* slots' chains are short */
+    w->t.ahead = by_rows ? mat_at(&w->g->a, x->i1 + run, w->k0, w->k1 - w->k0, &w->t.ahead_floats)
+                         : mat_at(&w->g->a, w->k0 + run, x->i1, i1 - x->i1, &w->t.ahead_floats);
+}
+
 static void block_tiles(struct walk *w, const struct blocks *x)
 {
+    long tiles = 0;
     const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes;
     w->t.lda = mr;
     for (long j = x->j0; j < x->j1; j += nr) {
@@ -269,6 +281,7 @@ static void block_tiles(struct walk *w, const struct blocks *x)
         for (long i = x->i0; i < x->i1; i += mr) {
             w->t.a = w->s->a + (i - x->i0) * kn;
             w->t.b = b;
+            look_ahead(w, x, tiles++);
             one_tile(w, i, j, (int)min_long(mr, x->i1 - i), cols);
         }
     }

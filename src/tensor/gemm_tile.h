@@ -30,6 +30,8 @@ struct at_tile {
     long ldc;
     enum at_tile_mode mode;
     float alpha;
+    const float *ahead; /* floats that will be wanted soon: a tile may fetch their lines */
+    long ahead_floats;
 };
 
 struct at_tile_kern {

@@ -49,11 +49,12 @@ TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const 
 #endif
 
 /* C is not needed before the chain ends: its rows are fetched while it runs, one with every fourth step, for a burst of
- * misses would hold up the chain. */
+ * misses would hold up the chain. After them, in the same way, what the driver will want soon. */
 struct tile_fetch {
     const float *c;
     long ldc;
     int rows;
+    const float *ahead, *ahead_end;
 };
 
 /* k steps of the chain. Packed panels have strides that the compiler knows. */
@@ -72,6 +73,8 @@ TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], const
     }
     for (; k >= 4; k -= 4, a += 4 * lda, b += 4 * ldb) {
         tile_step(rows, vecs, acc, a, b);
+        if (fetch->ahead < fetch->ahead_end) __builtin_prefetch(fetch->ahead, 0, 2);
+        fetch->ahead += 16;
         tile_step(rows, vecs, acc, a + lda, b + ldb);
         tile_step(rows, vecs, acc, a + 2 * lda, b + 2 * ldb);
         tile_step(rows, vecs, acc, a + 3 * lda, b + 3 * ldb);
@@ -86,7 +89,7 @@ TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, c
     const long ldc = t->ldc;
     const enum at_tile_mode mode = t->mode;
     const tv alpha = tv_every(&t->alpha);
-    struct tile_fetch fetch = {c, ldc, rows};
+    struct tile_fetch fetch = {c, ldc, rows, t->ahead, t->ahead + t->ahead_floats};
     tile_zero(rows, vecs, acc);
     if (mode == AT_TILE_LOAD) EACH_ROW EACH_VEC acc[i][v] = tv_load(c + i * ldc + v * LANES);
     tile_chain(rows, vecs, acc, t->a, lda, t->b, ldb, t->k, &fetch);
@@ -105,7 +108,7 @@ TILE_INLINE void slots(const int rows, const int vecs, const struct at_tile *t, 
     float *const c = t->c;
     const long ldc = t->ldc, k = t->k;
     const float *a = t->a, *b = t->b;
-    struct tile_fetch fetch = {c, ldc, rows};
+    struct tile_fetch fetch = {c, ldc, rows, t->ahead, t->ahead + t->ahead_floats};
     for (int s = 0;; s++, a += k * lda, b += k * ldb) {
         int level = 0;
         tile_zero(rows, vecs, acc);
