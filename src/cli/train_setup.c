@@ -22,6 +22,8 @@ const struct at_opt at_train_rows[AT_TRAIN_ROWS] = {
     AT_ROW_INT(struct at_train_args, rounds, "rounds", "N", 1, 1000000, NULL, "rounds (default: the preset's)"),
     AT_ROW_INT(struct at_train_args, steps, "steps", "H", 1, 100000, NULL,
                "inner steps of a round (default: the preset's)"),
+    AT_ROW_INT(struct at_train_args, batch, "batch", "B", 1, 65536, NULL,
+               "sequences of an inner step of one replica (default: the preset's)"),
     AT_ROW_REAL(struct at_train_args, round_seconds, "round-seconds", "S", 0.001, 1e6, NULL,
                 "a round ends after so many seconds, if its steps are not done before"),
     AT_ROW_INT(struct at_train_args, seed, "seed", "S", 0, UINT64_MAX, NULL,
@@ -100,6 +102,7 @@ static at_err settings(struct at_train_setup *s, struct at_diag *diag)
     s->config = s->preset->train;
     if (a->rounds.given) s->config.rounds = (uint32_t)a->rounds.v;
     if (a->steps.given) s->config.steps = (uint32_t)a->steps.v;
+    if (a->batch.given) s->config.batch = (uint32_t)a->batch.v;
     if (a->seed.given) s->config.seed = a->seed.v;
     if ((err = at_train_config_check(&s->config, diag)) != AT_OK) return err;
     if ((err = at_outer_kind_find(a->outer, diag, &kind)) != AT_OK) return err;
