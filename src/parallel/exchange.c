@@ -63,17 +63,33 @@ static bool goes(const struct at_params *p, const struct at_block *b, const stru
     return at_shard_owns(p, from, b->tensor, b->slot) && at_shard_holds(p, to, b->tensor, b->slot);
 }
 
-/* The most bytes of a blob with those of our blocks that go from `from` to `to` (NULL: all), whatever the codec; 0:
+uint32_t at_exchange_codecs(const struct at_outer_config *outer)
+{
+    const uint32_t plain = 1u << AT_CODEC_PLAIN, int4 = 1u << AT_CODEC_INT4, sparse = 1u << AT_CODEC_SPARSE;
+    switch (outer->kind) {
+    case AT_OUTER_MEAN:
+        return plain;
+    case AT_OUTER_DILOCO:
+        return int4;
+    case AT_OUTER_SPARSE:
+        return outer->dense_fraction > 0 ? plain | sparse : sparse;
+    case AT_OUTER_AUTO:
+        break;
+    }
+    return plain | int4 | sparse;
+}
+
+/* The most bytes of a blob with those of our blocks that go from `from` to `to` (NULL: all), by any of the codecs; 0:
  * there are none. */
-static size_t blob_bytes_max(const struct at_params *p, const struct at_shard *from, const struct at_shard *to)
+static size_t blob_bytes_max(const struct at_params *p, uint32_t codecs, const struct at_shard *from,
+                             const struct at_shard *to)
 {
     size_t sum = 0;
     for (int i = 0; i < p->blocks; i++) {
         size_t most = 0;
         if (to != NULL && !goes(p, &p->block[i], from, to)) continue;
         for (uint32_t id = AT_CODEC_PLAIN; id <= AT_CODEC_SPARSE; id++) {
-            const struct at_codec *codec = at_codec_find(id);
-            size_t n = codec != NULL ? codec->bytes_max(p, &p->block[i]) : 0;
+            size_t n = (codecs >> id & 1) != 0 ? at_codec_find(id)->bytes_max(p, &p->block[i]) : 0;
             if (n > most) most = n;
         }
         sum += AT_UPDATE_BLOCK_BYTES + most;
@@ -85,7 +101,7 @@ static size_t blob_bytes_max(const struct at_params *p, const struct at_shard *f
 
 /* Makes the list of ways from, or to, this rank, and returns how many there are; with ret_way NULL it only counts.
  * io_bytes: what their blobs need is added. */
-static int list_ways(const struct at_plan *plan, const struct at_params *p, int rank, bool in,
+static int list_ways(const struct at_plan *plan, const struct at_params *p, uint32_t codecs, int rank, bool in,
                      struct at_exchange_way *ret_way, size_t *io_bytes)
 {
     const struct at_model_config *c = &p->config;
@@ -97,10 +113,11 @@ static int list_ways(const struct at_plan *plan, const struct at_params *p, int 
             struct at_exchange_way way = {.rank = i, .replica = r, .shard = s, .twin = same_shard(&s, &p->shard)};
             size_t bytes;
             if (way.twin)
-                bytes = in ? blob_bytes_max(p, NULL, NULL) : 0; /* the own blob is sent as it lies */
+                bytes = in ? blob_bytes_max(p, codecs, NULL, NULL) : 0; /* the own blob is sent as it lies */
             else if (in ? has_twin(plan, c, r, &p->shard) : has_twin(plan, c, mine, &s))
                 continue;
-            else if ((bytes = in ? blob_bytes_max(p, &s, &p->shard) : blob_bytes_max(p, &p->shard, &s)) == 0)
+            else if ((bytes = in ? blob_bytes_max(p, codecs, &s, &p->shard)
+                                 : blob_bytes_max(p, codecs, &p->shard, &s)) == 0)
                 continue;
             way.blob = (struct at_buf){.cap = bytes, .bytes_max = bytes};
             *io_bytes += (bytes + 63) / 64 * 64;
@@ -122,11 +139,11 @@ struct measured {
     int ins, outs;
     size_t bytes; /* of the block */
 };
-static struct measured measure(const struct at_plan *plan, const struct at_params *p, int rank)
+static struct measured measure(const struct at_plan *plan, const struct at_params *p, uint32_t codecs, int rank)
 {
-    struct measured m = {.bytes = (blob_bytes_max(p, NULL, NULL) + 63) / 64 * 64};
-    m.ins = list_ways(plan, p, rank, true, NULL, &m.bytes);
-    m.outs = list_ways(plan, p, rank, false, NULL, &m.bytes);
+    struct measured m = {.bytes = (blob_bytes_max(p, codecs, NULL, NULL) + 63) / 64 * 64};
+    m.ins = list_ways(plan, p, codecs, rank, true, NULL, &m.bytes);
+    m.outs = list_ways(plan, p, codecs, rank, false, NULL, &m.bytes);
     m.bytes += lists_bytes(m.ins + m.outs, plan->replicas);
     return m;
 }
@@ -137,12 +154,12 @@ static size_t update_bytes(const struct at_params *p)
     return (size_t)p->blocks * sizeof(struct at_span) + (size_t)p->numbers * sizeof(int);
 }
 
-size_t at_exchange_bytes(const struct at_plan *plan, const struct at_model_config *config, int rank)
+size_t at_exchange_bytes(const struct at_plan *plan, const struct at_model_config *config, int rank, uint32_t codecs)
 {
     struct at_params p;
     struct at_shard shard = at_plan_shard(plan, config, rank);
     if (at_params_init_shard(&p, config, &shard) != AT_OK) return 0;
-    size_t bytes = measure(plan, &p, rank).bytes + (size_t)plan->replicas * update_bytes(&p);
+    size_t bytes = measure(plan, &p, codecs, rank).bytes + (size_t)plan->replicas * update_bytes(&p);
     at_params_release(&p);
     return bytes;
 }
@@ -154,9 +171,9 @@ static void place_blob(struct at_buf *blob, size_t bytes, uint8_t **io_at)
 }
 
 at_err at_exchange_init(struct at_exchange *x, const struct at_comm *comm, const struct at_plan *plan,
-                        const struct at_params *params, uint32_t tag, struct at_diag *diag)
+                        const struct at_params *params, uint32_t codecs, uint32_t tag, struct at_diag *diag)
 {
-    struct measured m = measure(plan, params, comm->rank);
+    struct measured m = measure(plan, params, codecs, comm->rank);
     struct at_exchange n = {.comm = comm,
                             .params = params,
                             .replica = at_plan_place(plan, comm->rank).replica,
@@ -173,10 +190,10 @@ at_err at_exchange_init(struct at_exchange *x, const struct at_comm *comm, const
     n.out = n.in + n.ins;
     n.update = (struct at_update *)(void *)(n.out + n.outs);
     n.loss = (double *)(void *)(n.update + n.replicas);
-    (void)list_ways(plan, params, comm->rank, true, n.in, &unused);
-    (void)list_ways(plan, params, comm->rank, false, n.out, &unused);
+    (void)list_ways(plan, params, codecs, comm->rank, true, n.in, &unused);
+    (void)list_ways(plan, params, codecs, comm->rank, false, n.out, &unused);
     uint8_t *at = (uint8_t *)n.block + lists;
-    place_blob(&n.own, blob_bytes_max(params, NULL, NULL), &at);
+    place_blob(&n.own, blob_bytes_max(params, codecs, NULL, NULL), &at);
     for (int i = 0; i < n.ins; i++) place_blob(&n.in[i].blob, n.in[i].blob.bytes_max, &at);
     for (int i = 0; i < n.outs; i++) place_blob(&n.out[i].blob, n.out[i].blob.bytes_max, &at);
     AT_ASSERT(at == (uint8_t *)n.block + m.bytes);

@@ -14,6 +14,7 @@
 
 #include "base/comm.h"
 #include "parallel/plan.h"
+#include "train/outer.h"
 #include "train/update.h"
 
 enum { AT_EXCHANGE_HEAD_BYTES = 16 };
@@ -44,10 +45,12 @@ struct at_exchange {
     size_t block_bytes;
 };
 
+/* A run's codecs, as a set of bits 1 << codec id: the largest blob that any of them makes has room. */
+uint32_t at_exchange_codecs(const struct at_outer_config *outer);
 /* Bytes that init allocates; 0: beyond size_t, or no memory to count with. */
-size_t at_exchange_bytes(const struct at_plan *plan, const struct at_model_config *config, int rank);
+size_t at_exchange_bytes(const struct at_plan *plan, const struct at_model_config *config, int rank, uint32_t codecs);
 at_err at_exchange_init(struct at_exchange *x, const struct at_comm *comm, const struct at_plan *plan,
-                        const struct at_params *params, uint32_t tag, struct at_diag *diag);
+                        const struct at_params *params, uint32_t codecs, uint32_t tag, struct at_diag *diag);
 void at_exchange_release(struct at_exchange *x);
 
 void at_exchange_expect(struct at_exchange *x);

@@ -163,7 +163,7 @@ size_t at_rank_bytes(const struct at_rank_options *options, int rank)
     int stages = o->plan->replica[place.replica].stages;
     bool ok = !c.overflow && add_to(&sum, state) && add_to(&sum, c.used) &&
               add_to(&sum, at_trainer_bytes_options(o->model, &shard, o->train, &t)) &&
-              add_to(&sum, at_exchange_bytes(o->plan, o->model, rank)) &&
+              add_to(&sum, at_exchange_bytes(o->plan, o->model, rank, at_exchange_codecs(o->outer))) &&
               add_to(&sum, at_pipeline_bytes(o->model, place.stage, stages, o->plan->microbatches, o->train->batch));
     return ok ? sum : 0;
 }
@@ -199,7 +199,7 @@ static at_err init_pipeline(struct at_rank *r, struct at_diag *diag)
 }
 
 static at_err gradient(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta, double *ret_sum,
-                         struct at_diag *diag)
+                       struct at_diag *diag)
 {
     struct at_rank *r = arg;
     long batch = t->config.batch, T = t->model->params.config.seq_len;
@@ -281,7 +281,8 @@ static at_err init_parts(struct at_rank *r, struct at_diag *diag)
     err = count_leaves(r);
     if (err == AT_OK) err = init_pipeline(r, diag);
     if (err == AT_OK)
-        err = at_exchange_init(&r->exchange, &r->comm, r->o.plan, &r->model.params, AT_TAG_EXCHANGE, diag);
+        err = at_exchange_init(&r->exchange, &r->comm, r->o.plan, &r->model.params, at_exchange_codecs(r->o.outer),
+                               AT_TAG_EXCHANGE, diag);
     return err;
 }
 

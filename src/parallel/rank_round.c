@@ -159,9 +159,8 @@ static at_err check_round(const struct at_rank *r, const struct at_round *round,
     uint32_t next = r->state.round + (r->outstanding ? 1 : 0);
     if (round->round != next)
         return at_fail(diag, AT_E_DATA, "round", "round %u comes after %u rounds", round->round, next);
-    if (at_codec_find(round->codec)->beta != 0 && r->feedback == NULL)
-        return at_fail(diag, AT_E_DATA, "round", "this run's outer step has no error feedback for codec %u",
-                       round->codec);
+    if ((at_exchange_codecs(r->o.outer) >> round->codec & 1) == 0)
+        return at_fail(diag, AT_E_DATA, "round", "codec %u is not one of this run's outer step", round->codec);
     if (round->tau > 0 && r->stats_before == NULL)
         return at_fail(diag, AT_E_DATA, "round", "tau %u in a run without overlap", round->tau);
     if (round->steps == 0 || (uint64_t)round->steps * r->o.train->batch > UINT32_MAX)
