@@ -130,6 +130,12 @@ static at_err_t sweep_one(void *user, const char *name)
 
 at_err at_cli_model_write(const char *dir, const struct at_state *state, struct at_diag *diag)
 {
+    return at_cli_model_write_with(dir, state, NULL, NULL, diag);
+}
+
+at_err at_cli_model_write_with(const char *dir, const struct at_state *state, at_cli_model_also_fn *also, void *arg,
+                               struct at_diag *diag)
+{
     struct at_checkpoint c;
     at_err_t err = at_dir_make(dir, 0755, diag);
     if (err != AT_OK) return err;
@@ -137,6 +143,7 @@ at_err at_cli_model_write(const char *dir, const struct at_state *state, struct 
     err = write_one(dir, c.stats_name, &c.stats, diag);
     if (err == AT_OK && c.momentum.n > 0) err = write_one(dir, c.momentum_name, &c.momentum, diag);
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_CONFIG, &c.config, diag);
+    if (err == AT_OK && also != NULL) err = also(arg, dir, c.root, diag);
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_MODEL, &c.model, diag);
     if (err == AT_OK) err = at_dir_list(dir, diag, sweep_one, &(struct sweep){dir, c.stats_name, c.momentum_name});
     at_checkpoint_release(&c);

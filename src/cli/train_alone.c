@@ -5,6 +5,7 @@
 #include "cli/cli_exec.h"
 #include "cli/cli_model.h"
 #include "cli/progress.h"
+#include "cli/train_diary.h"
 #include "os/sys.h"
 #include "train/local.h"
 
@@ -17,6 +18,7 @@ struct job {
     struct at_cli_exec exec;
     struct at_model model;
     struct at_local local;
+    struct at_train_diary diary;
     struct at_train_config config;
     struct at_screen screen;
     double loss_first, loss_last, train_s, round_start_s, unit_start_s, saved_s;
@@ -96,7 +98,7 @@ static at_err resume(struct job *j, struct at_diag *diag)
 {
     struct at_cli_model m = {0};
     struct at_local *l = &j->local;
-    if (j->args->resume == NULL) return AT_OK;
+    if (j->args->resume == NULL) return at_diary_begin(&j->diary, j->setup, 0, diag);
     at_err_t err = at_cli_model_read(j->args->resume, diag, &m);
     if (err == AT_OK && (m.state.momentum != NULL) != (l->state.momentum != NULL))
         err = at_fail(diag, AT_E_DATA, j->args->resume, "was trained with another --outer than %s", j->args->outer);
@@ -106,10 +108,9 @@ static at_err resume(struct job *j, struct at_diag *diag)
         memcpy(l->state.stats, m.state.stats, at_stats_count(p) * sizeof *l->state.stats);
         if (m.state.momentum != NULL) memcpy(l->state.momentum, m.state.momentum, p->count * sizeof *l->state.momentum);
         l->state.round = m.state.round;
-        l->round = at_train_round_before(j->setup, m.state.round);
-        uint64_t steps = l->round.step_first + l->round.steps;
-        l->samples.next = steps * j->config.batch * (uint64_t)j->setup->replicas;
-        j->tokens_before = l->samples.next * p->config.seq_len;
+        err = at_diary_begin(&j->diary, j->setup, m.state.round, diag);
+        if (err == AT_OK) err = at_samples_copy(&l->samples, &j->diary.samples);
+        j->tokens_before = j->diary.tokens;
         at_screen_say(&j->screen, "goes on from %s, after round %u", j->args->resume, m.state.round);
     }
     at_cli_model_release(&m);
@@ -128,11 +129,28 @@ static at_err prepare(struct job *j, struct at_cli *cli)
     return err == AT_OK ? resume(j, diag) : err;
 }
 
+static at_err_t save_diary(void *arg, const char *dir, struct at_hash root, struct at_diag *diag)
+{
+    return at_diary_save(&((struct job *)arg)->diary, dir, root, diag);
+}
+
 static at_err save(struct job *j, struct at_diag *diag)
 {
     if (j->args->out == NULL) return AT_OK;
     j->saved_s = clock_s();
-    return at_cli_model_write(j->args->out, &j->local.state, diag);
+    return at_cli_model_write_with(j->args->out, &j->local.state, save_diary, j, diag);
+}
+
+/* The journal, with what every replica took of the round that is now in the state. */
+static at_err note_round(struct job *j, struct at_diag *diag)
+{
+    const struct at_update_info *consumed[AT_OUTER_REPLICAS_MAX];
+    uint64_t tokens = 0;
+    for (int i = 0; i < j->local.replicas; i++) {
+        consumed[i] = &j->local.replica[i].info;
+        tokens += consumed[i]->tokens;
+    }
+    return at_diary_done(&j->diary, j->local.state.round - 1, consumed, tokens, diag);
 }
 
 static double heldout(struct job *j)
@@ -147,20 +165,24 @@ static at_err train(struct job *j, struct at_diag *diag)
     j->saved_s = clock_s();
     for (;;) {
         double loss;
-        struct at_round round = at_local_next(&j->local);
+        uint64_t start[AT_OUTER_REPLICAS_MAX];
+        struct at_round round = at_diary_next(&j->diary);
         if (round.steps == 0) return AT_OK;
         j->round_steps = round.steps;
         j->round_seconds = round.seconds;
         j->round_start_s = clock_s();
-        at_err_t err = at_local_do(&j->local, &j->exec.ex, &round, on_step, j, diag, &loss);
+        at_err_t err = at_diary_take(&j->diary, &round, diag, start);
+        if (err == AT_OK) err = at_local_do(&j->local, &j->exec.ex, &round, on_step, j, diag, &loss);
+        if (err == AT_OK) err = note_round(j, diag);
         if (err != AT_OK) return err;
+        j->diary.measured.step_seconds = (clock_s() - j->round_start_s) / (round.steps * (double)j->local.replicas);
         j->loss_last = heldout(j);
         j->train_s += clock_s() - j->round_start_s;
         at_screen_say(&j->screen, "round %*u/%u  held-out %.4f  training %.4f  %s tok/s  %s left",
                       j->config.rounds > 99 ? 4 : 2, j->local.state.round, j->config.rounds, j->loss_last, loss,
                       at_count((double)j->local.tokens / j->train_s).s,
                       at_duration(seconds_left(j, j->local.tokens, j->train_s)).s);
-        if (at_local_next(&j->local).steps != 0 && clock_s() - j->saved_s > 30 && (err = save(j, diag)) != AT_OK)
+        if (at_diary_next(&j->diary).steps != 0 && clock_s() - j->saved_s > 30 && (err = save(j, diag)) != AT_OK)
             return err;
     }
 }
@@ -192,6 +214,7 @@ static at_err report(struct job *j, struct at_cli *cli)
 
 static void job_release(struct job *j)
 {
+    at_diary_release(&j->diary);
     at_local_release(&j->local);
     at_model_release(&j->model);
     at_cli_exec_release(&j->exec);

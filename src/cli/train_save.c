@@ -37,11 +37,10 @@ static void drop_all(struct files *x)
     for (int i = 0; i < AT_PARTS; i++) at_file_part_drop(&x->part[i]);
 }
 
-/* Trouble of this rank alone is everybody's end. */
-static at_err_t tell_all(const struct at_train_files *f, at_err_t err, const struct at_diag *diag)
+at_err_t at_train_tell_all(const struct at_comm *comm, at_err_t err, const struct at_diag *diag)
 {
-    if (err != AT_OK && f->comm->ranks > 1)
-        f->comm->ops->fail(f->comm->link, err, diag->where, diag->text[0] ? diag->text : at_err_text(err));
+    if (err != AT_OK && comm->ranks > 1)
+        comm->ops->fail(comm->link, err, diag->where, diag->text[0] ? diag->text : at_err_text(err));
     return err;
 }
 
@@ -85,6 +84,7 @@ static at_err commit_all(struct files *x, const char *dir, const struct at_buf *
     if (err == AT_OK) err = at_file_part_commit(&x->part[AT_PART_STATS], diag);
     if (err == AT_OK) err = at_path_join(dir, AT_CHECKPOINT_CONFIG, diag, path);
     if (err == AT_OK) err = at_file_write_atomic(path, &text, 1, 0644, diag);
+    if (err == AT_OK) err = at_diary_save(x->f->diary, dir, root, diag);
     if (err == AT_OK) err = at_file_part_commit(&x->part[AT_PART_WEIGHTS], diag);
     part_name(AT_PART_STATS, root, s.keep[0]);
     part_name(AT_PART_MOMENTUM, root, s.keep[1]);
@@ -119,9 +119,9 @@ at_err_t at_train_files_save(const struct at_train_files *f, const char *dir, st
     at_err_t err = at_rank_root(f->rank, diag, &root);
     if (err != AT_OK) return err;
     if ((err = at_params_init(&whole, f->model)) != AT_OK)
-        return tell_all(f, at_fail(diag, err, "checkpoint", "no memory for the table of tensors"), diag);
+        return at_train_tell_all(f->comm, at_fail(diag, err, "checkpoint", "no memory for the table of tensors"), diag);
     if (f->comm->rank == 0)
-        err = tell_all(f, write_files(&x, &whole, dir, at_rank_state(f->rank)->round, root, diag), diag);
+        err = at_train_tell_all(f->comm, write_files(&x, &whole, dir, at_rank_state(f->rank)->round, root, diag), diag);
     else
         err = at_checkpoint_stream_follow(&whole, f->momentum, &(struct at_block_stream){fetch, &x}, diag);
     drop_all(&x);
@@ -174,15 +174,16 @@ at_err_t at_train_files_load(const struct at_train_files *f, const char *dir, st
     struct at_hash made;
     struct at_block_stream to = {store, &x};
     at_err_t err = at_params_init(&whole, f->model);
-    if (err != AT_OK) return tell_all(f, at_fail(diag, err, "checkpoint", "no memory for the table of tensors"), diag);
+    if (err != AT_OK)
+        return at_train_tell_all(f->comm, at_fail(diag, err, "checkpoint", "no memory for the table of tensors"), diag);
     if (f->comm->rank == 0) {
-        err = tell_all(f, open_files(&x, &whole, dir, &from, &named, diag), diag);
+        err = at_train_tell_all(f->comm, open_files(&x, &whole, dir, &from, &named, diag), diag);
         told.round = named.round;
         memcpy(told.root, named.root.b, sizeof told.root);
     }
     if (err == AT_OK) err = at_rank_broadcast(f->rank, &told, sizeof told, diag);
     if (err == AT_OK && f->comm->rank == 0)
-        err = tell_all(f, at_checkpoint_stream_read(&whole, &named, &from, &to, diag), diag);
+        err = at_train_tell_all(f->comm, at_checkpoint_stream_read(&whole, &named, &from, &to, diag), diag);
     else if (err == AT_OK)
         err = at_checkpoint_stream_follow(&whole, f->momentum, &to, diag);
     if (err == AT_OK) {

@@ -5,14 +5,19 @@
 #define ATOLL_CLI_TRAIN_SAVE_H
 
 #include "base/comm.h"
+#include "cli/train_diary.h"
 #include "parallel/rank.h"
 
 struct at_train_files {
     const struct at_comm *comm;
     struct at_rank *rank;
     const struct at_model_config *model;
-    bool momentum; /* this run's states have an outer momentum */
+    bool momentum;                /* this run's states have an outer momentum */
+    struct at_train_diary *diary; /* rank 0's, written with the model; NULL elsewhere */
 };
+
+/* Trouble of this rank alone becomes everybody's end, in these words. Returns err. */
+at_err at_train_tell_all(const struct at_comm *comm, at_err_t err, const struct at_diag *diag);
 
 /* Collective. Into `dir` (rank 0's), so that a reader or a crash sees the old model or the new one, whole. */
 at_err at_train_files_save(const struct at_train_files *f, const char *dir, struct at_diag *diag);

@@ -110,7 +110,10 @@ static at_err settings(struct at_train_setup *s, struct at_diag *diag)
     if (a->keep.given) s->outer.k = (uint32_t)a->keep.v;
     if (a->tau.given) s->outer.tau = (uint32_t)a->tau.v;
     if (a->round_seconds.given) s->outer.round_seconds = a->round_seconds.v;
-    return at_outer_config_check(&s->outer, &s->config, diag);
+    err = at_outer_config_check(&s->outer, &s->config, diag);
+    if (err == AT_OK && s->outer.tau > 0 && a->round_seconds.given)
+        err = at_fail(diag, AT_E_USAGE, "--tau", "--tau goes with rounds of so many steps, not with --round-seconds");
+    return err;
 }
 
 static at_err choose_link(struct at_train_setup *s, struct at_diag *diag)

@@ -15,6 +15,9 @@ struct order { /* rank 0's, what comes next; plain values of one program */
     uint32_t kind;
     struct at_round round;
 };
+struct starts { /* with a round: each replica's first sample */
+    uint64_t first[AT_OUTER_REPLICAS_MAX];
+};
 
 struct run {
     const struct at_train_setup *setup;
@@ -23,10 +26,12 @@ struct run {
     struct at_screen *screen;
     struct at_rank *rank;
     struct at_train_files files;
+    struct at_train_diary diary; /* rank 0's */
+    struct starts *starts;
     struct at_round round; /* the last one done, or the one under way */
     struct at_rank_figures figures;
-    uint64_t rounds_start; /* tokens at the start of this process, for the rate */
-    double round_start_s, saved_s, unit_start_s;
+    double round_start_s, saved_s, unit_start_s, unit_seconds;
+    uint32_t unit_steps; /* of this rank's replica in the round under way */
     struct at_split_result result;
 };
 
@@ -106,7 +111,7 @@ static void show_step(struct run *r, const struct at_unit_progress *p)
 {
     char line[512];
     struct at_screen *screen = r->screen;
-    double before = (double)r->rounds_start + (double)r->result.tokens;
+    double before = (double)r->diary.tokens + (double)r->result.tokens;
     double now = (double)p->tokens * (double)r->setup->replicas, done = before + now;
     double spent_s = r->result.train_seconds + clock_s(NULL) - r->round_start_s;
     double here = (double)r->result.tokens + now;
@@ -122,7 +127,7 @@ static void show_step(struct run *r, const struct at_unit_progress *p)
 
 static void show_round(struct run *r, const struct at_rank_report *report)
 {
-    double here = (double)r->result.tokens, done = (double)r->rounds_start + here, s = r->result.train_seconds;
+    double here = (double)r->result.tokens, done = (double)r->diary.tokens + here, s = r->result.train_seconds;
     at_screen_say(r->screen, "round %*u/%u  held-out %.4f  training %.4f  %s tok/s  %s left",
                   r->setup->config.rounds > 99 ? 4 : 2, report->round + 1, r->setup->config.rounds, r->result.loss_last,
                   report->loss_mean, at_count(here / s).s, at_duration(seconds_left(r, here, s, done)).s);
@@ -133,8 +138,10 @@ static void show_round(struct run *r, const struct at_rank_report *report)
 static bool on_step(void *arg, const struct at_unit_progress *p)
 {
     struct run *r = arg;
+    r->unit_steps = p->step;
+    r->unit_seconds = clock_s(NULL) - r->unit_start_s;
     if (r->screen != NULL && r->screen->live) show_step(r, p);
-    if (r->round.seconds > 0 && clock_s(NULL) - r->unit_start_s >= r->round.seconds) return false;
+    if (r->round.seconds > 0 && r->unit_seconds >= r->round.seconds) return false;
     return r->comm->rank != 0 || !at_interrupted();
 }
 
@@ -147,25 +154,24 @@ static at_err begin(struct run *r, struct at_diag *diag)
 {
     struct at_rank_options options = at_split_options(r->setup);
     uint32_t rounds = 0;
-    struct at_diag own = {0};
-    at_err_t err = at_rank_init(&r->rank, r->comm, r->ex, &options, &own);
-    if (err != AT_OK) {
-        if (r->comm->ranks > 1) r->comm->ops->fail(r->comm->link, err, own.where, own.text);
-        return at_fail(diag, err, own.where, "%s", own.text);
-    }
-    r->files = (struct at_train_files){r->comm, r->rank, options.model, at_outer_config_momentum(options.outer)};
+    at_err_t err = at_train_tell_all(r->comm, at_rank_init(&r->rank, r->comm, r->ex, &options, diag), diag);
+    if (err != AT_OK) return err;
+    r->files = (struct at_train_files){
+        .comm = r->comm, .rank = r->rank, .model = options.model, .momentum = at_outer_config_momentum(options.outer)};
     r->figures.bytes_planned = at_rank_bytes(&options, r->comm->rank);
     if (r->setup->args->resume != NULL) {
         err = at_train_files_load(&r->files, r->setup->args->resume, diag, &rounds);
         if (err != AT_OK) return err;
-        r->round = at_train_round_before(r->setup, rounds);
         r->result.rounds = rounds;
-        r->rounds_start = (r->round.step_first + r->round.steps) * r->setup->config.batch *
-                          (uint64_t)r->setup->replicas * r->setup->preset->model.seq_len;
         if (r->screen != NULL)
             at_screen_say(r->screen, "goes on from %s, after round %u", r->setup->args->resume, rounds);
     }
-    if ((err = heldout(r, diag)) != AT_OK) return err;
+    if (r->comm->rank == 0) {
+        err = at_train_tell_all(r->comm, at_diary_begin(&r->diary, r->setup, rounds, diag), diag);
+        r->files.diary = &r->diary;
+    }
+    if (err == AT_OK) err = heldout(r, diag);
+    if (err != AT_OK) return err;
     r->result.loss_first = r->result.loss_last;
     if (r->screen != NULL) at_screen_say(r->screen, "held-out loss before: %.4f nats/byte", r->result.loss_first);
     r->saved_s = clock_s(NULL);
@@ -174,25 +180,37 @@ static at_err begin(struct run *r, struct at_diag *diag)
 
 static struct order next_order(struct run *r)
 {
-    bool any = r->round.steps != 0;
     struct order o = {.kind = ORDER_ROUND};
-    o.round = at_outer_round(&r->setup->outer, &r->setup->config, any ? &r->round : NULL);
+    o.round = at_diary_next(&r->diary);
     bool over = o.round.steps == 0 || r->result.interrupted;
     if (!over && r->setup->args->out != NULL && clock_s(NULL) - r->saved_s > SAVE_S) o.kind = ORDER_SAVE;
     if (over) o.kind = ORDER_END;
     return o;
 }
 
-/* What a round has brought, once it is in the state. */
+/* The journal, once a round is in the state. */
+static at_err note_round(struct run *r, const struct at_rank_report *report, struct at_diag *diag)
+{
+    const struct at_update_info *consumed[AT_OUTER_REPLICAS_MAX];
+    for (int i = 0; i < r->setup->replicas; i++) consumed[i] = at_rank_consumed(r->rank, i);
+    return at_diary_done(&r->diary, report->round, consumed, report->tokens, diag);
+}
+
+/* What a round has brought. */
 static at_err account(struct run *r, const struct at_rank_report *report, struct at_diag *diag)
 {
+    at_err_t err = AT_OK;
     r->figures.bytes_sent += report->bytes_sent;
     r->figures.update_bytes += report->update_bytes;
     r->figures.exchange_seconds += report->exchange_seconds;
     if (!report->applied) return AT_OK;
+    if (r->comm->rank == 0) {
+        err = at_train_tell_all(r->comm, note_round(r, report, diag), diag);
+        if (err != AT_OK) return err;
+    }
     r->result.tokens += report->tokens;
     r->result.rounds = report->round + 1;
-    at_err_t err = heldout(r, diag);
+    err = heldout(r, diag);
     r->result.train_seconds += clock_s(NULL) - r->round_start_s;
     r->round_start_s = clock_s(NULL);
     if (err == AT_OK && r->screen != NULL) show_round(r, report);
@@ -202,9 +220,17 @@ static at_err account(struct run *r, const struct at_rank_report *report, struct
 static at_err do_round(struct run *r, const struct at_round *round, struct at_diag *diag)
 {
     struct at_rank_report report = {0};
+    size_t bytes = (size_t)r->setup->replicas * sizeof r->starts->first[0];
+    at_err_t err = AT_OK;
+    if (r->comm->rank == 0)
+        err = at_train_tell_all(r->comm, at_diary_take(&r->diary, round, diag, r->starts->first), diag);
+    if (err == AT_OK) err = at_rank_broadcast(r->rank, r->starts->first, bytes, diag);
+    if (err != AT_OK) return err;
+    at_rank_set_starts(r->rank, r->starts->first);
     r->round = *round;
     r->round_start_s = r->unit_start_s = clock_s(NULL);
-    at_err_t err = at_rank_round(r->rank, round, on_step, r, diag, &report);
+    err = at_rank_round(r->rank, round, on_step, r, diag, &report);
+    if (err == AT_OK) r->diary.measured.step_seconds = r->unit_seconds / r->unit_steps;
     if (err == AT_OK) err = account(r, &report, diag);
     r->result.interrupted = r->comm->rank == 0 && at_interrupted();
     return err;
@@ -220,10 +246,11 @@ static at_err join(struct run *r, struct at_diag *diag)
     return err == AT_OK && report.round + 1 > r->result.rounds ? account(r, &report, diag) : err;
 }
 
+/* In the middle of a run with overlap the state is a round behind, and stays so: joining early would change the bits. */
 static at_err save(struct run *r, struct at_diag *diag)
 {
-    at_err_t err = join(r, diag);
-    if (err == AT_OK && r->setup->args->out != NULL) err = at_train_files_save(&r->files, r->setup->args->out, diag);
+    at_err_t err = AT_OK;
+    if (r->setup->args->out != NULL) err = at_train_files_save(&r->files, r->setup->args->out, diag);
     r->saved_s = clock_s(NULL);
     return err;
 }
@@ -235,6 +262,7 @@ static at_err do_orders(struct run *r, struct at_diag *diag)
         if (r->comm->rank == 0) o = next_order(r);
         at_err_t err = at_rank_broadcast(r->rank, &o, sizeof o, diag);
         if (err == AT_OK && o.kind == ORDER_ROUND) err = do_round(r, &o.round, diag);
+        if (err == AT_OK && o.kind == ORDER_END) err = join(r, diag);
         if (err == AT_OK && o.kind != ORDER_ROUND) err = save(r, diag);
         if (err != AT_OK || o.kind == ORDER_END) return err;
     }
@@ -259,12 +287,16 @@ static at_err gather_figures(struct run *r, struct at_diag *diag)
 at_err_t at_split_run(const struct at_train_setup *setup, const struct at_comm *comm, const struct at_exec *ex,
                       struct at_screen *screen, struct at_diag *diag, struct at_split_result *ret_result)
 {
-    struct run r = {.setup = setup, .comm = comm, .ex = ex, .screen = screen};
-    at_err_t err = begin(&r, diag);
+    struct run r = {.setup = setup, .comm = comm, .ex = ex, .screen = screen, .starts = calloc(1, sizeof *r.starts)};
+    at_err_t err = r.starts != NULL ? AT_OK : at_fail(diag, AT_E_NOMEM, "train", "no memory");
+    err = at_train_tell_all(comm, err, diag);
+    if (err == AT_OK) err = begin(&r, diag);
     if (err == AT_OK) err = do_orders(&r, diag);
     if (err == AT_OK) err = at_rank_root(r.rank, diag, &r.result.root);
     if (err == AT_OK) err = gather_figures(&r, diag);
     at_rank_release(r.rank);
+    at_diary_release(&r.diary);
+    free(r.starts);
     if (err == AT_OK)
         *ret_result = r.result;
     else

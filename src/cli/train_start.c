@@ -3,6 +3,7 @@
 #include "cli/child.h"
 #include "cli/cli_exec.h"
 #include "cli/cli_text.h"
+#include "cli/train_save.h"
 #include "os/file.h"
 #include "os/sys.h"
 
@@ -32,10 +33,7 @@ static at_err run_rank(const struct at_train_setup *s, const struct at_comm *com
     struct at_cli_exec exec = {0};
     struct at_diag own = {0};
     at_err_t err = at_cli_exec_init(&exec, at_train_kernels(s->args, comm->rank).s, threads_for(s, ranks_here), &own);
-    if (err != AT_OK) {
-        if (comm->ranks > 1) comm->ops->fail(comm->link, err, own.where, own.text);
-        return at_fail(diag, err, own.where, "%s", own.text);
-    }
+    if (at_train_tell_all(comm, err, &own) != AT_OK) return at_fail(diag, err, own.where, "%s", own.text);
     err = at_split_run(s, comm, &exec.ex, screen, diag, ret_result);
     at_cli_exec_release(&exec);
     return err;
@@ -272,6 +270,7 @@ at_err_t at_train_be_rank(struct at_cli *cli, const struct at_rank_brief *brief)
             err = run_rank(&setup, &comm, here, NULL, &cli->diag, &none);
         }
         at_ranks_tls_release(links);
+        if (err != AT_OK && strcmp(cli->diag.where, "rank 0") == 0) at_cli_tell_error(cli, err); /* it cannot itself */
         if (err != AT_OK) _exit(at_err_exit_code(err));
     }
     at_split_result_release(&none);
