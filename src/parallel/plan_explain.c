@@ -148,10 +148,17 @@ static void say_replicas(struct at_explain *x)
         if (x->chain[r].step_s < fast) fast = x->chain[r].step_s;
         if (x->chain[r].step_s > slow) slow = x->chain[r].step_s;
     }
-    if (x->replicas == 1)
-        say(x, "One replica: %s.",
-            x->options->replicas == 1 ? "as asked for" : "more would have to wait for each other, or for memory");
-    else if (e->steps_min == e->steps_max)
+    if (x->replicas == 1 && x->options->replicas == 1) {
+        say(x, "One replica, as asked for.");
+    } else if (x->replicas == 1) {
+        double way_s = x->report->update_bytes * x->world->out_s_per_byte[x->plan->node[0]];
+        say(x,
+            "One replica: a second one would take its nodes from it, and both would exchange %s every %u steps (%.3g "
+            "s).",
+            at_plan_size_of(x->report->update_bytes).s, e->steps_max, way_s);
+    }
+    if (x->replicas == 1) return;
+    if (e->steps_min == e->steps_max)
         say(x, "%d replicas%s, balanced, since all do %u steps a round: %.3g to %.3g s a step.", x->replicas,
             x->options->replicas != 0 ? " as asked for" : "", e->steps_max, fast, slow);
     else
@@ -202,9 +209,14 @@ static void say_pipeline(struct at_explain *x)
         if (c->stage[s].layers < c->stage[least].layers) least = s;
         if (c->stage[s].layers > c->stage[most].layers) most = s;
     }
-    say(x, "Layers by speed and memory: %s has %d, %s has %d; %d microbatch%s through up to %d stages.",
-        node_name(x, c->stage[most].node[0]), c->stage[most].layers, node_name(x, c->stage[least].node[0]),
-        c->stage[least].layers, x->plan->microbatches, x->plan->microbatches == 1 ? "" : "es", c->stages);
+    if (c->stage[least].layers == c->stage[most].layers)
+        say(x, "Stages of %d layer%s each; %d microbatch%s through up to %d stages.", c->stage[most].layers,
+            c->stage[most].layers == 1 ? "" : "s", x->plan->microbatches, x->plan->microbatches == 1 ? "" : "es",
+            c->stages);
+    else
+        say(x, "Layers by speed and memory: %s has %d, %s has %d; %d microbatch%s through up to %d stages.",
+            node_name(x, c->stage[most].node[0]), c->stage[most].layers, node_name(x, c->stage[least].node[0]),
+            c->stage[least].layers, x->plan->microbatches, x->plan->microbatches == 1 ? "" : "es", c->stages);
 }
 
 /* By bisection: half of the nodes are not faster. */

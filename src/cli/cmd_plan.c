@@ -1,0 +1,217 @@
+/* cmd_plan.c: who should compute what, from measured machines and links. The planner is parallel/planner.h; docs/plan.md
+ * describes both files. */
+#include "cli/cli_cmd.h"
+#include "cli/progress.h"
+#include "model/hf.h"
+#include "os/file.h"
+#include "parallel/plan_explain.h"
+#include "parallel/plan_file.h"
+#include "train/outer.h"
+
+#include <string.h>
+
+struct args {
+    const char *preset, *config, *nodes, *outer;
+    struct at_opt_int replicas, microbatches, batch, steps, steps_min, tau;
+    bool recompute;
+};
+
+static const struct at_opt rows[] = {
+    AT_ROW_TEXT(struct args, nodes, "nodes", "FILE", NULL,
+                "measured machines and links; `atoll bench node` prints an entry"),
+    AT_ROW_TEXT(struct args, preset, "preset", "P", "10m", "the model's shape: nano, 10m, 124m, 1b, 7b"),
+    AT_ROW_TEXT(struct args, config, "config", "FILE", NULL, "the shape as config.json of a Llama model instead"),
+    AT_ROW_INT(struct args, replicas, "replicas", "R", 1, AT_PLAN_NODES_MAX, NULL,
+               "exactly so many (default: the best)"),
+    AT_ROW_INT(struct args, microbatches, "microbatches", "M", 1, 65536, NULL,
+               "pieces of a step's sequences (default: the best)"),
+    AT_ROW_INT(struct args, batch, "batch", "B", 1, 65536, NULL, "sequences of a step (default: the preset's)"),
+    AT_ROW_INT(struct args, steps, "steps", "H", 1, 100000, NULL, "inner steps of a round (default: the preset's)"),
+    AT_ROW_INT(struct args, steps_min, "steps-min", "N", 1, 100000, NULL,
+               "rounds bounded by time: slow replicas may do as few (default: all do H)"),
+    AT_ROW_TEXT(struct args, outer, "outer", "KIND", "mean", "mean, diloco, sparse or auto: what an exchange sends"),
+    AT_ROW_INT(struct args, tau, "tau", "N", 0, AT_OUTER_TAU_MAX, "0", "inner steps that hide the exchange"),
+    AT_ROW_FLAG(struct args, recompute, "recompute", "compute activations again in any case (default: if it helps)"),
+};
+
+enum { TABLE_ROWS = 48 };
+
+/* Bytes of an update per parameter, and of what a rank keeps per parameter (weights, public weights, gradient, m, v; error
+ * feedback; momentum). The sparse and 4-bit figures are those of the codecs' own tests, statistics included. */
+static at_err exchange_of(const char *outer, struct at_diag *diag, struct at_cost_exchange *ret)
+{
+    enum at_outer_kind kind;
+    at_err_t err = at_outer_kind_find(outer, diag, &kind);
+    if (err != AT_OK) return err;
+    bool dense = kind == AT_OUTER_MEAN, momentum = kind == AT_OUTER_DILOCO;
+    ret->bytes_per_param = dense ? 4.03 : momentum ? 0.55 : 0.024;
+    ret->memory_per_param = 20 + (dense ? 0 : 4) + (momentum ? 4 : 0);
+    return AT_OK;
+}
+
+/* The model and how it is trained: a preset, or a config.json with the training settings of the preset next in size. */
+struct job {
+    const char *name;
+    struct at_model_config model;
+    struct at_train_config train;
+};
+
+static const struct at_preset *next_in_size(const struct at_model_config *model)
+{
+    int count;
+    const struct at_preset *list = at_preset_list(&count), *best = &list[0];
+    double size = (double)at_model_params(model), best_ratio = 1e30;
+    for (int i = 0; i < count; i++) {
+        double other = (double)at_model_params(&list[i].model), ratio = other > size ? other / size : size / other;
+        if (ratio >= best_ratio) continue;
+        best = &list[i];
+        best_ratio = ratio;
+    }
+    return best;
+}
+
+static at_err read_job(const struct args *a, struct at_diag *diag, struct job *j)
+{
+    const struct at_preset *preset = NULL;
+    at_err_t err = AT_OK;
+    if (a->config != NULL) {
+        struct at_buf text = {0};
+        err = at_file_read(a->config, 65536, diag, &text);
+        if (err == AT_OK) err = at_hf_read_config(at_buf_span(&text), a->config, diag, &j->model);
+        at_buf_release(&text);
+        if (err != AT_OK) return err;
+        j->name = a->config;
+        preset = next_in_size(&j->model);
+    } else {
+        if ((err = at_preset_find(a->preset, diag, &preset)) != AT_OK) return err;
+        j->name = preset->name;
+        j->model = preset->model;
+    }
+    j->train = preset->train;
+    if (a->batch.given) j->train.batch = (uint32_t)a->batch.v;
+    if (a->steps.given) j->train.steps = (uint32_t)a->steps.v;
+    return at_train_config_check(&j->train, diag);
+}
+
+static at_err read_nodes(const struct args *a, struct at_diag *diag, struct at_plan_nodes *ret_nodes)
+{
+    struct at_buf text = {0};
+    if (a->nodes == NULL)
+        return at_fail(diag, AT_E_USAGE, "--nodes",
+                       "needed: a file with the measured machines; `atoll bench node` "
+                       "prints an entry for this one");
+    at_err_t err = at_file_read(a->nodes, AT_NODES_FILE_BYTES_MAX, diag, &text);
+    if (err == AT_OK) err = at_nodes_parse(at_buf_span(&text), a->nodes, diag, ret_nodes);
+    at_buf_release(&text);
+    return err;
+}
+
+/* ---- for people ---- */
+
+static void print_rank(const struct at_plan_nodes *nodes, const struct at_plan *plan, const struct at_planner_report *r,
+                       int rank, int name_width)
+{
+    struct at_place p = at_plan_place(plan, rank);
+    const struct at_plan_node *n = &nodes->node[plan->node[rank]];
+    char replica[16] = "", stage[16] = "", layers[48] = "", use[64];
+    if (p.tp_rank == 0) {
+        int last = p.at->layer_first + p.at->layers - 1;
+        if (p.stage == 0) snprintf(replica, sizeof replica, "%d", p.replica);
+        snprintf(stage, sizeof stage, "%d", p.stage);
+        if (p.at->layers == 1)
+            snprintf(layers, sizeof layers, "%d%s", last, p.last ? " + head" : "");
+        else
+            snprintf(layers, sizeof layers, "%d-%d%s", p.at->layer_first, last, p.last ? " + head" : "");
+    }
+    snprintf(use, sizeof use, "%s of %s", at_plan_size_of(r->rank[rank].bytes).s,
+             at_plan_size_of((double)n->memory_bytes).s);
+    printf("%7s  %5s  %-13s  %-*s  %8.4g  %-18s  %3.0f %%\n", replica, stage, layers, name_width, n->name, n->gflops,
+           use, 100 * r->rank[rank].busy);
+}
+
+static void print_table(const struct at_plan_nodes *nodes, const struct at_plan *plan,
+                        const struct at_planner_report *r)
+{
+    int width = 4;
+    for (int i = 0; i < plan->ranks && i < TABLE_ROWS; i++) {
+        int n = (int)strlen(nodes->node[plan->node[i]].name);
+        width = n > width ? n : width;
+    }
+    printf("replica  stage  %-13s  %-*s  %8s  %-18s  busy\n", "layers", width, "node", "GFLOP/s", "memory");
+    for (int i = 0; i < plan->ranks && i < TABLE_ROWS; i++) print_rank(nodes, plan, r, i, width);
+    if (plan->ranks > TABLE_ROWS) printf("... and %d more ranks: --json lists all\n", plan->ranks - TABLE_ROWS);
+}
+
+static void print_plan(const struct at_planner_options *o, const struct at_plan_nodes *nodes,
+                       const struct at_plan *plan, const struct at_planner_report *r)
+{
+    printf("%s, %s parameters: %s tokens/s from %d of %d nodes\n", o->name,
+           at_count((double)at_model_params(o->model)).s, at_count(r->tokens_per_s).s, plan->ranks, nodes->count);
+    printf("%d replica%s, %d microbatch%s of a step's %u sequences%s\n\n", plan->replicas,
+           plan->replicas == 1 ? "" : "s", plan->microbatches, plan->microbatches == 1 ? "" : "es", o->train->batch,
+           r->recompute ? ", activations recomputed" : "");
+    print_table(nodes, plan, r);
+    printf("\n");
+    for (int i = 0; i < r->whys; i++) printf("- %s\n", r->why[i].s);
+    if (r->spares != 0) printf("\nspare: ready, without a part of the model\n");
+    for (int i = 0; i < r->spares && i < 12; i++)
+        printf("- %s: %s\n", nodes->node[r->spare[i]].name, r->spare_why[i].s);
+    if (r->spares > 12) printf("- ... and %d more: --json lists all\n", r->spares - 12);
+}
+
+/* ---- running ---- */
+
+static at_err set_options(const struct args *a, const struct job *j, struct at_diag *diag, struct at_planner_options *o)
+{
+    at_planner_options_default(o, j->name, &j->model, &j->train);
+    o->replicas = (int)a->replicas.v;
+    o->microbatches = (int)a->microbatches.v;
+    if (a->recompute) o->recompute = 1;
+    o->exchange.tau = (uint32_t)a->tau.v;
+    if (a->steps_min.given && a->steps_min.v > j->train.steps)
+        return at_fail(diag, AT_E_USAGE, "--steps-min", "%u: a round has %u steps at most", (unsigned)a->steps_min.v,
+                       j->train.steps);
+    if (a->steps_min.given) o->exchange.steps_min = (uint32_t)a->steps_min.v;
+    return exchange_of(a->outer, diag, &o->exchange);
+}
+
+static at_err_t run(struct at_cli *cli, void *args)
+{
+    const struct args *a = args;
+    struct job job = {0};
+    struct at_plan_nodes nodes = {0};
+    struct at_planner_options o;
+    struct at_plan plan = {0};
+    struct at_planner_report report = {0};
+    at_err_t err = read_job(a, &cli->diag, &job);
+    if (err == AT_OK) err = set_options(a, &job, &cli->diag, &o);
+    if (err == AT_OK) err = read_nodes(a, &cli->diag, &nodes);
+    if (err == AT_OK) err = at_planner_make(&o, &nodes, &cli->diag, &plan, &report);
+    if (err == AT_OK && cli->json) {
+        cli->answer = at_plan_file_json(&o, &nodes, &plan, &report);
+        if (cli->answer == NULL) err = at_fail(&cli->diag, AT_E_NOMEM, "plan", "no memory for the answer");
+    } else if (err == AT_OK) {
+        print_plan(&o, &nodes, &plan, &report);
+    }
+    at_planner_report_release(&report);
+    at_plan_release(&plan);
+    at_plan_nodes_release(&nodes);
+    return err;
+}
+
+const struct at_command at_cmd_plan = {
+    .name = "plan",
+    .summary = "who should compute what: a model split over measured machines",
+    .usage = "--nodes FILE [--preset P | --config F] [--replicas R] [--outer KIND] [--json]",
+    .about =
+        "Reads the speed and memory of machines and what the links between them do, and answers with replicas (copies\n"
+        "of the model), stages (runs of layers) and tensor ranks (shares of a layer, only within 1 ms): who holds\n"
+        "what, how fast the run will be, what holds it up, and why. `--json` writes the plan file that\n"
+        "`atoll train --plan` reads. A plan never changes results: every split gives the same bits.",
+    .examples = "  atoll bench node --json            an entry for this machine\n"
+                "  atoll plan --preset 124m --nodes nodes.json\n"
+                "  atoll plan --preset 124m --nodes nodes.json --json > plan.json\n",
+    AT_ROWS(rows),
+    .args_bytes = sizeof(struct args),
+    .run = run,
+};
