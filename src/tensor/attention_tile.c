@@ -31,7 +31,6 @@ struct packed {
 struct attention_scratch {
     float s[S_FLOATS + SLACK], ds[S_FLOATS + SLACK]; /* scores then P; dP then dS */
     struct packed kt, vt, k, v;
-    float a[B_FLOATS + SLACK];                         /* one panel of P or dS, transposed */
     float qt[Q_FLOATS + SLACK], dot[Q_FLOATS + SLACK]; /* Q and dO as A panels */
     float q[Q_FLOATS + SLACK], d_o[Q_FLOATS + SLACK];  /* Q and dO as B panels */
     float out[Q_FLOATS + SLACK];                       /* O or dQ */
@@ -166,13 +165,13 @@ static void weighted(const struct head *h, const struct queries *q, const float 
         for (long i = 0; i < q->rows; i += mr) {
             const long rows = min_long(mr, q->rows - i), n = min_long(packed, q->pos0 + i + rows - c0);
             if (n <= 0) continue;
-            h->kern->pack_transpose(h->w->a, mr, s + i * q->lds + c0, q->lds, n, rows);
             for (long d = 0; d < h->size; d += h->nr) {
                 const long width = panel_width(h, h->size - d);
                 const struct at_tile t = {.k = n,
-                                          .a = h->w->a,
+                                          .a = s + i * q->lds + c0,
                                           .b = b + d * packed,
-                                          .lda = mr,
+                                          .lda = q->lds,
+                                          .a_rows = true,
                                           .ldb = width,
                                           .c = h->w->out + i * h->size_pad + d,
                                           .ldc = h->size_pad,
@@ -188,7 +187,7 @@ static struct queries next_queries(const struct head *h, long t0)
 {
     struct queries q = {.t0 = t0, .pos0 = h->a->pos0 + t0};
     q.rows = min_long(4L * h->kern->mr, h->a->T - t0);
-    q.lds = round_up(q.pos0 + q.rows, h->nr);
+    q.lds = round_up(q.pos0 + q.rows, h->nr) + h->kern->lanes; /* never so that rows push each other out of a cache */
     if (q.rows * q.lds > S_FLOATS) q.rows = S_FLOATS / q.lds;
     return q;
 }

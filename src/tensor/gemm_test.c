@@ -216,6 +216,57 @@ static void test_long_shapes(void **state)
     }
 }
 
+/* Several blocks of A, of B and of C: too many outputs for the loops above, so every table is held against the first in
+ * whole, and that against the loops in places. */
+static void blocks_case(struct at_gemm g)
+{
+    const struct owned a = g.op == AT_GEMM_TN ? make(g.k, g.m, 0) : make(g.m, g.k, g.k % 512 ? 1 : 0);
+    const struct owned b = g.op == AT_GEMM_NT ? make(g.n, g.k, 1) : make(g.k, g.n, 1), c = make(g.m, g.n, 1);
+    float *start = malloc(c.bytes), *first = malloc(c.bytes);
+    assert_non_null(start);
+    assert_non_null(first);
+    g.a = a.mat;
+    g.b = b.mat;
+    g.c = c.mat;
+    memcpy(start, c.mat.p, c.bytes);
+    for (int k = 0; kerns[k] && kerns[k] != &any_cpu; k++)
+        for (int p = 0; p < PARS; p += k == 0 ? 1 : 4) {
+            memcpy(c.mat.p, start, c.bytes);
+            at_gemm(&execs[k][p], &g);
+            if (k == 0 && p == 0) memcpy(first, c.mat.p, c.bytes);
+            assert_memory_equal(c.mat.p, first, c.bytes);
+        }
+    for (int i = 0; i < 200; i++) {
+        const long row = (long)draw((uint32_t)g.m), col = (long)draw((uint32_t)g.n);
+        struct at_gemm one = g;
+        float want = start[at(&g.c, row, col) - c.mat.p];
+        one.m = one.n = 1;
+        one.a = at_mat(g.op == AT_GEMM_TN ? at(&g.a, 0, row) : at(&g.a, row, 0), g.a.ld);
+        one.b = at_mat(g.op == AT_GEMM_NT ? at(&g.b, col, 0) : at(&g.b, 0, col), g.b.ld);
+        one.c = at_mat(&want, 1);
+        naive(&one);
+        assert_memory_equal(&want, first + (at(&g.c, row, col) - c.mat.p), sizeof want);
+    }
+    free(start);
+    free(first);
+    free(a.mat.p);
+    free(b.mat.p);
+    free(c.mat.p);
+}
+
+static void test_blocks(void **state)
+{
+    static const struct at_gemm list[] = {
+        {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 260, .n = 1030, .k = 2056}, /* blocks of C */
+        {.op = AT_GEMM_NT, .join = AT_JOIN_CHAIN, .m = 300, .n = 700, .k = 600},               /* A as it lies */
+        {.op = AT_GEMM_NT, .join = AT_JOIN_SLOTS, .slots = 4, .m = 230, .n = 70, .k = 600},
+        {.op = AT_GEMM_NT, .join = AT_JOIN_CHAIN, .m = 150, .n = 1100, .k = 1024}, /* blocks of B */
+        {.op = AT_GEMM_NN, .join = AT_JOIN_CHAIN, .m = 150, .n = 100, .k = 2500},  /* pieces of K */
+        {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 530, .n = 300, .k = 600, .seq_len = 300},
+    };
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) blocks_case(list[i]);
+}
+
 /* A chain of products that are all -0 is +0, in C and through every join. */
 static void test_negative_zero(void **state)
 {
@@ -284,7 +335,7 @@ int main(void)
     make_execs();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_canary),      cmocka_unit_test(test_negative_zero), cmocka_unit_test(test_random_shapes),
-        cmocka_unit_test(test_long_shapes), cmocka_unit_test(test_peak),
+        cmocka_unit_test(test_long_shapes), cmocka_unit_test(test_blocks),        cmocka_unit_test(test_peak),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     release_execs();

@@ -14,16 +14,17 @@
 
 #include <string.h>
 
-#define A_FLOATS    (64 * 1024L)  /* block of A: 256 KiB */
-#define B_FLOATS    (512 * 1024L) /* block of B: 2 MiB */
-#define K_PIECE     1024L
-#define K_GRAINS    256L          /* C is small enough to be read again; rows of A and B are read in long runs */
-#define K_SLOTS     2048L         /* longest K that a SLOTS piece holds */
-#define LONG_FLOATS (256 * 1024L) /* block of C in slots_long */
-#define LONG_COLS   1024L
-#define LONG_DEPTH  4 /* of the tree over 8 slots */
-#define TILE        (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
-#define SLACK       64
+#define A_FLOATS      (64 * 1024L)  /* block of A: 256 KiB */
+#define B_FLOATS      (512 * 1024L) /* block of B: 2 MiB */
+#define K_PIECE       1024L
+#define K_GRAINS      256L          /* C is small enough to be read again; rows of A and B are read in long runs */
+#define K_SLOTS       2048L         /* longest K that a SLOTS piece holds */
+#define LONG_FLOATS   (256 * 1024L) /* block of C in slots_long */
+#define LONG_COLS     1024L
+#define LONG_DEPTH    4 /* of the tree over 8 slots */
+#define TILE          (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
+#define A_DIRECT_COLS 1024L
+#define SLACK         64
 
 /* Scratch of one part. */
 struct block {
@@ -47,8 +48,8 @@ struct walk {
     long k0, k1;       /* the piece of it */
     struct at_mat c;   /* C, or a block of it that starts at (c_i, c_j) */
     long c_i, c_j;
-    bool b_direct;    /* B is read where it lies */
-    struct at_tile t; /* the tile at work; written field by field: a copy of it would wait for C's stores */
+    bool a_direct, b_direct; /* the operand is read where it lies */
+    struct at_tile t;        /* the tile at work; written field by field: a copy of it would wait for C's stores */
 };
 
 size_t at_gemm_tiled_bytes(void)
@@ -126,7 +127,7 @@ static void tile_tree(const struct walk *w, int rows, int vecs, struct at_tile t
         t.ldc = depth == 1 ? ldc : AT_TILE_COLS_MAX;
         t.mode = s % 2 ? AT_TILE_ADD : AT_TILE_STORE;
         w->kern->tile(rows, vecs, &t);
-        t.a += t.k * t.lda;
+        t.a += t.a_rows ? t.k : t.k * t.lda;
         t.b += t.k * t.ldb;
         for (int pair = s / 2; s % 2 && pair % 2; pair /= 2, depth--) {
             float *into = depth == 2 ? c : w->s->slot[depth - 3];
@@ -157,7 +158,7 @@ static void tile_segments(struct walk *w, int rows, int vecs)
         for (long k = w->k0; k < w->k1; k += t->k) {
             t->k = grain_end(g->seq_len, k) - k;
             w->kern->tile(rows, vecs, t);
-            t->a += t->k * t->lda;
+            t->a += t->a_rows ? t->k : t->k * t->lda;
             t->b += t->k * t->ldb;
         }
     }
@@ -270,16 +271,24 @@ static void look_ahead(struct walk *w, const struct blocks *x, long run)
                          : mat_at(&w->g->a, w->k0 + run, x->i1, i1 - x->i1, &w->t.ahead_floats);
 }
 
+/* A row-major A serves a tile as it is, unless its rows would push each other out of the first-level cache. With many
+ * columns packing is little work and gains a little. */
+static bool a_lies_right(const struct at_gemm *g)
+{
+    return g->op != AT_GEMM_TN && g->a.block_cols == 0 && g->a.ld % 512 != 0 && g->n <= A_DIRECT_COLS;
+}
+
 static void block_tiles(struct walk *w, const struct blocks *x)
 {
     long tiles = 0;
     const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes;
-    w->t.lda = mr;
+    w->t.a_rows = w->a_direct;
+    w->t.lda = w->a_direct ? w->g->a.ld : mr;
     for (long j = x->j0; j < x->j1; j += nr) {
         const long cols = min_long(nr, x->j1 - j);
         const float *b = b_panel(w, x, j, cols);
         for (long i = x->i0; i < x->i1; i += mr) {
-            w->t.a = w->s->a + (i - x->i0) * kn;
+            w->t.a = w->a_direct ? w->g->a.p + i * w->g->a.ld + w->k0 : w->s->a + (i - x->i0) * kn;
             w->t.b = b;
             look_ahead(w, x, tiles++);
             one_tile(w, i, j, (int)min_long(mr, x->i1 - i), cols);
@@ -295,12 +304,13 @@ static void piece(struct walk *w, struct at_gemm_part p)
     struct blocks x = {.p = p, .m_step = A_FLOATS / kn / mr * mr};
     const bool a_once = m <= x.m_step;
     x.n_step = a_once ? (b_by_rows(w) || m <= mr ? nr : 4 * nr) : B_FLOATS / kn / nr * nr;
+    w->a_direct = a_lies_right(w->g);
     w->b_direct = m <= mr && w->g->op != AT_GEMM_NT;
     for (x.j0 = p.n0; x.j0 < p.n1; x.j0 = x.j1) {
         x.j1 = min_long(p.n1, x.j0 + x.n_step);
         for (x.i0 = p.m0; x.i0 < p.m1; x.i0 = x.i1) {
             x.i1 = min_long(p.m1, x.i0 + x.m_step);
-            if (!a_once || x.j0 == p.n0) pack(w, w->s->a, &w->g->a, a_by_rows(w), false, x.i0, x.i1);
+            if (!w->a_direct && (!a_once || x.j0 == p.n0)) pack(w, w->s->a, &w->g->a, a_by_rows(w), false, x.i0, x.i1);
             block_tiles(w, &x);
         }
     }

@@ -26,6 +26,7 @@ struct at_tile {
     long k;
     const float *a, *b;
     long lda, ldb;
+    bool a_rows; /* A lies row by row instead: step p of row i is a[i*lda + p] */
     float *c;
     long ldc;
     enum at_tile_mode mode;
@@ -37,7 +38,7 @@ struct at_tile {
 struct at_tile_kern {
     int mr, lanes;
     void (*tile)(int rows, int vecs, const struct at_tile *t);
-    /* The slots of a tile joined as a tree; t->k is one slot's, t->lda is mr, t->mode is ignored. part: three buffers
+    /* The slots of a tile joined as a tree; t->k is one slot's, t->mode is ignored. part: three buffers
      * of a tile. NULL: the driver calls tile and add. */
     void (*tile_slots)(int rows, int vecs, const struct at_tile *t, int count,
                        float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX]);

@@ -48,6 +48,23 @@ TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const 
 }
 #endif
 
+/* A as it lies, row by row: five rows' addresses reach fourteen rows. */
+struct tile_rows {
+    const float *row[5]; /* 0, 3, 6, 9, 12 */
+};
+
+TILE_INLINE void tile_step_rows(const int rows, const int vecs, tv acc[MR][2], const struct tile_rows *a,
+                                const long lda, const long step, const float *b)
+{
+    tv bv[2];
+    EACH_VEC bv[v] = tv_load(b + v * LANES);
+    EACH_ROW
+    {
+        const tv x = tv_every(a->row[i / 3] + i % 3 * lda + step);
+        EACH_VEC acc[i][v] = tv_fma(x, bv[v], acc[i][v]);
+    }
+}
+
 /* C is not needed before the chain ends: its rows are fetched while it runs, one with every fourth step, for a burst of
  * misses would hold up the chain. After them, in the same way, what the driver will want soon. */
 struct tile_fetch {
@@ -82,7 +99,36 @@ TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], const
     for (; k > 0; k--, a += lda, b += ldb) tile_step(rows, vecs, acc, a, b);
 }
 
-TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, const long lda, const long ldb)
+/* The same for A row by row. */
+TILE_INLINE void tile_chain_rows(const int rows, const int vecs, tv acc[MR][2], const float *a, const long lda,
+                                 const float *b, const long ldb, long k, struct tile_fetch *fetch)
+{
+    struct tile_rows at;
+    UNROLL_FULL for (int i = 0; i < 5; i++) at.row[i] = 3 * i < rows ? a + 3 * i * lda : a;
+    for (; k >= 4; k -= 4, b += 4 * ldb) {
+        tile_step_rows(rows, vecs, acc, &at, lda, 0, b);
+        if (fetch->rows > 0) {
+            __builtin_prefetch(fetch->c);
+            if (vecs * LANES > 16) __builtin_prefetch(fetch->c + 16);
+            fetch->c += fetch->ldc;
+            fetch->rows--;
+        } else if (fetch->ahead < fetch->ahead_end) {
+            __builtin_prefetch(fetch->ahead, 0, 2);
+            fetch->ahead += 16;
+        }
+        tile_step_rows(rows, vecs, acc, &at, lda, 1, b + ldb);
+        tile_step_rows(rows, vecs, acc, &at, lda, 2, b + 2 * ldb);
+        tile_step_rows(rows, vecs, acc, &at, lda, 3, b + 3 * ldb);
+        UNROLL_FULL for (int i = 0; i < 5; i++) at.row[i] += 4;
+    }
+    for (; k > 0; k--, b += ldb) {
+        tile_step_rows(rows, vecs, acc, &at, lda, 0, b);
+        UNROLL_FULL for (int i = 0; i < 5; i++) at.row[i]++;
+    }
+}
+
+TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, const bool by_rows, const long lda,
+                      const long ldb)
 {
     tv acc[MR][2];
     float *const c = t->c;
@@ -92,7 +138,11 @@ TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, c
     struct tile_fetch fetch = {c, ldc, rows, t->ahead, t->ahead + t->ahead_floats};
     tile_zero(rows, vecs, acc);
     if (mode == AT_TILE_LOAD) EACH_ROW EACH_VEC acc[i][v] = tv_load(c + i * ldc + v * LANES);
-    tile_chain(rows, vecs, acc, t->a, lda, t->b, ldb, t->k, &fetch);
+    if (by_rows) {
+        tile_chain_rows(rows, vecs, acc, t->a, lda, t->b, ldb, t->k, &fetch);
+    } else {
+        tile_chain(rows, vecs, acc, t->a, lda, t->b, ldb, t->k, &fetch);
+    }
     EACH_ROW EACH_VEC acc[i][v] = tv_add(acc[i][v], tv_zero());
     if (mode == AT_TILE_ADD) tile_plus(rows, vecs, acc, c, ldc);
     if (mode == AT_TILE_SCALE) EACH_ROW EACH_VEC acc[i][v] = tv_mul(acc[i][v], alpha);
@@ -101,18 +151,22 @@ TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, c
 
 /* A slot's chain ends as acc; subtrees that are whole wait in part[level]. The + (+0) of rule 2 is done once, at the
  * end: on the way it could only change zeros' signs, and a sum is -0 only when both parts are. */
-TILE_INLINE void slots(const int rows, const int vecs, const struct at_tile *t, const long lda, const long ldb,
-                       const int count, float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])
+TILE_INLINE void slots(const int rows, const int vecs, const struct at_tile *t, const bool by_rows, const long lda,
+                       const long ldb, const int count, float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])
 {
     tv acc[MR][2];
     float *const c = t->c;
     const long ldc = t->ldc, k = t->k;
     const float *a = t->a, *b = t->b;
     struct tile_fetch fetch = {c, ldc, rows, t->ahead, t->ahead + t->ahead_floats};
-    for (int s = 0;; s++, a += k * lda, b += k * ldb) {
+    for (int s = 0;; s++, a += by_rows ? k : k * lda, b += k * ldb) {
         int level = 0;
         tile_zero(rows, vecs, acc);
-        tile_chain(rows, vecs, acc, a, lda, b, ldb, k, &fetch);
+        if (by_rows) {
+            tile_chain_rows(rows, vecs, acc, a, lda, b, ldb, k, &fetch);
+        } else {
+            tile_chain(rows, vecs, acc, a, lda, b, ldb, k, &fetch);
+        }
         for (; s >> level & 1; level++) tile_plus(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
         if (s + 1 == count) break;
         tile_put(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
@@ -127,27 +181,32 @@ typedef void slots_fn(const struct at_tile *t, int count, float (*part)[AT_TILE_
 #define X(n)                                                                                                           \
     static void tile_##n##_1(const struct at_tile *t)                                                                  \
     {                                                                                                                  \
-        tile(n, 1, t, t->lda, t->ldb);                                                                                 \
+        tile(n, 1, t, t->a_rows, t->lda, t->ldb);                                                                      \
     }                                                                                                                  \
     static void tile_##n##_2(const struct at_tile *t)                                                                  \
     {                                                                                                                  \
-        tile(n, 2, t, t->lda, t->ldb);                                                                                 \
+        tile(n, 2, t, t->a_rows, t->lda, t->ldb);                                                                      \
     }                                                                                                                  \
     static void slots_##n##_1(const struct at_tile *t, int count, float(*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])   \
     {                                                                                                                  \
-        slots(n, 1, t, MR, t->ldb, count, part);                                                                       \
+        slots(n, 1, t, t->a_rows, t->lda, t->ldb, count, part);                                                        \
     }                                                                                                                  \
     static void slots_##n##_2(const struct at_tile *t, int count, float(*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])   \
     {                                                                                                                  \
-        slots(n, 2, t, MR, t->ldb, count, part);                                                                       \
+        slots(n, 2, t, t->a_rows, t->lda, t->ldb, count, part);                                                        \
     }
 ROWS(X)
 #undef X
 
-/* The tile that does nearly all of the work. */
+/* The tiles that do nearly all of the work. */
 static void tile_packed(const struct at_tile *t)
 {
-    tile(MR, 2, t, MR, 2L * LANES);
+    tile(MR, 2, t, false, MR, 2L * LANES);
+}
+
+static void tile_by_rows(const struct at_tile *t)
+{
+    tile(MR, 2, t, true, t->lda, 2L * LANES);
 }
 
 static void isa_tile(int rows, int vecs, const struct at_tile *t)
@@ -157,7 +216,10 @@ static void isa_tile(int rows, int vecs, const struct at_tile *t)
                                            ROWS(X)
 #undef X
     };
-    if (rows == MR && vecs == 2 && t->lda == MR && t->ldb == 2L * LANES) {
+    const bool full = rows == MR && vecs == 2 && t->ldb == 2L * LANES;
+    if (full && t->a_rows) {
+        tile_by_rows(t);
+    } else if (full && t->lda == MR) {
         tile_packed(t);
     } else {
         fn[rows][vecs - 1](t);
