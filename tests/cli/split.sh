@@ -1,0 +1,149 @@
+# A split run: one state root with the single process, whatever the split, the link and the kernels; the same files; a
+# rank that dies or hangs ends all ranks in time with one message; bad input is refused in words; --resume goes on.
+. "$(dirname "$0")/lib.sh"
+head -c 12000 "$DATA" >"$WORK/text.txt" # less text, less to evaluate
+DATA=$WORK/text.txt
+small="--preset $PRESET --data $DATA --replicas 2 --rounds 2 --steps 2 --seed 11 --threads 1"
+second=avx512
+"$ATOLL" train $small --rounds 1 --steps 1 --kernels avx512 >/dev/null 2>&1 || second=ref
+
+want 0 "$ATOLL" train $small --json --out "$WORK/alone"
+root=$(json state_root)
+loss=$(json heldout_loss_last)
+
+# same ARGUMENTS...: a split run has that root, and says what each rank needed.
+same() {
+    want 0 "$ATOLL" train $small "$@" --json
+    is "$(json state_root)" "$root" "$*"
+    is "$(json heldout_loss_last)" "$loss" "$*"
+    is "$("$TOOL" keys <"$WORK/out")" "heldout_loss_first heldout_loss_last ranks seconds state_root tokens tokens_per_s"
+    [ "$(json ranks.0.bytes_planned)" -gt 0 ] && [ "$(json ranks.1.bytes_peak)" -gt 0 ] || fail "no memory figures"
+    echo "$*: $root"
+}
+same --tp 2 --link inproc
+same --pp 2 --microbatches 2 --link inproc --kernels avx2,$second
+same --tp 2 --pp 2 --microbatches 4 --out "$WORK/split" --kernels $second,avx2
+same --link tls --recompute
+is "$(json ranks.length)" 2
+if [ -z "${SANITIZE:-}" ]; then
+    same --tp 4 --microbatches 1
+    same --pp 4 --microbatches 4 --link inproc
+fi
+
+# The files are those of one process, to the byte.
+want 0 "$ATOLL" root "$WORK/split"
+is "$(cat "$WORK/out")" "$root"
+for file in "$WORK"/alone/*; do
+    cmp "$file" "$WORK/split/$(basename "$file")" || fail "$(basename "$file") differs"
+done
+is "$(ls "$WORK/split")" "$(ls "$WORK/alone")"
+
+# Other outer steps, with momentum in the checkpoint and overlap.
+for outer in "--outer diloco" "--outer sparse --tau 1"; do
+    want 0 "$ATOLL" train $small $outer --json --out "$WORK/a${outer#--outer }"
+    other=$(json state_root)
+    want 0 "$ATOLL" train $small $outer --json --tp 2 --link inproc --out "$WORK/b${outer#--outer }"
+    is "$(json state_root)" "$other" "$outer"
+    want 0 "$ATOLL" root "$WORK/b${outer#--outer }"
+    is "$(cat "$WORK/out")" "$other"
+done
+
+# Going on: a run that was interrupted in one process ends in the root of the uninterrupted one under another split.
+long="--preset $PRESET --data $DATA --replicas 2 --rounds 6 --steps 2 --seed 11 --threads 1"
+want 0 "$ATOLL" train $long --json
+whole=$(json state_root)
+rm "$WORK/err"
+"$ATOLL" train $long --out "$WORK/stopped" >"$WORK/out" 2>"$WORK/err" &
+pid=$!
+PIDS=$pid
+while ! grep -qs '^round ' "$WORK/err" && kill -0 $pid 2>/dev/null; do sleep 0.02; done
+kill -INT $pid 2>/dev/null || true
+wait $pid || true
+cp -r "$WORK/stopped" "$WORK/stopped2"
+want 0 "$ATOLL" train $long --resume "$WORK/stopped" --out "$WORK/stopped" --tp 2 --json
+is "$(json state_root)" "$whole" "resumed with --tp 2"
+want 0 "$ATOLL" root "$WORK/stopped"
+is "$(cat "$WORK/out")" "$whole"
+want 0 "$ATOLL" train $long --resume "$WORK/stopped2" --link inproc --pp 2 --json
+is "$(json state_root)" "$whole" "resumed with --pp 2"
+want 0 "$ATOLL" train $long --resume "$WORK/stopped2" --json
+is "$(json state_root)" "$whole" "resumed in one process"
+
+# Refused, with what to do; nothing hangs, nothing is written.
+refused 2 "--tp" "$ATOLL" train $small --tp 3
+refused 2 "1 to" "$ATOLL" train $small --pp 77
+refused 2 "--microbatches" "$ATOLL" train $small --pp 2 --microbatches 5000
+refused 2 "tls, inproc or mpi" "$ATOLL" train $small --link wire
+refused 2 "kernels" "$ATOLL" train $small --tp 2 --kernels avx2,nonsense
+refused 3 "no such folder" "$ATOLL" train $small --tp 2 --resume "$WORK/nowhere"
+refused 3 "another model" "$ATOLL" train --preset 10m --data "$DATA" --tp 2 --rounds 1 --steps 1 --resume "$WORK/alone"
+refused 3 "not empty" "$ATOLL" train $small --tp 2 --out "$WORK/alone"
+refused 3 "the same --replicas, --seed and --data" "$ATOLL" train $small --replicas 1 --tp 2 --resume "$WORK/alone"
+refused 3 "the same --replicas, --seed and --data" "$ATOLL" train $small --seed 12 --resume "$WORK/alone"
+cp -r "$WORK/alone" "$WORK/bad"
+"$TOOL" flip "$WORK/bad/model.safetensors" -9
+refused 3 "damaged" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
+"$TOOL" cut "$WORK/bad/model.safetensors" 5000
+refused 3 "model.safetensors" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
+refused 2 "--secret" "$ATOLL" train $small --tp 2 --listen 127.0.0.1:0
+
+# In trouble: a rank is killed, or stops answering; rank 0 is.
+alive() { kill -0 "$1" 2>/dev/null && [ "$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null)" != Z ]; }
+now() { awk '{ printf "%d", $1 * 1000 }' /proc/uptime; }
+# trouble SIGNAL WHO TEXT: WHO is 0 (the parent, rank 0) or the number of a child.
+trouble() {
+    rm -rf "$WORK/t" "$WORK/err"
+    "$ATOLL" train $small --rounds 100000 --tp 2 --out "$WORK/t" --json >"$WORK/out" 2>"$WORK/err" &
+    pid=$!
+    PIDS="$PIDS $pid"
+    while ! grep -qs '^round ' "$WORK/err"; do
+        alive $pid || fail "ended early: $(cat "$WORK/err")"
+        sleep 0.05
+    done
+    kids=$(cat /proc/$pid/task/$pid/children)
+    PIDS="$PIDS $kids"
+    set -- "$1" "$2" "$3" $kids
+    victim=$pid
+    [ "$2" = 0 ] || victim=$(echo $kids | cut -d' ' -f"$2")
+    start=$(now)
+    kill -"$1" "$victim"
+    for p in $pid $kids; do
+        [ "$2" = 0 ] && [ "$p" = "$pid" ] && continue # whoever is stopped, stays; the others must not
+        while alive "$p"; do
+            [ $(($(now) - start)) -lt 6000 ] || fail "process $p still runs 6 s after kill -$1 of rank $2"
+            sleep 0.02
+        done
+    done
+    took=$(($(now) - start))
+    kill -9 $pid 2>/dev/null || true
+    got=0
+    wait $pid || got=$?
+    grep -qF -- "$3" "$WORK/err" || fail "stderr does not say '$3': $(cat "$WORK/err")"
+    if [ "$2" != 0 ]; then
+        is $got 6
+        is "$(json error.code)" 6
+        is "$(grep -c '^atoll: ' "$WORK/err")" 1 "one message"
+    fi
+    [ -z "$(ls "$WORK/t" 2>/dev/null | grep tmp)" ] || fail "temporary files were left"
+    echo "kill -$1 rank $2: all ended after $took ms: $(grep '^atoll: ' "$WORK/err" | head -n 1)"
+}
+trouble KILL 2 "rank 2 (replica 1, stage 0, tensor rank 0; pid "
+trouble STOP 1 "is gone: silent for 4 s"
+if [ -z "${SANITIZE:-}" ]; then
+    trouble STOP 0 "rank 0 (replica 0, stage 0, tensor rank 0; pid "
+fi
+
+# Interrupted: every process ends, and the model of what was done is there.
+rm "$WORK/err"
+"$ATOLL" train $small --rounds 100000 --tp 2 --out "$WORK/i" >"$WORK/out" 2>"$WORK/err" &
+pid=$!
+PIDS="$PIDS $pid"
+while ! grep -qs '^round ' "$WORK/err"; do sleep 0.05; done
+kids=$(cat /proc/$pid/task/$pid/children)
+kill -INT $pid
+got=0
+wait $pid || got=$?
+is $got 130
+says "interrupted"
+for p in $kids; do ! alive "$p" || fail "a rank still runs"; done
+want 0 "$ATOLL" root "$WORK/i"
