@@ -72,19 +72,13 @@ class Swarm:
         self.secret = os.path.join(self.folder, "secret")
         with open(os.open(self.secret, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as f:
             f.write(secrets.token_bytes(32))
-        self.plan = self.make_plan()
-
-    def make_plan(self):
-        """Two replicas of one rank each, the first on node a, the second on node b."""
-        path = os.path.join(self.folder, "plan.json")
-        layers = self.shape["layers"]
-        with open(path, "w", encoding="utf-8") as f:
-            json.dump(two_replicas(self.shape["preset"], layers), f)
-        return path
+        self.plan = os.path.join(self.folder, "plan.json")
+        with open(self.plan, "w", encoding="utf-8") as f:
+            json.dump(plan_of_two(shape), f)
 
     def command(self, *more):
-        return [common.atoll_path(), "train", "--preset", self.options.preset, "--data", self.text, "--threads", "1",
-                "--json", *more]
+        return [common.atoll_path(), "train", "--preset", self.options.preset, "--data", self.text, "--batch",
+                str(self.shape["batch"]), "--threads", "1", "--json", *more]
 
     # ---- alone ----
 
@@ -152,7 +146,8 @@ class Swarm:
                    "state_root": answer.get("state_root")}
 
 
-def two_replicas(preset, layers):
-    rank = lambda node: {"ranks": [node]}
-    return {"preset": preset, "replicas": [{"stages": [{"layer_first": 0, "layers": layers, **rank(n)}]}
-                                           for n in ("a", "b")]}
+def plan_of_two(shape):
+    """A plan file (docs/plan.md): two replicas of one rank each, the first on node a, the second on node b."""
+    stage = {"layer_first": 0, "layers": shape["layers"]}
+    return {"plan": 2, "model": shape["preset"], "microbatches": min(4, shape["batch"]), "recompute": False,
+            "replicas": [{"stages": [{**stage, "ranks": [{"node": n}]}]} for n in ("a", "b")]}

@@ -28,6 +28,11 @@ field() { python3 -c 'import json, sys; v = json.load(open(sys.argv[1])); print(
 "$here/bench/train" --presets tiny --threads 1 --turns 1 >"$WORK/out"
 [ "$(field "$WORK/train.json" 'v["parts"][0]["tokens_per_s"]["Atoll"] > 0')" = True ] || fail "train: no speed"
 
+# Splits end in one root (the benchmark fails otherwise) and say what they held.
+"$here/bench/splits" --preset tiny --batch 4 --microbatches 2 >"$WORK/out"
+[ "$(field "$WORK/splits.json" 'len(v["runs"]) == 3 and all(r["memory_bytes"] > 0 for r in v["runs"])')" = True ] ||
+    fail "splits: $(cat "$WORK/splits.json")"
+
 # Synchronous training learns: one number a line of the curve, the last below the first.
 "$ATOLL" bench sync --preset tiny --data "$here/data/moby-dick.txt" --steps 12 --every 6 --json >"$WORK/sync.json" 2>"$WORK/err"
 [ "$(field "$WORK/sync.json" '[t for t, _ in v["curve"]] == [0, 6 * 64, 12 * 64] and v["curve"][2][1] < v["curve"][0][1]')" = True ] ||
