@@ -312,6 +312,7 @@ at_err at_rank_init(struct at_rank **ret_rank, const struct at_comm *comm, const
 void at_rank_release(struct at_rank *r)
 {
     if (r == NULL) return;
+    if (r->outstanding) at_rank_settle(r);
     at_exchange_release(&r->exchange);
     at_pipeline_release(&r->pipeline);
     at_trainer_release(&r->trainer);
@@ -348,8 +349,8 @@ at_err_t at_rank_fail(struct at_rank *r, at_err_t err, const struct at_diag *own
         at_err_t ended = at_comm_wait(&r->comm, at_comm_recv(&r->comm, other, AT_TAG_VERDICT, &byte, 1), &verdict);
         if (ended != AT_OK) verdict.err = ended;
     }
-    at_rank_settle(r);
     r->failure = verdict.err != AT_OK ? verdict : mine;
+    at_rank_settle(r);
     if (ret_diag != NULL) *ret_diag = r->failure;
     return r->failure.err;
 }

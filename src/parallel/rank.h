@@ -31,6 +31,7 @@ size_t at_rank_bytes(const struct at_rank_options *options, int rank);
 /* State at genesis. comm, ex: borrowed. AT_E_NOMEM. Not collective. */
 at_err at_rank_init(struct at_rank **ret_rank, const struct at_comm *comm, const struct at_exec *ex,
                     const struct at_rank_options *options, struct at_diag *diag);
+/* With overlap and without at_rank_join it waits for the exchange that is under way. */
 void at_rank_release(struct at_rank *r);
 
 const struct at_state *at_rank_state(const struct at_rank *r); /* this rank's shard */

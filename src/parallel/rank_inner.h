@@ -72,7 +72,7 @@ struct at_rank {
 /* For collective functions: `err` of this rank, told in `own`, becomes everybody's end, unless there was one before.
  * Returns the code that all return, and fills ret_diag (may be NULL). */
 at_err_t at_rank_fail(struct at_rank *r, at_err_t err, const struct at_diag *own, struct at_diag *ret_diag);
-/* After a failure: waits for all that is under way. */
+/* After a failure, or before release: waits for all that is under way. */
 void at_rank_settle(struct at_rank *r);
 /* What a collective function starts with: AT_OK, or how the run has ended. */
 at_err at_rank_begin(const struct at_rank *r, struct at_diag *diag);

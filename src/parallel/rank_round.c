@@ -48,6 +48,10 @@ static at_err settle_stop(struct at_rank *r, struct at_diag *diag)
 
 void at_rank_settle(struct at_rank *r)
 {
+    if (r->outstanding && r->failure.err == AT_OK) { /* released without at_rank_join: the others count on our part */
+        at_err_t err = at_exchange_finish(&r->exchange, NULL);
+        (void)err;
+    }
     at_exchange_settle(&r->exchange);
     at_err_t known = settle_stop(r, NULL);
     (void)known;

@@ -300,6 +300,27 @@ static void a_state_moves_between_cuts(void **state)
     }
 }
 
+/* Released while a round is under way, with overlap: nobody is left waiting, and nothing is left behind. */
+static void left_without_join(struct split_job *j, struct at_rank *r, int rank)
+{
+    struct at_round round = at_outer_round(&j->outer, &j->run->config, NULL);
+    j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+    if (j->err[rank] == AT_OK && j->report[rank].applied) j->err[rank] = AT_E_INTERNAL;
+}
+
+static void release_waits_for_what_is_under_way(void **state)
+{
+    static const char *const cut[] = {"1x4", "1x2 2x2"};
+    struct test_run run;
+    struct split_job j;
+    start(&run, &j, cut, 2);
+    j.outer.tau = 1;
+    j.body = left_without_join;
+    run_clean(&j);
+    for (int i = 0; i < j.plan.ranks; i++) assert_int_equal(j.err[i], AT_OK);
+    stop(&run, &j);
+}
+
 /* ---- data ---- */
 
 static void shifted_round(struct split_job *j, struct at_rank *r, int rank)
@@ -336,6 +357,7 @@ int main(void)
         cmocka_unit_test(not_finite_anywhere_is_told_everywhere),
         cmocka_unit_test(replicas_that_differ_have_no_root),
         cmocka_unit_test(a_state_moves_between_cuts),
+        cmocka_unit_test(release_waits_for_what_is_under_way),
         cmocka_unit_test(ranges_are_the_callers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
