@@ -1,6 +1,6 @@
 /* attention_tile.c: causal attention over an instruction set's tile (gemm_tile.h), one head of one sequence.
  *
- * Queries are taken in tiles of 4*mr, keys in chunks whose packed form stays in the second-level cache. For a tile:
+ * Queries are taken in tiles of 8*mr, keys in chunks whose packed form stays in the second-level cache. For a tile:
  *  - S(q, key) = Q K^T: A = Q packed, B = K packed transposed; whole rows of S are kept, for their true maximum;
  *  - O(q, d) = P V: A = P packed, B = V packed; chunk after chunk the chain goes on.
  *
@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-#define Q_ROWS   (4 * AT_TILE_ROWS_MAX)
+#define Q_ROWS   (8 * AT_TILE_ROWS_MAX)
 #define S_FLOATS (256 * 1024L)
 #define B_FLOATS (64 * 1024L)
 #define Q_FLOATS (Q_ROWS * AT_HEAD_SIZE_MAX)
@@ -122,16 +122,25 @@ static const float *chunk_rows(const struct head *h, struct packed *p, const flo
     return p->b;
 }
 
-/* A tile's query rows as A panels over the head. */
-static void pack_queries(const struct head *h, float *dst, const float *x, long ld, long rows)
+/* A tile's query rows as the A of a product over the head. */
+struct rows {
+    const float *x;
+    long ld, panel; /* from one row, and from one panel of mr rows, to the next */
+    bool by_rows;
+};
+
+/* They serve as they lie, unless they would push each other out of the first-level cache. */
+static struct rows query_rows(const struct head *h, float *packed, const float *x, long ld, long rows)
 {
     const long mr = h->kern->mr;
+    if (ld % 512 != 0) return (struct rows){x, ld, mr * ld, true};
     for (long i = 0; i < rows; i += mr)
-        h->kern->pack_transpose(dst + i * h->size, mr, x + i * ld, ld, h->size, min_long(mr, rows - i));
+        h->kern->pack_transpose(packed + i * h->size, mr, x + i * ld, ld, h->size, min_long(mr, rows - i));
+    return (struct rows){packed, mr, mr * h->size, false};
 }
 
 /* S = (A . x^T) * alpha for the keys that each panel of queries may see (and up to a tile more). */
-static void scores(const struct head *h, const struct queries *q, float *s, const float *a, struct packed *p,
+static void scores(const struct head *h, const struct queries *q, float *s, struct rows a, struct packed *p,
                    const float *x, enum at_tile_mode mode)
 {
     const long mr = h->kern->mr;
@@ -141,9 +150,10 @@ static void scores(const struct head *h, const struct queries *q, float *s, cons
             const long rows = min_long(mr, q->rows - i), end = min_long(c0 + h->chunk, q->pos0 + i + rows);
             for (long j = c0; j < end; j += h->nr) {
                 const struct at_tile t = {.k = h->size,
-                                          .a = a + i * h->size,
+                                          .a = a.x + i / mr * a.panel,
                                           .b = b + (j - c0) * h->size,
-                                          .lda = mr,
+                                          .lda = a.ld,
+                                          .a_rows = a.by_rows,
                                           .ldb = h->nr,
                                           .c = s + i * q->lds + j,
                                           .ldc = q->lds,
@@ -186,10 +196,17 @@ static void weighted(const struct head *h, const struct queries *q, const float 
 static struct queries next_queries(const struct head *h, long t0)
 {
     struct queries q = {.t0 = t0, .pos0 = h->a->pos0 + t0};
-    q.rows = min_long(4L * h->kern->mr, h->a->T - t0);
+    q.rows = min_long(8L * h->kern->mr, h->a->T - t0);
     q.lds = round_up(q.pos0 + q.rows, h->nr) + h->kern->lanes; /* never so that rows push each other out of a cache */
     if (q.rows * q.lds > S_FLOATS) q.rows = S_FLOATS / q.lds;
     return q;
+}
+
+/* Row i of the next tile, a few lines at a time between other work. */
+static void fetch_row(const struct head *h, const struct queries *q, const float *x, long ld, long i)
+{
+    if (q->t0 + q->rows + i >= h->a->T) return;
+    for (long d = 0; d < h->size; d += 16) __builtin_prefetch(x + (q->rows + i) * ld + d);
 }
 
 /* S to P in place; the row's scale 1/l is kept for the output. */
@@ -201,6 +218,7 @@ static void softmax_tile(const struct head *h, const struct queries *q, long b, 
         float *s = h->w->s + i * q->lds;
         const long n = q->pos0 + i + 1, end = q->pos0 + min_long(q->rows, (i / mr + 1) * mr);
         const long r = (b * a->T + q->t0 + i) * a->h.heads + head;
+        fetch_row(h, q, a->qkv + (b * a->T + q->t0) * h->row + at_heads_q(&a->h, head), h->row, i);
         const float max = a->rows->row_max(s, n), sum = a->rows->softmax_row(s, s, n, max);
         memset(s + n, 0, sizeof(float) * (size_t)(end - n));
         h->w->inv[i] = 1.0f / sum;
@@ -218,8 +236,8 @@ void at_attention_tiled_forward(const struct at_tile_kern *kern, const struct at
     for (long t = 0; t < a->T; t += q.rows) {
         q = next_queries(&h, t);
         const long r = b * a->T + t;
-        pack_queries(&h, w->qt, a->qkv + r * h.row + at_heads_q(&a->h, head), h.row, q.rows);
-        scores(&h, &q, w->s, w->qt, &w->kt, h.k, AT_TILE_SCALE);
+        const float *x = a->qkv + r * h.row + at_heads_q(&a->h, head);
+        scores(&h, &q, w->s, query_rows(&h, w->qt, x, h.row, q.rows), &w->kt, h.k, AT_TILE_SCALE);
         softmax_tile(&h, &q, b, head);
         weighted(&h, &q, w->s, &w->v, h.v);
         for (long i = 0; i < q.rows; i++) {
@@ -233,10 +251,14 @@ void at_attention_tiled_forward(const struct at_tile_kern *kern, const struct at
 static void softmax_backward_tile(const struct head *h, const struct queries *q, long b, int head)
 {
     const struct at_attention *a = h->a;
+    const long at = b * a->T + q->t0;
     for (long i = 0; i < q->rows; i++) {
         float *p = h->w->s + i * q->lds, *ds = h->w->ds + i * q->lds;
         const long n = q->pos0 + i + 1, rest = q->pos0 + q->rows - n;
         const long r = (b * a->T + q->t0 + i) * a->h.heads + head;
+        fetch_row(h, q, a->qkv + at * h->row + at_heads_q(&a->h, head), h->row, i);
+        fetch_row(h, q, a->d_o + (at * a->h.heads + head) * h->size, a->h.heads * h->size, i);
+        fetch_row(h, q, a->o_kept + (at * a->h.heads + head) * h->size, a->h.heads * h->size, i);
         a->rows->exp_scale_row(p, p, n, a->max_kept[r], 1.0f / a->sum_kept[r]);
         h->kern->softmax_back(ds, p, n, a->rows->dot_row(a->d_o + r * h->size, a->o_kept + r * h->size, h->size),
                               a->scale);
@@ -290,12 +312,10 @@ static void backward_queries(const struct head *h, const struct queries *q, long
     struct attention_scratch *w = h->w;
     const long r = b * a->T + q->t0, o_row = a->h.heads * h->size, q_at = r * h->row + at_heads_q(&a->h, head);
     const float *x = a->qkv + q_at, *d_o = a->d_o + r * o_row + head * h->size;
-    pack_queries(h, w->qt, x, h->row, q->rows);
-    pack_queries(h, w->dot, d_o, o_row, q->rows);
     pack_rows(h, w->q, x, h->row, q->rows);
     pack_rows(h, w->d_o, d_o, o_row, q->rows);
-    scores(h, q, w->s, w->qt, &w->kt, h->k, AT_TILE_SCALE);
-    scores(h, q, w->ds, w->dot, &w->vt, h->v, AT_TILE_STORE);
+    scores(h, q, w->s, query_rows(h, w->qt, x, h->row, q->rows), &w->kt, h->k, AT_TILE_SCALE);
+    scores(h, q, w->ds, query_rows(h, w->dot, d_o, o_row, q->rows), &w->vt, h->v, AT_TILE_STORE);
     softmax_backward_tile(h, q, b, head);
     key_gradient(h, q, dv, w->s, w->d_o);
     key_gradient(h, q, dk, w->ds, w->q);
