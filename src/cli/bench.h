@@ -41,5 +41,6 @@ at_err at_bench_lines(const struct at_exec *ex, uint64_t items, at_bench_measure
 at_err at_bench_gemm(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
 at_err at_bench_train(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
 at_err at_bench_sync(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
+at_err at_bench_node(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
 
 #endif

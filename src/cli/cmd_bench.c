@@ -25,7 +25,8 @@ struct kind {
     const char *name;
     at_err_t (*run)(struct at_cli *cli, const struct at_bench_args *args, const struct at_exec *ex);
 };
-static const struct kind kinds[] = {{"gemm", at_bench_gemm}, {"train", at_bench_train}, {"sync", at_bench_sync}};
+static const struct kind kinds[] = {
+    {"gemm", at_bench_gemm}, {"train", at_bench_train}, {"sync", at_bench_sync}, {"node", at_bench_node}};
 enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 static at_err_t run(struct at_cli *cli, void *args)
@@ -37,7 +38,7 @@ static at_err_t run(struct at_cli *cli, void *args)
         if (strcmp(kinds[i].name, cli->words.v[0]) == 0) kind = &kinds[i];
     if (kind == NULL)
         return at_fail(&cli->diag, AT_E_USAGE, cli->words.v[0],
-                       "unknown; it is `bench gemm`, `bench train` or `bench sync`");
+                       "unknown; it is `bench gemm`, `bench train`, `bench sync` or `bench node`");
     if (a->list && !cli->json) return at_fail(&cli->diag, AT_E_USAGE, "--list", "goes together with --json");
     if (a->lines && cli->json) return at_fail(&cli->diag, AT_E_USAGE, "--lines", "does not go together with --json");
     at_interrupt_catch();
@@ -50,12 +51,14 @@ static at_err_t run(struct at_cli *cli, void *args)
 const struct at_command at_cmd_bench = {
     .name = "bench",
     .summary = "measure matrix products or training steps against this machine's peak",
-    .usage = "gemm | train | sync [--preset P] [--batch B] [--threads N] [--kernels K]",
+    .usage = "gemm | train | sync | node [--preset P] [--batch B] [--threads N] [--kernels K]",
     .about =
         "gemm: all products of one training step: forward, gradient of the input, gradient of the weights. FLOPs of\n"
         "training are counted as tokens x (6 x matmul parameters + 6 x layers x T x heads x head size); the peak is a\n"
         "register-only FMA loop run between the measurements. Medians of five.\n"
-        "sync: the held-out loss of plain synchronous training, the yardstick for rounds and replicas.",
+        "sync: the held-out loss of plain synchronous training, the yardstick for rounds and replicas.\n"
+        "node: this machine's entry for the nodes.json of `atoll plan` (all processors unless --threads says "
+        "otherwise).",
     .examples = "  atoll bench gemm --preset 124m --json\n  atoll bench train --preset 10m --batch 8 --threads 1\n",
     AT_ROWS(rows),
     .args_bytes = sizeof(struct at_bench_args),

@@ -9,7 +9,7 @@ static const double never_s = 1e30;
 at_err at_chain_world_init(struct at_chain_world *w, const struct at_plan_nodes *nodes, struct at_diag *diag)
 {
     int n = nodes->count;
-    *w = (struct at_chain_world){.nodes = nodes};
+    *w = (struct at_chain_world){.nodes = nodes, .work_per_gflop = at_cost_work_per_gflop()};
     w->out_s_per_byte = calloc((size_t)n, sizeof *w->out_s_per_byte);
     w->out_rtt_s = calloc((size_t)n, sizeof *w->out_rtt_s);
     if (w->out_s_per_byte == NULL || w->out_rtt_s == NULL) {
@@ -63,7 +63,7 @@ static double slowest_work_per_s(const struct at_chain_world *w, const struct at
     double slowest = w->nodes->node[t->node[0]].gflops;
     for (int i = 1; i < t->tp; i++)
         if (w->nodes->node[t->node[i]].gflops < slowest) slowest = w->nodes->node[t->node[i]].gflops;
-    return slowest * w->cost.work_per_gflop;
+    return slowest * w->work_per_gflop;
 }
 
 /* Recursive doubling: at every level the slowest pair counts. */

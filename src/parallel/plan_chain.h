@@ -14,6 +14,7 @@
 struct at_chain_world {
     const struct at_plan_nodes *nodes;
     struct at_cost cost;
+    double work_per_gflop;
     double *out_s_per_byte, *out_rtt_s; /* [nodes] mean over the links to all other nodes: the way of updates */
 };
 at_err at_chain_world_init(struct at_chain_world *w, const struct at_plan_nodes *nodes, struct at_diag *diag);

@@ -16,18 +16,6 @@ double at_cost_last_flops(const struct at_model_config *c)
     return 6.0 * c->vocab * c->d_model + (c->tied ? 2.0 * c->d_model : 0);
 }
 
-/* The reference step: preset 10m with its own batch, in one rank. */
-static double reference_work_per_flop(void)
-{
-    const struct at_preset *p;
-    if (at_preset_find("10m", NULL, &p) != AT_OK) AT_ASSERT(false);
-    double flops = (double)at_model_flops_per_token(&p->model);
-    double tokens = (double)p->train.batch * p->model.seq_len;
-    double work = flops + AT_COST_ROWS * p->model.layers * p->model.d_model +
-                  (AT_COST_OPTIMIZER + AT_COST_PACKING) * (double)at_model_params(&p->model) / tokens;
-    return work / flops;
-}
-
 void at_cost_init(struct at_cost *c, const struct at_model_config *model, uint32_t batch, int microbatches,
                   const struct at_cost_exchange *exchange, bool recompute)
 {
@@ -53,9 +41,18 @@ void at_cost_init(struct at_cost *c, const struct at_model_config *model, uint32
         .last_params = matrix,
         .layer_kept = q + 2 * kv + 2 * heads + q + 3 * ff, /* qkv, row max and sum, attention, gate-up, hidden */
         .inputs_kept = 4 * d + 2,                          /* x, norm1, x_mid, norm2 and their 1/rms */
-        .work_per_gflop = 1e9 * reference_work_per_flop(),
     };
     c->tokens = c->sequences * model->seq_len;
+}
+
+double at_cost_work_per_gflop(void)
+{
+    const struct at_preset *p;
+    struct at_cost c;
+    struct at_cost_exchange none = {0};
+    if (at_preset_find("10m", NULL, &p) != AT_OK) AT_ASSERT(false);
+    at_cost_init(&c, &p->model, p->train.batch, 1, &none, false);
+    return 1e9 * at_cost_step_work(&c) / (c.step_tokens * (double)at_model_flops_per_token(&p->model));
 }
 
 double at_cost_params(const struct at_cost *c, int layers, int tp, bool first, bool last)
@@ -104,6 +101,12 @@ double at_cost_first_work(const struct at_cost *c, int tp)
 double at_cost_last_work(const struct at_cost *c, int tp)
 {
     return c->tokens * c->last_flops / tp + c->last_params / tp * AT_COST_PACKING;
+}
+
+double at_cost_step_work(const struct at_cost *c)
+{
+    double microbatch = c->layers * at_cost_layer_work(c, 1) + at_cost_first_work(c, 1) + at_cost_last_work(c, 1);
+    return c->microbatches * microbatch + AT_COST_OPTIMIZER * at_cost_params(c, c->layers, 1, true, true);
 }
 
 double at_cost_boundary_bytes(const struct at_cost *c)

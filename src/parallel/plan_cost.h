@@ -55,10 +55,12 @@ struct at_cost {
     double layer_flops, first_flops, last_flops;
     double layer_params, layer_gains, first_params, last_params; /* elements; matrices without gains */
     double layer_kept, inputs_kept;                              /* elements a token: split by tp, and not */
-    double work_per_gflop;                                       /* 1e9 * reference work / reference FLOPs */
 };
 void at_cost_init(struct at_cost *c, const struct at_model_config *model, uint32_t batch, int microbatches,
                   const struct at_cost_exchange *exchange, bool recompute);
+
+/* Work per second of a node with one measured GFLOP/s: 1e9 * work / FLOPs of the reference step. */
+double at_cost_work_per_gflop(void);
 
 /* Elements that a tensor rank of a stage holds. */
 double at_cost_params(const struct at_cost *c, int layers, int tp, bool first, bool last);
@@ -69,6 +71,8 @@ double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bo
 double at_cost_layer_work(const struct at_cost *c, int tp);
 double at_cost_first_work(const struct at_cost *c, int tp);
 double at_cost_last_work(const struct at_cost *c, int tp);
+/* Work of a whole step in one rank. What a node's figure means: gflops = work / seconds / work_per_gflop. */
+double at_cost_step_work(const struct at_cost *c);
 /* Bytes between two stages, one direction, one microbatch; also of one all-reduce inside a layer. */
 double at_cost_boundary_bytes(const struct at_cost *c);
 

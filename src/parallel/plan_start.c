@@ -70,7 +70,7 @@ static void start_evenly(struct search *s, int replicas)
 static int layers_within(const struct search *s, int node, double bound_s, int flight)
 {
     const struct at_cost *k = &s->w->cost;
-    double each_s = at_cost_layer_work(k, 1) / (s->w->nodes->node[node].gflops * k->work_per_gflop);
+    double each_s = at_cost_layer_work(k, 1) / (s->w->nodes->node[node].gflops * s->w->work_per_gflop);
     int f = 0;
     while (f + 1 < SEARCH_FLIGHTS && 1 << f < flight) f++;
     double room = s->room_of[node * SEARCH_FLIGHTS + f], most = bound_s / each_s;
@@ -126,8 +126,9 @@ static int start_by_bound(struct search *s, double bound_s, int most, bool alone
 static void start_by_bounds(struct search *s, double step)
 {
     const struct at_cost *k = &s->w->cost;
-    double fast_s = at_cost_layer_work(k, 1) / (s->w->nodes->node[s->speed[0]].gflops * k->work_per_gflop);
-    double slow_s = at_cost_layer_work(k, 1) / (s->w->nodes->node[s->speed[s->nodes - 1]].gflops * k->work_per_gflop);
+    double fast_s = at_cost_layer_work(k, 1) / (s->w->nodes->node[s->speed[0]].gflops * s->w->work_per_gflop);
+    double slow_s =
+        at_cost_layer_work(k, 1) / (s->w->nodes->node[s->speed[s->nodes - 1]].gflops * s->w->work_per_gflop);
     for (double b = 1.2 * fast_s; b < 2 * slow_s * k->layers && s->work < s->work_end; b *= step) {
         int most = s->wanted != 0 ? s->wanted : s->room;
         int made = start_by_bound(s, b, most, false);
