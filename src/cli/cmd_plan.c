@@ -12,7 +12,7 @@
 
 struct args {
     const char *preset, *config, *nodes, *outer;
-    struct at_opt_int replicas, microbatches, batch, steps, steps_min, tau;
+    struct at_opt_int replicas, microbatches, batch, steps, steps_min, tau, tp, pp;
     bool recompute;
 };
 
@@ -31,6 +31,10 @@ static const struct at_opt rows[] = {
                "rounds bounded by time: slow replicas may do as few (default: all do H)"),
     AT_ROW_TEXT(struct args, outer, "outer", "KIND", "mean", "mean, diloco, sparse or auto: what an exchange sends"),
     AT_ROW_INT(struct args, tau, "tau", "N", 0, AT_OUTER_TAU_MAX, "0", "inner steps that hide the exchange"),
+    AT_ROW_INT(struct args, tp, "tp", "T", 1, 8, NULL,
+               "no search: this split, as `train --tp T --pp P` makes it, on the"
+               "\nnodes in their order"),
+    AT_ROW_INT(struct args, pp, "pp", "P", 1, 256, NULL, "likewise"),
     AT_ROW_FLAG(struct args, recompute, "recompute", "compute activations again in any case (default: if it helps)"),
 };
 
@@ -175,6 +179,30 @@ static at_err set_options(const struct args *a, const struct job *j, struct at_d
     return exchange_of(a->outer, diag, &o->exchange);
 }
 
+/* The split that `atoll train` makes from the same options, rank i on node i. */
+static at_err uniform(const struct args *a, const struct at_planner_options *o, const struct at_plan_nodes *nodes,
+                      struct at_diag *diag, struct at_plan *ret_plan, struct at_planner_report *ret_report)
+{
+    struct at_planner_options fixed = *o;
+    struct at_plan plan;
+    int R = o->replicas != 0 ? o->replicas : 1, P = a->pp.given ? (int)a->pp.v : 1, T = a->tp.given ? (int)a->tp.v : 1;
+    uint32_t M = o->microbatches != 0 ? (uint32_t)o->microbatches : P > 1 ? 4 * (uint32_t)P : 4;
+    if (o->microbatches == 0 && M > o->train->batch) M = o->train->batch;
+    at_err_t err = at_plan_uniform(&plan, o->model, R, P, T, (int)M, o->train->batch, diag);
+    if (err != AT_OK) return err;
+    if (plan.ranks > nodes->count)
+        err = at_fail(diag, AT_E_USAGE, "--nodes", "%d ranks need a node each, and there are %d", plan.ranks,
+                      nodes->count);
+    fixed.recompute = a->recompute;
+    for (int i = 0; i < plan.ranks; i++) plan.node[i] = i;
+    if (err == AT_OK) err = at_planner_predict(&fixed, nodes, &plan, diag, ret_report);
+    if (err == AT_OK)
+        *ret_plan = plan;
+    else
+        at_plan_release(&plan);
+    return err;
+}
+
 static at_err_t run(struct at_cli *cli, void *args)
 {
     const struct args *a = args;
@@ -186,7 +214,9 @@ static at_err_t run(struct at_cli *cli, void *args)
     at_err_t err = read_job(a, &cli->diag, &job);
     if (err == AT_OK) err = set_options(a, &job, &cli->diag, &o);
     if (err == AT_OK) err = read_nodes(a, &cli->diag, &nodes);
-    if (err == AT_OK) err = at_planner_make(&o, &nodes, &cli->diag, &plan, &report);
+    if (err == AT_OK)
+        err = a->tp.given || a->pp.given ? uniform(a, &o, &nodes, &cli->diag, &plan, &report)
+                                         : at_planner_make(&o, &nodes, &cli->diag, &plan, &report);
     if (err == AT_OK && cli->json) {
         cli->answer = at_plan_file_json(&o, &nodes, &plan, &report);
         if (cli->answer == NULL) err = at_fail(&cli->diag, AT_E_NOMEM, "plan", "no memory for the answer");
