@@ -116,8 +116,9 @@ struct at_round at_auto_round(const struct at_outer_config *c, const struct at_t
     choose(c, train, run, m, &r);
     r.steps = least(r.steps, left);
     if (c->tau > 0) r.tau = r.steps > c->tau ? c->tau : 0;
-    r.clip = r.codec == AT_CODEC_SPARSE;
-    if (r.codec == AT_CODEC_SPARSE)
-        r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * ((double)r.step_first / (double)total));
+    if (r.codec != AT_CODEC_SPARSE) return r;
+    r.clip = 1;
+    r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * ((double)r.step_first / (double)total));
+    r.momentum = (real)c->momentum;
     return r;
 }

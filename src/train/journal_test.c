@@ -69,8 +69,7 @@ static void rig_init(struct rig *r)
     *r = (struct rig){0};
     assert_true(test_run_init(&r->run, &run_configs[0]));
     r->run.config.rounds = 40;
-    at_outer_config_default(&r->outer, AT_OUTER_SPARSE);
-    r->outer.dense_fraction = 1; /* plain: error feedback does not survive a restart */
+    at_outer_config_default(&r->outer, AT_OUTER_MEAN); /* error feedback does not survive a restart */
     r->options = (struct at_local_options){.replicas = R, .outer = &r->outer};
     assert_int_equal(at_local_init_options(&r->l, &r->run.m, &r->run.data, &r->run.config, &r->options, NULL), AT_OK);
     struct at_journal_head h = head_of(&r->l);

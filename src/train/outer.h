@@ -39,7 +39,7 @@ struct at_outer_config {
     uint32_t steps_min, steps_max;  /* H; 0: the train config's steps. Fixed kinds take steps_max */
     double alpha_first, alpha_last; /* outer learning rate, straight from the one to the other over the run's steps */
     double momentum;                /* mu of the kinds with momentum, else 0 */
-    double dense_fraction;          /* of the run's steps: sparse starts with so many under the plain mean */
+    double dense_fraction;          /* of the run's steps: sparse starts with so many under the mean by int4 */
     double round_seconds;           /* at_round.seconds */
 };
 #define AT_SPARSE_K_MAX  1024

@@ -26,13 +26,9 @@ const char *at_outer_kind_name(enum at_outer_kind kind)
 void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
 {
     *c = (struct at_outer_config){.kind = kind, .alpha_first = 1, .alpha_last = 1};
-    if (kind == AT_OUTER_DILOCO) {
-        c->alpha_first = c->alpha_last = 0.7;
-        c->momentum = 0.9;
-    }
+    if (kind != AT_OUTER_MEAN) c->momentum = 0.4; /* docs/adr/0007: 0.9 loses 6 % */
     if (kind == AT_OUTER_SPARSE || kind == AT_OUTER_AUTO) {
         c->k = 64;
-        c->alpha_last = 0.65;
         c->dense_fraction = 0.1;
     }
 }
@@ -111,15 +107,15 @@ struct at_round at_outer_round(const struct at_outer_config *c, const struct at_
     r.seconds = c->round_seconds;
     r.tau = steps > c->tau ? c->tau : 0;
     double done = progress(train, first);
-    if (c->kind == AT_OUTER_DILOCO) r.codec = AT_CODEC_INT4;
-    if (c->kind == AT_OUTER_SPARSE && done >= c->dense_fraction) {
+    bool dense = c->kind == AT_OUTER_SPARSE && done < c->dense_fraction; /* its start: the mean, in 4 bits */
+    if (c->kind == AT_OUTER_DILOCO || dense) r.codec = AT_CODEC_INT4;
+    if (c->kind == AT_OUTER_SPARSE && !dense) {
         r.codec = AT_CODEC_SPARSE;
         r.k = c->k;
         r.clip = 1;
     }
-    if (r.codec != AT_CODEC_PLAIN || c->kind == AT_OUTER_MEAN) {
-        r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
-        r.momentum = (real)c->momentum;
-    }
+    if (c->kind == AT_OUTER_AUTO || dense) return r;
+    r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
+    r.momentum = (real)c->momentum;
     return r;
 }
