@@ -203,7 +203,7 @@ static void test_long_shapes(void **state)
         {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 17, .n = 48, .k = 1024, .seq_len = 256},
         {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 17, .n = 48, .k = 1400, .seq_len = 200},
         {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 20, .n = 40, .k = 2048},
-        {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 101, .n = 33, .k = 2064},
+        {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 101, .n = 33, .k = 4112},
         {.op = AT_GEMM_NT, .join = AT_JOIN_SLOTS, .slots = 4, .m = 5, .n = 261, .k = 4100},
         {.op = AT_GEMM_NT, .join = AT_JOIN_SLOTS, .slots = 2, .m = 3, .n = 20, .k = 2050},
         {.op = AT_GEMM_NN, .join = AT_JOIN_CHAIN, .m = 300, .n = 17, .k = 512},
@@ -257,7 +257,7 @@ static void blocks_case(struct at_gemm g)
 static void test_blocks(void **state)
 {
     static const struct at_gemm list[] = {
-        {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 260, .n = 1030, .k = 2056}, /* blocks of C */
+        {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 260, .n = 1030, .k = 4104}, /* blocks of C */
         {.op = AT_GEMM_NT, .join = AT_JOIN_CHAIN, .m = 300, .n = 700, .k = 600},               /* A as it lies */
         {.op = AT_GEMM_NT, .join = AT_JOIN_SLOTS, .slots = 4, .m = 230, .n = 70, .k = 600},
         {.op = AT_GEMM_NT, .join = AT_JOIN_CHAIN, .m = 150, .n = 1100, .k = 1024}, /* blocks of B */

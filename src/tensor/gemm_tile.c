@@ -1,24 +1,24 @@
 /* gemm_tile.c: the blocked matrix product over an instruction set's tile (after Goto & van de Geijn, "Anatomy of
  * high-performance matrix multiplication", ACM TOMS 34(3), 2008).
  *
- * K is walked in pieces. A piece packs a block of B (whole panels of 2*lanes columns) and, for each block of A (whole
- * panels of mr rows, sized for the second-level cache), runs all tiles. What the joins need:
+ * K is walked in pieces. For each block of A (whole panels of mr rows, sized for the second-level cache; packed, or read
+ * where it lies) all tiles of a block of B run, whose panels of 2*lanes columns are packed with the first of them. What
+ * the joins need:
  *  - chain: a later piece loads the accumulators from C and goes on;
  *  - grains: a piece holds whole grains; a tile runs one grain after the other, each added to C;
  *  - slots: one piece holds all of K; a tile runs the slots in order and joins them as a tree, at most 3 partial tiles
- *    pending, all in the first-level cache. A K too long for that goes slot by slot over
- *    blocks of C. */
+ *    pending, all in the first-level cache. A K too long for that goes slot by slot over blocks of C. */
 #include "tensor/gemm_tile.h"
 
 #ifndef AT_REAL64
 
 #include <string.h>
 
-#define A_FLOATS      (64 * 1024L)  /* block of A: 256 KiB */
-#define B_FLOATS      (512 * 1024L) /* block of B: 2 MiB */
+#define A_FLOATS      (64 * 1024L)   /* block of A: 256 KiB */
+#define B_FLOATS      (1024 * 1024L) /* block of B: 4 MiB */
 #define K_PIECE       1024L
 #define K_GRAINS      256L          /* C is small enough to be read again; rows of A and B are read in long runs */
-#define K_SLOTS       2048L         /* longest K that a SLOTS piece holds */
+#define K_SLOTS       4096L         /* longest K that a SLOTS piece holds */
 #define LONG_FLOATS   (256 * 1024L) /* block of C in slots_long */
 #define LONG_COLS     1024L
 #define LONG_DEPTH    4 /* of the tree over 8 slots */
