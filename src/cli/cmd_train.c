@@ -70,6 +70,11 @@ static at_err split(struct at_cli *cli, const struct at_train_setup *s)
                   : at_fail(&cli->diag, AT_E_INTERRUPTED, "train", "interrupted; nothing was written");
     } else if (err == AT_OK && rank == 0) {
         answer(cli, s, &result);
+    } else if (err == AT_OK && s->node >= 0) { /* another machine: the result is rank 0's, the root is everybody's */
+        if (cli->json)
+            at_json_set_text(at_cli_answer(cli), "state_root", at_hash_hex(result.root).s);
+        else
+            printf("state root %s\n", at_hash_hex(result.root).s);
     }
     at_split_result_release(&result);
     return err;

@@ -75,7 +75,7 @@ static bool on_step(void *arg, int replica, const struct at_unit_progress *p)
 static struct at_local_options options(const struct job *j)
 {
     return (struct at_local_options){
-        .replicas = j->setup->replicas, .recompute = j->args->recompute, .outer = &j->setup->outer};
+        .replicas = j->setup->replicas, .recompute = j->setup->recompute, .outer = &j->setup->outer};
 }
 
 static at_err check_memory(const struct job *j, const struct at_preset *preset, struct at_diag *diag)

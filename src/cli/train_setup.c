@@ -14,7 +14,8 @@
 #define KERNEL_PROFILE "F32-1" /* the arithmetic contract: another one has other bits */
 
 const struct at_opt at_train_rows[AT_TRAIN_ROWS] = {
-    AT_ROW_TEXT(struct at_train_args, preset, "preset", "P", "nano", "the model's shape: nano, 10m, 124m"),
+    AT_ROW_TEXT(struct at_train_args, preset, "preset", "P", NULL,
+                "the model's shape: nano (the default), 10m, 124m ..."),
     AT_ROW_LIST(struct at_train_args, data, "data", "FILE",
                 "text to learn; several times, or further files as plain words"),
     AT_ROW_INT(struct at_train_args, replicas, "replicas", "R", 1, 1024, "1",
@@ -97,7 +98,10 @@ static at_err settings(struct at_train_setup *s, struct at_diag *diag)
 {
     const struct at_train_args *a = s->args;
     enum at_outer_kind kind;
-    at_err_t err = at_preset_find(a->preset, diag, &s->preset);
+    const char *planned = s->file.model[0] != 0 ? s->file.model : "nano";
+    at_err_t err = at_preset_find(a->preset != NULL ? a->preset : planned, diag, &s->preset);
+    if (err == AT_OK && a->plan != NULL && strcmp(s->preset->name, planned) != 0)
+        err = at_fail(diag, AT_E_DATA, a->plan, "is a plan for %s, not for %s", planned, s->preset->name);
     if (err != AT_OK) return err;
     s->config = s->preset->train;
     if (a->rounds.given) s->config.rounds = (uint32_t)a->rounds.v;
@@ -131,14 +135,16 @@ static at_err choose_link(struct at_train_setup *s, struct at_diag *diag)
         s->link = AT_LINK_MPI;
     else if (a->tp.v > 1 || a->pp.v > 1 || a->plan != NULL || a->join != NULL || a->listen != NULL)
         s->link = AT_LINK_TLS;
-    if ((a->listen != NULL || a->join != NULL) && (s->link != AT_LINK_TLS || a->secret == NULL))
-        return at_fail(diag, AT_E_USAGE, a->listen != NULL ? "--listen" : "--join",
-                       "several machines are linked by TLS and need the same --secret FILE each (32 random bytes)");
+    if (a->listen != NULL && a->join != NULL)
+        return at_fail(diag, AT_E_USAGE, "--join", "either --listen (the machine of rank 0) or --join (the others)");
     if ((a->listen != NULL || a->join != NULL) && (a->plan == NULL || a->node == NULL))
         return at_fail(diag, AT_E_USAGE, "--node",
                        "several machines need --plan FILE and each its own --node NAME of it");
-    if (a->listen != NULL && a->join != NULL)
-        return at_fail(diag, AT_E_USAGE, "--join", "either --listen (the machine of rank 0) or --join (the others)");
+    if (a->node != NULL && a->plan == NULL)
+        return at_fail(diag, AT_E_USAGE, "--node", "a node is one of a plan's: --plan FILE is missing");
+    if (a->node != NULL && (s->link != AT_LINK_TLS || a->secret == NULL))
+        return at_fail(diag, AT_E_USAGE, "--secret",
+                       "several machines are linked by TLS and need the same --secret FILE each (32 random bytes)");
     return AT_OK;
 }
 
@@ -149,14 +155,67 @@ static int choose_microbatches(const struct at_train_setup *s)
     return (int)(want < s->config.batch ? want : s->config.batch);
 }
 
-static at_err make_plan(struct at_train_setup *s, struct at_diag *diag)
+static at_err read_plan(struct at_train_setup *s, struct at_diag *diag)
+{
+    const struct at_train_args *a = s->args;
+    struct at_buf text = {0};
+    if (a->plan == NULL) return AT_OK;
+    if (a->tp.given || a->pp.given)
+        return at_fail(diag, AT_E_USAGE, "--plan", "the plan says how the model is cut: leave out --tp and --pp");
+    at_err_t err = at_file_read(a->plan, AT_PLAN_FILE_BYTES_MAX, diag, &text);
+    if (err == AT_OK) err = at_plan_file_parse(at_buf_span(&text), a->plan, diag, &s->file);
+    if (err == AT_OK && a->node != NULL) err = at_plan_file_find(&s->file, a->node, diag, &s->node);
+    at_buf_release(&text);
+    return err;
+}
+
+/* Which machine is which: that of rank 0 listens, the others come to it. */
+static at_err find_machines(struct at_train_setup *s, struct at_diag *diag)
+{
+    const struct at_train_args *a = s->args;
+    if (s->node < 0) return AT_OK;
+    int first = s->plan.node[0];
+    bool here = false;
+    for (int i = 0; i < s->plan.ranks; i++) here |= s->plan.node[i] == s->node;
+    if (!here) return at_fail(diag, AT_E_USAGE, a->node, "this node is a spare: the plan gives it nothing to do");
+    if (first == s->node && a->join != NULL)
+        return at_fail(diag, AT_E_USAGE, "--join", "node %s runs rank 0: the others join it, and it has --listen",
+                       a->node);
+    if (first != s->node && a->listen != NULL)
+        return at_fail(diag, AT_E_USAGE, "--listen", "rank 0 is on node %s, which listens; this is %s and has --join",
+                       s->file.host[first].name, a->node);
+    s->meet = a->listen != NULL ? a->listen : a->join != NULL ? a->join : s->file.host[first].address;
+    if (s->meet[0] == 0)
+        return at_fail(diag, AT_E_USAGE, first == s->node ? "--listen" : "--join",
+                       "the plan has no address for node %s, where rank 0 is: say HOST:PORT", s->file.host[first].name);
+    return AT_OK;
+}
+
+static at_err cut(struct at_train_setup *s, struct at_diag *diag)
 {
     const struct at_train_args *a = s->args;
     s->replicas = (int)a->replicas.v;
+    if (a->plan == NULL) {
+        int M = a->microbatches.given ? (int)a->microbatches.v : choose_microbatches(s);
+        return at_plan_uniform(&s->plan, &s->preset->model, s->replicas, (int)a->pp.v, (int)a->tp.v, M, s->config.batch,
+                               diag);
+    }
+    s->plan = s->file.plan;
+    s->file.plan = (struct at_plan){0};
+    if (a->replicas.given && s->replicas != s->plan.replicas)
+        return at_fail(diag, AT_E_USAGE, "--replicas", "%s has %d replicas", a->plan, s->plan.replicas);
+    s->replicas = s->plan.replicas;
+    s->recompute = s->recompute || s->file.recompute;
+    if (a->microbatches.given) s->plan.microbatches = (int)a->microbatches.v;
+    at_err_t err = at_plan_check(&s->plan, &s->preset->model, s->config.batch, diag);
+    return err == AT_OK ? find_machines(s, diag) : err;
+}
+
+static at_err make_plan(struct at_train_setup *s, struct at_diag *diag)
+{
+    s->replicas = (int)s->args->replicas.v;
     if (s->link == AT_LINK_NONE) return AT_OK;
-    int M = a->microbatches.given ? (int)a->microbatches.v : choose_microbatches(s);
-    at_err_t err =
-        at_plan_uniform(&s->plan, &s->preset->model, s->replicas, (int)a->pp.v, (int)a->tp.v, M, s->config.batch, diag);
+    at_err_t err = cut(s, diag);
     if (err != AT_OK) return err;
     size_t n = (size_t)s->plan.ranks;
     s->name = calloc(n, sizeof *s->name);
@@ -239,14 +298,15 @@ static void make_facts(struct at_train_setup *s)
     set_digest(s, 4, "outer settings", at_sha256(text, (size_t)n));
     set_digest(s, 5, "plan", hash_plan(&s->plan));
     set_digest(s, 6, "text", at_sha256(s->text.p, s->text.n));
-    set_fact(s, 7, "recompute", s->args->recompute ? "yes" : "no");
+    set_fact(s, 7, "recompute", s->recompute ? "yes" : "no");
 }
 
 at_err_t at_train_setup_init(struct at_train_setup *s, const struct at_train_args *args, struct at_diag *diag)
 {
-    *s = (struct at_train_setup){.args = args, .node = -1};
-    at_err_t err = settings(s, diag);
-    if (err == AT_OK) err = choose_link(s, diag);
+    *s = (struct at_train_setup){.args = args, .node = -1, .recompute = args->recompute};
+    at_err_t err = choose_link(s, diag);
+    if (err == AT_OK) err = read_plan(s, diag);
+    if (err == AT_OK) err = settings(s, diag);
     if (err == AT_OK) err = make_plan(s, diag);
     if (err == AT_OK) err = check_kernels(args, diag);
     if (err == AT_OK) err = read_text(s, diag);
@@ -257,6 +317,7 @@ at_err_t at_train_setup_init(struct at_train_setup *s, const struct at_train_arg
 void at_train_setup_release(struct at_train_setup *s)
 {
     at_plan_release(&s->plan);
+    at_plan_file_release(&s->file);
     free(s->name);
     free(s->name_text);
     at_buf_release(&s->text);

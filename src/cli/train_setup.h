@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 #include "model/config.h"
 #include "net/ranks.h"
+#include "parallel/plan_file.h"
 #include "parallel/rank.h"
 #include "train/data.h"
 #include "train/outer.h"
@@ -36,7 +37,10 @@ struct at_train_setup {
     struct at_plan plan; /* where split */
     const char **name;   /* [plan.ranks] what messages call a rank */
     struct at_place_name *name_text;
-    int node; /* of the plan's file, --node; -1: not asked */
+    bool recompute;
+    struct at_plan_file file; /* --plan; its plan is moved to `plan` */
+    int node;                 /* of the file's hosts: this machine; -1: all ranks run here */
+    const char *meet;         /* several machines: where rank 0 listens */
     struct at_buf text;
     struct at_data data;
     struct at_ranks_fact fact[AT_TRAIN_FACTS];

@@ -47,7 +47,7 @@ struct at_rank_options at_split_options(const struct at_train_setup *s)
                                     .train = &s->config,
                                     .outer = &s->outer,
                                     .data = &s->data,
-                                    .recompute = s->args->recompute,
+                                    .recompute = s->recompute,
                                     .seconds = clock_s};
 }
 
@@ -77,7 +77,9 @@ at_err_t at_split_tell_memory(const struct at_train_setup *s, struct at_diag *di
     }
     at_say("memory: %s in all, at most %s a rank%s%s%s", at_bytes(sum).s, at_bytes(most).s, available ? "; " : "",
            available ? at_bytes(available).s : "", available ? " available here" : "");
-    uint64_t here = s->args->listen == NULL && s->args->join == NULL ? sum : most;
+    uint64_t here = s->node < 0 ? sum : most;
+    if (s->node < 0 && s->file.hosts > 1)
+        at_say("all %d nodes of the plan run on this machine; with --node each machine runs its own", s->file.hosts);
     if (available != 0 && here > available)
         return at_fail(
             diag, AT_E_NOMEM, s->preset->name,
@@ -142,7 +144,11 @@ static bool on_step(void *arg, const struct at_unit_progress *p)
     r->unit_seconds = clock_s(NULL) - r->unit_start_s;
     if (r->screen != NULL && r->screen->live) show_step(r, p);
     if (r->round.seconds > 0 && r->unit_seconds >= r->round.seconds) return false;
-    return r->comm->rank != 0 || !at_interrupted();
+    if (!at_interrupted()) return true;
+    if (r->comm->rank == 0) return false;
+    if (r->setup->node >= 0) /* another machine's Ctrl-C: rank 0 cannot know */
+        r->comm->ops->fail(r->comm->link, AT_E_INTERRUPTED, r->setup->args->node, "interrupted on this node");
+    return true;
 }
 
 static at_err heldout(struct run *r, struct at_diag *diag)

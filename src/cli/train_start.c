@@ -16,7 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define PARTING_MS 5000 /* for children to end by themselves after a run that went well */
+#define FAR_WAIT_MS 120000 /* for other machines, where people type */
+#define PARTING_MS  5000   /* for children to end by themselves after a run that went well */
 
 /* A processor's share for each rank on this machine, unless --threads says otherwise. */
 static uint64_t threads_for(const struct at_train_setup *s, int ranks_here)
@@ -205,6 +206,23 @@ static at_err link_up(struct family *f, const struct at_rank_brief *brief, int l
     return err;
 }
 
+/* Several machines: what this one waits for, and what to type on the others. */
+static void tell_waiting(const struct at_train_setup *s, int own, int here, const struct at_rank_brief *brief)
+{
+    int others = s->plan.ranks - here;
+    if (own != 0) {
+        at_say("node %s: %d of %d ranks; joining rank 0 at %s:%u", s->args->node, here, s->plan.ranks, brief->host,
+               (unsigned)brief->port);
+        return;
+    }
+    if (others > 0)
+        at_say("node %s: %d of %d ranks; waits %d s for the other nodes: atoll train ... --plan %s --node NAME --join "
+               "%s:%u "
+               "--secret FILE",
+               s->args->node, here, s->plan.ranks, FAR_WAIT_MS / 1000, s->args->plan, brief->host,
+               (unsigned)brief->port);
+}
+
 static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int argc, char **argv,
                       struct at_screen *screen, int *ret_rank, struct at_split_result *ret_result)
 {
@@ -212,8 +230,7 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
     struct at_rank_brief brief = {.rank = -1, .argc = argc, .argv = argv};
     struct at_ranks_tls *links = NULL;
     int ranks = s->plan.ranks, own = -1, here = 0, listen_fd = -1;
-    const char *at = s->args->listen != NULL ? s->args->listen : s->args->join != NULL ? s->args->join : "127.0.0.1:0";
-    bool far = s->args->listen != NULL || s->args->join != NULL;
+    const char *at = s->node >= 0 ? s->meet : "127.0.0.1:0";
     struct at_diag *diag = &cli->diag;
     for (int i = ranks - 1; i >= 0; i--)
         if (is_here(s, i)) own = i, here++;
@@ -229,8 +246,9 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
     }
     brief.rank = own;
     *ret_rank = own;
+    if (err == AT_OK && s->node >= 0) tell_waiting(s, own, here, &brief);
     if (err == AT_OK)
-        err = link_up(&f, &brief, listen_fd, far ? 600000 : 60000, diag, &links);
+        err = link_up(&f, &brief, listen_fd, s->node >= 0 ? FAR_WAIT_MS : 60000, diag, &links);
     else if (listen_fd >= 0)
         close(listen_fd);
     if (err == AT_OK) {

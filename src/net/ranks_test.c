@@ -121,7 +121,11 @@ static bool exchange_unposted(const struct at_comm *c)
     uint8_t *out = malloc(n), *in = malloc(LARGE * n), small_in = 0, small_out = (uint8_t)(40 + c->rank);
     struct at_transfer send[LARGE], recv[LARGE], late;
     bool ok = out != NULL && in != NULL;
-    if (other >= c->ranks || !ok) return ok;
+    if (other >= c->ranks || !ok) {
+        free(out);
+        free(in);
+        return ok;
+    }
     fill(out, n, c->rank, other, 1, 0);
     for (int k = 0; k < LARGE; k++) send[k] = at_comm_send(c, other, 1, out, n);
     late = at_comm_send(c, other, 2, &small_out, 1);

@@ -22,7 +22,7 @@ same() {
 }
 same --tp 2 --link inproc
 same --pp 2 --microbatches 2 --link inproc --kernels avx2,$second
-same --tp 2 --pp 2 --microbatches 4 --out "$WORK/split" --kernels $second,avx2
+same --tp 2 --pp 2 --microbatches 2 --out "$WORK/split" --kernels $second,avx2
 same --link tls --recompute
 is "$(json ranks.length)" 2
 if [ -z "${SANITIZE:-}" ]; then
@@ -39,7 +39,7 @@ done
 is "$(ls "$WORK/split")" "$(ls "$WORK/alone")"
 
 # Other outer steps, with momentum in the checkpoint and overlap.
-for outer in "--outer diloco" "--outer sparse --tau 1"; do
+for outer in "--outer diloco" "--outer mean --tau 1"; do
     want 0 "$ATOLL" train $small $outer --json --out "$WORK/a${outer#--outer }"
     other=$(json state_root)
     want 0 "$ATOLL" train $small $outer --json --tp 2 --link inproc --out "$WORK/b${outer#--outer }"
@@ -85,7 +85,18 @@ cp -r "$WORK/alone" "$WORK/bad"
 refused 3 "damaged" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
 "$TOOL" cut "$WORK/bad/model.safetensors" 5000
 refused 3 "model.safetensors" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
-refused 2 "--secret" "$ATOLL" train $small --tp 2 --listen 127.0.0.1:0
+refused 2 "--plan FILE" "$ATOLL" train $small --tp 2 --listen 127.0.0.1:0
+
+# Weights that make a step not finite: all ranks name it, nothing hangs, and what was there stays.
+cp -r "$WORK/alone" "$WORK/huge"
+"${HUGE:?huge_model}" "$WORK/huge"
+before=$(cksum "$WORK/huge/model.safetensors")
+refused 3 "not finite" "$ATOLL" train $small --rounds 3 --resume "$WORK/huge"
+for split in "--tp 2 --link inproc" "--tp 2 --pp 2 --microbatches 2"; do
+    refused 3 "not finite" "$ATOLL" train $small --rounds 3 --resume "$WORK/huge" --out "$WORK/huge" $split
+    is "$(grep -c '^atoll: ' "$WORK/err")" 1 "one message"
+done
+is "$(cksum "$WORK/huge/model.safetensors")" "$before"
 
 # In trouble: a rank is killed, or stops answering; rank 0 is.
 alive() { kill -0 "$1" 2>/dev/null && [ "$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null)" != Z ]; }
@@ -147,3 +158,45 @@ is $got 130
 says "interrupted"
 for p in $kids; do ! alive "$p" || fail "a rank still runs"; done
 want 0 "$ATOLL" root "$WORK/i"
+
+# A plan's file: here alone, whatever its nodes are; and two "machines", one of them never coming.
+layers=$("$TOOL" get num_hidden_layers <"$WORK/alone/config.json")
+cat >"$WORK/plan.json" <<EOF
+{"plan": 2, "model": "$PRESET", "microbatches": 2, "recompute": false, "replicas": [
+  {"stages": [{"layer_first": 0, "layers": 1, "ranks": [{"node": "a"}, {"node": "b"}]},
+              {"layer_first": 1, "layers": $((layers - 1)), "ranks": [{"node": "b"}]}]},
+  {"stages": [{"layer_first": 0, "layers": $layers, "ranks": [{"node": "a"}]}]}]}
+EOF
+planned="--data $DATA --rounds 2 --steps 2 --seed 11 --threads 1 --plan $WORK/plan.json"
+want 0 "$ATOLL" train $planned --json
+is "$(json state_root)" "$root" "--plan"
+head -c 32 /dev/urandom >"$WORK/secret"
+chmod 644 "$WORK/secret"
+port=$((20000 + $$ % 20000))
+far="$planned --secret $WORK/secret"
+refused 3 "chmod 600" "$ATOLL" train $far --node a --listen 127.0.0.1:$port
+chmod 600 "$WORK/secret"
+refused 2 "no node of the plan is called 'c'" "$ATOLL" train $far --node c --join 127.0.0.1:$port
+refused 2 "--join" "$ATOLL" train $far --node a --join 127.0.0.1:$port
+refused 2 "say HOST:PORT" "$ATOLL" train $far --node a
+refused 3 "is a plan for" "$ATOLL" train $far --preset 10m
+"$ATOLL" train $far --node b --join 127.0.0.1:$port --json >"$WORK/b.json" 2>"$WORK/b.log" &
+pid=$!
+PIDS="$PIDS $pid"
+want 0 "$ATOLL" train $far --node a --listen 127.0.0.1:$port --json
+is "$(json state_root)" "$root" "two machines"
+wait $pid || fail "node b ended with an error"
+is "$("$TOOL" get state_root <"$WORK/b.json")" "$root" "two machines, node b"
+head -c 32 /dev/urandom >"$WORK/secret2"
+chmod 600 "$WORK/secret2"
+"$ATOLL" train $far --node a --listen 127.0.0.1:$port >"$WORK/a.log" 2>&1 &
+pid=$!
+PIDS="$PIDS $pid"
+while ! grep -qs "waits " "$WORK/a.log"; do sleep 0.05; done
+refused 6 "has another secret" "$ATOLL" train $planned --secret "$WORK/secret2" --node b --join 127.0.0.1:$port
+want 6 "$ATOLL" train $far --seed 12 --node b --join 127.0.0.1:$port
+says "training settings"
+got=0
+wait $pid || got=$?
+is $got 6
+grep -q "has training settings .* where rank 0 has" "$WORK/a.log" || fail "node a does not say what differs: $(cat "$WORK/a.log")"
