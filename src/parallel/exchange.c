@@ -72,7 +72,7 @@ uint32_t at_exchange_codecs(const struct at_outer_config *outer)
     case AT_OUTER_DILOCO:
         return int4;
     case AT_OUTER_SPARSE:
-        return outer->dense_fraction > 0 ? plain | sparse : sparse;
+        return outer->dense_fraction > 0 ? int4 | sparse : sparse; /* its start: the mean, in 4 bits */
     case AT_OUTER_AUTO:
         break;
     }
