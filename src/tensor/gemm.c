@@ -5,8 +5,9 @@
 #include "tensor/gemm_tile.h"
 
 #define SMALL_FLOPS (64 * 1024.0) /* below this a second thread costs more than it brings */
-#define PART_ROWS   42            /* parts start at multiples of these: whole tiles of every table */
-#define PART_COLS   32
+#define PART_ROWS   14 /* parts start at multiples of these: whole tiles of the largest table; the others' lose */
+#define PART_COLS   32 /* part of one tile */
+#define PACK_COST   16 /* multiply-adds that packing a value takes the time of */
 
 static size_t scratch_one(void)
 {
@@ -46,15 +47,25 @@ static void run_part(void *arg, int job)
         c->ex->kern->gemm->gemm(c->g, p, (char *)c->ex->scratch + scratch_one() * (size_t)job);
 }
 
-/* The grid of at most `threads` parts whose largest part is smallest; a part's cost is its tiles and its packing. */
+static long largest_part(long n, int parts, long step)
+{
+    long most = 0;
+    for (int i = 0; i < parts; i++) {
+        const long size = edge_of(n, parts, i + 1, step) - edge_of(n, parts, i, step);
+        if (size > most) most = size;
+    }
+    return most;
+}
+
+/* The grid of at most `threads` parts whose most expensive part is cheapest: its tiles and its packing. */
 static void choose_grid(struct cut *c, int threads)
 {
     double best = 0;
     for (int rows = 1; rows <= threads; rows++) {
         const int cols = threads / rows;
-        const double m = (double)edge_of(c->g->m, rows, 1, 1) + (rows > 1 ? PART_ROWS / 2 : 0);
-        const double n = (double)edge_of(c->g->n, cols, 1, 1) + (cols > 1 ? PART_COLS / 2 : 0);
-        const double cost = m * n + 8 * (m + n);
+        const double m = (double)largest_part(c->g->m, rows, PART_ROWS);
+        const double n = (double)largest_part(c->g->n, cols, PART_COLS);
+        const double cost = m * n + PACK_COST * (m + n);
         if (rows == 1 || cost < best) {
             best = cost;
             c->rows = rows;
