@@ -71,7 +71,8 @@ struct tile_fetch {
     const float *c;
     long ldc;
     int rows;
-    const float *ahead, *ahead_end;
+    const float *ahead;
+    long lines;
 };
 
 /* k steps of the chain. Packed panels have strides that the compiler knows. */
@@ -90,8 +91,11 @@ TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], const
     }
     for (; k >= 4; k -= 4, a += 4 * lda, b += 4 * ldb) {
         tile_step(rows, vecs, acc, a, b);
-        if (fetch->ahead < fetch->ahead_end) __builtin_prefetch(fetch->ahead, 0, 2);
-        fetch->ahead += 16;
+        if (fetch->lines > 0) {
+            __builtin_prefetch(fetch->ahead, 0, 2);
+            fetch->ahead += 16;
+            fetch->lines--;
+        }
         tile_step(rows, vecs, acc, a + lda, b + ldb);
         tile_step(rows, vecs, acc, a + 2 * lda, b + 2 * ldb);
         tile_step(rows, vecs, acc, a + 3 * lda, b + 3 * ldb);
@@ -112,9 +116,10 @@ TILE_INLINE void tile_chain_rows(const int rows, const int vecs, tv acc[MR][2], 
             if (vecs * LANES > 16) __builtin_prefetch(fetch->c + 16);
             fetch->c += fetch->ldc;
             fetch->rows--;
-        } else if (fetch->ahead < fetch->ahead_end) {
+        } else if (fetch->lines > 0) {
             __builtin_prefetch(fetch->ahead, 0, 2);
             fetch->ahead += 16;
+            fetch->lines--;
         }
         tile_step_rows(rows, vecs, acc, &at, lda, 1, b + ldb);
         tile_step_rows(rows, vecs, acc, &at, lda, 2, b + 2 * ldb);
@@ -135,7 +140,7 @@ TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, c
     const long ldc = t->ldc;
     const enum at_tile_mode mode = t->mode;
     const tv alpha = tv_every(&t->alpha);
-    struct tile_fetch fetch = {c, ldc, rows, t->ahead, t->ahead + t->ahead_floats};
+    struct tile_fetch fetch = {c, ldc, rows, t->ahead, (t->ahead_floats + 15) / 16};
     tile_zero(rows, vecs, acc);
     if (mode == AT_TILE_LOAD) EACH_ROW EACH_VEC acc[i][v] = tv_load(c + i * ldc + v * LANES);
     if (by_rows) {
@@ -158,7 +163,7 @@ TILE_INLINE void slots(const int rows, const int vecs, const struct at_tile *t, 
     float *const c = t->c;
     const long ldc = t->ldc, k = t->k;
     const float *a = t->a, *b = t->b;
-    struct tile_fetch fetch = {c, ldc, rows, t->ahead, t->ahead + t->ahead_floats};
+    struct tile_fetch fetch = {c, ldc, rows, t->ahead, (t->ahead_floats + 15) / 16};
     for (int s = 0;; s++, a += by_rows ? k : k * lda, b += k * ldb) {
         int level = 0;
         tile_zero(rows, vecs, acc);
