@@ -119,13 +119,22 @@ class Swarm:
 
     def train(self, outer, rates):
         """Rates one after the other in one run: the link's limit changes when a round has ended. The first round is not
-        counted: a run of sparse updates begins with a plain one. With overlap an update travels while the next round is
-        under way, so that each rate gets a run of its own."""
-        groups = [[r] for r in rates] if self.options.tau else [rates]
-        for group in groups:
-            yield from self.train_group(outer, group)
+        counted: a run of sparse updates begins with larger ones. With overlap an update travels while the next round is
+        under way, and auto chooses rounds by the link that it sees: then each rate gets a run of its own."""
+        if outer == "auto":
+            for rate in rates:
+                yield self.train_whole(outer, rate)
+        elif self.options.tau:
+            for rate in rates:
+                yield from self.train_rounds(outer, [rate])
+        else:
+            yield from self.train_rounds(outer, rates)
 
-    def train_group(self, outer, rates):
+    def answer(self, outer, rate, spent, tokens, sent, more):
+        return {"program": f"Atoll {outer}", "link": net.link_name(rate), "mbit_per_s": rate, "outer": outer,
+                "tau": self.options.tau, "seconds": spent, "tokens_per_s": tokens / spent, "bytes_sent": sent, **more}
+
+    def train_rounds(self, outer, rates):
         each, sent = self.options.rounds, []
 
         def on_round(ended):
@@ -140,10 +149,18 @@ class Swarm:
             part = slice(1 + i * each, 1 + (i + 1) * each)
             bytes_each = [max(b[n] - a[n] for n in (0, 1)) for a, b in zip(sent[part], sent[1:][part])]
             spent = common.median(seconds[part])
-            yield {"program": f"Atoll {outer}", "link": net.link_name(rate), "mbit_per_s": rate, "outer": outer,
-                   "tau": self.options.tau, "seconds": spent, "round_seconds": seconds[part],
-                   "tokens_per_s": 2 * self.tokens / spent, "bytes_sent": common.median(bytes_each),
-                   "state_root": answer.get("state_root")}
+            yield self.answer(outer, rate, spent, 2 * self.tokens, common.median(bytes_each),
+                              {"round_seconds": seconds[part], "state_root": answer["state_root"]})
+
+    def train_whole(self, outer, rate):
+        """A whole run, its first rounds counted; bytes per round of --steps steps."""
+        sent = []
+        self.nodes.limit(rate)
+        seconds, answer = self.linked(outer, 1 + self.options.rounds, lambda _: sent.append(self.nodes.sent_bytes()))
+        self.nodes.limit(None)
+        sent_most = max(sent[-1][n] - sent[0][n] for n in (0, 1))
+        return self.answer(outer, rate, sum(seconds), answer["tokens"], sent_most * 2 * self.tokens / answer["tokens"],
+                           {"round_seconds": seconds, "state_root": answer["state_root"]})
 
 
 def plan_of_two(shape):

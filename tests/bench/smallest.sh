@@ -33,6 +33,16 @@ field() { python3 -c 'import json, sys; v = json.load(open(sys.argv[1])); print(
 [ "$(field "$WORK/splits.json" 'len(v["runs"]) == 3 and all(r["memory_bytes"] > 0 for r in v["runs"])')" = True ] ||
     fail "splits: $(cat "$WORK/splits.json")"
 
+# Two nodes on a link, where the kernel lets us make one (exit code 5: it does not).
+rc=0
+"$here/bench/scaling" --preset tiny --no-peer --rates unlimited,100 --steps 4 --alone-steps 4 >"$WORK/out" 2>"$WORK/err" || rc=$?
+case $rc in
+0) [ "$(field "$WORK/scaling.json" '[r["link"] for r in v["runs"]] == ["unlimited", "100 Mbit/s"] and v["runs"][0]["tokens_per_s"] > 0')" = True ] ||
+    fail "scaling: $(cat "$WORK/scaling.json")" ;;
+5) echo "no slow link here: $(tail -n 1 "$WORK/err")" ;;
+*) fail "scaling: $(tail -n 1 "$WORK/err")" ;;
+esac
+
 # Synchronous training learns: one number a line of the curve, the last below the first.
 "$ATOLL" bench sync --preset tiny --data "$here/data/moby-dick.txt" --steps 12 --every 6 --json >"$WORK/sync.json" 2>"$WORK/err"
 [ "$(field "$WORK/sync.json" '[t for t, _ in v["curve"]] == [0, 6 * 64, 12 * 64] and v["curve"][2][1] < v["curve"][0][1]')" = True ] ||
