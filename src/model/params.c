@@ -47,25 +47,36 @@ static struct at_tensor make_tensor(const struct at_params *p, enum at_role role
     return t;
 }
 
-static bool in_shard(const struct at_params *p, const struct at_tensor *t, int slot)
+bool at_shard_holds(const struct at_params *p, const struct at_shard *shard, int tensor, int slot)
 {
-    const struct at_shard *s = &p->shard;
-    if (t->slots > 1 && (slot < s->slot_first || slot >= s->slot_first + s->slots)) return false;
+    const struct at_tensor *t = &p->tensor[tensor];
+    bool first = shard->layer_first == 0, last = shard->layer_first + shard->layers == (int)p->config.layers;
+    if (t->slots > 1 && (slot < shard->slot_first || slot >= shard->slot_first + shard->slots)) return false;
     switch (t->role) {
     case AT_ROLE_EMBEDDING:
-        return at_shard_has_embedding(p);
+        return p->config.tied ? last : first;
     case AT_ROLE_NORM_FINAL:
     case AT_ROLE_HEAD:
-        return at_shard_is_last(p);
+        return last;
     default:
-        return t->layer >= s->layer_first && t->layer < s->layer_first + s->layers;
+        return t->layer >= shard->layer_first && t->layer < shard->layer_first + shard->layers;
     }
+}
+
+static bool answers_for(const struct at_params *p, const struct at_shard *shard, int tensor)
+{
+    return shard->slot_first == 0 || !at_role_is_gain(p->tensor[tensor].role);
+}
+
+bool at_shard_owns(const struct at_params *p, const struct at_shard *shard, int tensor, int slot)
+{
+    return at_shard_holds(p, shard, tensor, slot) && answers_for(p, shard, tensor);
 }
 
 static void add_block(struct at_params *p, int tensor, int slot)
 {
     const struct at_tensor *t = &p->tensor[tensor];
-    if (!in_shard(p, t, slot)) {
+    if (!at_shard_holds(p, &p->shard, tensor, slot)) {
         p->block_of[tensor * SLOTS_MAX + slot] = -1;
         return;
     }
@@ -194,7 +205,21 @@ const struct at_block *at_params_block(const struct at_params *p, int tensor, in
 
 bool at_params_owns(const struct at_params *p, const struct at_block *b)
 {
-    return p->shard.slot_first == 0 || !at_role_is_gain(p->tensor[b->tensor].role);
+    return answers_for(p, &p->shard, b->tensor);
+}
+
+double at_params_norm(const struct at_params *p, const double *square)
+{
+    double total = 0;
+    for (int id = 0; id < p->tensors; id++) {
+        double slot[SLOTS_MAX];
+        int S = p->tensor[id].slots;
+        for (int s = 0; s < S; s++) slot[s] = square[p->tensor[id].number + s];
+        for (int w = 1; w < S; w *= 2)
+            for (int s = 0; s < S; s += 2 * w) slot[s] += slot[s + w];
+        total += slot[0];
+    }
+    return sqrt(total);
 }
 
 const struct at_block *at_params_block_at(const struct at_params *p, size_t index)

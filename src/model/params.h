@@ -103,6 +103,12 @@ const struct at_block *at_params_block(const struct at_params *p, int tensor, in
 /* Whether this shard is the one that answers for a block that it holds (in norms, roots, checkpoints): matrices always;
  * a gain, which all tensor ranks of a stage hold and update alike, on the rank of slot 0 only. */
 bool at_params_owns(const struct at_params *p, const struct at_block *b);
+/* The same for any other shard of this model, by the one rule of who holds what. */
+bool at_shard_holds(const struct at_params *p, const struct at_shard *shard, int tensor, int slot);
+bool at_shard_owns(const struct at_params *p, const struct at_shard *shard, int tensor, int slot);
+/* Square root of the sum of square[numbers], one sum of squares per block of the whole model by canonical number: the
+ * slots of a tensor joined by the slot tree, tensors by id (contract rule 8). Exact: yes. */
+double at_params_norm(const struct at_params *p, const double *square);
 /* The block that holds element `index` of the flat array. */
 const struct at_block *at_params_block_at(const struct at_params *p, size_t index);
 

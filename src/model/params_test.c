@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -173,6 +174,8 @@ static void check_shards(const struct at_params *whole, const real *want, int tp
                 assert_int_equal(at_block_rows_used(&p, b), at_block_rows_used(whole, w));
                 assert_memory_equal(x + b->offset, want + w->offset, at_block_count(b) * sizeof *x);
                 assert_true(at_params_holds(&p, b->tensor, b->slot));
+                assert_true(at_shard_holds(whole, &shard, b->tensor, b->slot));
+                assert_int_equal(at_shard_owns(whole, &shard, b->tensor, b->slot), at_params_owns(&p, b));
                 assert_ptr_equal(at_params_block_at(&p, at - 1), b);
                 assert_int_equal(at_block_number(&p, b), at_block_number(whole, w));
                 owners[at_block_number(&p, b)] += at_params_owns(&p, b);
@@ -228,6 +231,22 @@ static void test_embedding_of_a_shard(void **state)
     }
 }
 
+/* Numbers that no sum of squares has, so that the order shows: (big + 1) + (-big + 1) = 0, in any other order 1 or 2. */
+static void test_norm_joins_slots_first(void **state)
+{
+    struct at_params p;
+    struct at_model_config c = TEST_SHAPE(1, 16, 4, 4, 16, 8, 40, true);
+    assert_int_equal(at_params_init(&p, &c), AT_OK);
+    assert_int_equal(p.slots, 4);
+    double *square = calloc((size_t)p.numbers, sizeof *square), slot[4] = {0x1p80, 1, -0x1p80, 1};
+    memcpy(square + p.tensor[2].number, slot, sizeof slot);
+    square[p.numbers - 1] = 9; /* the last tensor, a gain: one slot */
+    assert_true(at_params_norm(&p, square) == 3);
+    assert_memory_equal(square + p.tensor[2].number, slot, sizeof slot);
+    free(square);
+    at_params_release(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +256,7 @@ int main(void)
         cmocka_unit_test(test_fill_moments),
         cmocka_unit_test(test_shards_partition_the_whole),
         cmocka_unit_test(test_embedding_of_a_shard),
+        cmocka_unit_test(test_norm_joins_slots_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

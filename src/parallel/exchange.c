@@ -6,28 +6,6 @@
 
 /* ---- who holds what ---- */
 
-bool at_shard_holds(const struct at_params *p, const struct at_shard *shard, int tensor, int slot)
-{
-    const struct at_tensor *t = &p->tensor[tensor];
-    bool first = shard->layer_first == 0, last = shard->layer_first + shard->layers == (int)p->config.layers;
-    if (t->slots > 1 && (slot < shard->slot_first || slot >= shard->slot_first + shard->slots)) return false;
-    switch (t->role) {
-    case AT_ROLE_EMBEDDING:
-        return p->config.tied ? last : first;
-    case AT_ROLE_NORM_FINAL:
-    case AT_ROLE_HEAD:
-        return last;
-    default:
-        return t->layer >= shard->layer_first && t->layer < shard->layer_first + shard->layers;
-    }
-}
-
-bool at_shard_owns(const struct at_params *p, const struct at_shard *shard, int tensor, int slot)
-{
-    return at_shard_holds(p, shard, tensor, slot) &&
-           (!at_role_is_gain(p->tensor[tensor].role) || shard->slot_first == 0);
-}
-
 static bool same_shard(const struct at_shard *a, const struct at_shard *b)
 {
     return a->slot_first == b->slot_first && a->slots == b->slots && a->layer_first == b->layer_first &&

@@ -63,8 +63,4 @@ at_err at_exchange_finish(struct at_exchange *x, struct at_diag *diag);
 /* After a failure: waits for everything that is under way. */
 void at_exchange_settle(struct at_exchange *x);
 
-/* Whether a shard holds (tensor, slot), and whether it owns it: at_params_holds and _owns for the shard of another. */
-bool at_shard_holds(const struct at_params *p, const struct at_shard *shard, int tensor, int slot);
-bool at_shard_owns(const struct at_params *p, const struct at_shard *shard, int tensor, int slot);
-
 #endif

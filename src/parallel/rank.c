@@ -126,6 +126,7 @@ static struct rooms lay_out(struct at_rank *r, const struct at_rank_sizes *n, in
     r->leaf_bytes = cut(c, (size_t)n->members, sizeof *r->leaf_bytes);
     r->shard = cut(c, (size_t)n->members, sizeof *r->shard);
     r->start = cut(c, (size_t)replicas, sizeof *r->start);
+    r->due = cut(c, (size_t)replicas, sizeof *r->due);
     r->stop_to = cut(c, (size_t)replicas, sizeof *r->stop_to);
     return rooms;
 }

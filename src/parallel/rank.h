@@ -47,8 +47,8 @@ struct at_rank_report { /* applied, round, loss_mean, tokens: the same on all ra
     uint64_t update_bytes;   /* of this rank in this call: updates sent to other replicas */
 };
 /* Collective. One round as `round` says (steps, codec: outer.h): the unit, the exchange of updates between replicas, the
- * outer step. progress: on every rank after every inner step; only the answer of rank 0, and of the leader (stage 0,
- * tensor rank 0) of each replica, counts: false ends that replica's unit there. */
+ * outer step. progress: on every rank after every inner step; only the answer of the leader (stage 0, tensor rank 0) of
+ * each replica counts: false ends that replica's unit there; rank 0's ends, a little later, everybody's. */
 at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_progress_fn *progress, void *arg,
                      struct at_diag *diag, struct at_rank_report *ret_report);
 
@@ -56,7 +56,8 @@ at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_pr
  * before roots, checkpoints and release. Nothing to do otherwise. */
 at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_report *ret_report);
 /* The first samples of the next round's units, start[replicas], the same on all ranks. Without it they are allotted as
- * local.h says, from what this process has seen (a run that goes on: as if no unit had ended early before); with overlap what was left over is free again one round later. */
+ * local.h says, from what this process has seen (a run that goes on: as if no unit had ended early before); with overlap
+ * what was left over is free again one round later. */
 void at_rank_set_starts(struct at_rank *r, const uint64_t *start);
 /* What a replica did in the round that at_rank_report.round names (valid after the first applied one). */
 const struct at_update_info *at_rank_consumed(const struct at_rank *r, int replica);

@@ -51,6 +51,7 @@ struct at_rank {
     struct at_shard *shard;      /* [members] */
     struct at_samples samples;   /* who trains on what, where the caller does not say */
     uint64_t *start;             /* [replicas] first samples of the units that are under way, or come next */
+    uint64_t *due;               /* [replicas] those of `round`: what its updates must begin with */
     struct at_transfer *stop_to; /* [replicas] rank 0: to the leaders */
     struct at_transfer stop_from;
     uint8_t stop_said, stop_heard;

@@ -77,12 +77,25 @@ static void free_samples(struct at_rank *r)
     r->allotted = false;
 }
 
+/* Every replica trained on samples that it was given, from the first of them on. */
+static at_err check_units(const struct at_rank *r, struct at_diag *diag)
+{
+    for (int i = 0; i < r->exchange.replicas; i++) {
+        const struct at_update_info *info = &r->exchange.update[i].info;
+        if (info->start != r->due[i] || info->steps > r->round.steps ||
+            info->samples != (uint64_t)info->steps * r->o.train->batch)
+            return at_fail(diag, AT_E_PEER, "update", "replica %d trained on other samples than it was given", i);
+    }
+    return AT_OK;
+}
+
 static at_err conclude(struct at_rank *r, struct at_diag *diag)
 {
     double since = at_rank_seconds(r);
     at_err_t err = at_exchange_finish(&r->exchange, diag);
     if (err == AT_OK) err = settle_stop(r, diag);
     r->wait_seconds += at_rank_seconds(r) - since;
+    if (err == AT_OK) err = check_units(r, diag);
     if (err != AT_OK) return err;
     if (r->stats_before != NULL)
         memcpy(r->stats_before, r->state.stats, at_stats_count(r->state.params) * sizeof *r->stats_before);
@@ -200,7 +213,8 @@ static at_err allot(struct at_rank *r, const struct at_round *round, struct at_d
     if (!r->started) /* a run that goes on: as if no unit before had ended early */
         r->samples.next = round->step_first * (uint64_t)replicas * r->o.train->batch;
     at_err_t err = at_samples_resize(&r->samples, (uint64_t)round->steps * r->o.train->batch);
-    if (err == AT_OK) err = at_samples_reserve(&r->samples, (size_t)replicas);
+    /* With overlap a round takes before the one before it gives back: two ranges a replica. */
+    if (err == AT_OK) err = at_samples_reserve(&r->samples, 2 * (size_t)replicas);
     if (err != AT_OK) return at_fail(diag, err, "run", "no memory for the samples' ranges");
     if (!at_samples_can_take(&r->samples, (uint64_t)replicas))
         return at_fail(diag, AT_E_DATA, "run", "the endless sequence of samples is at its end");
@@ -242,6 +256,7 @@ static at_err do_round(struct at_rank *r, const struct at_round *round, struct w
     err = hand_over(r, round, &made, diag);
     if (err != AT_OK) return err;
     r->round = *round;
+    memcpy(r->due, r->start, (size_t)r->exchange.replicas * sizeof *r->due);
     r->allotted = r->allotting;
     r->outstanding = true;
     r->started = true;

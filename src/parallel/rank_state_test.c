@@ -349,6 +349,41 @@ static void ranges_are_the_callers(void **state)
     stop(&run, &j);
 }
 
+/* The ranks of replica 1 take other samples than rank 0 says, in every round or in the second. */
+static void greedy_rounds(struct split_job *j, struct at_rank *r, int rank)
+{
+    const uint32_t *from = j->arg;
+    struct at_round round;
+    for (uint32_t t = 0; j->err[rank] == AT_OK && t < 2; t++) {
+        uint64_t start[2] = {100 + 50 * t, 200 + 50 * t};
+        if (rank > 0 && t >= *from) start[1] += j->run->config.batch;
+        round = at_outer_round(&j->outer, &j->run->config, t == 0 ? NULL : &round);
+        at_rank_set_starts(r, start);
+        j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+    }
+    if (j->err[rank] == AT_OK) j->err[rank] = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+}
+
+static void a_unit_of_other_samples_is_refused(void **state)
+{
+    static const char *const cut[] = {"1x4", "1x2 2x2"};
+    for (uint32_t i = 0; i < 4; i++) {
+        struct test_run run;
+        struct split_job j;
+        uint32_t from = i % 2;
+        start(&run, &j, cut, 2);
+        j.outer.tau = i / 2; /* with overlap another round has begun when it is seen */
+        j.body = greedy_rounds;
+        j.arg = &from;
+        run_clean(&j);
+        for (int k = 0; k < j.plan.ranks; k++) {
+            assert_int_equal(j.err[k], AT_E_PEER);
+            assert_non_null(strstr(j.diag[k].text, "other samples"));
+        }
+        stop(&run, &j);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,6 +394,7 @@ int main(void)
         cmocka_unit_test(a_state_moves_between_cuts),
         cmocka_unit_test(release_waits_for_what_is_under_way),
         cmocka_unit_test(ranges_are_the_callers),
+        cmocka_unit_test(a_unit_of_other_samples_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,8 +8,8 @@
  * Runs its forward passes again and names in `diag` the first tensor, in the order of computing, that has or makes a
  * value that is not finite; when all of forward is finite, the gradient that backward met first. Always returns
  * AT_E_NONFINITE. In a split replica no rank has all of it: then the first tensor in canonical order whose gathered sum
- * of squares is not finite is named, or the loss; the same on all ranks. Exact: yes, the same name whatever the kernels, threads and microbatch: a value is looked at only
- * when all that it is made from is finite. */
+ * of squares is not finite is named, or the loss; the same on all ranks. Exact: yes, the same name whatever the kernels,
+ * threads and microbatch: a value is looked at only when all that it is made from is finite. */
 at_err_t at_trainer_name_culprit(struct at_trainer *t, const struct at_exec *ex, struct at_diag *diag);
 
 #endif

@@ -171,18 +171,6 @@ static void squares_job(void *arg, int job)
     o->squares[(size_t)r * (size_t)p->numbers + (size_t)at_block_number(p, b)] = sum;
 }
 
-static double norm_of(const struct at_params *p, double *squares)
-{
-    double total = 0;
-    for (int t = 0; t < p->tensors; t++) {
-        double *slot = squares + p->tensor[t].number;
-        for (int w = 1; w < p->tensor[t].slots; w *= 2)
-            for (int s = 0; s < p->tensor[t].slots; s += 2 * w) slot[s] += slot[s + w];
-        total += slot[0];
-    }
-    return sqrt(total);
-}
-
 static double lower_median(const double *x, int n)
 {
     double sorted[AT_OUTER_REPLICAS_MAX];
@@ -207,7 +195,7 @@ static at_err clip_weights(const struct at_exec *ex, struct at_state *state, con
     if (gather != NULL && gather->run != NULL) err = gather->run(gather->arg, o.squares, count, diag);
     if (err == AT_OK) {
         double norm[AT_OUTER_REPLICAS_MAX];
-        for (int r = 0; r < n; r++) norm[r] = norm_of(p, o.squares + (size_t)r * numbers);
+        for (int r = 0; r < n; r++) norm[r] = at_params_norm(p, o.squares + (size_t)r * numbers);
         double limit = lower_median(norm, n);
         for (int r = 0; r < n; r++)
             if (norm[r] > limit) io_w[r] *= limit / norm[r];

@@ -196,21 +196,6 @@ void at_step_squares(struct at_trainer *t, const struct at_exec *ex)
     }
 }
 
-double at_step_norm(const struct at_trainer *t)
-{
-    const struct at_params *p = &t->model->params;
-    double total = 0;
-    for (int id = 0; id < p->tensors; id++) {
-        double slot[8];
-        int S = p->tensor[id].slots;
-        for (int s = 0; s < S; s++) slot[s] = t->step[p->tensor[id].number + s];
-        for (int w = 1; w < S; w *= 2)
-            for (int s = 0; s < S; s += 2 * w) slot[s] += slot[s + w];
-        total += slot[0];
-    }
-    return sqrt(total);
-}
-
 static real inv_bias(double beta, uint32_t k)
 {
     double power = 1;
@@ -245,7 +230,7 @@ at_err at_trainer_step(struct at_trainer *t, const struct at_exec *ex, uint32_t 
 {
     AT_ASSERT(t->replica == NULL);
     at_step_squares(t, ex);
-    double norm = at_step_norm(t);
+    double norm = at_params_norm(&t->model->params, t->step);
     if (!isfinite(norm)) return at_trainer_name_culprit(t, ex, diag);
     at_step_apply(t, ex, norm, (uint64_t)round * t->config.steps + k - 1, round == 0 ? k : 0);
     return AT_OK;

@@ -22,9 +22,7 @@ static inline double *at_step_stop(const struct at_trainer *t)
 
 /* The squares of what this rank owns into t->step, +0 elsewhere. */
 void at_step_squares(struct at_trainer *t, const struct at_exec *ex);
-/* From the gathered squares: the global norm (rule 8: slot tree, then tensors in canonical order). */
-double at_step_norm(const struct at_trainer *t);
-/* Clip and AdamW on t->theta, m, v. bias_step: inner step from 1 when biases are corrected, else 0. */
+/* Clip and AdamW on t->theta, m, v; norm: at_params_norm of the gathered squares. bias_step: inner step from 1 when biases are corrected, else 0. */
 void at_step_apply(struct at_trainer *t, const struct at_exec *ex, double norm, uint64_t g, uint32_t bias_step);
 
 #endif

@@ -77,7 +77,7 @@ static at_err step(struct run *u)
     if (err != AT_OK) return err;
     u->stop = *at_step_stop(t) != 0;
     if (u->stop) return AT_OK;
-    double norm = at_step_norm(t);
+    double norm = at_params_norm(&t->model->params, t->step);
     sum = *at_step_loss(t);
     if (!isfinite(sum) || !isfinite(norm)) return at_trainer_name_culprit(t, u->ex, u->diag);
     u->done++;

@@ -27,8 +27,8 @@
 #include "train/gather.h"
 #include "train/update.h"
 
-/* g: inner steps of the run before this one. g < warmup: peak * (g+1) / warmup; then a cosine from peak to peak * final_fraction over
- * the remaining rounds * steps - warmup steps, constant afterwards. binary64, rounded once. */
+/* g: inner steps of the run before this one. g < warmup: peak * (g+1) / warmup; then a cosine from peak to
+ * peak * final_fraction over the remaining rounds * steps - warmup steps, constant afterwards. binary64, rounded once. */
 real at_lr(const struct at_train_config *c, uint64_t g);
 
 struct at_trainer;
@@ -61,11 +61,10 @@ struct at_trainer {
     struct at_activations *act; /* [in_flight] */
 };
 struct at_trainer_options {
-    long
-        microbatch; /* sequences per forward pass, at most config->batch; 0 = choose (activations up to about 96 MiB) */
-    int in_flight;  /* microbatches whose activations are kept at a time; 0 = 1, which is enough when alone */
-    bool recompute; /* transformer.h: less memory, more work, the same bits */
-    bool overlap;   /* units may have a join */
+    long microbatch; /* sequences per forward pass, at most config->batch; 0: see trainer.c, by memory */
+    int in_flight;   /* microbatches whose activations are kept at a time; 0 = 1, which is enough when alone */
+    bool recompute;  /* transformer.h: less memory, more work, the same bits */
+    bool overlap;    /* units may have a join */
 };
 /* Bytes that at_trainer_init_options will allocate, to be shown before it is called. 0: beyond size_t. */
 size_t at_trainer_bytes_options(const struct at_model_config *model, const struct at_shard *shard,
