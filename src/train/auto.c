@@ -67,7 +67,7 @@ static uint32_t usual_steps(const struct at_outer_config *c, const struct at_tra
 
 static uint32_t longest_steps(const struct at_outer_config *c, const struct at_train_config *train)
 {
-    return c->steps_max != 0 ? c->steps_max : most(usual_steps(c, train), AT_AUTO_DENSE_STEPS);
+    return c->steps_max != 0 ? c->steps_max : most(usual_steps(c, train), AT_AUTO_STEPS_MAX);
 }
 
 /* The H that keeps an exchange within its share; at most 2^31. */
@@ -81,7 +81,7 @@ static uint32_t steps_needed(uint32_t codec, uint32_t k, const struct at_outer_c
 
 /* Codec, k and steps. */
 static void choose(const struct at_outer_config *c, const struct at_train_config *train, const struct at_auto_run *run,
-                   const struct at_auto_measured *m, struct at_round *r)
+                   const struct at_auto_measured *m, bool young, struct at_round *r)
 {
     uint32_t usual = usual_steps(c, train), end = longest_steps(c, train);
     r->steps = usual;
@@ -97,8 +97,9 @@ static void choose(const struct at_outer_config *c, const struct at_train_config
         r->k = x.codec == AT_CODEC_SPARSE ? most(x.k, c->k) : 0;
         uint32_t need = steps_needed(r->codec, r->k, c, run, m);
         r->steps = most(usual, least(need, end));
+        uint32_t longest = most(young && x.codec == AT_CODEC_INT4 ? AT_AUTO_STEPS_MAX : x.longest, usual);
         bool last = x.codec == AT_CODEC_SPARSE && x.k <= c->k;
-        if (last || need <= least(most(x.longest, usual), end)) return;
+        if (last || need <= least(longest, end)) return;
     }
 }
 
@@ -113,12 +114,13 @@ struct at_round at_auto_round(const struct at_outer_config *c, const struct at_t
     struct at_round r = at_outer_round(&longest, train, previous);
     uint32_t left = r.steps; /* at most `longest`, and what is left of the run */
     if (left == 0) return r;
-    choose(c, train, run, m, &r);
+    double done = (double)r.step_first / (double)total;
+    choose(c, train, run, m, done < c->dense_fraction, &r);
     r.steps = least(r.steps, left);
     if (c->tau > 0) r.tau = r.steps > c->tau ? c->tau : 0;
     if (r.codec != AT_CODEC_SPARSE) return r;
     r.clip = 1;
-    r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * ((double)r.step_first / (double)total));
+    r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
     r.momentum = (real)c->momentum;
     return r;
 }

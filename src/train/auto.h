@@ -8,16 +8,17 @@
  * taken whose H is at most that codec's longest worthwhile H; else the last one, with the H that it needs or, if that is
  * beyond steps_max, steps_max: then the exchange takes more than its share. H is never less than steps_min.
  *
- * What each codec is worth was measured (docs/adr): quantising to 4 bits costs nothing, so int4 is used with the mean,
- * alpha 1, as long as H is below AT_AUTO_DENSE_STEPS; sparse updates cost most in a young run, so they are a last
- * resort there. */
+ * How long an H is worth while was measured (docs/adr/0007): four bits cost nothing, so int4 comes before sparse up to
+ * H = 60; beyond that sparse updates at the usual H lose less. In a young run (the first dense_fraction of its steps) they
+ * lose most, so int4 is kept there up to H = 240. Momentum is for sparse rounds only. */
 #ifndef ATOLL_TRAIN_AUTO_H
 #define ATOLL_TRAIN_AUTO_H
 
 #include "train/outer.h"
 
 #define AT_AUTO_SHARE       0.05
-#define AT_AUTO_DENSE_STEPS 240
+#define AT_AUTO_DENSE_STEPS 60
+#define AT_AUTO_STEPS_MAX   240 /* H where config.steps_max is 0 */
 
 /* What is known before a run. */
 struct at_auto_run {

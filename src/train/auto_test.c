@@ -32,12 +32,17 @@ static void test_slower_links_send_less(void **state)
     assert_int_equal(ask(&c, &ten_m, 100, 1).codec, AT_CODEC_INT4);
     assert_int_equal(ask(&c, &ten_m, 10, 1).codec, AT_CODEC_INT4);
     assert_int_equal(ask(&c, &ten_m, 1, 1).codec, AT_CODEC_SPARSE);
+    c.dense_fraction = 0; /* an older run: sparse sooner */
+    assert_int_equal(ask(&c, &ten_m, 100, 1).codec, AT_CODEC_INT4);
+    assert_int_equal(ask(&c, &ten_m, 10, 1).codec, AT_CODEC_SPARSE);
+    assert_true(ask(&c, &ten_m, 10, 1).k > ask(&c, &ten_m, 1, 1).k);
+    assert_true(ask(&c, &ten_m, 10, 1).momentum == (real)c.momentum && ask(&c, &ten_m, 100, 1).momentum == 0);
     double before = 1e30;
     for (double mbit = 1e5; mbit > 0.02; mbit *= 0.8) {
         struct at_round r = ask(&c, &ten_m, mbit, 1);
         struct at_auto_measured m = {.step_seconds = 1, .bytes_per_second = mbit * 125000, .rtt_seconds = 0.02};
         double x = at_auto_exchange_seconds(r.codec, r.k, &ten_m, &m);
-        bool last = r.codec == AT_CODEC_SPARSE && r.k == c.k && r.steps == AT_AUTO_DENSE_STEPS;
+        bool last = r.codec == AT_CODEC_SPARSE && r.k == c.k && r.steps == AT_AUTO_STEPS_MAX;
         assert_true(last || x <= AT_AUTO_SHARE * r.steps * 1.0001);
         double bytes = at_auto_update_bytes(r.codec, r.k, &ten_m) / r.steps;
         assert_true(bytes <= before * 1.0001 || r.codec == AT_CODEC_SPARSE);
