@@ -68,9 +68,9 @@ static double slowest_work_per_s(const struct at_chain_world *w, const struct at
 
 /* Recursive doubling: at every level the slowest pair counts. */
 static void tensor_link(const struct at_chain_world *w, const struct at_chain_stage *t, double *ret_latency_s,
-                        double *ret_s_per_byte)
+                        double *ret_s_per_byte, double *ret_busy_s_per_byte)
 {
-    *ret_latency_s = *ret_s_per_byte = 0;
+    *ret_latency_s = *ret_s_per_byte = *ret_busy_s_per_byte = 0;
     for (int level = 1; level < t->tp; level *= 2) {
         double rtt_ms = 0, s_per_byte = 0;
         for (int i = 0; i < t->tp; i++) {
@@ -81,6 +81,7 @@ static void tensor_link(const struct at_chain_world *w, const struct at_chain_st
         }
         *ret_latency_s += rtt_ms * 0.5e-3 + AT_COST_MESSAGE_S * AT_COST_PIECES;
         *ret_s_per_byte += s_per_byte;
+        *ret_busy_s_per_byte += 2 * AT_COST_BYTE_S;
     }
 }
 
@@ -96,19 +97,24 @@ static struct line stage_line(const struct at_chain_world *w, const struct at_ch
 {
     const struct at_cost *k = &w->cost;
     const struct at_chain_stage *t = &c->stage[s];
-    double rate = slowest_work_per_s(w, t), latency_s, s_per_byte;
+    double rate = slowest_work_per_s(w, t), latency_s, s_per_byte, busy_s_per_byte;
     double work_s = at_cost_layer_work(k, t->tp) / rate;
     struct line l = {.forward_s = work_s / 3, .backward_s = work_s * 2 / 3 + (k->recompute ? work_s / 3 : 0)};
     double extra_s =
         ((s == 0 ? at_cost_first_work(k, t->tp) : 0) + (s == c->stages - 1 ? at_cost_last_work(k, t->tp) : 0)) / rate;
     l.first_forward_s = extra_s / 3;
     l.first_backward_s = extra_s * 2 / 3;
+    double bytes = at_cost_boundary_bytes(k), neighbours = (s > 0) + (s < c->stages - 1);
+    l.first_forward_s += neighbours * bytes * AT_COST_BYTE_S;
+    l.first_backward_s += neighbours * bytes * AT_COST_BYTE_S;
     if (t->tp > 1) {
-        tensor_link(w, t, &latency_s, &s_per_byte);
-        double transfer_s = at_cost_boundary_bytes(k) * s_per_byte, d = k->model.d_model, ff = k->model.d_ff;
+        tensor_link(w, t, &latency_s, &s_per_byte, &busy_s_per_byte);
+        double transfer_s = bytes * s_per_byte, d = k->model.d_model, ff = k->model.d_ff;
         double q = (double)k->model.heads * k->model.head_size, row = q + 2.0 * k->model.kv_heads * k->model.head_size;
         double forward_s = two_reduces_s(latency_s, transfer_s, 2 * k->tokens * d * (q + ff) / t->tp / rate);
         double backward_s = two_reduces_s(latency_s, transfer_s, 2 * k->tokens * d * (row + 2 * ff) / t->tp / rate);
+        forward_s += 2 * bytes * busy_s_per_byte;
+        backward_s += 2 * bytes * busy_s_per_byte;
         l.tensor_s = forward_s + backward_s;
         l.forward_s += forward_s;
         l.backward_s += backward_s;

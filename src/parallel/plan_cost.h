@@ -13,7 +13,9 @@
  *
  * All-reduce of n bytes over tp ranks: log2(tp) levels of RTT/2 + n / bandwidth, of which the transfer hides behind the
  * product that makes the next piece, all but the last of AT_COST_PIECES pieces, as long as the product lasts.
- * A message costs its two ranks AT_COST_MESSAGE_S of their time. */
+ * A message costs its two ranks AT_COST_MESSAGE_S of their time, and each of its bytes AT_COST_BYTE_S: nothing hides that
+ * where a rank has as many threads as processors. The constants were fitted to the CPU time of ranks on one machine
+ * (docs/adr/0010), not to single cases. */
 #ifndef ATOLL_PARALLEL_PLAN_COST_H
 #define ATOLL_PARALLEL_PLAN_COST_H
 
@@ -21,11 +23,12 @@
 
 #include <stddef.h>
 
-#define AT_COST_ROWS      500.0 /* work per token, layer and element of d, both directions */
-#define AT_COST_OPTIMIZER 400.0 /* work per parameter and step */
+#define AT_COST_ROWS      100.0 /* work per token, layer and element of d, both directions */
+#define AT_COST_OPTIMIZER 120.0 /* work per parameter and step */
 #define AT_COST_PACKING   60.0  /* work per parameter and microbatch */
 #define AT_COST_PIECES    4
 #define AT_COST_MESSAGE_S 20e-6
+#define AT_COST_BYTE_S    1.2e-9               /* of a rank's time per byte that it sends or receives: TLS and copies */
 #define AT_COST_PROCESS   ((double)(24 << 20)) /* bytes: program, threads' scratch, data */
 
 /* One layer; what the first stage (embedding of an untied model) and the last stage (head; a tied model's embedding)
