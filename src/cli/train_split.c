@@ -9,8 +9,10 @@
 
 #define SAVE_S      30
 #define FIGURES_TAG 1000 /* beyond those of parallel/ */
+#define PROBE_TAG   1001
+#define PROBE_EVERY 16 /* rounds: links change */
 
-enum order_kind { ORDER_ROUND = 1, ORDER_SAVE, ORDER_END };
+enum order_kind { ORDER_ROUND = 1, ORDER_SAVE, ORDER_PROBE, ORDER_END };
 struct order { /* rank 0's, what comes next; plain values of one program */
     uint32_t kind;
     struct at_round round;
@@ -28,6 +30,8 @@ struct run {
     struct at_train_files files;
     struct at_train_diary diary; /* rank 0's */
     struct starts *starts;
+    uint32_t rounds_here, probed_at;
+    bool probed;
     struct at_round round; /* the last one done, or the one under way */
     struct at_rank_figures figures;
     double round_start_s, saved_s, unit_start_s, unit_seconds;
@@ -184,9 +188,90 @@ static at_err begin(struct run *r, struct at_diag *diag)
     return AT_OK;
 }
 
+/* ---- `--outer auto`: what the links between replicas bear --------------------------------------------------------- */
+
+enum { PROBE_BYTES_FIRST = 65536, PROBE_BYTES_MAX = 4 << 20, PROBE_PINGS = 3 };
+#define PROBE_S_ENOUGH 0.02 /* a transfer that takes this long tells the rate */
+
+/* bytes there, one byte back. */
+static at_err probe_once(const struct run *r, int other, uint8_t *room, uint64_t bytes, struct at_diag *diag,
+                         double *ret_seconds)
+{
+    double start_s = clock_s(NULL);
+    uint8_t back;
+    struct at_transfer size = at_comm_send(r->comm, other, PROBE_TAG, &bytes, sizeof bytes);
+    struct at_transfer sent = at_comm_send(r->comm, other, PROBE_TAG, room, bytes);
+    struct at_transfer heard = at_comm_recv(r->comm, other, PROBE_TAG, &back, 1);
+    at_err_t err = at_comm_wait(r->comm, size, diag), err2 = at_comm_wait(r->comm, sent, diag);
+    at_err_t err3 = at_comm_wait(r->comm, heard, diag);
+    *ret_seconds = clock_s(NULL) - start_s;
+    return err != AT_OK ? err : err2 != AT_OK ? err2 : err3;
+}
+
+/* Rank 0 asks each other replica's first rank; the slowest link counts. */
+static at_err probe_all(struct run *r, uint8_t *room, struct at_diag *diag)
+{
+    struct at_auto_measured *m = &r->diary.measured;
+    uint64_t end = 0;
+    double rtt = 0, rate = 1e12, s;
+    at_err_t err = AT_OK;
+    for (int i = 1; i < r->setup->replicas && err == AT_OK; i++) {
+        int other = r->setup->plan.stage[r->setup->plan.replica[i].stage_first].rank_first;
+        double ping = 1e9;
+        for (int k = 0; k < PROBE_PINGS && err == AT_OK; k++) {
+            err = probe_once(r, other, room, 1, diag, &s);
+            ping = s < ping ? s : ping;
+        }
+        s = 0;
+        for (uint64_t n = PROBE_BYTES_FIRST; n <= PROBE_BYTES_MAX && s < PROBE_S_ENOUGH && err == AT_OK; n *= 8) {
+            err = probe_once(r, other, room, n, diag, &s);
+            double here = (double)n / (s > ping ? s - ping : 1e-9);
+            if (s >= PROBE_S_ENOUGH || n * 8 > PROBE_BYTES_MAX) rate = here < rate ? here : rate;
+        }
+        rtt = ping > rtt ? ping : rtt;
+        if (err == AT_OK) err = at_comm_wait(r->comm, at_comm_send(r->comm, other, PROBE_TAG, &end, sizeof end), diag);
+    }
+    m->rtt_seconds = rtt;
+    m->bytes_per_second = rate;
+    return err;
+}
+
+static at_err answer_probes(struct run *r, uint8_t *room, struct at_diag *diag)
+{
+    for (;;) {
+        uint64_t bytes = 0;
+        at_err_t err = at_comm_wait(r->comm, at_comm_recv(r->comm, 0, PROBE_TAG, &bytes, sizeof bytes), diag);
+        if (err != AT_OK || bytes == 0) return err;
+        if (bytes > PROBE_BYTES_MAX) return at_fail(diag, AT_E_PEER, "rank 0", "probes with too many bytes");
+        err = at_comm_wait(r->comm, at_comm_recv(r->comm, 0, PROBE_TAG, room, bytes), diag);
+        if (err == AT_OK) err = at_comm_wait(r->comm, at_comm_send(r->comm, 0, PROBE_TAG, room, 1), diag);
+        if (err != AT_OK) return err;
+    }
+}
+
+static at_err probe(struct run *r, struct at_diag *diag)
+{
+    struct at_place place = at_plan_place(&r->setup->plan, r->comm->rank);
+    bool leads = place.stage == 0 && place.tp_rank == 0;
+    if (!leads || r->setup->replicas == 1) return AT_OK;
+    uint8_t *room = calloc(1, PROBE_BYTES_MAX);
+    at_err_t err = room != NULL ? AT_OK : at_fail(diag, AT_E_NOMEM, "train", "no memory to measure the links with");
+    err = at_train_tell_all(r->comm, err, diag);
+    if (err == AT_OK) err = r->comm->rank == 0 ? probe_all(r, room, diag) : answer_probes(r, room, diag);
+    free(room);
+    return err;
+}
+
 static struct order next_order(struct run *r)
 {
     struct order o = {.kind = ORDER_ROUND};
+    bool due = !r->probed || (r->rounds_here % PROBE_EVERY == 0 && r->rounds_here != r->probed_at);
+    if (r->setup->outer.kind == AT_OUTER_AUTO && due) {
+        o.kind = ORDER_PROBE;
+        r->probed = true;
+        r->probed_at = r->rounds_here;
+        return o;
+    }
     o.round = at_diary_next(&r->diary);
     bool over = o.round.steps == 0 || r->result.interrupted;
     if (!over && r->setup->args->out != NULL && clock_s(NULL) - r->saved_s > SAVE_S) o.kind = ORDER_SAVE;
@@ -234,6 +319,7 @@ static at_err do_round(struct run *r, const struct at_round *round, struct at_di
     if (err != AT_OK) return err;
     at_rank_set_starts(r->rank, r->starts->first);
     r->round = *round;
+    r->rounds_here++;
     r->round_start_s = r->unit_start_s = clock_s(NULL);
     err = at_rank_round(r->rank, round, on_step, r, diag, &report);
     if (err == AT_OK) r->diary.measured.step_seconds = r->unit_seconds / r->unit_steps;
@@ -269,7 +355,8 @@ static at_err do_orders(struct run *r, struct at_diag *diag)
         at_err_t err = at_rank_broadcast(r->rank, &o, sizeof o, diag);
         if (err == AT_OK && o.kind == ORDER_ROUND) err = do_round(r, &o.round, diag);
         if (err == AT_OK && o.kind == ORDER_END) err = join(r, diag);
-        if (err == AT_OK && o.kind != ORDER_ROUND) err = save(r, diag);
+        if (err == AT_OK && o.kind == ORDER_PROBE) err = probe(r, diag);
+        if (err == AT_OK && (o.kind == ORDER_SAVE || o.kind == ORDER_END)) err = save(r, diag);
         if (err != AT_OK || o.kind == ORDER_END) return err;
     }
 }

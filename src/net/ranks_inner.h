@@ -23,7 +23,7 @@ struct conn {
     enum conn_state state;
     int fd, rank; /* rank -1: not known yet */
     bool dialed, greeted, wants_write, more, bye;
-    bool deaf; /* broke the protocol: written to, not read from */
+    bool deaf; /* the other side broke the protocol: what it says is dropped */
     struct at_tls tls;
     char host[AT_NOTE_HOST_BYTES];
     uint64_t born_ms, heard_ms, beat_ms;

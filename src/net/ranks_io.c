@@ -18,7 +18,7 @@
 #define TURN_BYTES ((size_t)2 << 20) /* per link and turn and direction, so that no link starves another */
 #define TURN_MS    100
 #define GOODBYE_MS 2000 /* for the last bytes to leave after release */
-#define PARTING_MS 500  /* the same after a verdict */
+#define PARTING_MS 1500 /* the same after a verdict; whoever is hung is not waited for: its link is closed */
 #define LATE_MS    2000 /* rank 0 after a verdict before all had come: whoever comes late is told, too */
 
 /* ---- addresses ---------------------------------------------------------------------------------------------------- */
@@ -251,15 +251,22 @@ static void notice_broken(struct at_ranks_tls *w, struct conn *c, at_err_t err, 
 static void read_some(struct at_ranks_tls *w, struct conn *c)
 {
     c->more = false;
-    for (size_t sum = 0; c->state == CONN_UP && !c->deaf;) {
-        uint8_t *p;
-        size_t n, got = 0;
+    uint8_t scratch[4096];
+    for (size_t sum = 0; c->state == CONN_UP;) {
+        if (sum >= TURN_BYTES) {
+            c->more = true;
+            return;
+        }
+        uint8_t *p = scratch;
+        size_t n = sizeof scratch, got = 0;
         bool closed = false;
         struct at_diag how = {0};
         enum at_box_kind kind = 0;
-        pthread_mutex_lock(&w->mutex);
-        at_box_in_next(&c->box, &p, &n);
-        pthread_mutex_unlock(&w->mutex);
+        if (!c->deaf) {
+            pthread_mutex_lock(&w->mutex);
+            at_box_in_next(&c->box, &p, &n);
+            pthread_mutex_unlock(&w->mutex);
+        }
         at_err_t err = at_tls_read(&c->tls, p, n, &got, &closed);
         if (err != AT_OK) {
             at_ranks_lost(w, c, closed ? "connection closed" : c->tls.reason);
@@ -267,6 +274,8 @@ static void read_some(struct at_ranks_tls *w, struct conn *c)
         }
         if (got == 0) return;
         c->heard_ms = at_clock_mono_ms();
+        sum += got;
+        if (c->deaf) continue;
         pthread_mutex_lock(&w->mutex);
         err = at_box_in_took(&c->box, got, &how, &kind);
         tell_finished(w, c);
@@ -276,10 +285,6 @@ static void read_some(struct at_ranks_tls *w, struct conn *c)
             return;
         }
         if (kind != 0) at_ranks_on_note(w, c, kind, at_buf_span(&c->box.note));
-        if ((sum += got) >= TURN_BYTES) {
-            c->more = true;
-            return;
-        }
     }
 }
 
@@ -344,7 +349,7 @@ static void beat(struct at_ranks_tls *w, struct conn *c, uint64_t now_ms)
         if (now_ms - c->born_ms > AT_RANKS_HANDSHAKE_MS) at_ranks_lost(w, c, "no answer");
         return;
     }
-    if (c->state != CONN_UP || w->release_ms != 0 || c->deaf) return;
+    if (c->state != CONN_UP || w->release_ms != 0) return;
     if (now_ms - c->beat_ms >= w->opt.heartbeat_ms) {
         c->beat_ms = now_ms;
         at_ranks_note(w, c, AT_BOX_BEAT, (struct at_span){0});
@@ -383,6 +388,8 @@ static bool is_over(struct at_ranks_tls *w, uint64_t now_ms)
         for (int i = 0; i < w->conns; i++) {
             struct conn *c = w->conn[i];
             if (c->state != CONN_UP) continue;
+            /* Another rank may have noticed first that this one is hung: that is no reason to wait for it. */
+            if (failed && now_ms > c->heard_ms + 2 * (uint64_t)w->opt.heartbeat_ms) continue;
             over = false;
             pthread_mutex_lock(&w->mutex);
             bool pending = at_box_out_pending(&c->box);
@@ -419,7 +426,7 @@ static bool turn(struct at_ranks_tls *w)
 static int poll_events(const struct conn *c)
 {
     if (c->state == CONN_CONNECT) return POLLOUT;
-    return (c->deaf ? 0 : POLLIN) | (c->wants_write ? POLLOUT : 0);
+    return c->wants_write ? POLLIN | POLLOUT : POLLIN;
 }
 
 static void wait_and_drive(struct at_ranks_tls *w)
@@ -431,8 +438,7 @@ static void wait_and_drive(struct at_ranks_tls *w)
     pthread_mutex_lock(&w->mutex);
     for (int i = 0; i < count; i++) {
         struct conn *c = w->conn[i];
-        int events = poll_events(c);
-        set[i + 2] = (struct pollfd){.fd = events != 0 ? c->fd : -1, .events = (short)events};
+        set[i + 2] = (struct pollfd){.fd = c->fd, .events = (short)poll_events(c)};
         if (c->state == CONN_UP && (c->more || (!c->wants_write && at_box_out_pending(&c->box)))) timeout_ms = 0;
     }
     w->asleep = timeout_ms > 0;

@@ -39,7 +39,7 @@ done
 is "$(ls "$WORK/split")" "$(ls "$WORK/alone")"
 
 # Other outer steps, with momentum in the checkpoint and overlap.
-for outer in "--outer diloco" "--outer mean --tau 1"; do
+for outer in "--outer diloco" "--outer sparse --tau 1"; do
     want 0 "$ATOLL" train $small $outer --json --out "$WORK/a${outer#--outer }"
     other=$(json state_root)
     want 0 "$ATOLL" train $small $outer --json --tp 2 --link inproc --out "$WORK/b${outer#--outer }"
