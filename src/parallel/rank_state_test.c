@@ -362,6 +362,8 @@ static void greedy_rounds(struct split_job *j, struct at_rank *r, int rank)
         j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
     }
     if (j->err[rank] == AT_OK) j->err[rank] = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+    if (j->err[rank] == AT_OK)
+        j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]); /* who lied sees it here */
 }
 
 static void a_unit_of_other_samples_is_refused(void **state)

@@ -167,7 +167,7 @@ static at_err read_state(struct at_state *n, const struct at_st_file *f, struct 
     struct at_hash made;
     if (at_state_root(n, NULL, &made) != AT_OK || !at_hash_eq(made, named->root))
         return at_fail(diag, AT_E_DATA, stats_name, "damaged: with it the state does not have the root that it names");
-    return AT_OK;
+    return at_state_check_foreign(n, diag);
 }
 
 at_err at_checkpoint_read(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,

@@ -259,11 +259,30 @@ static at_err get(struct reader *r, int part, size_t n)
     return err;
 }
 
+/* As at_state_check_foreign; what is not finite has no root. */
+static at_err check_values(const struct reader *r, int part, size_t used, size_t n)
+{
+    uint32_t negative = 0, padding = 0;
+    if (part == AT_PART_WEIGHTS) return AT_OK; /* its padding is not in the file */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits = at_load_le32(r->room.bytes + 4 * i);
+        negative |= bits >> 31;
+        if (i >= used) padding |= bits;
+    }
+    if (part == AT_PART_STATS && negative != 0)
+        return at_fail(r->diag, AT_E_DATA, part_name[part], "a second moment is negative");
+    if (part == AT_PART_MOMENTUM && padding != 0)
+        return at_fail(r->diag, AT_E_DATA, part_name[part], "a padded row of the momentum is not zero");
+    return AT_OK;
+}
+
 static at_err read_block(struct reader *r, int part, const struct at_block *b)
 {
-    size_t n = at_part_count(r->p, part, b->tensor, b->slot), used = n;
-    if (part == AT_PART_WEIGHTS) used = (size_t)(at_block_rows_used(r->p, b) * b->cols);
-    at_err_t err = used > 0 ? get(r, part, 4 * used) : AT_OK;
+    size_t n = at_part_count(r->p, part, b->tensor, b->slot);
+    size_t used = part == AT_PART_STATS ? n : (size_t)(at_block_rows_used(r->p, b) * b->cols);
+    size_t there = part == AT_PART_WEIGHTS ? used : n;
+    at_err_t err = there > 0 ? get(r, part, 4 * there) : AT_OK;
+    if (err == AT_OK) err = check_values(r, part, used, n);
     if (err != AT_OK) return err;
     at_f32_read(r->room.bytes, r->room.values, used);
     memset(r->room.values + used, 0, (n - used) * sizeof(real)); /* padding */

@@ -70,7 +70,8 @@ static at_err_t get(void *arg, int part, uint64_t offset, uint8_t *ret, size_t n
     return AT_OK;
 }
 
-static void rig_init(struct rig *r, const struct at_model_config *config, bool momentum)
+/* spoil: 1 a second moment, 2 the momentum's padding, as only who also writes the root can. */
+static void rig_spoilt(struct rig *r, const struct at_model_config *config, bool momentum, int spoil)
 {
     *r = (struct rig){0};
     assert_int_equal(at_params_init(&r->p, config), AT_OK);
@@ -82,11 +83,22 @@ static void rig_init(struct rig *r, const struct at_model_config *config, bool m
         assert_int_equal(at_state_add_momentum(&r->t), AT_OK);
         for (size_t i = 0; i < r->p.count; i++) r->s.momentum[i] = r->s.theta[i] * (real)0.5;
     }
+    if (spoil == 1) r->s.stats[at_stats_count(&r->p) / 2] = -1;
+    if (spoil == 2) { /* the last row of the embedding is padding */
+        const struct at_block *b = at_params_block(&r->p, 0, r->p.slots - 1);
+        assert_true(at_block_rows_used(&r->p, b) < b->rows);
+        r->s.momentum[b->offset + at_block_count(b) - 1] = 1;
+    }
     assert_int_equal(at_checkpoint_write(&r->s, NULL, &r->c), AT_OK);
     assert_int_equal(at_checkpoint_stream_write(&r->p, r->s.round, r->c.root, momentum,
                                                 &(struct at_block_stream){give, r}, &(struct at_piece_sink){put, r},
                                                 NULL),
                      AT_OK);
+}
+
+static void rig_init(struct rig *r, const struct at_model_config *config, bool momentum)
+{
+    rig_spoilt(r, config, momentum, 0);
 }
 
 static void rig_release(struct rig *r)
@@ -170,11 +182,34 @@ static void bad_headers_are_refused(void **state)
     rig_release(&other);
 }
 
+/* States that have the root which they name, and still cannot be. */
+static void impossible_states_are_refused(void **state)
+{
+    static const struct at_model_config odd = TEST_SHAPE(1, 16, 4, 4, 16, 8, 37, false);
+    for (int spoil = 1; spoil <= 2; spoil++) {
+        struct rig r;
+        struct at_checkpoint_named named;
+        struct at_hash root;
+        struct at_diag diag[2] = {{0}};
+        rig_spoilt(&r, &odd, true, spoil);
+        struct at_piece_source from = source_of(&r);
+        assert_int_equal(at_checkpoint_stream_open(&r.p, &from, NULL, &named), AT_OK);
+        assert_int_equal(at_checkpoint_stream_read(&r.p, &named, &from, &(struct at_block_stream){take, &r}, &diag[0]),
+                         AT_E_DATA);
+        assert_int_equal(at_checkpoint_read_all(&r.t, at_buf_span(&r.file[0]), at_buf_span(&r.c.config),
+                                                at_buf_span(&r.file[1]), at_buf_span(&r.file[2]), &diag[1], &root),
+                         AT_E_DATA);
+        for (int i = 0; i < 2; i++) assert_non_null(strstr(diag[i].text, spoil == 1 ? "second moment" : "padded row"));
+        rig_release(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_files_same_state),
         cmocka_unit_test(bad_headers_are_refused),
+        cmocka_unit_test(impossible_states_are_refused),
     };
     return cmocka_run_group_tests_name("checkpoint_stream", tests, NULL, NULL);
 }

@@ -99,6 +99,20 @@ at_err at_state_check(const struct at_state *s, struct at_diag *diag)
     return AT_OK;
 }
 
+at_err at_state_check_foreign(const struct at_state *s, struct at_diag *diag)
+{
+    int err = at_state_check(s, diag);
+    if (err != AT_OK) return err;
+    if (!at_params_padding_is_zero(s->params, s->theta))
+        return at_fail(diag, AT_E_DATA, "state", "a padded vocabulary row is not zero");
+    if (s->momentum != NULL && !at_params_padding_is_zero(s->params, s->momentum))
+        return at_fail(diag, AT_E_DATA, "state", "a padded row of the momentum is not zero");
+    size_t stats = at_stats_count(s->params);
+    for (size_t i = 0; i < stats; i++)
+        if (signbit(s->stats[i])) return at_fail(diag, AT_E_DATA, "state", "a second moment is negative");
+    return AT_OK;
+}
+
 /* ---- the root ---- */
 
 /* Where leaves go: a tree, or an array. */
@@ -318,20 +332,6 @@ at_err at_state_write(const struct at_state *s, struct at_buf *out)
     return AT_OK;
 }
 
-static at_err check_read(const struct at_state *s, struct at_diag *diag)
-{
-    int err = at_state_check(s, diag);
-    if (err != AT_OK) return err;
-    if (!at_params_padding_is_zero(s->params, s->theta))
-        return at_fail(diag, AT_E_DATA, "state", "a padded vocabulary row is not zero");
-    if (s->momentum != NULL && !at_params_padding_is_zero(s->params, s->momentum))
-        return at_fail(diag, AT_E_DATA, "state", "a padded row of the momentum is not zero");
-    size_t stats = at_stats_count(s->params);
-    for (size_t i = 0; i < stats; i++)
-        if (signbit(s->stats[i])) return at_fail(diag, AT_E_DATA, "state", "a second moment is negative");
-    return AT_OK;
-}
-
 at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *diag)
 {
     const struct at_params *p = s->params;
@@ -357,7 +357,7 @@ at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *di
     at_f32_read(blob.p + BLOB_HEADER_BYTES, n.theta, p->count);
     at_f32_read(blob.p + BLOB_HEADER_BYTES + 4 * p->count, n.stats, stats);
     if (momentum) at_f32_read(blob.p + BLOB_HEADER_BYTES + 4 * (p->count + stats), n.momentum, p->count);
-    err = check_read(&n, diag);
+    err = at_state_check_foreign(&n, diag);
     if (err == AT_OK) at_state_copy(s, &n);
     at_state_release(&n);
     return err;

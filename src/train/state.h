@@ -56,6 +56,9 @@ void at_state_copy(struct at_state *to, const struct at_state *from); /* same pa
 
 /* AT_E_NONFINITE naming tensor and layer: such a state has no root (rule 13). */
 at_err at_state_check(const struct at_state *s, struct at_diag *diag);
+/* What a state from outside must be besides that: padding +0, second moments not negative (a root does not tell: whoever
+ * wrote the state wrote the root). AT_E_NONFINITE, AT_E_DATA. */
+at_err at_state_check_foreign(const struct at_state *s, struct at_diag *diag);
 at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root);
 
 /* The root of a split run's state. Leaves of the blocks that this shard owns (at_params_owns), as hashes: the weights'
