@@ -13,8 +13,8 @@
 #ifndef ATOLL_LEDGER_LEDGER_H
 #define ATOLL_LEDGER_LEDGER_H
 
-#include "ledger/points.h"
 #include "base/samples.h"
+#include "ledger/points.h"
 #include "wire/record.h"
 
 enum at_ledger_phase { AT_LEDGER_READY, AT_LEDGER_TRAINING, AT_LEDGER_CLOSED, AT_LEDGER_ENDED };
