@@ -110,6 +110,7 @@ static at_err measure_all(const struct shape *s, const char *kernels, int thread
     uint32_t k = 0;
     at_err_t err = at_model_init(&model, &s->model, diag);
     if (err == AT_OK) err = at_trainer_init(&t, &model, &s->train, 0, diag);
+    at_sys_memory_huge();
     if (err == AT_OK) fill(&t, &model, s);
     for (int n = 1; n <= threads && err == AT_OK; n = n == threads ? n + 1 : threads) {
         struct at_cli_exec e = {0};

@@ -3,6 +3,7 @@
 #include "cli/bench.h"
 #include "cli/cli_text.h"
 #include "cli/progress.h"
+#include "os/sys.h"
 #include "train/unit.h"
 
 #include <inttypes.h>
@@ -56,6 +57,7 @@ static at_err prepare(struct bench *b, const struct at_bench_args *a, const stru
     if (err == AT_OK) err = at_model_init(&b->model, &preset->model, diag);
     if (err == AT_OK) err = at_trainer_init(&b->trainer, &b->model, &b->config, 0, diag);
     if (err != AT_OK) return err;
+    at_sys_memory_huge();
     at_params_fill(&b->model.params, b->config.seed, b->trainer.theta);
     memset(b->trainer.m, 0, b->model.params.count * sizeof *b->trainer.m);
     memset(b->trainer.v, 0, b->model.params.count * sizeof *b->trainer.v);

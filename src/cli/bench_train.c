@@ -44,6 +44,7 @@ static at_err bench_init(struct bench *b, const struct at_exec *ex, const struct
     at_err_t err = at_model_init(&b->model, &preset->model, diag);
     if (err == AT_OK) err = at_trainer_init(&b->trainer, &b->model, config, 0, diag);
     if (err != AT_OK) return err;
+    at_sys_memory_huge();
     struct at_trainer *t = &b->trainer;
     size_t n = (size_t)config->batch * preset->model.seq_len;
     at_params_fill(&b->model.params, config->seed, t->theta);

@@ -126,6 +126,7 @@ static at_err prepare(struct job *j, struct at_cli *cli)
     if (err == AT_OK) err = check_memory(j, preset, diag);
     if (err == AT_OK) err = at_model_init(&j->model, &preset->model, diag);
     if (err == AT_OK) err = at_local_init_options(&j->local, &j->model, &j->setup->data, &j->config, &o, diag);
+    at_sys_memory_huge();
     return err == AT_OK ? resume(j, diag) : err;
 }
 

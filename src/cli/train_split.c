@@ -166,6 +166,7 @@ static at_err begin(struct run *r, struct at_diag *diag)
     uint32_t rounds = 0;
     at_err_t err = at_train_tell_all(r->comm, at_rank_init(&r->rank, r->comm, r->ex, &options, diag), diag);
     if (err != AT_OK) return err;
+    at_sys_memory_huge();
     r->files = (struct at_train_files){
         .comm = r->comm, .rank = r->rank, .model = options.model, .momentum = at_outer_config_momentum(options.outer)};
     r->figures.bytes_planned = at_rank_bytes(&options, r->comm->rank);

@@ -139,6 +139,7 @@ at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, 
     if (!err) err = at_trainer_init(&c->trainer, &c->model, &c->genesis.train, 0, diag);
     if (!err && (err = at_state_init(&c->state, &c->model.params)) != AT_OK)
         err = at_fail(diag, err, c->dir, "no memory for the state");
+    at_sys_memory_huge();
     c->configured = err == AT_OK;
     return err;
 }

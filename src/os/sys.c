@@ -1,10 +1,15 @@
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE /* madvise */
+#endif
 #include "os/sys.h"
 
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -117,6 +122,44 @@ uint64_t at_sys_memory_peak(void)
     fclose(f);
     return (uint64_t)kib * 1024u;
 }
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define HAS_SHADOW
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HAS_SHADOW
+#endif
+
+/* A sanitizer's shadow is terabytes of such blocks, touched here and there: there it must stay in small pages. */
+#if defined(MADV_HUGEPAGE) && !defined(HAS_SHADOW)
+#define HUGE_MIN_BYTES (4u << 20) /* two huge pages: one of them surely lies inside */
+
+/* A line of /proc/self/maps: a private, writable mapping of no file, with no name but the heap's. */
+static bool is_anonymous_block(const char *line, uint64_t *ret_begin, uint64_t *ret_end)
+{
+    char rights[5], name[16] = "";
+    uint64_t inode;
+    int fields =
+        sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*s %*s %" SCNu64 " %15s", ret_begin, ret_end, rights, &inode, name);
+    return fields >= 4 && strcmp(rights, "rw-p") == 0 && inode == 0 && (fields == 4 || strcmp(name, "[heap]") == 0) &&
+           *ret_end - *ret_begin >= HUGE_MIN_BYTES;
+}
+
+void at_sys_memory_huge(void)
+{
+    char line[4096];
+    uint64_t begin, end;
+    FILE *f = fopen("/proc/self/maps", "r");
+    if (!f) return;
+    while (fgets(line, sizeof line, f))
+        if (is_anonymous_block(line, &begin, &end))
+            (void)madvise((void *)(uintptr_t)begin, (size_t)(end - begin), MADV_HUGEPAGE); /* advice: may be refused */
+    fclose(f);
+}
+#else
+void at_sys_memory_huge(void) {}
+#endif
 
 bool at_sys_is_terminal(int fd)
 {
