@@ -40,16 +40,22 @@ static const struct at_opt rows[] = {
 
 enum { TABLE_ROWS = 48 };
 
-/* Bytes of an update per parameter, and of what a rank keeps per parameter (weights, public weights, gradient, m, v; error
- * feedback; momentum). The sparse and 4-bit figures are those of the codecs' own tests, statistics included. */
+/* Bytes per parameter: of an update (sparse: after its dense start), of what a rank keeps (weights, public weights,
+ * gradient, m, v; error feedback; momentum), and of the room for one update. Measured with 10m, statistics included. */
 static at_err exchange_of(const char *outer, struct at_diag *diag, struct at_cost_exchange *ret)
 {
+    static const struct {
+        double update, keeps, blob;
+    } bytes[] = {[AT_OUTER_MEAN] = {4.07, 20, 4.03},
+                 [AT_OUTER_DILOCO] = {0.53, 28, 0.65},
+                 [AT_OUTER_SPARSE] = {0.0264, 28, 0.65},
+                 [AT_OUTER_AUTO] = {0.0264, 28, 4.03}};
     enum at_outer_kind kind;
     at_err_t err = at_outer_kind_find(outer, diag, &kind);
     if (err != AT_OK) return err;
-    bool dense = kind == AT_OUTER_MEAN, momentum = kind == AT_OUTER_DILOCO;
-    ret->bytes_per_param = dense ? 4.03 : momentum ? 0.55 : 0.024;
-    ret->memory_per_param = 20 + (dense ? 0 : 4) + (momentum ? 4 : 0);
+    ret->bytes_per_param = bytes[kind].update;
+    ret->memory_per_param = bytes[kind].keeps;
+    ret->blob_per_param = bytes[kind].blob;
     return AT_OK;
 }
 

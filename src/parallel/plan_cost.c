@@ -27,6 +27,7 @@ void at_cost_init(struct at_cost *c, const struct at_model_config *model, uint32
         .model = *model,
         .exchange = *exchange,
         .recompute = recompute,
+        .replicas = 1,
         .layers = (int)model->layers,
         .slots = at_model_slots(model),
         .microbatches = microbatches,
@@ -74,9 +75,10 @@ double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bo
     const struct at_model_config *m = &c->model;
     double d = m->d_model, real_bytes = 4, V = at_model_vocab_padded(m);
     double params = at_cost_params(c, layers, tp, first, last);
-    double bytes = params * (c->exchange.memory_per_param + 2 * c->exchange.bytes_per_param);
+    double bytes = params * (c->exchange.memory_per_param + c->replicas * c->exchange.blob_per_param);
     bytes += 2 * real_bytes * layers * layer_statistics(c) / tp;
     if (first || last) bytes += 2 * real_bytes * (V + c->slots * d) / tp * ((first && !m->tied) + last);
+    if (last && m->tied) bytes += real_bytes * c->last_params / tp; /* the head's gradient has its own accumulator */
     double kept = c->recompute ? 2 * d : c->inputs_kept + c->layer_kept / tp; /* a token and layer */
     double width = (double)m->heads * m->head_size + 2.0 * m->kv_heads * m->head_size;
     if (width < m->d_ff) width = m->d_ff;

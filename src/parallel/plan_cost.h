@@ -41,10 +41,11 @@ double at_cost_last_flops(const struct at_model_config *c);
 struct at_cost_exchange {
     double bytes_per_param; /* of an update */
     double
-        memory_per_param; /* bytes: weights, public weights, gradient, m, v: 20; error feedback and momentum 4 each */
-    uint32_t steps_max;   /* inner steps of a round, done by replicas that are fast enough */
-    uint32_t steps_min;   /* done by every replica, however slow; = steps_max: all do the same number */
-    uint32_t tau;         /* inner steps of the next round that hide the exchange */
+        memory_per_param;  /* bytes: weights, public weights, gradient, m, v: 20; error feedback and momentum 4 each */
+    double blob_per_param; /* bytes of room for one replica's update; a rank keeps one for each replica */
+    uint32_t steps_max;    /* inner steps of a round, done by replicas that are fast enough */
+    uint32_t steps_min;    /* done by every replica, however slow; = steps_max: all do the same number */
+    uint32_t tau;          /* inner steps of the next round that hide the exchange */
 };
 
 /* A model, its step and its microbatches in numbers. */
@@ -52,6 +53,7 @@ struct at_cost {
     struct at_model_config model;
     struct at_cost_exchange exchange;
     bool recompute;
+    int replicas; /* whose updates a rank has room for; at_cost_init sets 1 */
     int layers, slots, microbatches;
     double sequences, tokens; /* of the largest microbatch */
     double step_tokens;

@@ -364,6 +364,7 @@ static double replica_bytes(const struct at_planner_options *o, const struct at_
 {
     struct at_cost cost;
     at_cost_init(&cost, model, batch, (int)(batch < 4096 ? batch : 4096), &o->exchange, o->recompute != 0);
+    if (o->replicas > 1) cost.replicas = o->replicas;
     return at_cost_bytes(&cost, cost.layers, 1, true, true, 1);
 }
 
@@ -378,7 +379,8 @@ static bool fits(const struct at_planner_options *o, struct at_chain_world *w, c
         struct at_search_result r;
         if ((uint32_t)count[i] > train->batch) count[i] = (int)train->batch;
         at_cost_init(&w->cost, model, train->batch, count[i], &o->exchange, o->recompute != 0);
-        if (at_search_run(w, o->replicas, 0.1, NULL, &r) != AT_OK) return false;
+        if (o->replicas > 1) w->cost.replicas = o->replicas;
+        if (at_search_run(w, o->replicas, o->replicas > 1 ? o->replicas : 1, 0.1, NULL, &r) != AT_OK) return false;
         ok = r.shortage == 0;
         at_search_release(&r);
     }

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WORK        4e7 /* of a search with many nodes: some tenths of a second */
-#define WORK_STARTS 4e7 /* of its starts */
+#define WORK        6e7 /* of a search with many nodes: some tenths of a second */
+#define WORK_STARTS 5e7 /* of its starts */
 
 static double left_of(long i, long proposals, uint64_t work_left, uint64_t work)
 {
@@ -54,13 +54,14 @@ static bool offer(struct search *s, int node, int replica)
     return true;
 }
 
-static void use_leftovers(struct search *s)
+/* With many nodes not everybody can be tried everywhere: ends after so much work. */
+static void use_leftovers(struct search *s, uint64_t work)
 {
-    long budget = 2000; /* offers in all: a thousand leftovers must not be tried in a hundred replicas each */
-    for (int i = 0; i < s->nodes; i++) {
+    uint64_t end = s->work + work;
+    for (int i = 0; i < s->nodes && s->work < end; i++) {
         if (s->now.where[i] >= 0) continue;
         bool placed = false;
-        for (int k = 0; k < s->now.replicas && k < 16 && !placed && budget > 0; k++, budget--) {
+        for (int k = 0; k < s->now.replicas && k < 16 && !placed; k++) {
             int near = s->now.replicas <= 16 ? -1 : s->now.where[at_search_draw_node(s, i)];
             placed = offer(s, i, near >= 0 ? near : k);
         }
@@ -115,12 +116,14 @@ static double room_alone(const struct at_chain_world *w, int node, int in_flight
     return best < w->cost.layers ? best : w->cost.layers;
 }
 
-static at_err search_init(struct search *s, const struct at_chain_world *w, int replicas, struct at_diag *diag)
+static at_err search_init(struct search *s, const struct at_chain_world *w, int replicas, int most,
+                          struct at_diag *diag)
 {
     size_t n = (size_t)w->nodes->count;
     *s = (struct search){.w = w, .nodes = (int)n, .wanted = replicas, .random = 1};
     s->stages_max = (int)n < w->cost.layers ? (int)n : w->cost.layers;
     s->room = (int)n < SEARCH_REPLICAS_MAX ? (int)n : SEARCH_REPLICAS_MAX;
+    if (s->room > most) s->room = most;
     s->group = calloc(n, sizeof *s->group);
     s->order = calloc(n, sizeof *s->order);
     s->speed = calloc(n, sizeof *s->speed);
@@ -161,11 +164,11 @@ static void hand_over(struct search *s, struct at_search_result *ret_result)
     s->best.stage = NULL;
 }
 
-at_err at_search_run(const struct at_chain_world *w, int replicas, double effort, struct at_diag *diag,
+at_err at_search_run(const struct at_chain_world *w, int replicas, int most, double effort, struct at_diag *diag,
                      struct at_search_result *ret_result)
 {
     struct search s;
-    at_err_t err = search_init(&s, w, replicas, diag);
+    at_err_t err = search_init(&s, w, replicas, most, diag);
     if (err == AT_OK) {
         s.work_end = s.nodes <= SEARCH_FEW ? UINT64_MAX : (uint64_t)(effort * WORK_STARTS);
         at_search_start(&s, effort);
@@ -175,7 +178,7 @@ at_err at_search_run(const struct at_chain_world *w, int replicas, double effort
             at_search_copy(&s, &s.now, &s.best);
             at_search_anneal(&s, proposals, work, s.nodes > SEARCH_FEW ? 0.1 : again == 0 ? 0.5 : 0.25);
             at_search_copy(&s, &s.now, &s.best);
-            use_leftovers(&s);
+            use_leftovers(&s, s.nodes <= SEARCH_FEW ? UINT64_MAX / 2 : work / 2);
             polish(&s);
         }
         hand_over(&s, ret_result);

@@ -36,9 +36,9 @@ struct at_search_value {
 /* The objective for R chains. */
 struct at_search_value at_search_value_of(const struct at_cost *cost, const struct at_chain *chain, int replicas);
 
-/* replicas: exactly so many, or 0: as many as are best. effort: 1 for the usual number of proposals. AT_E_NOMEM.
+/* replicas: exactly so many, or 0: as many as are best, up to `most`. Memory is counted for w->cost.replicas. effort: 1 for the usual number of proposals. AT_E_NOMEM.
  * The result is owned by the caller: at_search_release. */
-at_err at_search_run(const struct at_chain_world *w, int replicas, double effort, struct at_diag *diag,
+at_err at_search_run(const struct at_chain_world *w, int replicas, int most, double effort, struct at_diag *diag,
                      struct at_search_result *ret_result);
 void at_search_release(struct at_search_result *r);
 

@@ -13,8 +13,9 @@ void at_planner_options_default(struct at_planner_options *o, const char *name, 
         .name = name,
         .model = model,
         .train = train,
-        .exchange = {.bytes_per_param = 4,
+        .exchange = {.bytes_per_param = 4.03,
                      .memory_per_param = 20,
+                     .blob_per_param = 4.03,
                      .steps_max = train->steps,
                      .steps_min = train->steps},
         .recompute = -1,
@@ -187,6 +188,7 @@ at_err at_planner_predict(const struct at_planner_options *options, const struct
         .options = options, .world = &world, .chain = chain, .replicas = plan->replicas, .plan = plan};
     at_cost_init(&world.cost, options->model, options->train->batch, plan->microbatches, &options->exchange,
                  options->recompute == 1);
+    world.cost.replicas = plan->replicas;
     if (chain == NULL || stage == NULL) {
         err = at_fail(diag, AT_E_NOMEM, "planner", "no memory for %d stages", plan->stages);
         goto out;
@@ -224,20 +226,31 @@ struct attempt {
     bool recompute;
 };
 
-static at_err try_one(const struct at_planner_options *o, struct at_chain_world *w, int microbatches, bool recompute,
-                      double effort, struct at_diag *diag, uint64_t *io_evaluations, struct attempt *io_best)
+static const double SHORT = 0.2; /* effort of the searches that only compare, with many nodes */
+
+/* What a search is asked for: up to `most` replicas, memory counted for `memory` of them. */
+struct question {
+    int microbatches, wanted, most, memory;
+    bool recompute;
+    double effort;
+};
+
+static at_err try_one(const struct at_planner_options *o, struct at_chain_world *w, const struct question *q,
+                      struct at_diag *diag, uint64_t *io_evaluations, struct attempt *io_best, double *ret_value)
 {
     struct at_search_result r;
-    at_cost_init(&w->cost, o->model, o->train->batch, microbatches, &o->exchange, recompute);
-    at_err_t err = at_search_run(w, o->replicas, effort, diag, &r);
+    at_cost_init(&w->cost, o->model, o->train->batch, q->microbatches, &o->exchange, q->recompute);
+    w->cost.replicas = q->memory;
+    at_err_t err = at_search_run(w, q->wanted, q->most, q->effort * o->effort, diag, &r);
     if (err != AT_OK) return err;
     *io_evaluations += r.evaluations;
+    *ret_value = r.shortage != 0 ? 0 : r.tokens_per_s;
     const struct at_search_result *best = &io_best->result;
     bool better = best->replicas == 0 || r.shortage < best->shortage ||
                   (r.shortage == best->shortage && r.tokens_per_s > best->tokens_per_s * (1 + 1e-9));
     if (better) {
         at_search_release(&io_best->result);
-        *io_best = (struct attempt){.result = r, .microbatches = microbatches, .recompute = recompute};
+        *io_best = (struct attempt){.result = r, .microbatches = q->microbatches, .recompute = q->recompute};
     } else {
         at_search_release(&r);
     }
@@ -257,23 +270,77 @@ int at_planner_counts(uint32_t batch, int factor, int ret_count[AT_PLANNER_COUNT
     return n;
 }
 
-/* Every microbatch count, with and without recomputing. With many nodes each of these has a short search, and the best
- * of them the long one. */
+/* With few nodes: every replica count, each with memory for just so many. */
+static at_err try_replicas(const struct at_planner_options *o, struct at_chain_world *w, struct question q,
+                           struct at_diag *diag, uint64_t *io_evaluations, struct attempt *io_best)
+{
+    int first = o->replicas != 0 ? o->replicas : 1, last = o->replicas != 0 ? o->replicas : w->nodes->count;
+    at_err_t err = AT_OK;
+    double value;
+    for (int r = first; r <= last && err == AT_OK; r++) {
+        q.wanted = q.most = q.memory = r;
+        err = try_one(o, w, &q, diag, io_evaluations, io_best, &value);
+    }
+    return err;
+}
+
+/* With many: as many as are best if memory were counted for two, then with memory for so many, and fewer and fewer as
+ * long as that helps. */
+static at_err narrow_replicas(const struct at_planner_options *o, struct at_chain_world *w, struct question q,
+                              struct at_diag *diag, uint64_t *io_evaluations, const struct attempt *guess,
+                              struct attempt *io_best)
+{
+    int best_most = 1, worse = 0;
+    double best_value = -1, value;
+    at_err_t err = AT_OK;
+    q.microbatches = guess->microbatches;
+    q.recompute = guess->recompute;
+    for (int most = guess->result.replicas; most >= 1 && worse < 2 && err == AT_OK; most = most * 2 / 3) {
+        q.most = q.memory = most;
+        err = try_one(o, w, &q, diag, io_evaluations, io_best, &value);
+        worse = value > best_value ? 0 : worse + 1;
+        if (value > best_value) {
+            best_value = value;
+            best_most = most;
+        }
+        if (most == 1) break;
+    }
+    q.most = q.memory = best_most;
+    q.effort = 1;
+    return err == AT_OK ? try_one(o, w, &q, diag, io_evaluations, io_best, &value) : err;
+}
+
+/* Every microbatch count, with and without recomputing. */
 static at_err search_all(const struct at_planner_options *o, struct at_chain_world *w, struct at_diag *diag,
                          uint64_t *io_evaluations, struct attempt *io_best)
 {
-    bool many = w->nodes->count > 16;
+    bool many = w->nodes->count > 16, free = many && o->replicas == 0;
     int count[AT_PLANNER_COUNTS] = {o->microbatches};
     int counts = o->microbatches != 0 ? 1 : at_planner_counts(o->train->batch, many ? 4 : 2, count);
+    struct attempt guess = {0}, *best = free ? &guess : io_best;
+    struct question q = {.wanted = o->replicas, .most = o->replicas, .memory = o->replicas, .effort = many ? SHORT : 1};
     at_err_t err = AT_OK;
+    double value;
+    if (free) q.most = AT_PLAN_NODES_MAX, q.memory = 2;
     for (int recompute = 0; recompute <= 1; recompute++) {
         if (o->recompute >= 0 && o->recompute != recompute) continue;
-        for (int i = 0; i < counts && err == AT_OK; i++)
-            err =
-                try_one(o, w, count[i], recompute, many ? o->effort * 0.25 : o->effort, diag, io_evaluations, io_best);
+        q.recompute = recompute;
+        for (int i = 0; i < counts && err == AT_OK; i++) {
+            q.microbatches = count[i];
+            if (!many) {
+                err = try_replicas(o, w, q, diag, io_evaluations, best);
+            } else {
+                err = try_one(o, w, &q, diag, io_evaluations, best, &value);
+            }
+        }
     }
-    if (many && err == AT_OK)
-        err = try_one(o, w, io_best->microbatches, io_best->recompute, o->effort, diag, io_evaluations, io_best);
+    q.microbatches = best->microbatches;
+    q.recompute = best->recompute;
+    q.effort = 1;
+    if (many && !free && err == AT_OK) err = try_one(o, w, &q, diag, io_evaluations, io_best, &value);
+    q.effort = SHORT;
+    if (free && err == AT_OK) err = narrow_replicas(o, w, q, diag, io_evaluations, &guess, io_best);
+    if (free) at_search_release(&guess.result);
     return err;
 }
 
@@ -291,10 +358,13 @@ at_err at_planner_make(const struct at_planner_options *options, const struct at
     if (err != AT_OK) goto out;
     at_cost_init(&world.cost, options->model, options->train->batch, best.microbatches, &options->exchange,
                  best.recompute);
+    world.cost.replicas = options->replicas > 1 ? options->replicas : 1;
     if (best.result.shortage != 0) {
         err = at_explain_infeasible(options, &world, best.result.shortage, diag);
         goto out;
     }
+    world.cost.replicas = best.result.replicas;
+    for (int r = 0; r < best.result.replicas; r++) at_chain_step(&world, &best.result.chain[r]);
     err = plan_from(best.result.chain, best.result.replicas, best.microbatches, diag, &plan);
     if (err != AT_OK) goto out;
     struct at_explain x = {.options = options,
