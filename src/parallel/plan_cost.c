@@ -85,8 +85,10 @@ double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bo
     bytes += real_bytes * c->tokens * in_flight * (layers * kept + (last ? 2 * d + 1 : d));
     bytes += real_bytes * c->tokens * (2 * d + width / tp + (last ? V / tp + 2 : 0));
     if (c->recompute) bytes += real_bytes * c->tokens * (c->inputs_kept + c->layer_kept / tp);
-    bytes += real_bytes * c->tokens * d * (first && last ? 0 : 4); /* boundary messages, both ways, two under way */
-    bytes += tp > 1 ? real_bytes * c->tokens * d : 0;              /* what arrives in an all-reduce */
+    double buffers = first && last ? 0 : first && !m->tied ? 1 : 2; /* of inputs and gradients on their way */
+    if (last && !first && m->tied) buffers += 1 + (c->microbatches < 4 ? c->microbatches : 4); /* looked-up rows */
+    bytes += real_bytes * c->tokens * d * buffers;
+    bytes += tp > 1 ? real_bytes * c->tokens * d : 0; /* what arrives in an all-reduce */
     return bytes + AT_COST_PROCESS;
 }
 
