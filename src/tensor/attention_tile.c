@@ -13,11 +13,12 @@
 
 #include <string.h>
 
-#define Q_ROWS   (8 * AT_TILE_ROWS_MAX)
-#define S_FLOATS (256 * 1024L)
-#define B_FLOATS (64 * 1024L)
-#define Q_FLOATS (Q_ROWS * AT_HEAD_SIZE_MAX)
-#define SLACK    64
+#define Q_ROWS     (8 * AT_TILE_ROWS_MAX)
+#define S_FLOATS   (256 * 1024L)
+#define B_FLOATS   (64 * 1024L)
+#define Q_FLOATS   (Q_ROWS * AT_HEAD_SIZE_MAX)
+#define SLACK      64
+#define DOTS_AHEAD 6
 
 _Static_assert(S_FLOATS >= 2 * AT_ATTENTION_KEYS_MAX, "one row of scores fits");
 _Static_assert(B_FLOATS >= AT_TILE_COLS_MAX * AT_HEAD_SIZE_MAX, "one panel of keys fits");
@@ -33,9 +34,9 @@ struct attention_scratch {
     struct packed kt, vt, k, v;
     float qt[Q_FLOATS + SLACK], dot[Q_FLOATS + SLACK]; /* Q and dO as A panels */
     float q[Q_FLOATS + SLACK], d_o[Q_FLOATS + SLACK];  /* Q and dO as B panels */
-    float out[Q_FLOATS + SLACK];                       /* O or dQ */
+    float out[Q_FLOATS + SLACK];                       /* O before its rows are scaled */
     float edge[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX];
-    float inv[Q_ROWS];
+    float inv[Q_ROWS], big_d[Q_ROWS];
 };
 
 size_t at_attention_tiled_bytes(void)
@@ -165,8 +166,27 @@ static void scores(const struct head *h, const struct queries *q, float *s, stru
     }
 }
 
+/* A tile of C that may be narrower than the vectors. */
+static void tile_narrow(const struct head *h, int rows, long cols, struct at_tile t)
+{
+    const int vecs = cols > h->kern->lanes ? 2 : 1;
+    if (cols == (long)vecs * h->kern->lanes) {
+        h->kern->tile(rows, vecs, &t);
+        return;
+    }
+    float *c = t.c, *edge = h->w->edge;
+    const long ldc = t.ldc;
+    if (t.mode == AT_TILE_LOAD)
+        for (int i = 0; i < rows; i++) memcpy(edge + i * AT_TILE_COLS_MAX, c + i * ldc, sizeof(float) * (size_t)cols);
+    t.c = edge;
+    t.ldc = AT_TILE_COLS_MAX;
+    h->kern->tile(rows, vecs, &t);
+    for (int i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * AT_TILE_COLS_MAX, sizeof(float) * (size_t)cols);
+}
+
 /* out(q, d) = P . x: the chain over keys. P's rows are +0 past each query, up to the end of its panel. */
-static void weighted(const struct head *h, const struct queries *q, const float *s, struct packed *p, const float *x)
+static void weighted(const struct head *h, const struct queries *q, const float *s, struct packed *p, const float *x,
+                     float *out, long ld)
 {
     const long mr = h->kern->mr;
     for (long c0 = 0; c0 < q->pos0 + q->rows; c0 += h->chunk) {
@@ -176,17 +196,17 @@ static void weighted(const struct head *h, const struct queries *q, const float 
             const long rows = min_long(mr, q->rows - i), n = min_long(packed, q->pos0 + i + rows - c0);
             if (n <= 0) continue;
             for (long d = 0; d < h->size; d += h->nr) {
-                const long width = panel_width(h, h->size - d);
+                const long cols = min_long(h->nr, h->size - d);
                 const struct at_tile t = {.k = n,
                                           .a = s + i * q->lds + c0,
                                           .b = b + d * packed,
                                           .lda = q->lds,
                                           .a_rows = true,
-                                          .ldb = width,
-                                          .c = h->w->out + i * h->size_pad + d,
-                                          .ldc = h->size_pad,
+                                          .ldb = panel_width(h, cols),
+                                          .c = out + i * ld + d,
+                                          .ldc = ld,
                                           .mode = c0 ? AT_TILE_LOAD : AT_TILE_STORE};
-                h->kern->tile((int)rows, width > h->kern->lanes ? 2 : 1, &t);
+                tile_narrow(h, (int)rows, cols, t);
             }
         }
     }
@@ -239,7 +259,7 @@ void at_attention_tiled_forward(const struct at_tile_kern *kern, const struct at
         const float *x = a->qkv + r * h.row + at_heads_q(&a->h, head);
         scores(&h, &q, w->s, query_rows(&h, w->qt, x, h.row, q.rows), &w->kt, h.k, AT_TILE_SCALE);
         softmax_tile(&h, &q, b, head);
-        weighted(&h, &q, w->s, &w->v, h.v);
+        weighted(&h, &q, w->s, &w->v, h.v, w->out, h.size_pad);
         for (long i = 0; i < q.rows; i++) {
             float *o = a->o + ((r + i) * a->h.heads + head) * h.size;
             kern->scale(o, w->out + i * h.size_pad, h.size, w->inv[i]);
@@ -247,51 +267,48 @@ void at_attention_tiled_forward(const struct at_tile_kern *kern, const struct at
     }
 }
 
-/* P and dS of a tile of queries, rows +0 past each query up to the tile's last key. */
+/* big_d = dO . O of every query of the tile, which softmax_backward_tile needs. All at once: their rows lie far apart, and
+ * so are fetched some ahead. */
+static void output_dots(const struct head *h, const struct queries *q, long b, int head)
+{
+    const struct at_attention *a = h->a;
+    const long ld = a->h.heads * h->size, at = (b * a->T + q->t0) * ld + head * h->size;
+    for (long i = 0; i < q->rows; i++) {
+        if (i + DOTS_AHEAD < q->rows)
+            for (long d = 0; d < h->size; d += 16) __builtin_prefetch(a->o_kept + at + (i + DOTS_AHEAD) * ld + d);
+        h->w->big_d[i] = a->rows->dot_row(a->d_o + at + i * ld, a->o_kept + at + i * ld, h->size);
+    }
+}
+
+/* P and dS of a tile of queries, rows +0 past each query up to the end of its panel. */
 static void softmax_backward_tile(const struct head *h, const struct queries *q, long b, int head)
 {
     const struct at_attention *a = h->a;
-    const long at = b * a->T + q->t0;
+    const long at = b * a->T + q->t0, mr = h->kern->mr;
     for (long i = 0; i < q->rows; i++) {
         float *p = h->w->s + i * q->lds, *ds = h->w->ds + i * q->lds;
-        const long n = q->pos0 + i + 1, rest = q->pos0 + q->rows - n;
+        const long n = q->pos0 + i + 1, end = q->pos0 + min_long(q->rows, (i / mr + 1) * mr);
         const long r = (b * a->T + q->t0 + i) * a->h.heads + head;
         fetch_row(h, q, a->qkv + at * h->row + at_heads_q(&a->h, head), h->row, i);
         fetch_row(h, q, a->d_o + (at * a->h.heads + head) * h->size, a->h.heads * h->size, i);
         fetch_row(h, q, a->o_kept + (at * a->h.heads + head) * h->size, a->h.heads * h->size, i);
         a->rows->exp_scale_row(p, p, n, a->max_kept[r], 1.0f / a->sum_kept[r]);
-        h->kern->softmax_back(ds, p, n, a->rows->dot_row(a->d_o + r * h->size, a->o_kept + r * h->size, h->size),
-                              a->scale);
-        memset(p + n, 0, sizeof(float) * (size_t)rest);
-        memset(ds + n, 0, sizeof(float) * (size_t)rest);
+        h->kern->softmax_back(ds, p, n, h->w->big_d[i], a->scale);
+        for (long j = n; j < end; j++) p[j] = ds[j] = 0;
     }
 }
 
-/* A tile of C that goes on from what lies there; C may be narrower than the vectors. */
-static void tile_on(const struct head *h, int rows, long cols, struct at_tile t)
-{
-    const int vecs = cols > h->kern->lanes ? 2 : 1;
-    t.mode = AT_TILE_LOAD;
-    if (cols == (long)vecs * h->kern->lanes) {
-        h->kern->tile(rows, vecs, &t);
-        return;
-    }
-    float *c = t.c, *edge = h->w->edge;
-    const long ldc = t.ldc;
-    for (int i = 0; i < rows; i++) memcpy(edge + i * AT_TILE_COLS_MAX, c + i * ldc, sizeof(float) * (size_t)cols);
-    t.c = edge;
-    t.ldc = AT_TILE_COLS_MAX;
-    h->kern->tile(rows, vecs, &t);
-    for (int i = 0; i < rows; i++) memcpy(c + i * ldc, edge + i * AT_TILE_COLS_MAX, sizeof(float) * (size_t)cols);
-}
-
-/* d(key, :) goes on with the sum over this tile's queries of s(q, key) * x(q, :), for the keys they may see. A panel of
- * keys starts with the first query that sees one of them. */
-static void key_gradient(const struct head *h, const struct queries *q, float *d_key, const float *s, const float *x)
+/* d(key, :) goes on with the sum over this tile's queries of s(q, key) * x(q, :), for the keys they may see. The tile's
+ * own keys come in panels like its queries: each starts with the first query that sees it, and, for the first head of a
+ * group, its chain starts here. */
+static void key_gradient(const struct head *h, const struct queries *q, float *d_key, const float *s, const float *x,
+                         bool first_of_group)
 {
     const long mr = h->kern->mr, keys = q->pos0 + q->rows;
-    for (long j = 0; j < keys; j += mr) {
-        const long rows = min_long(mr, keys - j), from = j > q->pos0 ? j - q->pos0 : 0;
+    for (long j = 0, rows; j < keys; j += rows) {
+        const bool own = j >= q->pos0;
+        const long from = own ? j - q->pos0 : 0;
+        rows = min_long(mr, (own ? keys : q->pos0) - j);
         for (long d = 0; d < h->size; d += h->nr) {
             const long cols = min_long(h->nr, h->size - d), width = panel_width(h, cols);
             const struct at_tile t = {.k = q->rows - from,
@@ -300,8 +317,9 @@ static void key_gradient(const struct head *h, const struct queries *q, float *d
                                       .b = x + d * q->rows + from * width,
                                       .ldb = width,
                                       .c = d_key + j * h->row + d,
-                                      .ldc = h->row};
-            tile_on(h, (int)rows, cols, t);
+                                      .ldc = h->row,
+                                      .mode = own && first_of_group ? AT_TILE_STORE : AT_TILE_LOAD};
+            tile_narrow(h, (int)rows, cols, t);
         }
     }
 }
@@ -309,19 +327,19 @@ static void key_gradient(const struct head *h, const struct queries *q, float *d
 static void backward_queries(const struct head *h, const struct queries *q, long b, int head, float *dk, float *dv)
 {
     const struct at_attention *a = h->a;
+    const bool first_of_group = head % (a->h.heads / a->h.kv_heads) == 0;
     struct attention_scratch *w = h->w;
     const long r = b * a->T + q->t0, o_row = a->h.heads * h->size, q_at = r * h->row + at_heads_q(&a->h, head);
     const float *x = a->qkv + q_at, *d_o = a->d_o + r * o_row + head * h->size;
     pack_rows(h, w->q, x, h->row, q->rows);
     pack_rows(h, w->d_o, d_o, o_row, q->rows);
+    output_dots(h, q, b, head);
     scores(h, q, w->s, query_rows(h, w->qt, x, h->row, q->rows), &w->kt, h->k, AT_TILE_SCALE);
     scores(h, q, w->ds, query_rows(h, w->dot, d_o, o_row, q->rows), &w->vt, h->v, AT_TILE_STORE);
     softmax_backward_tile(h, q, b, head);
-    key_gradient(h, q, dv, w->s, w->d_o);
-    key_gradient(h, q, dk, w->ds, w->q);
-    weighted(h, q, w->ds, &w->k, h->k);
-    for (long i = 0; i < q->rows; i++)
-        memcpy(a->d_qkv + q_at + i * h->row, w->out + i * h->size_pad, sizeof(float) * (size_t)h->size);
+    key_gradient(h, q, dv, w->s, w->d_o, first_of_group);
+    key_gradient(h, q, dk, w->ds, w->q, first_of_group);
+    weighted(h, q, w->ds, &w->k, h->k, a->d_qkv + q_at, h->row);
 }
 
 void at_attention_tiled_backward(const struct at_tile_kern *kern, const struct at_attention *a, long b, int kv_head,
@@ -331,10 +349,6 @@ void at_attention_tiled_backward(const struct at_tile_kern *kern, const struct a
     const int group = a->h.heads / a->h.kv_heads;
     float *dk = a->d_qkv + (h.k - a->qkv), *dv = a->d_qkv + (h.v - a->qkv);
     struct queries q;
-    for (long j = 0; j < a->T; j++) {
-        memset(dk + j * h.row, 0, sizeof(float) * (size_t)h.size);
-        memset(dv + j * h.row, 0, sizeof(float) * (size_t)h.size);
-    }
     for (int g = 0; g < group; g++)
         for (long t = 0; t < a->T; t += q.rows) {
             q = next_queries(&h, t);
