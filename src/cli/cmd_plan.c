@@ -80,6 +80,15 @@ static const struct at_preset *next_in_size(const struct at_model_config *model)
     return best;
 }
 
+/* The last part of a path, if a plan file can name a model so. */
+static const char *file_name(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash != NULL ? slash + 1 : path;
+    bool plain = name[0] != '\0' && strlen(name) <= AT_PLAN_NAME_MAX;
+    for (const char *c = name; *c != '\0'; c++) plain = plain && *c > ' ' && *c < 127;
+    return plain ? name : "config.json";
+}
+
 static at_err read_job(const struct args *a, struct at_diag *diag, struct job *j)
 {
     const struct at_preset *preset = NULL;
@@ -90,7 +99,7 @@ static at_err read_job(const struct args *a, struct at_diag *diag, struct job *j
         if (err == AT_OK) err = at_hf_read_config(at_buf_span(&text), a->config, diag, &j->model);
         at_buf_release(&text);
         if (err != AT_OK) return err;
-        j->name = a->config;
+        j->name = file_name(a->config);
         preset = next_in_size(&j->model);
     } else {
         if ((err = at_preset_find(a->preset, diag, &preset)) != AT_OK) return err;

@@ -23,7 +23,7 @@ static int cases_wanted(void)
 {
     const char *text = getenv("ATOLL_PLAN_CASES");
     int n = text != NULL ? atoi(text) : 0;
-    return n >= 1 && n <= 100000 ? n : 16;
+    return n >= 1 && n <= 100000 ? n : 32;
 }
 
 struct dice {
