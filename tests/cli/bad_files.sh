@@ -20,7 +20,7 @@ want 0 "$ATOLL" train --preset $PRESET --data "$DATA" --rounds 1 --steps 1 --out
 want 0 "$ATOLL" root "$WORK/m"
 root=$(cat "$WORK/out")
 for file in "$WORK"/m/*; do
-    name=$(basename "$file")
+    [ "$(basename "$file")" != journal.jsonl ] || continue # read by --resume only: below
     size=$(wc -c <"$file")
     cp "$file" "$WORK/keep"
     for damage in "flip $file 20" "flip $file $((size / 2))" "flip $file -3" "cut $file $((size - 1))" "cut $file 7" "cut $file 0"; do
@@ -35,13 +35,24 @@ for file in "$WORK"/m/*; do
 done
 want 0 "$ATOLL" root "$WORK/m"
 is "$(cat "$WORK/out")" "$root"
+
+# A damaged journal: nothing goes on from it, and nothing is changed.
+resume="$ATOLL train --preset $PRESET --data $DATA --rounds 2 --steps 1 --resume $WORK/m"
+cp "$WORK/m/journal.jsonl" "$WORK/keep"
+for damage in "flip $WORK/m/journal.jsonl 1" "cut $WORK/m/journal.jsonl 7" "cut $WORK/m/journal.jsonl 0"; do
+    "$TOOL" $damage
+    refused 3 "journal.jsonl" $resume
+    cp "$WORK/keep" "$WORK/m/journal.jsonl"
+done
+is "$("$ATOLL" root "$WORK/m" 2>/dev/null)" "$root"
+want 0 $resume
 refused 3 "no such folder" "$ATOLL" root "$WORK/nowhere"
 refused 3 "no model" "$ATOLL" ask --dir "$WORK" x
 
 # A full disk, as a limit on the size of files: an error, and no half-written model.
 want 5 sh -c 'ulimit -f 1000; exec "$0" train --data "$1" --rounds 1 --steps 1 --out "$2"' "$ATOLL" "$DATA" "$WORK/full"
 [ ! -e "$WORK/full/model.safetensors" ] || fail "a half-written model was left"
-ls "$WORK/full" | grep -v '^config.json$\|^stats-' && fail "temporary files were left"
+ls "$WORK/full" | grep -v '^config.json$\|^stats-\|^journal.jsonl' && fail "temporary files were left"
 true
 
 # A file where a run's folder is expected.
