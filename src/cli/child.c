@@ -43,7 +43,7 @@ at_err_t at_err_of_exit_code(int exit_code)
 _Noreturn static void become(const char *const *argv, int in_fd, int out_fd, int err_fd, pid_t parent)
 {
 #ifdef __linux__
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_PDEATHSIG, in_fd >= 0 ? AT_CHILD_ORPHANED : SIGKILL);
 #endif
     setpgid(0, 0);
     if (in_fd < 0) in_fd = open("/dev/null", O_RDONLY);

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 
+#include <signal.h>
 #include <sys/types.h>
 
 struct at_child {
@@ -18,7 +19,9 @@ struct at_child {
 /* Starts argv (NULL-terminated; argv[0] is a path). stdout and stderr are appended to log_path; stdin is empty. */
 at_err at_child_start(struct at_child *child, const char *const *argv, const char *log_path, struct at_diag *diag);
 
-/* The same with `input` (small: it fits a pipe) as its standard input; stdout and stderr are our stderr. */
+/* The same with `input` (small: it fits a pipe) as its standard input; stdout and stderr are our stderr. On Linux our
+ * death sends it AT_CHILD_ORPHANED, which ends it unless it wants a moment for a last word. */
+#define AT_CHILD_ORPHANED SIGUSR1
 at_err at_child_start_fed(struct at_child *child, const char *const *argv, struct at_span input, struct at_diag *diag);
 
 /* Looks whether it still runs. */

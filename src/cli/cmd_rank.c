@@ -1,9 +1,11 @@
 /* cmd_rank.c: one rank of a split `atoll train`, started by it (train_start.c). Everything it needs comes over its
  * standard input, so that the run's secret is in no process list. */
+#include "cli/child.h"
 #include "cli/cli_cmd.h"
 #include "cli/train_start.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <unistd.h>
 
 static at_err read_all(int fd, struct at_diag *diag, struct at_buf *out)
@@ -20,8 +22,18 @@ static at_err read_all(int fd, struct at_diag *diag, struct at_buf *out)
     }
 }
 
+enum { LAST_WORD_S = 4 };
+
+/* Rank 0, our parent, is dead: the links notice at once and this process says so; should it be deep in a computation,
+ * it ends all the same. */
+static void orphaned(int number)
+{
+    alarm(LAST_WORD_S);
+}
+
 static at_err_t run(struct at_cli *cli, void *args)
 {
+    signal(AT_CHILD_ORPHANED, orphaned);
     struct at_buf text = {0};
     struct at_rank_brief brief = {0};
     at_err_t err = read_all(STDIN_FILENO, &cli->diag, &text);

@@ -172,6 +172,7 @@ static bool exchange(const struct at_comm *c)
 
 struct outcome {
     bool ok;
+    at_err_t init_err;
     struct at_diag diag;
     uint64_t ms;
 };
@@ -193,7 +194,8 @@ static void *act(void *arg)
         return NULL;
     }
     struct at_ranks_tls *w = NULL;
-    if (at_ranks_tls_init(&a->options, &a->out.diag, &w) != AT_OK) return NULL;
+    a->out.init_err = at_ranks_tls_init(&a->options, &a->out.diag, &w);
+    if (a->out.init_err != AT_OK) return NULL;
     a->comm = at_ranks_tls_comm(w);
     a->out.ok = a->play(&a->comm, &a->out.diag);
     at_ranks_tls_release(w);
@@ -281,8 +283,8 @@ static void one_failure_ends_all(void **state)
     struct actor actor[RANKS];
     for (int tls = 0; tls < 2; tls++) {
         play_threads(tls == 1, 4, play_fail, actor);
-        for (int i = 0; i < 4; i++) {
-            assert_true(actor[i].out.ok);
+        for (int i = 0; i < 4; i++) { /* the verdict may reach a rank before its last link is made */
+            assert_true(actor[i].out.ok || actor[i].out.init_err == AT_E_NONFINITE);
             assert_string_equal(actor[i].out.diag.where, "layer 3");
             assert_non_null(strstr(actor[i].out.diag.text, "the gradient is not finite"));
             assert_non_null(strstr(actor[i].out.diag.text, "rank 2 (replica 0, stage 1, tensor rank 0"));

@@ -5,7 +5,6 @@ head -c 12000 "$DATA" >"$WORK/text.txt"
 
 # pid_in FOLDER: the process that runs a member's node.
 pid_in() { cat "$1/lock" 2>/dev/null || true; }
-alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
 # in_round FOLDER N: whether the founder's node is that far.
 in_round() {
     now=$("$ATOLL" status --dir "$1" --json 2>/dev/null | "$TOOL" get round 2>/dev/null) || return 1

@@ -58,3 +58,6 @@ skip() {
     echo "SKIPPED: $*"
     exit 77
 }
+
+# alive PID: it runs; one that has ended and was not waited for yet does not.
+alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null && [ "$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null)" != Z ]; }

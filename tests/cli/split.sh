@@ -99,7 +99,6 @@ done
 is "$(cksum "$WORK/huge/model.safetensors")" "$before"
 
 # In trouble: a rank is killed, or stops answering; rank 0 is.
-alive() { kill -0 "$1" 2>/dev/null && [ "$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null)" != Z ]; }
 now() { awk '{ printf "%d", $1 * 1000 }' /proc/uptime; }
 # trouble SIGNAL WHO TEXT: WHO is 0 (the parent, rank 0) or the number of a child.
 trouble() {
@@ -140,6 +139,7 @@ trouble() {
 }
 trouble KILL 2 "rank 2 (replica 1, stage 0, tensor rank 0; pid "
 trouble STOP 1 "is gone: silent for 4 s"
+trouble KILL 0 "rank 0 (replica 0, stage 0, tensor rank 0; pid "
 if [ -z "${SANITIZE:-}" ]; then
     trouble STOP 0 "rank 0 (replica 0, stage 0, tensor rank 0; pid "
 fi
