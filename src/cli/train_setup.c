@@ -115,6 +115,7 @@ static at_err settings(struct at_train_setup *s, struct at_diag *diag)
     if (a->tau.given) s->outer.tau = (uint32_t)a->tau.v;
     if (a->round_seconds.given) s->outer.round_seconds = a->round_seconds.v;
     err = at_outer_config_check(&s->outer, &s->config, diag);
+    if (err == AT_OK) at_outer_adapt(&s->outer, &s->config);
     if (err == AT_OK && s->outer.tau > 0 && a->round_seconds.given)
         err = at_fail(diag, AT_E_USAGE, "--tau", "--tau goes with rounds of so many steps, not with --round-seconds");
     return err;
@@ -293,8 +294,9 @@ static void make_facts(struct at_train_setup *s)
                  t->warmup_steps, t->lr_peak, t->lr_final_fraction, t->beta1, t->beta2, t->adam_eps, t->weight_decay,
                  t->clip_norm, t->seed);
     set_digest(s, 3, "training settings", at_sha256(text, (size_t)n));
-    n = snprintf(text, sizeof text, "%d %u %u %u %u %a %a %a %a %a", (int)o->kind, o->k, o->tau, o->steps_min,
-                 o->steps_max, o->alpha_first, o->alpha_last, o->momentum, o->dense_fraction, o->round_seconds);
+    n = snprintf(text, sizeof text, "%d %u %u %u %u %a %a %a %a %a %a %u", (int)o->kind, o->k, o->tau, o->steps_min,
+                 o->steps_max, o->alpha_first, o->alpha_last, o->momentum, o->carry, o->dense_fraction, o->round_seconds,
+                 o->steps_young);
     set_digest(s, 4, "outer settings", at_sha256(text, (size_t)n));
     set_digest(s, 5, "plan", hash_plan(&s->plan));
     set_digest(s, 6, "text", at_sha256(s->text.p, s->text.n));

@@ -160,6 +160,13 @@ static at_err heldout(struct run *r, struct at_diag *diag)
     return at_rank_heldout(r->rank, diag, &r->result.loss_last);
 }
 
+/* A step's time before there was one: backward takes twice as long as forward. The replicas share the windows. */
+static double guess_step_seconds(const struct at_train_setup *s, double heldout_seconds)
+{
+    double windows = (double)s->data.windows / s->replicas;
+    return 3 * heldout_seconds / (windows > 1 ? windows : 1) * s->config.batch;
+}
+
 static at_err begin(struct run *r, struct at_diag *diag)
 {
     struct at_rank_options options = at_split_options(r->setup);
@@ -181,8 +188,10 @@ static at_err begin(struct run *r, struct at_diag *diag)
         err = at_train_tell_all(r->comm, at_diary_begin(&r->diary, r->setup, rounds, diag), diag);
         r->files.diary = &r->diary;
     }
+    double start_s = clock_s(NULL);
     if (err == AT_OK) err = heldout(r, diag);
     if (err != AT_OK) return err;
+    r->diary.measured.step_seconds = guess_step_seconds(r->setup, clock_s(NULL) - start_s);
     r->result.loss_first = r->result.loss_last;
     if (r->screen != NULL) at_screen_say(r->screen, "held-out loss before: %.4f nats/byte", r->result.loss_first);
     r->saved_s = clock_s(NULL);

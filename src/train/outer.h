@@ -39,7 +39,11 @@ struct at_outer_config {
     uint32_t steps_min, steps_max;  /* H; 0: the train config's steps. Fixed kinds take steps_max */
     double alpha_first, alpha_last; /* outer learning rate, straight from the one to the other over the run's steps */
     double momentum;                /* mu of the kinds with momentum, else 0 */
-    double dense_fraction;          /* of the run's steps: sparse starts with so many under the mean by int4 */
+    double carry;                   /* dense rounds of diloco and sparse: mu is at least carry^steps, which is what beta1
+                                     * would have kept of m over the round (a unit starts with m = 0) */
+    double dense_fraction;          /* of the run's steps: its start. sparse: dense there, by int4. auto: see auto.h */
+    uint32_t steps_young;           /* diloco, sparse: H at most this in the start; 0: as later */
+    double decay_share;             /* of the weight decay, see at_outer_adapt; 1: all */
     double round_seconds;           /* at_round.seconds */
 };
 #define AT_SPARSE_K_MAX  1024
@@ -52,6 +56,9 @@ void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
 /* AT_E_USAGE naming the field. */
 at_err at_outer_config_check(const struct at_outer_config *c, const struct at_train_config *train,
                              struct at_diag *diag);
+/* The training settings for such rounds. With m = 0 at a round's start the gradient's part of H inner steps is only
+ * sum over k of (1 - beta1^k), of H; outer momentum makes good for it, but multiplies the weight decay as well. */
+void at_outer_adapt(const struct at_outer_config *c, struct at_train_config *io_train);
 /* Whether states of such a run have an outer momentum. */
 bool at_outer_config_momentum(const struct at_outer_config *c);
 

@@ -25,17 +25,29 @@ const char *at_outer_kind_name(enum at_outer_kind kind)
 
 void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
 {
-    *c = (struct at_outer_config){.kind = kind, .alpha_first = 1, .alpha_last = 1};
-    if (kind != AT_OUTER_MEAN) c->momentum = 0.4; /* docs/adr/0007: 0.9 loses 6 % */
+    *c = (struct at_outer_config){.kind = kind, .alpha_first = 1, .alpha_last = 1, .decay_share = 1};
+    if (kind == AT_OUTER_MEAN) return; /* docs/adr/0007 has the figures for all of these */
     if (kind == AT_OUTER_SPARSE || kind == AT_OUTER_AUTO) {
         c->k = 64;
+        c->momentum = 0.4;
         c->dense_fraction = 0.1;
     }
+    if (kind == AT_OUTER_DILOCO || kind == AT_OUTER_SPARSE) {
+        c->carry = 0.9;
+        c->dense_fraction = 0.2;
+        c->steps_young = 2;
+        c->decay_share = 0.3;
+    }
+}
+
+void at_outer_adapt(const struct at_outer_config *c, struct at_train_config *io_train)
+{
+    io_train->weight_decay *= c->decay_share;
 }
 
 bool at_outer_config_momentum(const struct at_outer_config *c)
 {
-    return c->momentum != 0;
+    return c->momentum != 0 || c->carry != 0;
 }
 
 static bool within(double x, double low, double high)
@@ -62,6 +74,10 @@ at_err at_outer_config_check(const struct at_outer_config *c, const struct at_tr
         return at_fail(diag, AT_E_USAGE, "alpha", "%g to %g; it lies within 0 to 2", c->alpha_first, c->alpha_last);
     if (!within(c->momentum, 0, 0.999))
         return at_fail(diag, AT_E_USAGE, "momentum", "%g; it lies within 0 to 0.999", c->momentum);
+    if (!within(c->carry, 0, 0.999))
+        return at_fail(diag, AT_E_USAGE, "carry", "%g; it lies within 0 to 0.999", c->carry);
+    if (!within(c->decay_share, 0, 1))
+        return at_fail(diag, AT_E_USAGE, "decay", "%g; it lies within 0 to 1", c->decay_share);
     if (!within(c->dense_fraction, 0, 1))
         return at_fail(diag, AT_E_USAGE, "dense", "%g; it lies within 0 to 1", c->dense_fraction);
     if (!within(c->round_seconds, 0, 1e6))
@@ -95,27 +111,38 @@ static double progress(const struct at_train_config *train, uint64_t step)
     return (double)step / ((double)train->rounds * (double)train->steps);
 }
 
+/* mu of a dense round: what the run's settings say, or what the restart of m lost, whichever is more. */
+static double dense_momentum(const struct at_outer_config *c, uint64_t steps)
+{
+    double kept = 1;
+    for (uint64_t i = 0; i < steps && kept > 1e-9; i++) kept *= c->carry;
+    return kept > c->momentum || c->kind == AT_OUTER_SPARSE ? kept : c->momentum;
+}
+
 struct at_round at_outer_round(const struct at_outer_config *c, const struct at_train_config *train,
                                const struct at_round *previous)
 {
     uint64_t total = (uint64_t)train->rounds * train->steps;
     uint64_t first = previous != NULL ? previous->step_first + previous->steps : 0;
     uint64_t steps = c->steps_max != 0 ? c->steps_max : train->steps;
+    double done = progress(train, first);
+    bool sparse = c->kind == AT_OUTER_SPARSE, young = done < c->dense_fraction;
+    if ((sparse || c->kind == AT_OUTER_DILOCO) && young && c->steps_young != 0 && steps > c->steps_young)
+        steps = c->steps_young;
     if (first > total) first = total;
     if (steps > total - first) steps = total - first;
     struct at_round r = at_round_mean(previous != NULL ? previous->round + 1 : 0, (uint32_t)steps, first);
     r.seconds = c->round_seconds;
     r.tau = steps > c->tau ? c->tau : 0;
-    double done = progress(train, first);
-    bool dense = c->kind == AT_OUTER_SPARSE && done < c->dense_fraction; /* its start: the mean, in 4 bits */
-    if (c->kind == AT_OUTER_DILOCO || dense) r.codec = AT_CODEC_INT4;
-    if (c->kind == AT_OUTER_SPARSE && !dense) {
+    if (c->kind == AT_OUTER_DILOCO || (sparse && young)) {
+        r.codec = AT_CODEC_INT4;
+        r.momentum = (real)dense_momentum(c, steps);
+    } else if (sparse) {
         r.codec = AT_CODEC_SPARSE;
         r.k = c->k;
         r.clip = 1;
+        r.momentum = (real)c->momentum;
     }
-    if (c->kind == AT_OUTER_AUTO || dense) return r;
-    r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
-    r.momentum = (real)c->momentum;
+    if (r.codec != AT_CODEC_PLAIN && !(sparse && young)) r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
     return r;
 }
