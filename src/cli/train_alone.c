@@ -26,6 +26,7 @@ struct job {
     uint32_t round_steps;   /* of the round under way */
     double round_seconds;
     int replica;
+    json_t *curve; /* [[tokens, held-out loss], ...] */
 };
 
 static double clock_s(void)
@@ -159,9 +160,20 @@ static double heldout(struct job *j)
     return at_heldout_loss(&j->local.trainer, &j->exec.ex, &j->setup->data, j->local.state.theta);
 }
 
+static void note_point(struct job *j)
+{
+    json_t *pair = json_array();
+    uint64_t tokens = j->tokens_before + j->local.tokens;
+    AT_ASSERT(pair != NULL && json_array_append_new(pair, json_integer((json_int_t)tokens)) == 0);
+    AT_ASSERT(json_array_append_new(pair, json_real(j->loss_last)) == 0);
+    AT_ASSERT(json_array_append_new(j->curve, pair) == 0);
+}
+
 static at_err train(struct job *j, struct at_diag *diag)
 {
+    const uint32_t every = j->config.steps; /* inner steps from one look at the held-out text to the next, at least */
     j->loss_first = j->loss_last = heldout(j);
+    note_point(j);
     at_screen_say(&j->screen, "held-out loss before: %.4f nats/byte", j->loss_first);
     j->saved_s = clock_s();
     for (;;) {
@@ -177,14 +189,19 @@ static at_err train(struct job *j, struct at_diag *diag)
         if (err == AT_OK) err = note_round(j, diag);
         if (err != AT_OK) return err;
         j->diary.measured.step_seconds = (clock_s() - j->round_start_s) / (round.steps * (double)j->local.replicas);
+        bool last = at_diary_next(&j->diary).steps == 0;
+        if (!last && round.step_first / every == (round.step_first + round.steps) / every) {
+            j->train_s += clock_s() - j->round_start_s;
+            continue; /* short rounds are not all looked at */
+        }
         j->loss_last = heldout(j);
+        note_point(j);
         j->train_s += clock_s() - j->round_start_s;
         at_screen_say(&j->screen, "round %*u/%u  held-out %.4f  training %.4f  %s tok/s  %s left",
                       j->config.rounds > 99 ? 4 : 2, j->local.state.round, j->config.rounds, j->loss_last, loss,
                       at_count((double)j->local.tokens / j->train_s).s,
                       at_duration(seconds_left(j, j->local.tokens, j->train_s)).s);
-        if (at_diary_next(&j->diary).steps != 0 && clock_s() - j->saved_s > 30 && (err = save(j, diag)) != AT_OK)
-            return err;
+        if (!last && clock_s() - j->saved_s > 30 && (err = save(j, diag)) != AT_OK) return err;
     }
 }
 
@@ -202,6 +219,7 @@ static at_err report(struct job *j, struct at_cli *cli)
         at_json_set_9(answer, "heldout_loss_last", j->loss_last);
         at_json_set_9(answer, "tokens_per_s", tokens_per_s);
         at_json_set_9(answer, "seconds", at_cli_seconds());
+        at_json_set(answer, "curve", json_incref(j->curve));
         return AT_OK;
     }
     at_say("memory: at most %s", at_bytes(at_sys_memory_peak()).s);
@@ -215,6 +233,7 @@ static at_err report(struct job *j, struct at_cli *cli)
 
 static void job_release(struct job *j)
 {
+    json_decref(j->curve);
     at_diary_release(&j->diary);
     at_local_release(&j->local);
     at_model_release(&j->model);
@@ -225,6 +244,7 @@ at_err_t at_train_alone(struct at_cli *cli, const struct at_train_setup *setup)
 {
     const struct at_train_args *a = setup->args;
     struct job j = {.setup = setup, .args = a, .config = setup->config};
+    AT_ASSERT((j.curve = json_array()) != NULL);
     at_screen_init(&j.screen, stderr);
     at_err_t err = prepare(&j, cli);
     if (err == AT_OK) {

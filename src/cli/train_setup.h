@@ -16,10 +16,10 @@ struct at_train_args {
     const char *link, *plan, *node, *listen, *join, *secret;
     struct at_opt_list data;
     struct at_opt_int replicas, rounds, steps, batch, seed, threads, tp, pp, microbatches, keep, tau;
-    struct at_opt_real round_seconds;
+    struct at_opt_real round_seconds, young;
     bool recompute;
 };
-enum { AT_TRAIN_ROWS = 25 };
+enum { AT_TRAIN_ROWS = 26 };
 extern const struct at_opt at_train_rows[AT_TRAIN_ROWS];
 /* Words after the options are further text files. */
 at_err at_train_take_words(struct at_train_args *a, const struct at_words *words, struct at_diag *diag);

@@ -39,12 +39,11 @@ struct at_outer_config {
     uint32_t steps_min, steps_max;  /* H; 0: the train config's steps. Fixed kinds take steps_max */
     double alpha_first, alpha_last; /* outer learning rate, straight from the one to the other over the run's steps */
     double momentum;                /* mu of the kinds with momentum, else 0 */
-    double carry;                   /* dense rounds of diloco and sparse: mu is at least carry^steps, which is what beta1
-                                     * would have kept of m over the round (a unit starts with m = 0) */
-    double dense_fraction;          /* of the run's steps: its start. sparse: dense there, by int4. auto: see auto.h */
-    uint32_t steps_young;           /* diloco, sparse: H at most this in the start; 0: as later */
-    double decay_share;             /* of the weight decay, see at_outer_adapt; 1: all */
-    double round_seconds;           /* at_round.seconds */
+    double carry; /* dense rounds of diloco and sparse: mu is at least carry^steps: what beta1 would have kept of m */
+    double dense_fraction; /* of the run's steps: its start. sparse: dense there, by int4; auto: auto.h */
+    uint32_t steps_young;  /* diloco, sparse: H at most this in the start; 0: as later */
+    double decay_share;    /* of the weight decay, see at_outer_adapt; 1: all */
+    double round_seconds;  /* at_round.seconds */
 };
 #define AT_SPARSE_K_MAX  1024
 #define AT_OUTER_TAU_MAX 2

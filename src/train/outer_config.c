@@ -34,8 +34,6 @@ void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
     }
     if (kind == AT_OUTER_DILOCO || kind == AT_OUTER_SPARSE) {
         c->carry = 0.9;
-        c->dense_fraction = 0.2;
-        c->steps_young = 2;
         c->decay_share = 0.3;
     }
 }
@@ -143,6 +141,7 @@ struct at_round at_outer_round(const struct at_outer_config *c, const struct at_
         r.clip = 1;
         r.momentum = (real)c->momentum;
     }
-    if (r.codec != AT_CODEC_PLAIN && !(sparse && young)) r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
+    if (r.codec != AT_CODEC_PLAIN && !(sparse && young))
+        r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
     return r;
 }

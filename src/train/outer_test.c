@@ -274,6 +274,36 @@ static void test_rounds_of_fixed_settings(void **state)
     assert_int_equal(at_outer_config_check(&c, &train, NULL), AT_E_USAGE);
 }
 
+/* A start of short rounds, and what momentum makes good for. 12 steps: 2, 2, 2 | 3, 3 by the settings below. */
+static void test_young_rounds(void **state)
+{
+    struct at_train_config train = test_train_config();
+    static const uint32_t want[] = {2, 2, 2, 3, 3, 0};
+    for (int kind = AT_OUTER_DILOCO; kind <= AT_OUTER_SPARSE; kind++) {
+        struct at_outer_config c;
+        struct at_round r, *previous = NULL;
+        at_outer_config_default(&c, (enum at_outer_kind)kind);
+        c.dense_fraction = 0.5;
+        c.steps_young = 2;
+        for (size_t t = 0; t < sizeof want / sizeof want[0]; t++, previous = &r) {
+            r = at_outer_round(&c, &train, previous);
+            assert_int_equal(r.steps, want[t]);
+            if (r.steps == 0) break;
+            bool dense = kind == AT_OUTER_DILOCO || t < 3;
+            assert_int_equal(r.codec, dense ? AT_CODEC_INT4 : AT_CODEC_SPARSE);
+            assert_true(r.clip == !dense && r.alpha == 1 && at_round_check(&r, NULL) == AT_OK);
+            assert_true(r.momentum == (real)(!dense ? 0.4 : r.steps == 2 ? 0.9 * 0.9 : 0.9 * 0.9 * 0.9));
+        }
+        struct at_train_config adapted = train;
+        at_outer_adapt(&c, &adapted);
+        assert_true(adapted.weight_decay == 0.3 * train.weight_decay);
+        adapted.weight_decay = train.weight_decay;
+        assert_memory_equal(&adapted, &train, sizeof train);
+        c.carry = 1;
+        assert_int_equal(at_outer_config_check(&c, &train, NULL), AT_E_USAGE);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_momentum),
         cmocka_unit_test(test_clipping),
         cmocka_unit_test(test_rounds_of_fixed_settings),
+        cmocka_unit_test(test_young_rounds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
