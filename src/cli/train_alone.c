@@ -10,6 +10,7 @@
 #include "train/local.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 struct job {
@@ -165,7 +166,7 @@ static void note_point(struct job *j)
     json_t *pair = json_array();
     uint64_t tokens = j->tokens_before + j->local.tokens;
     AT_ASSERT(pair != NULL && json_array_append_new(pair, json_integer((json_int_t)tokens)) == 0);
-    AT_ASSERT(json_array_append_new(pair, json_real(j->loss_last)) == 0);
+    AT_ASSERT(json_array_append_new(pair, isfinite(j->loss_last) ? json_real(j->loss_last) : json_null()) == 0);
     AT_ASSERT(json_array_append_new(j->curve, pair) == 0);
 }
 

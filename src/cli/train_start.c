@@ -90,7 +90,10 @@ struct family { /* this process and its children */
     struct at_child *child;
     int *rank; /* of each child */
     int children;
+    uint64_t verdict_ms; /* when a child was first seen to have ended by a verdict; 0: none */
 };
+
+#define VERDICT_MS 2000 /* later than its child, this process hears the same verdict over its own links */
 
 /* A child that ends before it is linked has said why on stderr. */
 static at_err_t look_after(void *arg, struct at_diag *diag)
@@ -100,6 +103,11 @@ static at_err_t look_after(void *arg, struct at_diag *diag)
     for (int i = 0; i < f->children; i++) {
         at_child_poll(&f->child[i]);
         if (f->child[i].running) continue;
+        if (f->child[i].exit_signal == 0 && at_err_of_exit_code(f->child[i].exit_code) == AT_E_PEER) {
+            uint64_t now_ms = at_clock_mono_ms();
+            if (f->verdict_ms == 0) f->verdict_ms = now_ms;
+            if (now_ms - f->verdict_ms < VERDICT_MS) continue;
+        }
         at_err_t err = f->child[i].exit_signal != 0 || f->child[i].exit_code == 0
                            ? AT_E_PEER
                            : at_err_of_exit_code(f->child[i].exit_code);
