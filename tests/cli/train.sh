@@ -6,7 +6,7 @@ DATA=$WORK/text.txt
 small="--preset $PRESET --data $DATA --replicas 2 --rounds 2 --steps 1 --seed 7"
 
 want 0 "$ATOLL" train $small --out "$WORK/m" --json
-is "$("$TOOL" keys <"$WORK/out")" "heldout_loss_first heldout_loss_last seconds state_root tokens tokens_per_s"
+is "$("$TOOL" keys <"$WORK/out")" "curve heldout_loss_first heldout_loss_last seconds state_root tokens tokens_per_s"
 root=$(json state_root)
 is "$(echo "$root" | tr -d '0-9a-f' | wc -c)" 1 "lower-case hex"
 is "${#root}" 64
