@@ -33,7 +33,8 @@ static void orphaned(int number)
 
 static at_err_t run(struct at_cli *cli, void *args)
 {
-    signal(AT_CHILD_ORPHANED, orphaned);
+    struct sigaction act = {.sa_handler = orphaned}; /* it may come twice: once for each thread of the parent */
+    sigaction(AT_CHILD_ORPHANED, &act, NULL);
     struct at_buf text = {0};
     struct at_rank_brief brief = {0};
     at_err_t err = read_all(STDIN_FILENO, &cli->diag, &text);

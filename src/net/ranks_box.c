@@ -189,6 +189,7 @@ void at_box_out_took(struct at_box *b, size_t n)
         return;
     }
     AT_ASSERT(n <= b->body_n);
+    if (n == 0 && b->body == NULL) return;
     b->body += n;
     b->body_n -= n;
     if (b->body_of != NULL) sent(b, b->body_of, n);
