@@ -218,7 +218,10 @@ static at_err deliver(struct at_box *b, struct at_arrival *a)
     a->post->done = true;
     b->finished = true;
     b->bound--;
-    if (!a->asked) b->credit_due += a->total + AT_BOX_COST_BYTES;
+    if (a->asked)
+        b->asks--;
+    else
+        b->credit_due += a->total + AT_BOX_COST_BYTES;
     unlink_arrival(b, a);
     arrival_free(a);
     if (b->credit_due < AT_RANKS_EAGER_BYTES / 8) return AT_OK;
@@ -259,6 +262,8 @@ static at_err begin_message(struct at_box *b, size_t total, bool asked, struct a
     size_t cost = total + AT_BOX_COST_BYTES;
     if (!asked && (cost > AT_RANKS_EAGER_BYTES || b->eager_in > AT_RANKS_EAGER_BYTES - cost))
         return at_fail(diag, AT_E_PEER, "links", "sends more than it may without being asked");
+    if (asked && b->asks == AT_BOX_ASKS_MAX)
+        return at_fail(diag, AT_E_PEER, "links", "asks for more than %d messages at once", AT_BOX_ASKS_MAX);
     struct at_arrival *a = calloc(1, sizeof *a), **end = &b->arrivals;
     struct at_post *post = first_of(&b->recvs, b->tag);
     if (a == NULL) return AT_E_NOMEM;
@@ -270,7 +275,10 @@ static at_err begin_message(struct at_box *b, size_t total, bool asked, struct a
     while (*end != NULL) end = &(*end)->next;
     *end = a;
     *ret_arrival = a;
-    if (!asked) b->eager_in += cost;
+    if (asked)
+        b->asks++;
+    else
+        b->eager_in += cost;
     if (post == NULL) return AT_OK;
     take_out(&b->recvs, post);
     return bind(b, a, post, diag);

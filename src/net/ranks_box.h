@@ -27,6 +27,7 @@
 #define AT_BOX_SMALL_BYTES ((size_t)64 << 10) /* messages that may overtake */
 #define AT_BOX_STAGE_BYTES ((size_t)16 << 10) /* one TLS record: small things travel together */
 #define AT_BOX_COST_BYTES  ((size_t)128)
+#define AT_BOX_ASKS_MAX    4096 /* messages that a peer may have asked for and not finished: they cost memory */
 
 enum at_box_kind {
     AT_BOX_DATA = 1,
@@ -79,6 +80,7 @@ struct at_box {
     struct at_arrival *current; /* whose piece it is */
     struct at_buf note;
     size_t eager_in, credit_due;
+    int asks;              /* arrivals that were asked for */
     int bound;             /* receives whose message is arriving */
     uint8_t discard[4096]; /* where bytes go that nobody wants any more */
     bool let_go;

@@ -217,13 +217,24 @@ static void rules_are_kept(void **state)
     at_box_release(&b);
 }
 
+/* A peer that only asks is stopped before its questions fill the memory. */
+static void asking_has_an_end(void **state)
+{
+    struct at_box b = {0};
+    struct at_diag diag = {0};
+    for (uint32_t tag = 0; tag < AT_BOX_ASKS_MAX; tag++)
+        assert_int_equal(feed(&b, AT_BOX_ASK, tag, 1, 0, 0, &diag), AT_OK);
+    assert_int_equal(feed(&b, AT_BOX_ASK, AT_BOX_ASKS_MAX, 1, 0, 0, &diag), AT_E_PEER);
+    assert_non_null(strstr(diag.text, "asks for more than"));
+    at_box_release(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_order_any_cut),
-        cmocka_unit_test(small_ones_overtake),
-        cmocka_unit_test(letting_go_keeps_the_stream),
-        cmocka_unit_test(rules_are_kept),
+        cmocka_unit_test(any_order_any_cut),           cmocka_unit_test(small_ones_overtake),
+        cmocka_unit_test(letting_go_keeps_the_stream), cmocka_unit_test(rules_are_kept),
+        cmocka_unit_test(asking_has_an_end),
     };
     return cmocka_run_group_tests_name("ranks_box", tests, NULL, NULL);
 }

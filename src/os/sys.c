@@ -84,22 +84,23 @@ int at_sys_cpu_count(void)
     return n < 1 ? 1 : n > 4096 ? 4096 : (int)n;
 }
 
-/* MemAvailable of /proc/meminfo, in bytes; 0 when there is none. */
-static uint64_t meminfo_available(void)
+/* A line "NAME: 123 kB" of a file in /proc, in bytes; 0 when there is none. */
+static uint64_t proc_bytes(const char *path, const char *name)
 {
     char line[256];
     unsigned long long kib = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
+    size_t n = strlen(name);
+    FILE *f = fopen(path, "r");
     if (!f) return 0;
     while (fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+        if (strncmp(line, name, n) == 0 && sscanf(line + n, ": %llu kB", &kib) == 1) break;
     fclose(f);
     return (uint64_t)kib * 1024u;
 }
 
 uint64_t at_sys_memory_available(void)
 {
-    uint64_t system = meminfo_available();
+    uint64_t system = proc_bytes("/proc/meminfo", "MemAvailable");
     if (!system) system = uv_get_free_memory();
     uint64_t limit = uv_get_constrained_memory(); /* 0 unknown; huge when there is no limit */
     size_t own = 0;
@@ -113,14 +114,7 @@ uint64_t at_sys_memory_available(void)
 /* VmHWM of /proc/self/status: unlike getrusage's figure it is this program's, not that of the process that forked it. */
 uint64_t at_sys_memory_peak(void)
 {
-    char line[256];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/self/status", "r");
-    if (!f) return 0;
-    while (fgets(line, sizeof line, f))
-        if (sscanf(line, "VmHWM: %llu kB", &kib) == 1) break;
-    fclose(f);
-    return (uint64_t)kib * 1024u;
+    return proc_bytes("/proc/self/status", "VmHWM");
 }
 
 #if defined(__has_feature)
