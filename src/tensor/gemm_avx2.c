@@ -100,6 +100,8 @@ static void isa_softmax_back(float *ds, const float *p, long n, float big_d, flo
     for (; j < n; j++) ds[j] = (p[j] * (ds[j] - big_d)) * scale;
 }
 
+#include "tensor/tile_row_x86.h"
+/* after it */
 #include "tensor/tile_body.h"
 
 const struct at_gemm_kern at_gemm_kern_avx2 = {isa_gemm, isa_attention_forward, isa_attention_backward, isa_peak};

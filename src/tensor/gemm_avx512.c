@@ -4,6 +4,7 @@
 #if defined(__x86_64__) && !defined(AT_REAL64)
 
 #include <immintrin.h>
+#include <string.h>
 
 #define MR    14
 #define LANES 16
@@ -114,6 +115,8 @@ static void isa_softmax_back(float *ds, const float *p, long n, float big_d, flo
     }
 }
 
+#include "tensor/tile_row_x86.h"
+/* after it */
 #include "tensor/tile_body.h"
 
 const struct at_gemm_kern at_gemm_kern_avx512 = {isa_gemm, isa_attention_forward, isa_attention_backward, isa_peak};

@@ -14,17 +14,16 @@
 
 #include <string.h>
 
-#define A_FLOATS      (64 * 1024L)   /* block of A: 256 KiB */
-#define B_FLOATS      (1024 * 1024L) /* block of B: 4 MiB */
-#define K_PIECE       1024L
-#define K_GRAINS      256L          /* C is small enough to be read again; rows of A and B are read in long runs */
-#define K_SLOTS       4096L         /* longest K that a SLOTS piece holds */
-#define LONG_FLOATS   (256 * 1024L) /* block of C in slots_long */
-#define LONG_COLS     1024L
-#define LONG_DEPTH    4 /* of the tree over 8 slots */
-#define TILE          (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
-#define A_DIRECT_COLS 1024L
-#define SLACK         64
+#define A_FLOATS    (64 * 1024L)   /* block of A: 256 KiB */
+#define B_FLOATS    (1024 * 1024L) /* block of B: 4 MiB */
+#define K_PIECE     1024L
+#define K_GRAINS    1024L         /* C is read and written again for every piece */
+#define K_SLOTS     4096L         /* longest K that a SLOTS piece holds */
+#define LONG_FLOATS (256 * 1024L) /* block of C in slots_long */
+#define LONG_COLS   1024L
+#define LONG_DEPTH  4 /* of the tree over 8 slots */
+#define TILE        (AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX)
+#define SLACK       64
 
 /* Scratch of one part. */
 struct block {
@@ -60,6 +59,11 @@ size_t at_gemm_tiled_bytes(void)
 static long min_long(long a, long b)
 {
     return a < b ? a : b;
+}
+
+static long round_up(long n, long step)
+{
+    return (n + step - 1) / step * step;
 }
 
 /* Address of element (i,j), and how many columns from j on lie in one block. */
@@ -114,29 +118,6 @@ static long piece_end(const struct walk *w, long k0)
     return end;
 }
 
-/* The slots' tree where the instruction set has no function for it. Slot 2i+1 is added to slot 2i by the tile itself;
- * pairs join upwards as in a binary counter; level 0 of the stack is C. */
-static void tile_tree(const struct walk *w, int rows, int vecs, struct at_tile t)
-{
-    float *const c = t.c;
-    const long ldc = t.ldc;
-    int depth = 0;
-    for (int s = 0; s < w->g->slots; s++) {
-        if (s % 2 == 0) depth++;
-        t.c = depth == 1 ? c : w->s->slot[depth - 2];
-        t.ldc = depth == 1 ? ldc : AT_TILE_COLS_MAX;
-        t.mode = s % 2 ? AT_TILE_ADD : AT_TILE_STORE;
-        w->kern->tile(rows, vecs, &t);
-        t.a += t.a_rows ? t.k : t.k * t.lda;
-        t.b += t.k * t.ldb;
-        for (int pair = s / 2; s % 2 && pair % 2; pair /= 2, depth--) {
-            float *into = depth == 2 ? c : w->s->slot[depth - 3];
-            w->kern->add(into, depth == 2 ? ldc : AT_TILE_COLS_MAX, w->s->slot[depth - 2], AT_TILE_COLS_MAX, rows,
-                         vecs);
-        }
-    }
-}
-
 /* All segments of the tile w->t, whose operands stand at the start of the piece. */
 static void tile_segments(struct walk *w, int rows, int vecs)
 {
@@ -144,11 +125,7 @@ static void tile_segments(struct walk *w, int rows, int vecs)
     struct at_tile *t = &w->t;
     if (w->join == AT_JOIN_SLOTS) {
         t->k = g->k / g->slots;
-        if (w->kern->tile_slots) {
-            w->kern->tile_slots(rows, vecs, t, g->slots, w->s->slot);
-        } else {
-            tile_tree(w, rows, vecs, *t);
-        }
+        w->kern->tile_slots(rows, vecs, t, g->slots, w->s->slot);
     } else if (w->join == AT_JOIN_CHAIN) {
         t->k = w->k1 - w->k0;
         t->mode = w->k0 > w->k_from ? AT_TILE_LOAD : AT_TILE_STORE;
@@ -160,6 +137,7 @@ static void tile_segments(struct walk *w, int rows, int vecs)
             w->kern->tile(rows, vecs, t);
             t->a += t->a_rows ? t->k : t->k * t->lda;
             t->b += t->k * t->ldb;
+            if (t->keep != NULL) t->keep += t->k * w->kern->mr;
         }
     }
 }
@@ -260,38 +238,64 @@ static const float *b_panel(struct walk *w, const struct blocks *x, long j, long
     return b;
 }
 
-/* The tile fetches a run of the next block of A's source: run number `run` of it. */
-static void look_ahead(struct walk *w, const struct blocks *x, long run)
+/* What the tile at (i, j) of a block may fetch ahead, number `run` of the block's tiles: its share of the next panel of B,
+ * and run number `run` of the next block of A's source. */
+static void look_ahead(struct walk *w, const struct blocks *x, const float *b, long i, long j, long run)
 {
     const bool by_rows = a_by_rows(w);
-    const long i1 = min_long(x->i1 + x->m_step, x->p.m1), runs = by_rows ? i1 - x->i1 : w->k1 - w->k0;
-    w->t.ahead_floats = 0;
-    if (w->join == AT_JOIN_SLOTS || x->i1 >= x->p.m1 || run >= runs) return; /* slots' chains are short */
-    w->t.ahead = by_rows ? mat_at(&w->g->a, x->i1 + run, w->k0, w->k1 - w->k0, &w->t.ahead_floats)
-                         : mat_at(&w->g->a, w->k0 + run, x->i1, i1 - x->i1, &w->t.ahead_floats);
+    const long kn = w->k1 - w->k0, nr = 2L * w->kern->lanes, mr = w->kern->mr;
+    const long i1 = min_long(x->i1 + x->m_step, x->p.m1), runs = by_rows ? i1 - x->i1 : kn;
+    const bool packed_b = x->i0 > x->p.m0 && b == w->s->b + (j - x->j0) * kn;
+    const long share = round_up(kn * nr / ((x->i1 - x->i0 + mr - 1) / mr), 16);
+    w->t.ahead[0].floats = w->t.ahead[1].floats = 0;
+    if (packed_b && j + nr < x->j1) w->t.ahead[0] = (struct at_ahead){b + kn * nr + (i - x->i0) / mr * share, share};
+    if (x->i1 >= x->p.m1 || run >= runs) return;
+    struct at_ahead *next = &w->t.ahead[1];
+    next->p = by_rows ? mat_at(&w->g->a, x->i1 + run, w->k0, kn, &next->floats)
+                      : mat_at(&w->g->a, w->k0 + run, x->i1, i1 - x->i1, &next->floats);
 }
 
-/* A row-major A serves a tile as it is, unless its rows would push each other out of the first-level cache. With many
- * columns packing is little work and gains a little. */
+/* A row-major A serves a tile as it is, unless its rows would push each other out of the first-level cache. */
 static bool a_lies_right(const struct at_gemm *g)
 {
-    return g->op != AT_GEMM_TN && g->a.block_cols == 0 && g->a.ld % 512 != 0 && g->n <= A_DIRECT_COLS;
+    return g->op != AT_GEMM_TN && g->a.block_cols == 0 && g->a.ld % 512 != 0;
 }
 
-static void block_tiles(struct walk *w, const struct blocks *x)
+/* The panel of A at row i for the tile w->t, whose B is there. fresh: it is to be packed now; a full tile does that
+ * itself while it computes. */
+static void a_panel(struct walk *w, const struct blocks *x, long i, int rows, long cols, bool fresh)
+{
+    const struct at_mat *a = &w->g->a;
+    const long kn = w->k1 - w->k0, mr = w->kern->mr;
+    float *packed = w->s->a + (i - x->i0) * kn;
+    const bool as_it_lies = rows == mr && cols == 2L * w->kern->lanes && w->t.ldb == cols && a->block_cols == 0;
+    w->t.keep = fresh && as_it_lies ? packed : NULL;
+    if (w->a_direct || w->t.keep != NULL) {
+        w->t.a_rows = a_by_rows(w);
+        w->t.lda = a->ld;
+        w->t.a = w->t.a_rows ? a->p + i * a->ld + w->k0 : a->p + w->k0 * a->ld + i;
+        return;
+    }
+    if (fresh) pack(w, packed, a, a_by_rows(w), false, i, i + rows);
+    w->t.a_rows = false;
+    w->t.lda = mr;
+    w->t.a = packed;
+}
+
+/* fresh: this block of A is not packed yet. */
+static void block_tiles(struct walk *w, const struct blocks *x, bool fresh)
 {
     long tiles = 0;
-    const long kn = w->k1 - w->k0, mr = w->kern->mr, nr = 2L * w->kern->lanes;
-    w->t.a_rows = w->a_direct;
-    w->t.lda = w->a_direct ? w->g->a.ld : mr;
+    const long mr = w->kern->mr, nr = 2L * w->kern->lanes;
     for (long j = x->j0; j < x->j1; j += nr) {
         const long cols = min_long(nr, x->j1 - j);
         const float *b = b_panel(w, x, j, cols);
         for (long i = x->i0; i < x->i1; i += mr) {
-            w->t.a = w->a_direct ? w->g->a.p + i * w->g->a.ld + w->k0 : w->s->a + (i - x->i0) * kn;
+            const int rows = (int)min_long(mr, x->i1 - i);
+            a_panel(w, x, i, rows, cols, fresh && j == x->j0);
             w->t.b = b;
-            look_ahead(w, x, tiles++);
-            one_tile(w, i, j, (int)min_long(mr, x->i1 - i), cols);
+            look_ahead(w, x, b, i, j, tiles++);
+            one_tile(w, i, j, rows, cols);
         }
     }
 }
@@ -310,8 +314,7 @@ static void piece(struct walk *w, struct at_gemm_part p)
         x.j1 = min_long(p.n1, x.j0 + x.n_step);
         for (x.i0 = p.m0; x.i0 < p.m1; x.i0 = x.i1) {
             x.i1 = min_long(p.m1, x.i0 + x.m_step);
-            if (!w->a_direct && (!a_once || x.j0 == p.n0)) pack(w, w->s->a, &w->g->a, a_by_rows(w), false, x.i0, x.i1);
-            block_tiles(w, &x);
+            block_tiles(w, &x, !w->a_direct && (!a_once || x.j0 == p.n0));
         }
     }
 }

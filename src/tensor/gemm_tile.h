@@ -22,17 +22,24 @@ enum at_tile_mode {
     AT_TILE_SCALE = 3, /* C = (chain from +0, + (+0)) * alpha */
 };
 
+/* Floats that will be wanted soon, and be asked for in vain at worst: a tile may fetch their lines. */
+struct at_ahead {
+    const float *p;
+    long floats;
+};
+
 struct at_tile {
     long k;
     const float *a, *b;
     long lda, ldb;
     bool a_rows; /* A lies row by row instead: step p of row i is a[i*lda + p] */
+    float *keep; /* NULL, or where the tile leaves A as a panel: step p of row i at keep[p*mr + i]. Only for tiles of mr
+                  * rows and 2 vectors whose ldb is 2*lanes; does not overlap C */
     float *c;
     long ldc;
     enum at_tile_mode mode;
     float alpha;
-    const float *ahead; /* floats that will be wanted soon: a tile may fetch their lines */
-    long ahead_floats;
+    struct at_ahead ahead[2]; /* the first one first */
 };
 
 struct at_tile_kern {

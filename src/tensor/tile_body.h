@@ -4,7 +4,7 @@
  *   tv                   the register type, and tv_zero() tv_load(p) tv_store(p, x) tv_every(p) tv_fma(x, y, z)
  *                        tv_add(x, y) tv_mul(x, y), every(p): *p in all lanes
  *   UNROLL_ROWS          the pragma that unrolls a loop over rows whole
- *   TILE_STEP            only where the file has a tile_step() of its own
+ *   TILE_ROW, TILE_STEP  only where the file has a tile_row() or a tile_step() of its own
  * and the functions that tile_kern lists, called isa_*. All accumulators stay in registers: one function for each
  * number of rows and registers; what *t says is read once, for all a compiler knows a store to C might change it. */
 
@@ -18,6 +18,7 @@
 #define EACH_ROW    UNROLL_ROWS for (int i = 0; i < rows; i++)
 #define EACH_VEC    UNROLL_FULL for (int v = 0; v < vecs; v++)
 #define TILE_INLINE static inline __attribute__((always_inline))
+#define FETCH_STEPS 8 /* so many steps ahead operands are fetched from the second-level cache */
 
 TILE_INLINE void tile_zero(const int rows, const int vecs, tv acc[MR][2])
 {
@@ -35,119 +36,107 @@ TILE_INLINE void tile_put(const int rows, const int vecs, tv acc[MR][2], float *
     EACH_ROW EACH_VEC tv_store(c + i * ldc + v * LANES, acc[i][v]);
 }
 
+#ifndef TILE_ROW
+TILE_INLINE void tile_row(const int vecs, tv *acc, const float *a, const tv *b)
+{
+    const tv x = tv_every(a);
+    EACH_VEC acc[v] = tv_fma(x, b[v], acc[v]);
+}
+#endif
+
 #ifndef TILE_STEP
 TILE_INLINE void tile_step(const int rows, const int vecs, tv acc[MR][2], const float *a, const float *b)
 {
     tv bv[2];
     EACH_VEC bv[v] = tv_load(b + v * LANES);
-    EACH_ROW
-    {
-        const tv x = tv_every(a + i);
-        EACH_VEC acc[i][v] = tv_fma(x, bv[v], acc[i][v]);
-    }
+    EACH_ROW tile_row(vecs, acc[i], a + i, bv);
 }
 #endif
 
-/* A as it lies, row by row: five rows' addresses reach fourteen rows. */
-struct tile_rows {
-    const float *row[5]; /* 0, 3, 6, 9, 12 */
-};
-
-TILE_INLINE void tile_step_rows(const int rows, const int vecs, tv acc[MR][2], const struct tile_rows *a,
-                                const long lda, const long step, const float *b)
-{
-    tv bv[2];
-    EACH_VEC bv[v] = tv_load(b + v * LANES);
-    EACH_ROW
-    {
-        const tv x = tv_every(a->row[i / 3] + i % 3 * lda + step);
-        EACH_VEC acc[i][v] = tv_fma(x, bv[v], acc[i][v]);
-    }
-}
-
-/* C is not needed before the chain ends: its rows are fetched while it runs, one with every fourth step, for a burst of
- * misses would hold up the chain. After them, in the same way, what the driver will want soon. */
-struct tile_fetch {
+/* The operands of a chain: from step to step A moves on by lda, or by 1 if it lies by rows, and B by ldb. keeps: what is
+ * read of A goes to `keep`, as a packed panel. Strides, rows and flags are mostly constants that the compiler knows. */
+struct tile_walk {
+    const float *a, *b;
+    const float *row[5]; /* by rows: 0, 3, 6, 9, 12; their addresses reach fourteen rows */
+    float *keep;
+    /* C is not needed before the chain ends: its rows are fetched while it runs, one with every fourth step, for a burst
+     * of misses would hold up the chain. After them, in the same way, what the driver will want soon. */
     const float *c;
-    long ldc;
-    int rows;
-    const float *ahead;
-    long lines;
+    int c_rows;
+    struct at_ahead ahead, after;
 };
 
-/* k steps of the chain. Packed panels have strides that the compiler knows. */
-TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], const float *a, const long lda,
-                            const float *b, const long ldb, long k, struct tile_fetch *fetch)
+TILE_INLINE void walk_step(const int rows, const int vecs, tv acc[MR][2], struct tile_walk *w, const bool by_rows,
+                           const long lda, const long ldb, const bool keeps)
 {
-    for (; k >= 4 && fetch->rows > 0; k -= 4, a += 4 * lda, b += 4 * ldb) {
-        tile_step(rows, vecs, acc, a, b);
-        __builtin_prefetch(fetch->c);
-        tile_step(rows, vecs, acc, a + lda, b + ldb);
-        tile_step(rows, vecs, acc, a + 2 * lda, b + 2 * ldb);
-        if (vecs * LANES > 16) __builtin_prefetch(fetch->c + 16);
-        tile_step(rows, vecs, acc, a + 3 * lda, b + 3 * ldb);
-        fetch->c += fetch->ldc;
-        fetch->rows--;
-    }
-    for (; k >= 4; k -= 4, a += 4 * lda, b += 4 * ldb) {
-        tile_step(rows, vecs, acc, a, b);
-        if (fetch->lines > 0) {
-            __builtin_prefetch(fetch->ahead, 0, 2);
-            fetch->ahead += 16;
-            fetch->lines--;
+    EACH_VEC __builtin_prefetch(w->b + FETCH_STEPS * ldb + v * LANES);
+    if (by_rows) {
+        tv bv[2];
+        EACH_VEC bv[v] = tv_load(w->b + v * LANES);
+        EACH_ROW
+        {
+            tile_row(vecs, acc[i], w->row[i / 3] + i % 3 * lda, bv);
+            if (keeps) w->keep[i] = w->row[i / 3][i % 3 * lda];
         }
-        tile_step(rows, vecs, acc, a + lda, b + ldb);
-        tile_step(rows, vecs, acc, a + 2 * lda, b + 2 * ldb);
-        tile_step(rows, vecs, acc, a + 3 * lda, b + 3 * ldb);
+        UNROLL_FULL for (int i = 0; i < 5; i++) w->row[i]++;
+    } else {
+        __builtin_prefetch(w->a + FETCH_STEPS * lda);
+        tile_step(rows, vecs, acc, w->a, w->b);
+        if (keeps) memcpy(w->keep, w->a, sizeof(float) * (size_t)rows);
+        w->a += lda;
     }
-    for (; k > 0; k--, a += lda, b += ldb) tile_step(rows, vecs, acc, a, b);
+    w->b += ldb;
+    if (keeps) w->keep += MR;
 }
 
-/* The same for A row by row. */
-TILE_INLINE void tile_chain_rows(const int rows, const int vecs, tv acc[MR][2], const float *a, const long lda,
-                                 const float *b, const long ldb, long k, struct tile_fetch *fetch)
+/* Walks k steps. */
+TILE_INLINE void tile_chain(const int rows, const int vecs, tv acc[MR][2], struct tile_walk *w, const bool by_rows,
+                            const long lda, const long ldb, const bool keeps, const long ldc, long k)
 {
-    struct tile_rows at;
-    UNROLL_FULL for (int i = 0; i < 5; i++) at.row[i] = 3 * i < rows ? a + 3 * i * lda : a;
-    for (; k >= 4; k -= 4, b += 4 * ldb) {
-        tile_step_rows(rows, vecs, acc, &at, lda, 0, b);
-        if (fetch->rows > 0) {
-            __builtin_prefetch(fetch->c);
-            if (vecs * LANES > 16) __builtin_prefetch(fetch->c + 16);
-            fetch->c += fetch->ldc;
-            fetch->rows--;
-        } else if (fetch->lines > 0) {
-            __builtin_prefetch(fetch->ahead, 0, 2);
-            fetch->ahead += 16;
-            fetch->lines--;
+    for (; k >= 4; k -= 4) {
+        walk_step(rows, vecs, acc, w, by_rows, lda, ldb, keeps);
+        if (w->c_rows > 0) {
+            __builtin_prefetch(w->c, 1);
+            if (vecs * LANES > 16) __builtin_prefetch(w->c + 16, 1);
+            w->c += ldc;
+            w->c_rows--;
+        } else if (w->ahead.floats > 0) {
+            __builtin_prefetch(w->ahead.p, 0, 2);
+            w->ahead.p += 16;
+            w->ahead.floats -= 16;
+            if (w->ahead.floats <= 0) {
+                w->ahead = w->after;
+                w->after.floats = 0;
+            }
         }
-        tile_step_rows(rows, vecs, acc, &at, lda, 1, b + ldb);
-        tile_step_rows(rows, vecs, acc, &at, lda, 2, b + 2 * ldb);
-        tile_step_rows(rows, vecs, acc, &at, lda, 3, b + 3 * ldb);
-        UNROLL_FULL for (int i = 0; i < 5; i++) at.row[i] += 4;
+        walk_step(rows, vecs, acc, w, by_rows, lda, ldb, keeps);
+        walk_step(rows, vecs, acc, w, by_rows, lda, ldb, keeps);
+        walk_step(rows, vecs, acc, w, by_rows, lda, ldb, keeps);
     }
-    for (; k > 0; k--, b += ldb) {
-        tile_step_rows(rows, vecs, acc, &at, lda, 0, b);
-        UNROLL_FULL for (int i = 0; i < 5; i++) at.row[i]++;
-    }
+    for (; k > 0; k--) walk_step(rows, vecs, acc, w, by_rows, lda, ldb, keeps);
+}
+
+TILE_INLINE struct tile_walk walk_of(const struct at_tile *t, const int rows, const bool by_rows, const long lda)
+{
+    struct tile_walk w = {.a = t->a, .b = t->b, .keep = t->keep, .c = t->c, .c_rows = rows};
+    w.ahead = t->ahead[t->ahead[0].floats > 0 ? 0 : 1];
+    if (t->ahead[0].floats > 0) w.after = t->ahead[1];
+    UNROLL_FULL for (int i = 0; i < 5; i++) w.row[i] = by_rows && 3 * i < rows ? t->a + 3 * i * lda : t->a;
+    return w;
 }
 
 TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, const bool by_rows, const long lda,
-                      const long ldb)
+                      const long ldb, const bool keeps)
 {
     tv acc[MR][2];
     float *const c = t->c;
     const long ldc = t->ldc;
     const enum at_tile_mode mode = t->mode;
     const tv alpha = tv_every(&t->alpha);
-    struct tile_fetch fetch = {c, ldc, rows, t->ahead, (t->ahead_floats + 15) / 16};
+    struct tile_walk w = walk_of(t, rows, by_rows, lda);
     tile_zero(rows, vecs, acc);
     if (mode == AT_TILE_LOAD) EACH_ROW EACH_VEC acc[i][v] = tv_load(c + i * ldc + v * LANES);
-    if (by_rows) {
-        tile_chain_rows(rows, vecs, acc, t->a, lda, t->b, ldb, t->k, &fetch);
-    } else {
-        tile_chain(rows, vecs, acc, t->a, lda, t->b, ldb, t->k, &fetch);
-    }
+    tile_chain(rows, vecs, acc, &w, by_rows, lda, ldb, keeps, ldc, t->k);
     EACH_ROW EACH_VEC acc[i][v] = tv_add(acc[i][v], tv_zero());
     if (mode == AT_TILE_ADD) tile_plus(rows, vecs, acc, c, ldc);
     if (mode == AT_TILE_SCALE) EACH_ROW EACH_VEC acc[i][v] = tv_mul(acc[i][v], alpha);
@@ -157,21 +146,17 @@ TILE_INLINE void tile(const int rows, const int vecs, const struct at_tile *t, c
 /* A slot's chain ends as acc; subtrees that are whole wait in part[level]. The + (+0) of rule 2 is done once, at the
  * end: on the way it could only change zeros' signs, and a sum is -0 only when both parts are. */
 TILE_INLINE void slots(const int rows, const int vecs, const struct at_tile *t, const bool by_rows, const long lda,
-                       const long ldb, const int count, float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])
+                       const long ldb, const bool keeps, const int count,
+                       float (*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])
 {
     tv acc[MR][2];
     float *const c = t->c;
     const long ldc = t->ldc, k = t->k;
-    const float *a = t->a, *b = t->b;
-    struct tile_fetch fetch = {c, ldc, rows, t->ahead, (t->ahead_floats + 15) / 16};
-    for (int s = 0;; s++, a += by_rows ? k : k * lda, b += k * ldb) {
+    struct tile_walk w = walk_of(t, rows, by_rows, lda);
+    for (int s = 0;; s++) {
         int level = 0;
         tile_zero(rows, vecs, acc);
-        if (by_rows) {
-            tile_chain_rows(rows, vecs, acc, a, lda, b, ldb, k, &fetch);
-        } else {
-            tile_chain(rows, vecs, acc, a, lda, b, ldb, k, &fetch);
-        }
+        tile_chain(rows, vecs, acc, &w, by_rows, lda, ldb, keeps, ldc, k);
         for (; s >> level & 1; level++) tile_plus(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
         if (s + 1 == count) break;
         tile_put(rows, vecs, acc, part[level], AT_TILE_COLS_MAX);
@@ -186,32 +171,42 @@ typedef void slots_fn(const struct at_tile *t, int count, float (*part)[AT_TILE_
 #define X(n)                                                                                                           \
     static void tile_##n##_1(const struct at_tile *t)                                                                  \
     {                                                                                                                  \
-        tile(n, 1, t, t->a_rows, t->lda, t->ldb);                                                                      \
+        tile(n, 1, t, t->a_rows, t->lda, t->ldb, false);                                                               \
     }                                                                                                                  \
     static void tile_##n##_2(const struct at_tile *t)                                                                  \
     {                                                                                                                  \
-        tile(n, 2, t, t->a_rows, t->lda, t->ldb);                                                                      \
+        tile(n, 2, t, t->a_rows, t->lda, t->ldb, false);                                                               \
     }                                                                                                                  \
     static void slots_##n##_1(const struct at_tile *t, int count, float(*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])   \
     {                                                                                                                  \
-        slots(n, 1, t, t->a_rows, t->lda, t->ldb, count, part);                                                        \
+        slots(n, 1, t, t->a_rows, t->lda, t->ldb, false, count, part);                                                 \
     }                                                                                                                  \
     static void slots_##n##_2(const struct at_tile *t, int count, float(*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])   \
     {                                                                                                                  \
-        slots(n, 2, t, t->a_rows, t->lda, t->ldb, count, part);                                                        \
+        slots(n, 2, t, t->a_rows, t->lda, t->ldb, false, count, part);                                                 \
     }
 ROWS(X)
 #undef X
 
-/* The tiles that do nearly all of the work. */
-static void tile_packed(const struct at_tile *t)
-{
-    tile(MR, 2, t, false, MR, 2L * LANES);
-}
+/* The tiles that do nearly all of the work, and those that pack A for them. */
+#define X(name, by_rows, lda, keeps)                                                                                   \
+    static void tile_##name(const struct at_tile *t)                                                                   \
+    {                                                                                                                  \
+        tile(MR, 2, t, by_rows, lda, 2L * LANES, keeps);                                                               \
+    }                                                                                                                  \
+    static void slots_##name(const struct at_tile *t, int count, float(*part)[AT_TILE_ROWS_MAX * AT_TILE_COLS_MAX])    \
+    {                                                                                                                  \
+        slots(MR, 2, t, by_rows, lda, 2L * LANES, keeps, count, part);                                                 \
+    }
+X(packed, false, MR, false)
+X(by_rows, true, t->lda, false)
+X(packs, false, t->lda, true)
+X(packs_rows, true, t->lda, true)
+#undef X
 
-static void tile_by_rows(const struct at_tile *t)
+static bool tile_full(int rows, int vecs, const struct at_tile *t)
 {
-    tile(MR, 2, t, true, t->lda, 2L * LANES);
+    return rows == MR && vecs == 2 && t->ldb == 2L * LANES;
 }
 
 static void isa_tile(int rows, int vecs, const struct at_tile *t)
@@ -221,11 +216,13 @@ static void isa_tile(int rows, int vecs, const struct at_tile *t)
                                            ROWS(X)
 #undef X
     };
-    const bool full = rows == MR && vecs == 2 && t->ldb == 2L * LANES;
-    if (full && t->a_rows) {
-        tile_by_rows(t);
-    } else if (full && t->lda == MR) {
-        tile_packed(t);
+    if (!tile_full(rows, vecs, t)) {
+        AT_ASSERT(t->keep == NULL);
+        fn[rows][vecs - 1](t);
+    } else if (t->keep != NULL) {
+        (t->a_rows ? tile_packs_rows : tile_packs)(t);
+    } else if (t->a_rows || t->lda == MR) {
+        (t->a_rows ? tile_by_rows : tile_packed)(t);
     } else {
         fn[rows][vecs - 1](t);
     }
@@ -239,7 +236,16 @@ static void isa_tile_slots(int rows, int vecs, const struct at_tile *t, int coun
                                             ROWS(X)
 #undef X
     };
-    fn[rows][vecs - 1](t, count, part);
+    if (!tile_full(rows, vecs, t)) {
+        AT_ASSERT(t->keep == NULL);
+        fn[rows][vecs - 1](t, count, part);
+    } else if (t->keep != NULL) {
+        (t->a_rows ? slots_packs_rows : slots_packs)(t, count, part);
+    } else if (t->a_rows || t->lda == MR) {
+        (t->a_rows ? slots_by_rows : slots_packed)(t, count, part);
+    } else {
+        fn[rows][vecs - 1](t, count, part);
+    }
 }
 
 static void isa_add(float *x, long ldx, const float *y, long ldy, int rows, int vecs)
