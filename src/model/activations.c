@@ -2,6 +2,7 @@
 #include "model/transformer.h"
 
 #include "base/bytes.h"
+#include "tensor/gemm.h"
 
 #include <stdlib.h>
 
@@ -25,7 +26,7 @@ static real *cut(struct cutter *c, size_t rows, size_t cols)
 
 /* Sizes of a shard. */
 struct sizes {
-    size_t N, d, row, heads, q, ff, V, layers;
+    size_t N, d, row, heads, q, ff_row, gu_row, V, layers;
     bool last, recompute;
 };
 
@@ -36,7 +37,8 @@ static bool sizes_of(const struct at_model_config *m, const struct at_shard *sha
     struct sizes z = {.d = m->d_model,
                       .row = (m->heads + 2 * (size_t)m->kv_heads) / S * slots * m->head_size,
                       .heads = m->heads / S * slots,
-                      .ff = m->d_ff / S * slots,
+                      .ff_row = (size_t)at_gemm_row((long)(m->d_ff / S * slots)),
+                      .gu_row = (size_t)at_gemm_row((long)(2 * (m->d_ff / S * slots))),
                       .V = at_model_vocab_padded(m) / S * slots,
                       .layers = (size_t)shard->layers,
                       .last = shard->layer_first + shard->layers == (int)m->layers,
@@ -57,15 +59,15 @@ static void cut_between(struct cutter *c, const struct sizes *z, struct at_layer
     k->attention = cut(c, z->N, z->q);
     k->rstd2 = cut(c, z->N, 1);
     k->norm2 = cut(c, z->N, z->d);
-    k->gate_up = cut(c, z->N, 2 * z->ff);
-    k->hidden = cut(c, z->N, z->ff);
+    k->gate_up = cut(c, z->N, z->gu_row);
+    k->hidden = cut(c, z->N, z->ff_row);
 }
 
 static void cut_passing(struct cutter *c, const struct sizes *z, struct at_passing *p)
 {
     p->sum = cut(c, z->N, z->d);
     p->d_x = cut(c, z->N, z->d);
-    p->d_wide = cut(c, z->N, z->row > z->ff ? z->row : z->ff);
+    p->d_wide = cut(c, z->N, z->row > z->ff_row ? z->row : z->ff_row);
     if (z->last) {
         p->rstd_last = cut(c, z->N, 1);
         p->norm_last = cut(c, z->N, z->d);

@@ -12,7 +12,7 @@ at_err at_decoder_init(struct at_decoder *d, const struct at_model *m, long chun
     size_t n = (size_t)chunk_max, cache, total = 0;
     if (!at_mul_size(m->params.config.layers, (size_t)(z.T * z.row), &cache)) return AT_E_NOMEM;
     const size_t part[] = {
-        cache, n * (size_t)z.d, n * (size_t)z.d, n * (size_t)z.q, 2 * n * (size_t)z.ff, n * (size_t)z.ff,
+        cache, n * (size_t)z.d, n * (size_t)z.d, n * (size_t)z.q, n * (size_t)z.gu_row, n * (size_t)z.ff_row,
         n,     n * (size_t)z.V};
     enum { PARTS = sizeof part / sizeof part[0] };
     for (int i = 0; i < PARTS; i++)
@@ -69,7 +69,7 @@ const real *at_decoder_append(const struct at_exec *ex, struct at_decoder *d, co
     }
     at_rmsnorm_forward(ex, d->norm, d->rstd, d->x, at_weights_of(m, theta, AT_ROLE_NORM_FINAL, 0), n, z.d, z.eps);
     struct at_mat head = at_mat(at_weights_of(m, theta, AT_ROLE_HEAD, 0), z.d);
-    at_product(ex, AT_GEMM_NT, &(struct at_product){d->logits, d->norm, head, n, z.V, z.d, 0});
+    at_product(ex, AT_GEMM_NT, &(struct at_product){d->logits, d->norm, head, n, z.V, z.d, 0, 0, 0});
     d->used += n;
     return d->logits;
 }

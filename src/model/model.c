@@ -69,16 +69,29 @@ struct at_layer_weights at_layer_weights(const struct at_model *m, const real *f
 struct at_dims at_dims(const struct at_model *m, long N)
 {
     const struct at_model_config *c = &m->params.config;
+    long ff = (long)c->d_ff / m->params.slots * m->params.shard.slots;
     return (struct at_dims){.d = c->d_model,
                             .row = at_heads_row(&m->heads),
                             .q = (long)m->heads.heads * m->heads.head_size,
-                            .ff = (long)c->d_ff / m->params.slots * m->params.shard.slots,
+                            .ff = ff,
+                            .ff_row = at_gemm_row(ff),
+                            .gu_row = at_gemm_row(2 * ff),
                             .V = at_shard_vocab(&m->params),
                             .T = c->seq_len,
                             .N = N,
                             .S = m->params.shard.slots,
                             .eps = (real)c->norm_eps,
                             .scale = (real)(1.0 / sqrt((double)c->head_size))};
+}
+
+static long x_row(const struct at_product *p)
+{
+    return p->x_row != 0 ? p->x_row : p->ins;
+}
+
+static long y_row(const struct at_product *p)
+{
+    return p->y_row != 0 ? p->y_row : p->outs;
 }
 
 void at_product(const struct at_exec *ex, enum at_gemm_op op, const struct at_product *p)
@@ -89,9 +102,9 @@ void at_product(const struct at_exec *ex, enum at_gemm_op op, const struct at_pr
                                   .m = p->N,
                                   .n = p->outs,
                                   .k = p->ins,
-                                  .a = at_mat(p->x, p->ins),
+                                  .a = at_mat(p->x, x_row(p)),
                                   .b = p->w,
-                                  .c = at_mat(p->y, p->outs)});
+                                  .c = at_mat(p->y, y_row(p))});
 }
 
 const struct at_tp at_tp_alone = {.ranks = 1};
@@ -110,11 +123,12 @@ at_err at_product_begin(const struct at_exec *ex, const struct at_tp *tp, enum a
                         const struct at_product *p)
 {
     long rows = piece_rows(tp, op, p->N);
+    AT_ASSERT(tp->ranks == 1 || y_row(p) == p->outs); /* what travels lies dense */
     for (long r = 0; r < p->N; r += rows) {
         struct at_product piece = *p;
         piece.N = p->N - r < rows ? p->N - r : rows;
-        piece.x = p->x + r * p->ins;
-        piece.y = p->y + r * p->outs;
+        piece.x = p->x + r * x_row(p);
+        piece.y = p->y + r * y_row(p);
         at_product(ex, op, &piece);
         if (tp->ranks == 1) continue;
         int err = tp->begin(tp->group, piece.y, (size_t)(piece.N * piece.outs));
@@ -128,18 +142,13 @@ at_err at_product_finish(const struct at_tp *tp)
     return tp->ranks == 1 ? AT_OK : tp->finish(tp->group);
 }
 
-void at_project_grad(const struct at_exec *ex, struct at_mat w, const real *dy, const real *a, long N, long T, long n,
-                     long k)
+void at_project_grad(const struct at_exec *ex, struct at_mat w, struct at_mat dy, struct at_mat a, long N, long T,
+                     long n, long k)
 {
-    at_gemm(ex, &(struct at_gemm){.op = AT_GEMM_TN,
-                                  .join = AT_JOIN_GRAINS,
-                                  .seq_len = T,
-                                  .m = n,
-                                  .n = k,
-                                  .k = N,
-                                  .a = at_mat(dy, n),
-                                  .b = at_mat(a, k),
-                                  .c = w});
+    at_gemm(
+        ex,
+        &(struct at_gemm){
+            .op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .seq_len = T, .m = n, .n = k, .k = N, .a = dy, .b = a, .c = w});
 }
 
 void at_layer_attention(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,
@@ -147,7 +156,7 @@ void at_layer_attention(const struct at_exec *ex, const struct at_model *m, cons
 {
     struct at_dims z = at_dims(m, p->B * p->T);
     at_rmsnorm_forward(ex, p->norm1, p->rstd1, p->x, w->norm1, z.N, z.d, z.eps);
-    at_product(ex, AT_GEMM_NT, &(struct at_product){p->qkv, p->norm1, w->qkv, z.N, z.row, z.d, 0});
+    at_product(ex, AT_GEMM_NT, &(struct at_product){p->qkv, p->norm1, w->qkv, z.N, z.row, z.d, 0, 0, 0});
     at_rotary(ex, p->qkv, &m->heads, m->rope_cos, m->rope_sin, z.N, p->T, p->pos0, false);
     at_attention_forward(ex, p->attention, p->row_max, p->row_sum, p->qkv, p->kv, p->kv_stride, &m->heads, p->B, p->T,
                          p->pos0, z.scale);
@@ -158,8 +167,9 @@ void at_layer_hidden(const struct at_exec *ex, const struct at_model *m, const s
 {
     struct at_dims z = at_dims(m, p->B * p->T);
     at_rmsnorm_forward(ex, p->norm2, p->rstd2, p->x_mid, w->norm2, z.N, z.d, z.eps);
-    at_product(ex, AT_GEMM_NT, &(struct at_product){p->gate_up, p->norm2, w->gate_up, z.N, 2 * z.ff, z.d, 0});
-    at_swiglu_forward(ex, p->hidden, p->gate_up, z.N, z.ff, z.S);
+    at_product(ex, AT_GEMM_NT,
+               &(struct at_product){p->gate_up, p->norm2, w->gate_up, z.N, 2 * z.ff, z.d, 0, .y_row = z.gu_row});
+    at_swiglu_forward(ex, p->hidden, z.ff_row, p->gate_up, z.gu_row, z.N, z.ff, z.S);
 }
 
 /* x_out = x_in + the product, summed over the tensor ranks. */
@@ -177,9 +187,10 @@ at_err at_layer_forward(const struct at_exec *ex, const struct at_model *m, cons
 {
     struct at_dims z = at_dims(m, p->B * p->T);
     at_layer_attention(ex, m, w, p);
-    int err = add_product(ex, tp, &(struct at_product){p->sum, p->attention, w->o, z.N, z.d, z.q, z.S}, p->x_mid, p->x);
+    int err =
+        add_product(ex, tp, &(struct at_product){p->sum, p->attention, w->o, z.N, z.d, z.q, z.S, 0, 0}, p->x_mid, p->x);
     if (err != AT_OK) return err;
     at_layer_hidden(ex, m, w, p);
-    return add_product(ex, tp, &(struct at_product){p->sum, p->hidden, w->down, z.N, z.d, z.ff, z.S}, p->x_out,
-                       p->x_mid);
+    return add_product(ex, tp, &(struct at_product){p->sum, p->hidden, w->down, z.N, z.d, z.ff, z.S, .x_row = z.ff_row},
+                       p->x_out, p->x_mid);
 }

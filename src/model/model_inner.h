@@ -15,6 +15,7 @@ real *at_weights_of(const struct at_model *m, const real *flat, enum at_role rol
 
 struct at_dims {                 /* of the shard */
     long d, row, q, ff, V, T, N; /* q = heads * head_size; N = rows in this pass */
+    long ff_row, gu_row;         /* row strides of hidden (N,ff) and gate_up (N,2ff): at_gemm_row */
     int S;
     real eps, scale; /* of the norms; of the attention scores: 1/sqrt(head_size), rounded once */
 };
@@ -28,6 +29,7 @@ struct at_product {
     struct at_mat w;
     long N, outs, ins;
     int slots;
+    long y_row, x_row; /* row strides; 0: outs, ins */
 };
 void at_product(const struct at_exec *ex, enum at_gemm_op op, const struct at_product *p);
 /* The same, and the sum over the tensor ranks; forward piece by piece, so that one travels while the next is computed.
@@ -36,8 +38,8 @@ at_err at_product_begin(const struct at_exec *ex, const struct at_tp *tp, enum a
                         const struct at_product *p);
 at_err at_product_finish(const struct at_tp *tp);
 /* Gradient of the weights, added: W(n,k) += dY(N,n)^T . A(N,k), in grains of sequences of length T. */
-void at_project_grad(const struct at_exec *ex, struct at_mat w, const real *dy, const real *a, long N, long T, long n,
-                     long k);
+void at_project_grad(const struct at_exec *ex, struct at_mat w, struct at_mat dy, struct at_mat a, long N, long T,
+                     long n, long k);
 
 /* One layer forward. Rows' queries, keys and values are written to qkv; attention reads keys from kv (see ops.h). */
 struct at_layer_pass {

@@ -1,6 +1,7 @@
 /* A model in shards against the whole: tensor ranks are threads, stages come one after the other, every microbatch of a
  * step is in flight. Logits, losses and every gradient block are the whole model's, bit for bit. */
 #include "model/tp_test_util.h"
+#include "tensor/gemm.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -255,7 +256,8 @@ static void test_recomputation_shrinks(void **state)
 {
     struct at_model_config c = TEST_SHAPE(6, 64, 4, 4, 256, 32, 64, false);
     long N = 3 * 32, d = 64, row = 3 * 64, ff = 256, heads = 4;
-    size_t rest = sizeof(real) * (size_t)(N * (2 * d + row + 2 * heads + d + 3 * ff + 2)),
+    size_t rest =
+               sizeof(real) * (size_t)(N * (2 * d + row + 2 * heads + d + at_gemm_row(2 * ff) + at_gemm_row(ff) + 2)),
            pair = sizeof(real) * (size_t)(2 * N * d);
     for (int stage = 0; stage < 2; stage++) {
         struct at_shard s = test_shard(&c, 1, 2, 0, stage); /* three layers */

@@ -77,7 +77,7 @@ at_err at_stage_forward(const struct at_exec *ex, const struct at_model *m, cons
     at_rmsnorm_forward(ex, pass->norm_last, pass->rstd_last, a->x_last, at_weights_of(m, theta, AT_ROLE_NORM_FINAL, 0),
                        z.N, z.d, z.eps);
     at_product(ex, AT_GEMM_NT,
-               &(struct at_product){pass->logits, pass->norm_last, head_of(m, theta), z.N, z.V, z.d, 0});
+               &(struct at_product){pass->logits, pass->norm_last, head_of(m, theta), z.N, z.V, z.d, 0, 0, 0});
     return AT_OK;
 }
 
@@ -169,8 +169,10 @@ static at_err input_gradient(const struct layer_back *b, const struct at_product
 static void hidden_grads(const struct layer_back *b)
 {
     const struct at_dims *z = &b->z;
-    at_project_grad(b->ex, b->g.down, b->pass->d_x, b->k->hidden, z->N, z->T, z->d, z->ff);
-    at_project_grad(b->ex, b->g.gate_up, b->k->gate_up, b->k->norm2, z->N, z->T, 2 * z->ff, z->d);
+    at_project_grad(b->ex, b->g.down, at_mat(b->pass->d_x, z->d), at_mat(b->k->hidden, z->ff_row), z->N, z->T, z->d,
+                    z->ff);
+    at_project_grad(b->ex, b->g.gate_up, at_mat(b->k->gate_up, z->gu_row), at_mat(b->k->norm2, z->d), z->N, z->T,
+                    2 * z->ff, z->d);
 }
 
 /* pass->d_x: from the gradient of the layer's output to that of x_mid. */
@@ -179,10 +181,12 @@ static at_err hidden_backward(const struct layer_back *b)
     const struct at_layer_kept *k = b->k;
     const struct at_dims *z = &b->z;
     real *d_x = b->pass->d_x, *sum = b->pass->sum, *d_hidden = b->pass->d_wide;
-    at_product(b->ex, AT_GEMM_NN, &(struct at_product){d_hidden, d_x, b->w.down, z->N, z->ff, z->d, 0});
-    at_swiglu_backward(b->ex, k->gate_up, d_hidden, k->gate_up, z->N, z->ff, z->S);
-    int err = input_gradient(b, &(struct at_product){sum, k->gate_up, b->w.gate_up, z->N, z->d, 2 * z->ff, z->S},
-                             hidden_grads);
+    at_product(b->ex, AT_GEMM_NN,
+               &(struct at_product){d_hidden, d_x, b->w.down, z->N, z->ff, z->d, 0, .y_row = z->ff_row});
+    at_swiglu_backward(b->ex, k->gate_up, d_hidden, z->ff_row, k->gate_up, z->gu_row, z->N, z->ff, z->S);
+    int err = input_gradient(
+        b, &(struct at_product){sum, k->gate_up, b->w.gate_up, z->N, z->d, 2 * z->ff, z->S, .x_row = z->gu_row},
+        hidden_grads);
     if (err != AT_OK) return err;
     at_rmsnorm_backward(b->ex, d_x, b->g.norm2, sum, k->x_mid, k->rstd2, b->w.norm2, z->N, z->T, z->d);
     return AT_OK;
@@ -191,8 +195,9 @@ static at_err hidden_backward(const struct layer_back *b)
 static void attention_grads(const struct layer_back *b)
 {
     const struct at_dims *z = &b->z;
-    at_project_grad(b->ex, b->g.o, b->pass->d_x, b->k->attention, z->N, z->T, z->d, z->q);
-    at_project_grad(b->ex, b->g.qkv, b->pass->d_wide, b->k->norm1, z->N, z->T, z->row, z->d);
+    at_project_grad(b->ex, b->g.o, at_mat(b->pass->d_x, z->d), at_mat(b->k->attention, z->q), z->N, z->T, z->d, z->q);
+    at_project_grad(b->ex, b->g.qkv, at_mat(b->pass->d_wide, z->row), at_mat(b->k->norm1, z->d), z->N, z->T, z->row,
+                    z->d);
 }
 
 /* pass->d_x: from the gradient of x_mid to that of the layer's input. */
@@ -202,11 +207,12 @@ static at_err attention_backward(const struct layer_back *b)
     const struct at_dims *z = &b->z;
     /* norm2 is done with: d_attention (N, heads*hd <= d) fits where it was. */
     real *d_x = b->pass->d_x, *sum = b->pass->sum, *d_attention = k->norm2, *d_qkv = b->pass->d_wide;
-    at_product(b->ex, AT_GEMM_NN, &(struct at_product){d_attention, d_x, b->w.o, z->N, z->q, z->d, 0});
+    at_product(b->ex, AT_GEMM_NN, &(struct at_product){d_attention, d_x, b->w.o, z->N, z->q, z->d, 0, 0, 0});
     at_attention_backward(b->ex, d_qkv, d_attention, k->attention, k->qkv, k->row_max, k->row_sum, &b->m->heads, b->B,
                           z->T, z->scale);
     at_rotary(b->ex, d_qkv, &b->m->heads, b->m->rope_cos, b->m->rope_sin, z->N, z->T, 0, true);
-    int err = input_gradient(b, &(struct at_product){sum, d_qkv, b->w.qkv, z->N, z->d, z->row, z->S}, attention_grads);
+    int err =
+        input_gradient(b, &(struct at_product){sum, d_qkv, b->w.qkv, z->N, z->d, z->row, z->S, 0, 0}, attention_grads);
     if (err != AT_OK) return err;
     at_rmsnorm_backward(b->ex, d_x, b->g.norm1, sum, k->x, k->rstd1, b->w.norm1, z->N, z->T, z->d);
     return AT_OK;
@@ -223,10 +229,11 @@ static at_err head_backward(const struct at_exec *ex, const struct at_model *m, 
                             struct at_activations *a, const real *theta, real *grad, const struct at_dims *z)
 {
     struct at_passing *pass = a->pass;
-    struct at_product back = {pass->sum, pass->logits, head_of(m, theta), z->N, z->d, z->V, z->S};
+    struct at_product back = {pass->sum, pass->logits, head_of(m, theta), z->N, z->d, z->V, z->S, 0, 0};
     int err = at_product_begin(ex, tp, AT_GEMM_NN, &back);
     if (err != AT_OK) return err;
-    at_project_grad(ex, at_mat(head_grad(m, grad), z->d), pass->logits, pass->norm_last, z->N, z->T, z->V, z->d);
+    at_project_grad(ex, at_mat(head_grad(m, grad), z->d), at_mat(pass->logits, z->V), at_mat(pass->norm_last, z->d),
+                    z->N, z->T, z->V, z->d);
     err = at_product_finish(tp);
     if (err != AT_OK) return err;
     memset(pass->d_x, 0, (size_t)(z->N * z->d) * sizeof *pass->d_x);

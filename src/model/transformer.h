@@ -51,7 +51,7 @@ struct at_layer_kept {
     real *qkv, *row_max, *row_sum; /* (N,row) after rotary, (N,heads) twice */
     real *attention;               /* (N,heads*hd) */
     real *x_mid, *rstd2, *norm2;   /* (N,d), (N), (N,d) */
-    real *gate_up, *hidden;        /* (N,2ff), (N,ff); gate_up holds its gradient after backward */
+    real *gate_up, *hidden; /* (N,2ff), (N,ff), rows at_gemm_row apart; gate_up holds its gradient after backward */
 };
 
 /* Values that only pass by: one set for all activations of a rank, whatever the number of microbatches in flight. */

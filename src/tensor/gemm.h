@@ -36,6 +36,13 @@ static inline struct at_mat at_mat(const real *p, long ld)
     return (struct at_mat){(real *)p, ld, 0, 0};
 }
 
+/* The row stride to give a matrix of `cols` columns that products will read: where a row's length is a multiple of 2 KiB,
+ * rows push each other out of the first-level cache, and a line more between them helps. */
+static inline long at_gemm_row(long cols)
+{
+    return cols % 512 == 0 ? cols + 16 : cols;
+}
+
 struct at_gemm {
     enum at_gemm_op op;
     enum at_gemm_join join;

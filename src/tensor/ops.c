@@ -219,7 +219,7 @@ struct swiglu {
     struct split split;
     real *out;
     const real *dh, *gu;
-    long F;
+    long F, ldh, ldgu;
     int slots;
 };
 
@@ -230,16 +230,17 @@ static void swiglu_forward_job(void *arg, int job)
     share(&a->split, job, &from, &to);
     for (long r = from; r < to; r++) {
         for (int s = 0; s < a->slots; s++) {
-            const real *gate = a->gu + r * 2 * a->F + s * 2 * width;
-            a->kern->swiglu_row(a->out + r * a->F + s * width, gate, gate + width, width);
+            const real *gate = a->gu + r * a->ldgu + s * 2 * width;
+            a->kern->swiglu_row(a->out + r * a->ldh + s * width, gate, gate + width, width);
         }
     }
 }
 
-void at_swiglu_forward(const struct at_exec *ex, real *h, const real *gu, long N, long F, int slots)
+void at_swiglu_forward(const struct at_exec *ex, real *h, long ldh, const real *gu, long ldgu, long N, long F,
+                       int slots)
 {
-    AT_ASSERT(slots >= 1 && F % slots == 0);
-    struct swiglu a = {ex->kern->rows, split_units(ex, N, N * F), h, NULL, gu, F, slots};
+    AT_ASSERT(slots >= 1 && F % slots == 0 && ldh >= F && ldgu >= 2 * F);
+    struct swiglu a = {ex->kern->rows, split_units(ex, N, N * F), h, NULL, gu, F, ldh, ldgu, slots};
     at_par_run(ex->par, a.split.jobs, swiglu_forward_job, &a);
 }
 
@@ -250,17 +251,18 @@ static void swiglu_backward_job(void *arg, int job)
     share(&a->split, job, &from, &to);
     for (long r = from; r < to; r++) {
         for (int s = 0; s < a->slots; s++) {
-            long at = r * 2 * a->F + s * 2 * width;
-            a->kern->swiglu_back_row(a->out + at, a->out + at + width, a->dh + r * a->F + s * width, a->gu + at,
+            long at = r * a->ldgu + s * 2 * width;
+            a->kern->swiglu_back_row(a->out + at, a->out + at + width, a->dh + r * a->ldh + s * width, a->gu + at,
                                      a->gu + at + width, width);
         }
     }
 }
 
-void at_swiglu_backward(const struct at_exec *ex, real *d_gu, const real *dh, const real *gu, long N, long F, int slots)
+void at_swiglu_backward(const struct at_exec *ex, real *d_gu, const real *dh, long ldh, const real *gu, long ldgu,
+                        long N, long F, int slots)
 {
-    AT_ASSERT(slots >= 1 && F % slots == 0);
-    struct swiglu a = {ex->kern->rows, split_units(ex, N, N * F), d_gu, dh, gu, F, slots};
+    AT_ASSERT(slots >= 1 && F % slots == 0 && ldh >= F && ldgu >= 2 * F);
+    struct swiglu a = {ex->kern->rows, split_units(ex, N, N * F), d_gu, dh, gu, F, ldh, ldgu, slots};
     at_par_run(ex->par, a.split.jobs, swiglu_backward_job, &a);
 }
 

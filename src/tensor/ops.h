@@ -91,10 +91,11 @@ void at_attention_backward(const struct at_exec *ex, real *d_qkv, const real *d_
                            real scale);
 
 /* h(N,F) from gu(N, [S][gate_s | up_s]), F columns split in S slots: h = (gate * sigmoid(gate)) * up. */
-void at_swiglu_forward(const struct at_exec *ex, real *h, const real *gu, long N, long F, int slots);
+void at_swiglu_forward(const struct at_exec *ex, real *h, long ldh, const real *gu, long ldgu, long N, long F,
+                       int slots);
 /* s = sigmoid(g); d_up = dh * (g*s); d_gate = ((dh*up)*s) * fma(g, 1-s, 1). d_gu may be gu itself (in place). */
-void at_swiglu_backward(const struct at_exec *ex, real *d_gu, const real *dh, const real *gu, long N, long F,
-                        int slots);
+void at_swiglu_backward(const struct at_exec *ex, real *d_gu, const real *dh, long ldh, const real *gu, long ldgu,
+                        long N, long F, int slots);
 
 /* Softmax cross-entropy over vocab classes of logits(N, vocab_padded), padded columns ignored (rules 4, 6):
  *   m = maximum; p = exp(z - m);

@@ -161,7 +161,7 @@ static void check_swiglu(const struct at_exec *ex)
     test_fill(gu, N * 2 * F, 5, 1, 6.0);
     test_fill_awkward(gu, N * 2 * F, 5, 1, false);
     test_fill(dh, N * F, 5, 2, 1.0);
-    at_swiglu_forward(ex, h, gu, N, F, SLOTS);
+    at_swiglu_forward(ex, h, F, gu, 2 * F, N, F, SLOTS);
     for (int r = 0; r < N; r++) {
         for (int j = 0; j < F; j++) {
             int at = r * 2 * F + j / W * 2 * W + j % W;
@@ -171,7 +171,7 @@ static void check_swiglu(const struct at_exec *ex)
             want[at] = ((d * u) * s) * fmaf(g, 1.0f - s, 1.0f);
         }
     }
-    at_swiglu_backward(ex, gu, dh, gu, N, F, SLOTS); /* in place */
+    at_swiglu_backward(ex, gu, dh, F, gu, 2 * F, N, F, SLOTS); /* in place */
     assert_true(test_all_same(want, gu, N * 2 * F));
 }
 

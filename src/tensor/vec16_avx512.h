@@ -24,18 +24,23 @@ AT_V16 void v16_store(float *p, v16 x)
     _mm512_storeu_ps(p, x);
 }
 
-/* The first n lanes, 0 <= n <= 16. Masked-off lanes load as +0, are not stored, and touch no memory. */
+/* The first n lanes, 0 <= n <= 16. Masked-off lanes load as +0, are not stored, and touch no memory. Half a register is
+ * common (heads of 48), and what a masked store wrote cannot be loaded before it has reached the cache. */
 AT_V16 v16_mask v16_first(long n)
 {
     return (v16_mask)((1u << n) - 1u);
 }
 AT_V16 v16 v16_load_part(v16_mask k, const float *p)
 {
-    return _mm512_maskz_loadu_ps(k, p);
+    return k == 0xff ? _mm512_zextps256_ps512(_mm256_loadu_ps(p)) : _mm512_maskz_loadu_ps(k, p);
 }
 AT_V16 void v16_store_part(v16_mask k, float *p, v16 x)
 {
-    _mm512_mask_storeu_ps(p, k, x);
+    if (k == 0xff) {
+        _mm256_storeu_ps(p, _mm512_castps512_ps256(x));
+    } else {
+        _mm512_mask_storeu_ps(p, k, x);
+    }
 }
 AT_V16 v16 v16_pick(v16_mask k, v16 x, v16 otherwise)
 {

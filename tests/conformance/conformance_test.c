@@ -204,8 +204,8 @@ static void case_swiglu(struct run *run)
 {
     enum { F = 88 };
     real *gu = input(run, N * 2 * F, 8.0), *dh = input(run, N * F, 1.0), *h = space(run, N * F);
-    at_swiglu_forward(run->ex, h, gu, N, F, 4);
-    at_swiglu_backward(run->ex, gu, dh, gu, N, F, 4);
+    at_swiglu_forward(run->ex, h, F, gu, 2 * F, N, F, 4);
+    at_swiglu_backward(run->ex, gu, dh, F, gu, 2 * F, N, F, 4);
     output_reals(run, h, N * F);
     output_reals(run, gu, N * 2 * F);
 }

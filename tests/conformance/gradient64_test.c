@@ -74,7 +74,7 @@ static struct {
 static double glu_loss(const void *arg)
 {
     (void)arg;
-    at_swiglu_forward(&ex, glu.h, glu.gu, N, C, 3);
+    at_swiglu_forward(&ex, glu.h, C, glu.gu, 2 * C, N, C, 3);
     return weighted(glu.weight, glu.h, N * C);
 }
 
@@ -83,7 +83,7 @@ static void test_swiglu(void **state)
     (void)state;
     test_fill(glu.gu, N * 2 * C, 2, 1, 5);
     test_fill(glu.weight, N * C, 2, 2, 1);
-    at_swiglu_backward(&ex, glu.d_gu, glu.weight, glu.gu, N, C, 3);
+    at_swiglu_backward(&ex, glu.d_gu, glu.weight, C, glu.gu, 2 * C, N, C, 3);
     check_gradient("d_gu", glu_loss, NULL, glu.gu, glu.d_gu, N * 2 * C);
 }
 
