@@ -93,6 +93,15 @@ def peak_memory(pid):
     return 0
 
 
+# A library that is told to take other kernels than its own choice is not that library's speed.
+FORCED_KERNELS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+
+def peer_environment(extra=None):
+    """What programs that are measured run with."""
+    return {**{k: v for k, v in os.environ.items() if k not in FORCED_KERNELS}, **(extra or {})}
+
+
 class Turns:
     """A program that measures once for every line it is sent and answers with one number."""
 
@@ -101,7 +110,7 @@ class Turns:
         self.command = command
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **(env or {})})
+            env=peer_environment(env))
 
     def scheduled(self):
         """Nanoseconds that its threads have run, and waited for a processor."""
@@ -159,6 +168,12 @@ GEMM_PEERS = {  # name: source, flags, package
     "oneDNN": ("gemm_onednn.c", ["-fopenmp", "-ldnnl"], "libdnnl-dev"),
     "OpenBLAS": ("gemm_openblas.c", None, "libopenblas-dev"),
 }
+
+
+def peer_version(program):
+    """What a peer says of itself: version and, if the library tells, its kernels."""
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, env=peer_environment())
+    return done.stdout.strip() or "unknown version"
 
 
 def build_gemm_peers():

@@ -94,4 +94,4 @@ class TwoNodes:
     def start(self, node, command, env=None, talk=False):
         return subprocess.Popen([*self.prefix[node], *command], stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env={**os.environ, **(env or {})})
+                                env=common.peer_environment(env))

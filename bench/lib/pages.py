@@ -31,10 +31,15 @@ def noisy(figures):
     return ""
 
 
+def versions(figures):
+    told = "; ".join(f"{n} {v}" for n, v in figures.get("peers", {}).items())
+    return f" ({told})" if told else ""
+
+
 def gemm(f):
     out = ["## Matrix products of a training step\n",
            f"{machine(f)}. GFLOP/s; FMA peak is a register-only loop, measured between the products. Atoll's products have "
-           f"the joins that fix the bits (chains, slots, grains); the peers compute plain ones.{noisy(f)}\n"]
+           f"the joins that fix the bits (chains, slots, grains); the peers compute plain ones{versions(f)}.{noisy(f)}\n"]
     rows = []
     for p in f["parts"]:
         names = [n for n in p["fraction"] if n != "Atoll"]

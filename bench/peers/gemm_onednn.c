@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+void peer_version(char *ret_text, size_t size)
+{
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(ret_text, size, "%d.%d.%d", v->major, v->minor, v->patch);
+}
+
 void peer_threads(int threads)
 {
     omp_set_num_threads(threads);

@@ -2,6 +2,14 @@
 #include "gemm_peer.h"
 
 #include <cblas.h>
+#include <stdio.h>
+
+void peer_version(char *ret_text, size_t size)
+{
+    char version[32] = "";
+    sscanf(openblas_get_config(), "OpenBLAS %31s", version);
+    snprintf(ret_text, size, "%s, %s kernels", version, openblas_get_corename());
+}
 
 void peer_threads(int threads)
 {

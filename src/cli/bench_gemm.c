@@ -1,6 +1,8 @@
-/* bench_gemm.c: every matrix product of a training step, with the joins, column blocks and sizes that the model uses. */
+/* bench_gemm.c: every matrix product of a training step, with the joins, column blocks, row strides and sizes that the
+ * model uses. */
 #include "cli/bench.h"
 #include "model/config.h"
+#include "os/sys.h"
 #include "tensor/gemm.h"
 
 #include <stdlib.h>
@@ -15,6 +17,7 @@ struct weight {
     const char *name;
     long rows, cols, block_cols; /* block_cols 0: one block */
     uint32_t per_step;           /* of them in a model */
+    long in_row, out_row;        /* row strides of what goes through it */
 };
 enum { WEIGHTS = 5, PASSES = 3, PRODUCTS = WEIGHTS * PASSES };
 enum pass { FORWARD, D_INPUT, D_WEIGHT };
@@ -36,11 +39,11 @@ static void list_weights(const struct at_model_config *c, struct weight ret_weig
 {
     long d = c->d_model, q = (long)c->heads * c->head_size, kv = (long)c->kv_heads * c->head_size, ff = c->d_ff;
     int S = at_model_slots(c);
-    const struct weight all[WEIGHTS] = {{"qkv", q + 2 * kv, d, 0, c->layers},
-                                        {"o", d, q, q / S, c->layers},
-                                        {"gate_up", 2 * ff, d, 0, c->layers},
-                                        {"down", d, ff, ff / S, c->layers},
-                                        {"head", at_model_vocab_padded(c), d, 0, 1}};
+    const struct weight all[WEIGHTS] = {{"qkv", q + 2 * kv, d, 0, c->layers, d, q + 2 * kv},
+                                        {"o", d, q, q / S, c->layers, q, d},
+                                        {"gate_up", 2 * ff, d, 0, c->layers, d, at_gemm_row(2 * ff)},
+                                        {"down", d, ff, ff / S, c->layers, at_gemm_row(ff), d},
+                                        {"head", at_model_vocab_padded(c), d, 0, 1, d, at_model_vocab_padded(c)}};
     memcpy(ret_weight, all, sizeof all);
 }
 
@@ -57,20 +60,20 @@ static struct product product_of(const struct weight *w, enum pass pass, long N,
     bool slots = pass == FORWARD ? w->block_cols != 0 : w->block_cols == 0;
     switch (pass) {
     case FORWARD:
-        g.a = at_mat(NULL, w->cols);
+        g.a = at_mat(NULL, w->in_row);
         g.b = of_weight(w);
-        g.c = at_mat(NULL, w->rows);
+        g.c = at_mat(NULL, w->out_row);
         break;
     case D_INPUT:
         g.op = AT_GEMM_NN, g.n = w->cols, g.k = w->rows;
-        g.a = at_mat(NULL, w->rows);
+        g.a = at_mat(NULL, w->out_row);
         g.b = of_weight(w);
-        g.c = at_mat(NULL, w->cols);
+        g.c = at_mat(NULL, w->in_row);
         break;
     case D_WEIGHT:
         g.op = AT_GEMM_TN, g.m = w->rows, g.n = w->cols, g.k = N;
-        g.a = at_mat(NULL, w->rows);
-        g.b = at_mat(NULL, w->cols);
+        g.a = at_mat(NULL, w->out_row);
+        g.b = at_mat(NULL, w->in_row);
         g.c = of_weight(w);
         g.join = AT_JOIN_GRAINS, g.seq_len = T;
         break;
@@ -82,6 +85,14 @@ static struct product product_of(const struct weight *w, enum pass pass, long N,
 static size_t larger(size_t x, size_t y)
 {
     return x > y ? x : y;
+}
+
+#define LINE 64 /* bytes: matrices are aligned as a model's are */
+
+static size_t whole_lines(size_t n)
+{
+    const size_t line = LINE / sizeof(real);
+    return (n + line - 1) / line * line;
 }
 
 /* One set of matrices, as large as the largest product needs. */
@@ -97,12 +108,16 @@ static at_err bench_init(struct bench *b, const struct at_exec *ex, const struct
         struct product *p = &b->product[i];
         *p = product_of(&weight[i / PASSES], (enum pass)(i % PASSES), sequences * (long)m->seq_len, (long)m->seq_len,
                         at_model_slots(m));
-        a = larger(a, (size_t)p->g.m * (size_t)p->g.k);
-        w = larger(w, (size_t)p->g.n * (size_t)p->g.k);
-        c = larger(c, (size_t)p->g.m * (size_t)p->g.n);
+        const bool tn = p->g.op == AT_GEMM_TN, nt = p->g.op == AT_GEMM_NT;
+        a = larger(a, whole_lines((size_t)(tn ? p->g.k : p->g.m) * (size_t)p->g.a.ld));
+        w = larger(w, p->g.b.block_cols != 0 ? whole_lines((size_t)p->g.n * (size_t)p->g.k)
+                                             : whole_lines((size_t)(nt ? p->g.n : p->g.k) * (size_t)p->g.b.ld));
+        c = larger(c, p->g.c.block_cols != 0 ? whole_lines((size_t)p->g.m * (size_t)p->g.n)
+                                             : whole_lines((size_t)p->g.m * (size_t)p->g.c.ld));
     }
-    b->block = malloc((a + w + c) * sizeof(real));
+    b->block = aligned_alloc(LINE, (a + w + c) * sizeof(real));
     if (b->block == NULL) return at_fail(diag, AT_E_NOMEM, "bench", "no memory for the matrices");
+    at_sys_memory_huge();
     at_bench_fill(b->block, a + w + c, 1);
     b->a = b->block;
     b->b = b->a + a;
