@@ -39,9 +39,10 @@ struct at_outer_config {
     uint32_t steps_min, steps_max;  /* H; 0: the train config's steps. Fixed kinds take steps_max */
     double alpha_first, alpha_last; /* outer learning rate, straight from the one to the other over the run's steps */
     double momentum;                /* mu of the kinds with momentum, else 0 */
-    double carry; /* dense rounds of diloco and sparse: mu is at least carry^steps: what beta1 would have kept of m */
+    double carry;          /* dense rounds but the mean's: mu is at least carry^steps: what beta1 would have kept of m */
     double dense_fraction; /* of the run's steps: its start. sparse: dense there, by int4; auto: auto.h */
-    uint32_t steps_young;  /* diloco, sparse: H at most this in the start; 0: as later */
+    uint32_t dense_steps;  /* auto: the start is at least so many steps */
+    uint32_t steps_young;  /* diloco, sparse: H at most this in the start; 0: as later. auto: the shortest H there */
     double decay_share;    /* of the weight decay, see at_outer_adapt; 1: all */
     double round_seconds;  /* at_round.seconds */
 };
@@ -63,9 +64,11 @@ bool at_outer_config_momentum(const struct at_outer_config *c);
 
 /* A round of the plain mean: codec plain, alpha 1. */
 struct at_round at_round_mean(uint32_t round, uint32_t steps, uint64_t step_first);
-/* The round that a run with fixed settings (auto: as mean; auto.h is asked where there are links) does after `previous` (NULL: the first). previous->steps: what
- * was done (the most of any replica), if rounds are bounded by time. steps are cut where the run's rounds x steps end;
- * 0: they have ended. */
+/* mu of a dense round of so many steps, of a run that has outer momentum. */
+real at_outer_dense_momentum(const struct at_outer_config *c, uint64_t steps);
+/* The round that a run with fixed settings does after `previous` (NULL: the first); auto: plain and of the usual length,
+ * auto.h is asked where there are links. previous->steps: what was done (the most of any replica), if rounds are bounded
+ * by time. steps are cut where the run's rounds x steps end; 0: they have ended. */
 struct at_round at_outer_round(const struct at_outer_config *c, const struct at_train_config *train,
                                const struct at_round *previous);
 /* AT_E_DATA for a round that cannot be (foreign bytes). */

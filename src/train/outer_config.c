@@ -27,14 +27,15 @@ void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
 {
     *c = (struct at_outer_config){.kind = kind, .alpha_first = 1, .alpha_last = 1, .decay_share = 1};
     if (kind == AT_OUTER_MEAN) return; /* docs/adr/0007 has the figures for all of these */
-    if (kind == AT_OUTER_SPARSE || kind == AT_OUTER_AUTO) {
-        c->k = 64;
-        c->momentum = 0.4;
-        c->dense_fraction = 0.1;
-    }
-    if (kind == AT_OUTER_DILOCO || kind == AT_OUTER_SPARSE) {
-        c->carry = 0.9;
-        c->decay_share = 0.3;
+    c->carry = 0.9;
+    c->decay_share = 0.3;
+    if (kind == AT_OUTER_DILOCO) return;
+    c->k = 64;
+    c->momentum = 0.4;
+    c->dense_fraction = kind == AT_OUTER_AUTO ? 0.3 : 0.1;
+    if (kind == AT_OUTER_AUTO) {
+        c->dense_steps = 2000;
+        c->steps_young = 2;
     }
 }
 
@@ -109,12 +110,13 @@ static double progress(const struct at_train_config *train, uint64_t step)
     return (double)step / ((double)train->rounds * (double)train->steps);
 }
 
-/* mu of a dense round: what the run's settings say, or what the restart of m lost, whichever is more. */
-static double dense_momentum(const struct at_outer_config *c, uint64_t steps)
+/* What the run's settings say, or what the restart of m lost, whichever is more. sparse, auto: `momentum` is not for
+ * dense rounds. */
+real at_outer_dense_momentum(const struct at_outer_config *c, uint64_t steps)
 {
     double kept = 1;
     for (uint64_t i = 0; i < steps && kept > 1e-9; i++) kept *= c->carry;
-    return kept > c->momentum || c->kind == AT_OUTER_SPARSE ? kept : c->momentum;
+    return (real)(kept > c->momentum || c->kind != AT_OUTER_DILOCO ? kept : c->momentum);
 }
 
 struct at_round at_outer_round(const struct at_outer_config *c, const struct at_train_config *train,
@@ -134,12 +136,14 @@ struct at_round at_outer_round(const struct at_outer_config *c, const struct at_
     r.tau = steps > c->tau ? c->tau : 0;
     if (c->kind == AT_OUTER_DILOCO || (sparse && young)) {
         r.codec = AT_CODEC_INT4;
-        r.momentum = (real)dense_momentum(c, steps);
+        r.momentum = at_outer_dense_momentum(c, steps);
     } else if (sparse) {
         r.codec = AT_CODEC_SPARSE;
         r.k = c->k;
         r.clip = 1;
         r.momentum = (real)c->momentum;
+    } else if (c->kind == AT_OUTER_AUTO) {
+        r.momentum = at_outer_dense_momentum(c, steps);
     }
     if (r.codec != AT_CODEC_PLAIN && !(sparse && young))
         r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
