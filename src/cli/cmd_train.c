@@ -49,6 +49,7 @@ static void answer(struct at_cli *cli, const struct at_train_setup *s, const str
     at_json_set_9(object, "tokens_per_s", tokens_per_s);
     for (int i = 0; i < s->plan.ranks; i++)
         AT_ASSERT(json_array_append_new(ranks, rank_answer(s, &r->figures[i], i)) == 0);
+    at_json_set(object, "rounds", json_incref(r->round_list));
     at_json_set(object, "ranks", ranks);
     at_json_set_9(object, "seconds", at_cli_seconds());
 }
@@ -65,8 +66,7 @@ static at_err split(struct at_cli *cli, const struct at_train_setup *s)
     if (err == AT_OK && rank == 0 && result.interrupted) {
         err = s->args->out != NULL
                   ? at_fail(&cli->diag, AT_E_INTERRUPTED, s->args->out,
-                            "interrupted; holds the model after %u of %u rounds, the last of them cut short",
-                            result.rounds, s->config.rounds)
+                            "interrupted; holds the model after %u rounds, the last of them cut short", result.rounds)
                   : at_fail(&cli->diag, AT_E_INTERRUPTED, "train", "interrupted; nothing was written");
     } else if (err == AT_OK && rank == 0) {
         answer(cli, s, &result);

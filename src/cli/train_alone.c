@@ -6,6 +6,7 @@
 #include "cli/cli_model.h"
 #include "cli/progress.h"
 #include "cli/train_diary.h"
+#include "cli/train_rounds.h"
 #include "os/sys.h"
 #include "train/local.h"
 
@@ -24,8 +25,7 @@ struct job {
     struct at_screen screen;
     double loss_first, loss_last, train_s, round_start_s, unit_start_s, saved_s;
     uint64_t tokens_before; /* of the rounds that --resume goes on from */
-    uint32_t round_steps;   /* of the round under way */
-    double round_seconds;
+    struct at_round round;  /* the one under way */
     int replica;
     json_t *curve; /* [[tokens, held-out loss], ...] */
 };
@@ -51,14 +51,14 @@ static double seconds_left(const struct job *j, uint64_t here, double spent_s)
 static void show_step(struct job *j, int replica, const struct at_unit_progress *p)
 {
     char line[512];
-    uint64_t unit = (uint64_t)j->round_steps * j->config.batch * j->model.params.config.seq_len;
+    uint64_t unit = (uint64_t)j->round.steps * j->config.batch * j->model.params.config.seq_len;
     uint64_t here = j->local.tokens + (uint64_t)replica * unit + p->tokens, done = j->tokens_before + here;
     double spent_s = j->train_s + clock_s() - j->round_start_s;
     snprintf(line, sizeof line,
-             "round %s%u/%u%s  %s  replica %d/%d step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
-             at_style(&j->screen, AT_STYLE_BOLD), j->local.state.round + 1, j->config.rounds,
+             "round %s%s%s  %s  replica %d/%d step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
+             at_style(&j->screen, AT_STYLE_BOLD), at_train_round_place(j->setup, &j->round).s,
              at_style(&j->screen, AT_STYLE_PLAIN), at_bar(&j->screen, (double)done / (double)tokens_in_all(j), 20).s,
-             replica + 1, (int)j->args->replicas.v, p->step, j->round_steps, p->loss,
+             replica + 1, (int)j->args->replicas.v, p->step, j->round.steps, p->loss,
              at_style(&j->screen, AT_STYLE_CYAN), j->loss_last, at_style(&j->screen, AT_STYLE_PLAIN),
              at_count((double)here / spent_s).s, at_duration(seconds_left(j, here, spent_s)).s);
     at_screen_draw(&j->screen, (const char *const[]){line}, 1);
@@ -70,7 +70,7 @@ static bool on_step(void *arg, int replica, const struct at_unit_progress *p)
     if (j->screen.live) show_step(j, replica, p);
     if (p->step == 1 || replica != j->replica) j->unit_start_s = clock_s();
     j->replica = replica;
-    if (j->round_seconds > 0 && clock_s() - j->unit_start_s >= j->round_seconds) j->local.end_unit = true;
+    if (j->round.seconds > 0 && clock_s() - j->unit_start_s >= j->round.seconds) j->local.end_unit = true;
     return !at_interrupted();
 }
 
@@ -172,7 +172,6 @@ static void note_point(struct job *j)
 
 static at_err train(struct job *j, struct at_diag *diag)
 {
-    const uint32_t every = j->config.steps; /* inner steps from one look at the held-out text to the next, at least */
     j->loss_first = j->loss_last = heldout(j);
     note_point(j);
     at_screen_say(&j->screen, "held-out loss before: %.4f nats/byte", j->loss_first);
@@ -182,26 +181,26 @@ static at_err train(struct job *j, struct at_diag *diag)
         uint64_t start[AT_OUTER_REPLICAS_MAX];
         struct at_round round = at_diary_next(&j->diary);
         if (round.steps == 0) return AT_OK;
-        j->round_steps = round.steps;
-        j->round_seconds = round.seconds;
+        j->round = round;
         j->round_start_s = clock_s();
         at_err_t err = at_diary_take(&j->diary, &round, diag, start);
         if (err == AT_OK) err = at_local_do(&j->local, &j->exec.ex, &round, on_step, j, diag, &loss);
         if (err == AT_OK) err = note_round(j, diag);
         if (err != AT_OK) return err;
-        j->diary.measured.step_seconds = (clock_s() - j->round_start_s) / (round.steps * (double)j->local.replicas);
+        at_auto_note_steps(&j->diary.measured, round.steps, (clock_s() - j->round_start_s) / j->local.replicas);
         bool last = at_diary_next(&j->diary).steps == 0;
-        if (!last && round.step_first / every == (round.step_first + round.steps) / every) {
+        if (!last && !at_train_looks(j->setup, &round)) {
             j->train_s += clock_s() - j->round_start_s;
-            continue; /* short rounds are not all looked at */
+            continue;
         }
         j->loss_last = heldout(j);
         note_point(j);
         j->train_s += clock_s() - j->round_start_s;
-        at_screen_say(&j->screen, "round %*u/%u  held-out %.4f  training %.4f  %s tok/s  %s left",
-                      j->config.rounds > 99 ? 4 : 2, j->local.state.round, j->config.rounds, j->loss_last, loss,
+        at_screen_say(&j->screen, "round %s  held-out %.4f  training %.4f  %s tok/s  %s left%s",
+                      at_train_round_place(j->setup, &round).s, j->loss_last, loss,
                       at_count((double)j->local.tokens / j->train_s).s,
-                      at_duration(seconds_left(j, j->local.tokens, j->train_s)).s);
+                      at_duration(seconds_left(j, j->local.tokens, j->train_s)).s,
+                      at_train_round_choice(j->setup, &round).s);
         if (!last && clock_s() - j->saved_s > 30 && (err = save(j, diag)) != AT_OK) return err;
     }
 }
@@ -221,6 +220,7 @@ static at_err report(struct job *j, struct at_cli *cli)
         at_json_set_9(answer, "tokens_per_s", tokens_per_s);
         at_json_set_9(answer, "seconds", at_cli_seconds());
         at_json_set(answer, "curve", json_incref(j->curve));
+        at_json_set(answer, "rounds", json_incref(j->diary.rounds));
         return AT_OK;
     }
     at_say("memory: at most %s", at_bytes(at_sys_memory_peak()).s);
@@ -255,8 +255,7 @@ at_err_t at_train_alone(struct at_cli *cli, const struct at_train_setup *setup)
         if (err == AT_E_INTERRUPTED) {
             cli->diag = (struct at_diag){0};
             if (keep)
-                at_fail(&cli->diag, err, a->out, "interrupted; holds the model after %u of %u rounds",
-                        j.local.state.round, j.config.rounds);
+                at_fail(&cli->diag, err, a->out, "interrupted; holds the model after %u rounds", j.local.state.round);
             else
                 at_fail(&cli->diag, err, "train", "interrupted; nothing was written");
         }

@@ -1,7 +1,9 @@
 #include "cli/train_diary.h"
 
+#include "cli/train_rounds.h"
 #include "os/file.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,8 +81,9 @@ at_err_t at_diary_begin(struct at_train_diary *d, const struct at_train_setup *s
     char path[AT_PATH_BYTES];
     *d = (struct at_train_diary){.setup = setup, .head = head_of(setup)};
     d->text.bytes_max = JOURNAL_BYTES_MAX;
-    d->measured.bytes_per_second = 1e12; /* as good as unlimited until somebody measures */
+    d->measured = (struct at_auto_measured){.step_seconds = 1, .bytes_per_second = HUGE_VAL};
     at_samples_init(&d->samples, (uint64_t)setup->config.steps * setup->config.batch);
+    AT_ASSERT((d->rounds = json_array()) != NULL);
     at_err_t err = size_run(d);
     for (int i = 0; i < 2 && err == AT_OK; i++) {
         d->entry[i].unit = calloc((size_t)setup->replicas, sizeof *d->entry[i].unit);
@@ -104,6 +107,7 @@ void at_diary_release(struct at_train_diary *d)
     for (int i = 0; i < 2; i++) free(d->entry[i].unit);
     at_samples_release(&d->samples);
     at_buf_release(&d->text);
+    json_decref(d->rounds);
     *d = (struct at_train_diary){0};
 }
 
@@ -152,6 +156,7 @@ at_err_t at_diary_done(struct at_train_diary *d, uint32_t round, const struct at
         at_samples_free(&d->samples, (struct at_range){u->start + u->consumed, u->samples - u->consumed});
     }
     if (d->last.round == round) d->last.steps = steps;
+    at_train_rounds_note(d->rounds, &e->round);
     if (d->incomplete) return AT_OK;
     d->last_line = d->text.n;
     d->last_entry = e;

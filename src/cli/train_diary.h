@@ -21,8 +21,9 @@ struct at_train_diary {
     struct at_journal_entry entry[2]; /* of the rounds under way, by round % 2; units owned */
     size_t last_line;                 /* where the journal's last line begins */
     struct at_journal_entry *last_entry;
+    json_t *rounds; /* those of this process that are in the state, see at_train_rounds_note; owned */
     struct at_auto_run run;
-    struct at_auto_measured measured; /* kept by the caller */
+    struct at_auto_measured measured; /* at first: no limit, as in one process; kept by the caller */
 };
 
 /* rounds: of the state that --resume gave; 0: none. AT_E_DATA when the journal there is another run's. */

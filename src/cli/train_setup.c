@@ -33,8 +33,10 @@ const struct at_opt at_train_rows[AT_TRAIN_ROWS] = {
                 "how updates are joined: mean, diloco, sparse or auto"),
     AT_ROW_INT(struct at_train_args, keep, "keep", "K", 1, AT_SPARSE_K_MAX, NULL,
                "sparse: values kept of every 4096 (default: the kind's)"),
-    AT_ROW_REAL(struct at_train_args, young, "young", "F", 0, 1, NULL,
-                "diloco, sparse: so much of the run, its start, in int4 rounds of 2 steps, which learn more"),
+    AT_ROW_REAL(
+        struct at_train_args, young, "young", "F", 0, 1, NULL,
+        "so much of the run, its start, in short dense rounds, which learn more there: of 2 steps in int4; auto: "
+        "as short as the links bear (default: 0.3 and at least 2000 steps)"),
     AT_ROW_INT(struct at_train_args, tau, "tau", "T", 0, AT_OUTER_TAU_MAX, NULL,
                "steps that go on while updates travel (default: the kind's)"),
     AT_ROW_INT(struct at_train_args, threads, "threads", "N", 1, 64, NULL,
@@ -118,8 +120,9 @@ static at_err settings(struct at_train_setup *s, struct at_diag *diag)
     if (a->keep.given) s->outer.k = (uint32_t)a->keep.v;
     if (a->young.given) {
         if (s->outer.carry == 0)
-            return at_fail(diag, AT_E_USAGE, "--young", "--young goes with --outer diloco and --outer sparse");
+            return at_fail(diag, AT_E_USAGE, "--young", "--young goes with --outer diloco, sparse and auto");
         s->outer.dense_fraction = a->young.v;
+        s->outer.dense_steps = 0;
         s->outer.steps_young = YOUNG_STEPS;
     }
     if (a->tau.given) s->outer.tau = (uint32_t)a->tau.v;
@@ -304,9 +307,9 @@ static void make_facts(struct at_train_setup *s)
                  t->warmup_steps, t->lr_peak, t->lr_final_fraction, t->beta1, t->beta2, t->adam_eps, t->weight_decay,
                  t->clip_norm, t->seed);
     set_digest(s, 3, "training settings", at_sha256(text, (size_t)n));
-    n = snprintf(text, sizeof text, "%d %u %u %u %u %a %a %a %a %a %a %u", (int)o->kind, o->k, o->tau, o->steps_min,
+    n = snprintf(text, sizeof text, "%d %u %u %u %u %a %a %a %a %a %a %u %u", (int)o->kind, o->k, o->tau, o->steps_min,
                  o->steps_max, o->alpha_first, o->alpha_last, o->momentum, o->carry, o->dense_fraction,
-                 o->round_seconds, o->steps_young);
+                 o->round_seconds, o->steps_young, o->dense_steps);
     set_digest(s, 4, "outer settings", at_sha256(text, (size_t)n));
     set_digest(s, 5, "plan", hash_plan(&s->plan));
     set_digest(s, 6, "text", at_sha256(s->text.p, s->text.n));

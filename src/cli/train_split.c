@@ -1,5 +1,7 @@
 #include "cli/train_split.h"
 
+#include "cli/train_probe.h"
+#include "cli/train_rounds.h"
 #include "cli/train_save.h"
 #include "os/sys.h"
 
@@ -8,9 +10,8 @@
 #include <string.h>
 
 #define SAVE_S      30
-#define FIGURES_TAG 1000 /* beyond those of parallel/ */
-#define PROBE_TAG   1001
-#define PROBE_EVERY 16 /* rounds: links change */
+#define FIGURES_TAG 1000 /* beyond those of parallel/; train_probe.c has the next */
+#define PROBE_EVERY 16   /* rounds, and as many times the usual number of inner steps: links change */
 
 enum order_kind { ORDER_ROUND = 1, ORDER_SAVE, ORDER_PROBE, ORDER_END };
 struct order { /* rank 0's, what comes next; plain values of one program */
@@ -30,9 +31,12 @@ struct run {
     struct at_train_files files;
     struct at_train_diary diary; /* rank 0's */
     struct starts *starts;
-    uint32_t rounds_here, probed_at;
+    uint32_t rounds_here, probed_at; /* rounds begun by this process; when links were measured */
+    uint64_t steps_here, probed_steps;
     bool probed;
-    struct at_round round; /* the last one done, or the one under way */
+    struct at_round round, before; /* the last one done, or the one under way; and the one before it */
+    struct at_rank_report last;    /* of the last round in the state */
+    bool looked;                   /* at the held-out text since then */
     struct at_rank_figures figures;
     double round_start_s, saved_s, unit_start_s, unit_seconds;
     uint32_t unit_steps; /* of this rank's replica in the round under way */
@@ -96,6 +100,7 @@ at_err_t at_split_tell_memory(const struct at_train_setup *s, struct at_diag *di
 void at_split_result_release(struct at_split_result *r)
 {
     free(r->figures);
+    json_decref(r->round_list);
     *r = (struct at_split_result){0};
 }
 
@@ -121,22 +126,21 @@ static void show_step(struct run *r, const struct at_unit_progress *p)
     double now = (double)p->tokens * (double)r->setup->replicas, done = before + now;
     double spent_s = r->result.train_seconds + clock_s(NULL) - r->round_start_s;
     double here = (double)r->result.tokens + now;
-    snprintf(line, sizeof line,
-             "round %s%u/%u%s  %s  %d rank%s step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
-             at_style(screen, AT_STYLE_BOLD), r->round.round + 1, r->setup->config.rounds,
-             at_style(screen, AT_STYLE_PLAIN), at_bar(screen, done / tokens_in_all(r), 20).s, r->comm->ranks,
-             r->comm->ranks == 1 ? "" : "s", p->step, r->round.steps, p->loss, at_style(screen, AT_STYLE_CYAN),
-             r->result.loss_last, at_style(screen, AT_STYLE_PLAIN), at_count(here / spent_s).s,
-             at_duration(seconds_left(r, here, spent_s, done)).s);
+    snprintf(
+        line, sizeof line, "round %s%s%s  %s  %d rank%s step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
+        at_style(screen, AT_STYLE_BOLD), at_train_round_place(r->setup, &r->round).s, at_style(screen, AT_STYLE_PLAIN),
+        at_bar(screen, done / tokens_in_all(r), 20).s, r->comm->ranks, r->comm->ranks == 1 ? "" : "s", p->step,
+        r->round.steps, p->loss, at_style(screen, AT_STYLE_CYAN), r->result.loss_last, at_style(screen, AT_STYLE_PLAIN),
+        at_count(here / spent_s).s, at_duration(seconds_left(r, here, spent_s, done)).s);
     at_screen_draw(screen, (const char *const[]){line}, 1);
 }
 
-static void show_round(struct run *r, const struct at_rank_report *report)
+static void show_round(struct run *r, const struct at_round *round)
 {
     double here = (double)r->result.tokens, done = (double)r->diary.tokens + here, s = r->result.train_seconds;
-    at_screen_say(r->screen, "round %*u/%u  held-out %.4f  training %.4f  %s tok/s  %s left",
-                  r->setup->config.rounds > 99 ? 4 : 2, report->round + 1, r->setup->config.rounds, r->result.loss_last,
-                  report->loss_mean, at_count(here / s).s, at_duration(seconds_left(r, here, s, done)).s);
+    at_screen_say(r->screen, "round %s  held-out %.4f  training %.4f  %s tok/s  %s left%s",
+                  at_train_round_place(r->setup, round).s, r->result.loss_last, r->last.loss_mean, at_count(here / s).s,
+                  at_duration(seconds_left(r, here, s, done)).s, at_train_round_choice(r->setup, round).s);
 }
 
 /* ---- the run ------------------------------------------------------------------------------------------------------ */
@@ -157,6 +161,7 @@ static bool on_step(void *arg, const struct at_unit_progress *p)
 
 static at_err heldout(struct run *r, struct at_diag *diag)
 {
+    r->looked = true;
     return at_rank_heldout(r->rank, diag, &r->result.loss_last);
 }
 
@@ -198,88 +203,18 @@ static at_err begin(struct run *r, struct at_diag *diag)
     return AT_OK;
 }
 
-/* ---- `--outer auto`: what the links between replicas bear --------------------------------------------------------- */
-
-enum { PROBE_BYTES_FIRST = 65536, PROBE_BYTES_MAX = 4 << 20, PROBE_PINGS = 3 };
-#define PROBE_S_ENOUGH 0.02 /* a transfer that takes this long tells the rate */
-
-/* bytes there, one byte back. */
-static at_err probe_once(const struct run *r, int other, uint8_t *room, uint64_t bytes, struct at_diag *diag,
-                         double *ret_seconds)
-{
-    double start_s = clock_s(NULL);
-    uint8_t back;
-    struct at_transfer size = at_comm_send(r->comm, other, PROBE_TAG, &bytes, sizeof bytes);
-    struct at_transfer sent = at_comm_send(r->comm, other, PROBE_TAG, room, bytes);
-    struct at_transfer heard = at_comm_recv(r->comm, other, PROBE_TAG, &back, 1);
-    at_err_t err = at_comm_wait(r->comm, size, diag), err2 = at_comm_wait(r->comm, sent, diag);
-    at_err_t err3 = at_comm_wait(r->comm, heard, diag);
-    *ret_seconds = clock_s(NULL) - start_s;
-    return err != AT_OK ? err : err2 != AT_OK ? err2 : err3;
-}
-
-/* Rank 0 asks each other replica's first rank; the slowest link counts. */
-static at_err probe_all(struct run *r, uint8_t *room, struct at_diag *diag)
-{
-    struct at_auto_measured *m = &r->diary.measured;
-    uint64_t end = 0;
-    double rtt = 0, rate = 1e12, s;
-    at_err_t err = AT_OK;
-    for (int i = 1; i < r->setup->replicas && err == AT_OK; i++) {
-        int other = r->setup->plan.stage[r->setup->plan.replica[i].stage_first].rank_first;
-        double ping = 1e9;
-        for (int k = 0; k < PROBE_PINGS && err == AT_OK; k++) {
-            err = probe_once(r, other, room, 1, diag, &s);
-            ping = s < ping ? s : ping;
-        }
-        s = 0;
-        for (uint64_t n = PROBE_BYTES_FIRST; n <= PROBE_BYTES_MAX && s < PROBE_S_ENOUGH && err == AT_OK; n *= 8) {
-            err = probe_once(r, other, room, n, diag, &s);
-            double here = (double)n / (s > ping ? s - ping : 1e-9);
-            if (s >= PROBE_S_ENOUGH || n * 8 > PROBE_BYTES_MAX) rate = here < rate ? here : rate;
-        }
-        rtt = ping > rtt ? ping : rtt;
-        if (err == AT_OK) err = at_comm_wait(r->comm, at_comm_send(r->comm, other, PROBE_TAG, &end, sizeof end), diag);
-    }
-    m->rtt_seconds = rtt;
-    m->bytes_per_second = rate;
-    return err;
-}
-
-static at_err answer_probes(struct run *r, uint8_t *room, struct at_diag *diag)
-{
-    for (;;) {
-        uint64_t bytes = 0;
-        at_err_t err = at_comm_wait(r->comm, at_comm_recv(r->comm, 0, PROBE_TAG, &bytes, sizeof bytes), diag);
-        if (err != AT_OK || bytes == 0) return err;
-        if (bytes > PROBE_BYTES_MAX) return at_fail(diag, AT_E_PEER, "rank 0", "probes with too many bytes");
-        err = at_comm_wait(r->comm, at_comm_recv(r->comm, 0, PROBE_TAG, room, bytes), diag);
-        if (err == AT_OK) err = at_comm_wait(r->comm, at_comm_send(r->comm, 0, PROBE_TAG, room, 1), diag);
-        if (err != AT_OK) return err;
-    }
-}
-
-static at_err probe(struct run *r, struct at_diag *diag)
-{
-    struct at_place place = at_plan_place(&r->setup->plan, r->comm->rank);
-    bool leads = place.stage == 0 && place.tp_rank == 0;
-    if (!leads || r->setup->replicas == 1) return AT_OK;
-    uint8_t *room = calloc(1, PROBE_BYTES_MAX);
-    at_err_t err = room != NULL ? AT_OK : at_fail(diag, AT_E_NOMEM, "train", "no memory to measure the links with");
-    err = at_train_tell_all(r->comm, err, diag);
-    if (err == AT_OK) err = r->comm->rank == 0 ? probe_all(r, room, diag) : answer_probes(r, room, diag);
-    free(room);
-    return err;
-}
+/* ---- the orders ---------------------------------------------------------------------------------------------------- */
 
 static struct order next_order(struct run *r)
 {
     struct order o = {.kind = ORDER_ROUND};
-    bool due = !r->probed || (r->rounds_here % PROBE_EVERY == 0 && r->rounds_here != r->probed_at);
+    bool due = !r->probed || (r->rounds_here - r->probed_at >= PROBE_EVERY &&
+                              r->steps_here - r->probed_steps >= PROBE_EVERY * (uint64_t)r->setup->config.steps);
     if (r->setup->outer.kind == AT_OUTER_AUTO && due) {
         o.kind = ORDER_PROBE;
         r->probed = true;
         r->probed_at = r->rounds_here;
+        r->probed_steps = r->steps_here;
         return o;
     }
     o.round = at_diary_next(&r->diary);
@@ -297,6 +232,17 @@ static at_err note_round(struct run *r, const struct at_rank_report *report, str
     return at_diary_done(&r->diary, report->round, consumed, report->tokens, diag);
 }
 
+/* The held-out text, and a line about it. Collective. */
+static at_err look(struct run *r, struct at_diag *diag)
+{
+    const struct at_round *round = r->last.round == r->round.round ? &r->round : &r->before;
+    at_err_t err = heldout(r, diag);
+    r->result.train_seconds += clock_s(NULL) - r->round_start_s;
+    r->round_start_s = clock_s(NULL);
+    if (err == AT_OK && r->screen != NULL) show_round(r, round);
+    return err;
+}
+
 /* What a round has brought. */
 static at_err account(struct run *r, const struct at_rank_report *report, struct at_diag *diag)
 {
@@ -311,11 +257,12 @@ static at_err account(struct run *r, const struct at_rank_report *report, struct
     }
     r->result.tokens += report->tokens;
     r->result.rounds = report->round + 1;
-    err = heldout(r, diag);
+    r->last = *report;
+    r->looked = false;
+    if (at_train_looks(r->setup, r->last.round == r->round.round ? &r->round : &r->before)) return look(r, diag);
     r->result.train_seconds += clock_s(NULL) - r->round_start_s;
     r->round_start_s = clock_s(NULL);
-    if (err == AT_OK && r->screen != NULL) show_round(r, report);
-    return err;
+    return AT_OK;
 }
 
 static at_err do_round(struct run *r, const struct at_round *round, struct at_diag *diag)
@@ -328,24 +275,27 @@ static at_err do_round(struct run *r, const struct at_round *round, struct at_di
     if (err == AT_OK) err = at_rank_broadcast(r->rank, r->starts->first, bytes, diag);
     if (err != AT_OK) return err;
     at_rank_set_starts(r->rank, r->starts->first);
+    r->before = r->round;
     r->round = *round;
     r->rounds_here++;
+    r->steps_here += round->steps;
     r->round_start_s = r->unit_start_s = clock_s(NULL);
     err = at_rank_round(r->rank, round, on_step, r, diag, &report);
-    if (err == AT_OK) r->diary.measured.step_seconds = r->unit_seconds / r->unit_steps;
+    if (err == AT_OK) at_auto_note_steps(&r->diary.measured, r->unit_steps, r->unit_seconds);
     if (err == AT_OK) err = account(r, &report, diag);
     r->result.interrupted = r->comm->rank == 0 && at_interrupted();
     return err;
 }
 
-/* With overlap the last round is not in the state yet. */
+/* With overlap the last round is not in the state yet; and it may have been too short to be looked at. */
 static at_err join(struct run *r, struct at_diag *diag)
 {
     struct at_rank_report report = {0};
-    if (r->setup->outer.tau == 0 || r->round.steps == 0) return AT_OK;
+    at_err_t err = AT_OK;
     r->round_start_s = clock_s(NULL);
-    at_err_t err = at_rank_join(r->rank, diag, &report);
-    return err == AT_OK && report.round + 1 > r->result.rounds ? account(r, &report, diag) : err;
+    if (r->setup->outer.tau != 0 && r->round.steps != 0) err = at_rank_join(r->rank, diag, &report);
+    if (err == AT_OK && report.round + 1 > r->result.rounds && report.applied) err = account(r, &report, diag);
+    return err == AT_OK && !r->looked ? look(r, diag) : err;
 }
 
 /* In the middle of a run with overlap the state is a round behind, and stays so: joining early would change the bits. */
@@ -365,7 +315,7 @@ static at_err do_orders(struct run *r, struct at_diag *diag)
         at_err_t err = at_rank_broadcast(r->rank, &o, sizeof o, diag);
         if (err == AT_OK && o.kind == ORDER_ROUND) err = do_round(r, &o.round, diag);
         if (err == AT_OK && o.kind == ORDER_END) err = join(r, diag);
-        if (err == AT_OK && o.kind == ORDER_PROBE) err = probe(r, diag);
+        if (err == AT_OK && o.kind == ORDER_PROBE) err = at_train_probe(r->setup, r->comm, &r->diary.measured, diag);
         if (err == AT_OK && (o.kind == ORDER_SAVE || o.kind == ORDER_END)) err = save(r, diag);
         if (err != AT_OK || o.kind == ORDER_END) return err;
     }
@@ -397,6 +347,7 @@ at_err_t at_split_run(const struct at_train_setup *setup, const struct at_comm *
     if (err == AT_OK) err = do_orders(&r, diag);
     if (err == AT_OK) err = at_rank_root(r.rank, diag, &r.result.root);
     if (err == AT_OK) err = gather_figures(&r, diag);
+    r.result.round_list = json_incref(r.diary.rounds);
     at_rank_release(r.rank);
     at_diary_release(&r.diary);
     free(r.starts);

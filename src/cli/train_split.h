@@ -20,6 +20,7 @@ struct at_split_result { /* rank 0's */
     uint32_t rounds; /* in the state */
     bool interrupted;
     struct at_rank_figures *figures; /* [ranks], owned */
+    json_t *round_list;              /* see at_train_rounds_note; owned */
 };
 void at_split_result_release(struct at_split_result *r);
 

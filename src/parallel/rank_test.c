@@ -1,6 +1,7 @@
 #include "parallel/rank.h"
 
 #include "parallel/rank_test_util.h"
+#include "train/auto.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,6 +26,13 @@ struct reference {
     double loss, heldout;
 };
 
+static void reference_end(struct at_local *l, const struct test_run *run, struct reference *ret)
+{
+    assert_int_equal(at_state_root(&l->state, NULL, &ret->root), AT_OK);
+    ret->heldout = at_heldout_loss(&l->trainer, &run->ex, &run->data, l->state.theta);
+    at_local_release(l);
+}
+
 static void reference_of(const struct test_run *run, const struct at_outer_config *outer, int replicas, int rounds,
                          struct reference *ret)
 {
@@ -33,9 +41,7 @@ static void reference_of(const struct test_run *run, const struct at_outer_confi
     assert_int_equal(at_local_init_options(&l, &run->m, &run->data, &run->config, &o, NULL), AT_OK);
     for (int t = 0; t < rounds; t++)
         assert_int_equal(at_local_round(&l, &run->ex, NULL, NULL, NULL, &ret->loss), AT_OK);
-    assert_int_equal(at_state_root(&l.state, NULL, &ret->root), AT_OK);
-    ret->heldout = at_heldout_loss(&l.trainer, &run->ex, &run->data, l.state.theta);
-    at_local_release(&l);
+    reference_end(&l, run, ret);
 }
 
 static void compare(struct split_job *j, const struct reference *want, const char *what)
@@ -147,12 +153,83 @@ static void one_root_for_every_outer_step(void **state)
     test_run_release(&run);
 }
 
+/* What auto chooses for links that change from round to round, as rank 0 would broadcast it: plain, int4 and sparse, short
+ * rounds and long ones, one outer momentum for all of them. */
+enum { CHOSEN_MAX = 16 };
+struct chosen {
+    struct at_round round[CHOSEN_MAX];
+    int count;
+};
+
+static void choose_rounds(struct chosen *ret, const struct at_outer_config *outer, const struct test_run *run)
+{
+    struct at_auto_run size = {2, run->m.params.count, at_stats_count(&run->m.params)};
+    double plain = at_auto_update_bytes(AT_CODEC_PLAIN, 0, &size), int4 = at_auto_update_bytes(AT_CODEC_INT4, 0, &size);
+    const double bytes[] = {plain, plain, int4, plain, int4, int4};
+    const double seconds[] = {0.01, 0.15, 0.2, 0.01, 0.1, 0.25}; /* that these take, beyond what overlap hides */
+    struct at_auto_measured m = {.step_seconds = 1};
+    bool seen[AT_CODEC_SPARSE + 1] = {0};
+    *ret = (struct chosen){.count = 0};
+    for (int t = 0; t < CHOSEN_MAX; t++) {
+        m.bytes_per_second = bytes[t % 6] / (seconds[t % 6] + outer->tau);
+        struct at_round r = at_auto_round(outer, &run->config, &size, t == 0 ? NULL : &ret->round[t - 1], &m);
+        if (r.steps == 0) break;
+        seen[r.codec] = true;
+        ret->round[ret->count++] = r;
+    }
+    assert_true(seen[AT_CODEC_PLAIN] && seen[AT_CODEC_INT4] && seen[AT_CODEC_SPARSE]);
+    assert_true(ret->round[0].steps < ret->round[ret->count - 2].steps && ret->count < CHOSEN_MAX);
+}
+
+static void split_chosen(struct split_job *j, struct at_rank *r, int rank)
+{
+    const struct chosen *c = j->arg;
+    at_err_t err = AT_OK;
+    for (int t = 0; err == AT_OK && t < c->count; t++)
+        err = at_rank_round(r, &c->round[t], NULL, NULL, &j->diag[rank], &j->report[rank]);
+    split_end(j, r, rank, err);
+}
+
+static void one_root_for_what_auto_chooses(void **state)
+{
+    static const char *const cuts[][2] = {{"2x2 1x2", "2x2 1x2"}, {"1x4", "4x1 1x3"}};
+    struct test_run run;
+    assert_true(test_run_init(&run, &models[2]));
+    run.config.rounds = 10;
+    run.config.steps = 4;
+    for (uint32_t tau = 0; tau <= 1; tau++) {
+        struct split_job j = {.run = &run, .body = split_chosen};
+        struct chosen chosen;
+        struct reference want;
+        struct at_local l;
+        at_outer_config_default(&j.outer, AT_OUTER_AUTO);
+        j.outer.dense_steps = 12;
+        j.outer.tau = tau;
+        choose_rounds(&chosen, &j.outer, &run);
+        j.arg = &chosen;
+        struct at_local_options o = {.replicas = 2, .outer = &j.outer};
+        assert_int_equal(at_local_init_options(&l, &run.m, &run.data, &run.config, &o, NULL), AT_OK);
+        for (int t = 0; t < chosen.count; t++)
+            assert_int_equal(at_local_do(&l, &run.ex, &chosen.round[t], NULL, NULL, NULL, &want.loss), AT_OK);
+        reference_end(&l, &run, &want);
+        for (int c = 0; c < 2; c++) {
+            char what[64];
+            snprintf(what, sizeof what, "auto, tau %u, cut %d", tau, c);
+            assert_true(split_plan(&j.plan, cuts[c], 2, 2));
+            compare(&j, &want, what);
+            at_plan_release(&j.plan);
+        }
+    }
+    test_run_release(&run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_root_for_uniform_plans),
         cmocka_unit_test(one_root_for_uneven_plans),
         cmocka_unit_test(one_root_for_every_outer_step),
+        cmocka_unit_test(one_root_for_what_auto_chooses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

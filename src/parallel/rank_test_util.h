@@ -48,6 +48,15 @@ static inline void split_seat(void *arg, int rank, const struct at_comm *comm)
     at_exec_release(&ex);
 }
 
+/* The end of a body: what is under way, the root and the held-out loss. */
+static inline void split_end(struct split_job *j, struct at_rank *r, int rank, at_err_t err)
+{
+    if (err == AT_OK) err = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+    if (err == AT_OK) err = at_rank_root(r, &j->diag[rank], &j->root[rank]);
+    if (err == AT_OK) err = at_rank_heldout(r, &j->diag[rank], &j->heldout[rank]);
+    j->err[rank] = err;
+}
+
 /* job->rounds rounds as the settings say, then the root and the held-out loss. */
 static inline void split_rounds(struct split_job *j, struct at_rank *r, int rank)
 {
@@ -58,10 +67,7 @@ static inline void split_rounds(struct split_job *j, struct at_rank *r, int rank
         err = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
         if (err == AT_OK && j->join_between) err = at_rank_join(r, &j->diag[rank], &j->report[rank]);
     }
-    if (err == AT_OK) err = at_rank_join(r, &j->diag[rank], &j->report[rank]);
-    if (err == AT_OK) err = at_rank_root(r, &j->diag[rank], &j->root[rank]);
-    if (err == AT_OK) err = at_rank_heldout(r, &j->diag[rank], &j->heldout[rank]);
-    j->err[rank] = err;
+    split_end(j, r, rank, err);
 }
 
 /* Runs the job; NULL, or how the links' contract was broken. */

@@ -19,7 +19,7 @@
 #include "train/outer.h"
 
 #define AT_AUTO_SHARE           0.05
-#define AT_AUTO_YOUNG_STEPS_MAX 240 /* H of int4 in a young run */
+#define AT_AUTO_YOUNG_STEPS_MAX 120 /* H of int4 in a young run */
 #define AT_AUTO_STEPS_MAX       240 /* H where config.steps_max is 0 */
 
 /* What is known before a run. */

@@ -39,7 +39,7 @@ struct at_outer_config {
     uint32_t steps_min, steps_max;  /* H; 0: the train config's steps. Fixed kinds take steps_max */
     double alpha_first, alpha_last; /* outer learning rate, straight from the one to the other over the run's steps */
     double momentum;                /* mu of the kinds with momentum, else 0 */
-    double carry;          /* dense rounds but the mean's: mu is at least carry^steps: what beta1 would have kept of m */
+    double carry; /* dense rounds but the mean's: mu is at least carry^steps: what beta1 would have kept of m */
     double dense_fraction; /* of the run's steps: its start. sparse: dense there, by int4; auto: auto.h */
     uint32_t dense_steps;  /* auto: the start is at least so many steps */
     uint32_t steps_young;  /* diloco, sparse: H at most this in the start; 0: as later. auto: the shortest H there */

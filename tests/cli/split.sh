@@ -16,7 +16,7 @@ same() {
     want 0 "$ATOLL" train $small "$@" --json
     is "$(json state_root)" "$root" "$*"
     is "$(json heldout_loss_last)" "$loss" "$*"
-    is "$("$TOOL" keys <"$WORK/out")" "heldout_loss_first heldout_loss_last ranks seconds state_root tokens tokens_per_s"
+    is "$("$TOOL" keys <"$WORK/out")" "heldout_loss_first heldout_loss_last ranks rounds seconds state_root tokens tokens_per_s"
     [ "$(json ranks.0.bytes_planned)" -gt 0 ] && [ "$(json ranks.1.bytes_peak)" -gt 0 ] || fail "no memory figures"
     echo "$*: $root"
 }
@@ -38,15 +38,26 @@ for file in "$WORK"/alone/*; do
 done
 is "$(ls "$WORK/split")" "$(ls "$WORK/alone")"
 
-# Other outer steps, with momentum in the checkpoint and overlap.
-for outer in "--outer diloco" "--outer sparse --tau 1"; do
+# Other outer steps, with momentum in the checkpoint and overlap; rounds too short to be looked at each; auto with one
+# replica, where no link decides.
+for outer in "--outer diloco --young 1 --steps 3" "--outer sparse --young 0.5 --steps 3 --tau 1" "--outer auto --replicas 1"; do
     want 0 "$ATOLL" train $small $outer --json --out "$WORK/a${outer#--outer }"
     other=$(json state_root)
+    other_loss=$(json heldout_loss_last)
+    other_rounds=$(json rounds)
     want 0 "$ATOLL" train $small $outer --json --tp 2 --link inproc --out "$WORK/b${outer#--outer }"
     is "$(json state_root)" "$other" "$outer"
+    is "$(json heldout_loss_last)" "$other_loss" "$outer"
+    is "$(json rounds)" "$other_rounds" "$outer"
     want 0 "$ATOLL" root "$WORK/b${outer#--outer }"
     is "$(cat "$WORK/out")" "$other"
 done
+
+# auto with links: every choice is in the journal, which has all the steps, and in the answer.
+want 0 "$ATOLL" train $small --outer auto --young 0.5 --rounds 4 --steps 4 --link inproc --json --out "$WORK/auto"
+is "$(json tokens)" $((2 * 16 * TOKENS))
+is "$(sed -n 's/.*"steps":\([0-9]*\),.*/\1/p' "$WORK/auto/journal.jsonl" | awk '{ n += $1 } END { print n }')" 16
+[ "$(json rounds.length)" -ge 2 ] || fail "one kind of round for young and old: $(json rounds)"
 
 # Going on: a run that was interrupted in one process ends in the root of the uninterrupted one under another split.
 long="--preset $PRESET --data $DATA --replicas 2 --rounds 6 --steps 2 --seed 11 --threads 1"

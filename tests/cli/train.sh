@@ -6,7 +6,7 @@ DATA=$WORK/text.txt
 small="--preset $PRESET --data $DATA --replicas 2 --rounds 2 --steps 1 --seed 7"
 
 want 0 "$ATOLL" train $small --out "$WORK/m" --json
-is "$("$TOOL" keys <"$WORK/out")" "curve heldout_loss_first heldout_loss_last seconds state_root tokens tokens_per_s"
+is "$("$TOOL" keys <"$WORK/out")" "curve heldout_loss_first heldout_loss_last rounds seconds state_root tokens tokens_per_s"
 root=$(json state_root)
 is "$(echo "$root" | tr -d '0-9a-f' | wc -c)" 1 "lower-case hex"
 is "${#root}" 64
@@ -47,6 +47,17 @@ want 0 "$ATOLL" ask --dir "$WORK/m" "Call me " --max-tokens 200 --seed 3
 is "$(cat "$WORK/out")" "$text" "streamed text"
 want 0 "$ATOLL" ask --dir "$WORK/m" "x" --max-tokens 5 --temperature 0 --top-k 3 --top-p 0.9
 refused 2 "--temperature" "$ATOLL" ask --dir "$WORK/m" x --temperature -1
+
+# Rounds that are not alike are counted by what they were: auto begins with short ones, here for half of 16 steps.
+want 0 "$ATOLL" train $small --outer auto --young 0.5 --rounds 4 --steps 4 --json
+is "$(json rounds.length)" 2
+is "$(json rounds.0.codec) $(json rounds.0.k) $(json rounds.0.steps) $(json rounds.0.rounds)" "plain 0 2 4"
+is "$(json rounds.1.codec) $(json rounds.1.k) $(json rounds.1.steps) $(json rounds.1.rounds)" "plain 0 4 2"
+is "$(json tokens)" $((2 * 16 * TOKENS))
+says "round 4, step 8/16"
+says ", plain, 2 steps"
+want 0 "$ATOLL" train $small --outer auto --json # so short a run is young throughout
+is "$(json rounds.0.steps)" 1
 
 # Nothing is overwritten.
 before=$(cksum "$WORK/m/model.safetensors")
