@@ -113,16 +113,20 @@ def loss(f):
            f"{machine(f)}. {f['preset']}, {f['tokens'] / 1e6:.1f} M tokens of {f['corpus']['bytes'] / 1e6:.1f} MB of English ("
            + ", ".join(f"{p['name']}: {p['licence']}" for p in f["corpus"]["parts"])
            + "; `bench/corpus` builds it). Held-out loss in nats a byte; the yardstick is one process with one optimizer and "
-           "the batch of all replicas together.\n"]
+           f"the batch of all replicas together.{noisy(f)}\n"]
     for n in sorted({r["replicas"] for r in f["runs"]}):
         runs = [r for r in f["runs"] if r["replicas"] == n]
         sync = next((r for r in runs if r["method"] == "synchronous"), None)
         rows = []
         for r in runs:
             gap = "" if sync is None or r is sync else f"{100 * (r['loss'] / sync['loss'] - 1):+.2f} %"
-            rows.append([r["label"], r["steps"] or "", r["k"] or "", f"{r['loss']:.4f}", gap])
+            rows.append([r["label"], r["rounds"] or "", r["k"] or "", f"{r['loss']:.4f}", gap])
         out.append(f"\n![Loss at equal tokens, {n} replicas](loss-{n}.svg)\n")
         out.append(table([f"{n} replicas", "H", "k", "held-out loss", "against synchronous"], rows))
+        for g in f["goals"]:
+            if g["replicas"] == n:
+                out.append(f"Goal for {g['codec']}: at most {100 * (g['limit'] - 1):+.0f} %; "
+                           f"{'met' if g['met'] else 'missed'} with {100 * (g['ratio'] - 1):+.2f} %.\n")
     out.append("\nAgain: `make bench-long`.\n")
     return "\n".join(out)
 

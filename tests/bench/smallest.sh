@@ -43,6 +43,37 @@ case $rc in
 *) fail "scaling: $(tail -n 1 "$WORK/err")" ;;
 esac
 
+# Loss at equal tokens: every method, as short as it goes, ends with the tokens that all of them have; the goals are
+# judged; the page can be written. On a short text, not the corpus.
+head -c 20000 "$here/data/moby-dick.txt" >"$WORK/text.txt"
+python3 - "$here" "$WORK" <<'EOF' || fail "loss"
+import importlib.machinery, importlib.util, json, sys
+here, work = sys.argv[1:]
+sys.path.insert(0, here + "/bench/lib")
+loader = importlib.machinery.SourceFileLoader("loss", here + "/bench/loss")
+loss = importlib.util.module_from_spec(importlib.util.spec_from_loader("loss", loader))
+loader.exec_module(loss)
+import pages
+shape = json.load(open(work + "/shape.json"))
+corpus = {"sha256": "0", "bytes": 20000, "parts": [{"name": "a text", "licence": "public domain"}]}
+todo = loss.runs(shape, 1, [2], corpus)
+assert len({r["name"] for r in todo}) == len(todo) and not any(map(loss.finished, todo))
+problems = [loss.perform(r, work + "/text.txt") for r in todo]
+assert not any(problems), problems
+there = [loss.finished(r) for r in todo]
+assert all(there) and len({r["tokens"] for r in there}) == 1
+reached = loss.goals(there)
+assert [g["codec"] for g in reached] == ["int4", "sparse"], reached
+whole = {r["method"]: r["loss"] for r in there}
+assert reached[0]["ratio"] == min(whole["diloco"], whole["diloco-long"]) / whole["synchronous"]
+assert all(g["met"] == (g["ratio"] <= g["limit"]) for g in reached)
+far = [{**r, "loss": 9.0} if r["method"] == "sparse" else r for r in there]
+assert not loss.goals(far)[1]["met"]
+made = pages.all_files({"loss": {"machine": {"cpu": "a", "cpus": 1}, "preset": "tiny", "tokens": there[0]["tokens"],
+                                 "corpus": corpus, "goals": loss.goals(far), "runs": far}})
+assert "Goal for sparse: at most +2 %; missed" in made["performance.md"] and "loss-2.svg" in made
+EOF
+
 # Synchronous training learns: one number a line of the curve, the last below the first.
 "$ATOLL" bench sync --preset tiny --data "$here/data/moby-dick.txt" --steps 12 --every 6 --json >"$WORK/sync.json" 2>"$WORK/err"
 [ "$(field "$WORK/sync.json" '[t for t, _ in v["curve"]] == [0, 6 * 64, 12 * 64] and v["curve"][2][1] < v["curve"][0][1]')" = True ] ||
