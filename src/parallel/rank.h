@@ -37,8 +37,8 @@ void at_rank_release(struct at_rank *r);
 const struct at_state *at_rank_state(const struct at_rank *r); /* this rank's shard */
 
 struct at_rank_report { /* applied, round, loss_mean, tokens: the same on all ranks */
-    bool applied;       /* false: with overlap, after the first round: nothing is in the state yet */
-    uint32_t round;     /* the last round whose result is in the state: with overlap, the one before */
+    bool applied;       /* in this call a round's result came into the state; false: those four are 0 */
+    uint32_t round;     /* that round: with overlap, the one before, unless at_rank_join was faster */
     uint32_t steps;     /* the most inner steps of any replica in that round */
     double loss_mean;
     uint64_t tokens;         /* of all replicas in that round */
@@ -53,7 +53,7 @@ at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_pr
                      struct at_diag *diag, struct at_rank_report *ret_report);
 
 /* Collective: with overlap (outer->tau > 0) the result of the last round is joined only within the next one, or here:
- * before roots, checkpoints and release. Nothing to do otherwise. */
+ * before roots, checkpoints and release. Nothing to do otherwise. It never changes the bits of what follows. */
 at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_report *ret_report);
 /* The first samples of the next round's units, start[replicas], the same on all ranks. Without it they are allotted as
  * local.h says, from what this process has seen (a run that goes on: as if no unit had ended early before); with overlap
@@ -74,5 +74,13 @@ at_err at_rank_broadcast(struct at_rank *r, void *bytes, size_t n, struct at_dia
 at_err at_rank_fetch(struct at_rank *r, int part, int tensor, int slot, real *ret_values, struct at_diag *diag);
 at_err at_rank_store(struct at_rank *r, int part, int tensor, int slot, const real *values, struct at_diag *diag);
 void at_rank_set_round(struct at_rank *r, uint32_t round); /* after at_rank_store of everything */
+/* Collective, after at_rank_join: the same for what replica `replica` keeps for itself, a block of a part (AT_OWN_...,
+ * train/checkpoint_replica.h) that this run has; from its owner in that replica, or to all its ranks that hold it.
+ * At a run's first round a replica's own weights are the state's. */
+at_err at_rank_fetch_own(struct at_rank *r, int replica, int part, int tensor, int slot, real *ret_values,
+                         struct at_diag *diag);
+at_err at_rank_store_own(struct at_rank *r, int replica, int part, int tensor, int slot, const real *values,
+                         struct at_diag *diag);
+void at_rank_set_started(struct at_rank *r); /* after at_rank_store_own of own weights: the next round joins them */
 
 #endif

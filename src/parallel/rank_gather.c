@@ -2,6 +2,7 @@
 #include "parallel/rank.h"
 
 #include "parallel/rank_inner.h"
+#include "train/checkpoint_replica.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,69 +117,82 @@ at_err at_rank_heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss
 
 /* ---- blocks ---- */
 
-/* Where the values of a part of a block lie in this rank's state, and how many there are. */
-static real *values_of(const struct at_rank *r, int part, int tensor, int slot)
+static size_t stats_at(const struct at_params *p, const struct at_block *b)
 {
-    const struct at_params *p = &r->model.params;
-    const struct at_block *b = at_params_block(p, tensor, slot);
-    if (part == 0) return r->state.theta + b->offset;
-    if (part == 2) return r->state.momentum + b->offset;
-    return r->state.stats + at_block_stats_offset(p, (int)(b - p->block));
+    return at_block_stats_offset(p, (int)(b - p->block));
 }
 
-static size_t values_count(const struct at_params *p, int part, int tensor)
+/* Where the values of a part of a block lie in this rank's state. */
+static real *values_of(const struct at_rank *r, int part, int tensor, int slot)
+{
+    const struct at_block *b = at_params_block(&r->model.params, tensor, slot);
+    if (part == AT_PART_WEIGHTS) return r->state.theta + b->offset;
+    if (part == AT_PART_MOMENTUM) return r->state.momentum + b->offset;
+    return r->state.stats + stats_at(&r->model.params, b);
+}
+
+/* The same of what its replica keeps for itself. */
+static real *own_values_of(const struct at_rank *r, int part, int tensor, int slot, bool store)
+{
+    const struct at_block *b = at_params_block(&r->model.params, tensor, slot);
+    bool there = r->started || store;
+    if (part == AT_OWN_FEEDBACK) return r->feedback + b->offset;
+    if (part == AT_OWN_WEIGHTS) return (there ? r->trainer.theta : r->state.theta) + b->offset;
+    return (there ? r->stats_before : r->state.stats) + stats_at(&r->model.params, b);
+}
+
+static size_t values_count(const struct at_params *p, bool stats, int tensor)
 {
     const struct at_tensor *t = &p->tensor[tensor];
     size_t rows = (size_t)(t->split_cols ? t->rows : t->rows / t->slots);
     size_t cols = (size_t)(t->split_cols ? t->cols / t->slots : t->cols);
-    if (part != 1) return rows * cols;
+    if (!stats) return rows * cols;
     return at_role_is_gain(t->role) ? cols : rows + cols;
 }
 
-static void check_block(const struct at_rank *r, int part, int tensor, int slot)
+static size_t values_bytes(const struct at_rank *r, bool stats, int tensor, int slot)
 {
     const struct at_params *p = &r->model.params;
-    AT_ASSERT(part >= 0 && part <= 2 && (part != 2 || r->state.momentum != NULL) && tensor >= 0 &&
-              tensor < p->tensors && slot >= 0 && slot < p->tensor[tensor].slots);
+    AT_ASSERT(tensor >= 0 && tensor < p->tensors && slot >= 0 && slot < p->tensor[tensor].slots);
+    return values_count(p, stats, tensor) * sizeof(real);
 }
 
-static int owner_in_replica0(const struct at_rank *r, int tensor, int slot)
+static int owner_in(const struct at_rank *r, int replica, int tensor, int slot)
 {
     for (int i = 0; i < r->o.plan->ranks; i++) {
         struct at_shard s = at_plan_shard(r->o.plan, r->o.model, i);
-        if (at_shard_owns(&r->model.params, &s, tensor, slot)) return i;
+        if (at_plan_place(r->o.plan, i).replica == replica && at_shard_owns(&r->model.params, &s, tensor, slot))
+            return i;
     }
     AT_ASSERT(false); /* a plan covers the model */
     return 0;
 }
 
-at_err at_rank_fetch(struct at_rank *r, int part, int tensor, int slot, real *ret_values, struct at_diag *diag)
+/* From `owner`, where the values lie at `mine`, to rank 0. */
+static at_err fetch(struct at_rank *r, int owner, const real *mine, size_t bytes, real *ret_values,
+                    struct at_diag *diag)
 {
-    struct at_diag own = {0};
-    at_err_t err = at_rank_begin(r, diag);
-    if (err != AT_OK) return err;
-    check_block(r, part, tensor, slot);
-    int owner = owner_in_replica0(r, tensor, slot), me = r->comm.rank;
-    size_t bytes = values_count(&r->model.params, part, tensor) * sizeof(real);
-    if (me == 0 && owner == 0)
-        memcpy(ret_values, values_of(r, part, tensor, slot), bytes);
-    else if (me == 0)
-        err = at_comm_wait(&r->comm, at_comm_recv(&r->comm, owner, AT_TAG_BLOCK, ret_values, bytes), &own);
-    else if (me == owner)
-        err = at_comm_wait(&r->comm, at_comm_send(&r->comm, 0, AT_TAG_BLOCK, values_of(r, part, tensor, slot), bytes),
-                           &own);
-    return ended(r, err, &own, diag);
+    int me = r->comm.rank;
+    if (me == 0 && owner == 0) {
+        memcpy(ret_values, mine, bytes);
+        return AT_OK;
+    }
+    if (me == 0) return at_comm_wait(&r->comm, at_comm_recv(&r->comm, owner, AT_TAG_BLOCK, ret_values, bytes), diag);
+    if (me != owner) return AT_OK;
+    return at_comm_wait(&r->comm, at_comm_send(&r->comm, 0, AT_TAG_BLOCK, mine, bytes), diag);
 }
 
-/* Rank 0 to all that hold the block, several at a time. */
-static at_err spread(struct at_rank *r, int tensor, int slot, const real *values, size_t bytes, struct at_diag *diag)
+/* Rank 0 to all others of a replica (-1: of every one) that hold the block, several at a time. */
+static at_err spread(struct at_rank *r, int replica, int tensor, int slot, const real *values, size_t bytes,
+                     struct at_diag *diag)
 {
     enum { AT_ONCE = 16 };
     struct at_transfer t[AT_ONCE] = {{0}};
     at_err_t first = AT_OK;
     for (int i = 1, n = 0; i < r->o.plan->ranks; i++) {
         struct at_shard s = at_plan_shard(r->o.plan, r->o.model, i);
-        if (!at_shard_holds(&r->model.params, &s, tensor, slot)) continue;
+        bool meant = replica < 0 || at_plan_place(r->o.plan, i).replica == replica;
+        if (!meant || !at_shard_holds(&r->model.params, &s, tensor, slot)) continue;
         at_err_t err = at_comm_wait(&r->comm, t[n], diag);
         if (first == AT_OK) first = err;
         t[n] = at_comm_send(&r->comm, i, AT_TAG_BLOCK, values, bytes);
@@ -191,26 +205,81 @@ static at_err spread(struct at_rank *r, int tensor, int slot, const real *values
     return first;
 }
 
+/* mine: where this rank keeps it; NULL: it does not. */
+static at_err store(struct at_rank *r, int replica, int tensor, int slot, real *mine, size_t bytes, const real *values,
+                    struct at_diag *diag)
+{
+    if (r->comm.rank == 0) {
+        if (mine != NULL) memcpy(mine, values, bytes);
+        return spread(r, replica, tensor, slot, values, bytes, diag);
+    }
+    if (mine == NULL) return AT_OK;
+    return at_comm_wait(&r->comm, at_comm_recv(&r->comm, 0, AT_TAG_BLOCK, mine, bytes), diag);
+}
+
+at_err at_rank_fetch(struct at_rank *r, int part, int tensor, int slot, real *ret_values, struct at_diag *diag)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    AT_ASSERT(part >= 0 && part < AT_PARTS && (part != AT_PART_MOMENTUM || r->state.momentum != NULL));
+    size_t bytes = values_bytes(r, part == AT_PART_STATS, tensor, slot);
+    int owner = owner_in(r, 0, tensor, slot);
+    const real *mine = r->comm.rank == owner ? values_of(r, part, tensor, slot) : NULL;
+    return ended(r, fetch(r, owner, mine, bytes, ret_values, &own), &own, diag);
+}
+
 at_err at_rank_store(struct at_rank *r, int part, int tensor, int slot, const real *values, struct at_diag *diag)
 {
     struct at_diag own = {0};
     at_err_t err = at_rank_begin(r, diag);
     if (err != AT_OK) return err;
-    check_block(r, part, tensor, slot);
-    bool held = at_params_holds(&r->model.params, tensor, slot);
-    size_t bytes = values_count(&r->model.params, part, tensor) * sizeof(real);
-    if (r->comm.rank == 0) {
-        if (held) memcpy(values_of(r, part, tensor, slot), values, bytes);
-        err = spread(r, tensor, slot, values, bytes, &own);
-    } else if (held) {
-        err = at_comm_wait(&r->comm, at_comm_recv(&r->comm, 0, AT_TAG_BLOCK, values_of(r, part, tensor, slot), bytes),
-                           &own);
-    }
-    return ended(r, err, &own, diag);
+    AT_ASSERT(part >= 0 && part < AT_PARTS && (part != AT_PART_MOMENTUM || r->state.momentum != NULL));
+    size_t bytes = values_bytes(r, part == AT_PART_STATS, tensor, slot);
+    real *mine = at_params_holds(&r->model.params, tensor, slot) ? values_of(r, part, tensor, slot) : NULL;
+    return ended(r, store(r, -1, tensor, slot, mine, bytes, values, &own), &own, diag);
 }
 
 void at_rank_set_round(struct at_rank *r, uint32_t round)
 {
     AT_ASSERT(!r->outstanding);
     r->state.round = round;
+}
+
+static void check_own(const struct at_rank *r, int replica, int part)
+{
+    AT_ASSERT(!r->outstanding && replica >= 0 && replica < r->o.plan->replicas && part >= 0 && part < AT_OWN_PARTS);
+    AT_ASSERT(part == AT_OWN_FEEDBACK ? r->feedback != NULL : r->stats_before != NULL);
+}
+
+at_err at_rank_fetch_own(struct at_rank *r, int replica, int part, int tensor, int slot, real *ret_values,
+                         struct at_diag *diag)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    check_own(r, replica, part);
+    size_t bytes = values_bytes(r, part == AT_OWN_STATS, tensor, slot);
+    int owner = owner_in(r, replica, tensor, slot);
+    const real *mine = r->comm.rank == owner ? own_values_of(r, part, tensor, slot, false) : NULL;
+    return ended(r, fetch(r, owner, mine, bytes, ret_values, &own), &own, diag);
+}
+
+at_err at_rank_store_own(struct at_rank *r, int replica, int part, int tensor, int slot, const real *values,
+                         struct at_diag *diag)
+{
+    struct at_diag own = {0};
+    at_err_t err = at_rank_begin(r, diag);
+    if (err != AT_OK) return err;
+    check_own(r, replica, part);
+    size_t bytes = values_bytes(r, part == AT_OWN_STATS, tensor, slot);
+    bool held = r->place.replica == replica && at_params_holds(&r->model.params, tensor, slot);
+    real *mine = held ? own_values_of(r, part, tensor, slot, true) : NULL;
+    return ended(r, store(r, replica, tensor, slot, mine, bytes, values, &own), &own, diag);
+}
+
+void at_rank_set_started(struct at_rank *r)
+{
+    AT_ASSERT(!r->outstanding && r->stats_before != NULL);
+    r->started = true;
 }

@@ -61,8 +61,9 @@ struct at_rank {
     /* Overlap, as local.h has it: a unit starts before the result of the round before it is joined. */
     bool outstanding;       /* a round whose result is not yet in the state */
     struct at_round round;  /* that round, or the last one */
-    bool started;           /* this process has done a round: t->theta is what its unit left */
-    bool applied;           /* exchange.update are of a round that is in the state */
+    bool started;           /* t->theta is what the last unit left: in this process, or before it was resumed */
+    bool trained;           /* this process has done a round */
+    bool applied;           /* in the present call: exchange.update are of a round that came into the state */
     struct at_state seen;   /* the state as the unit sees it that is under way */
     real *stats_before;     /* statistics of the state before; NULL without overlap */
     double wait_seconds;    /* for other replicas, in the present call */

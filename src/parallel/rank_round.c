@@ -210,7 +210,7 @@ static at_err allot(struct at_rank *r, const struct at_round *round, struct at_d
     r->allotting = !r->starts_set;
     r->starts_set = false;
     if (!r->allotting) return AT_OK;
-    if (!r->started) /* a run that goes on: as if no unit before had ended early */
+    if (!r->trained) /* a run that goes on: as if no unit before had ended early */
         r->samples.next = round->step_first * (uint64_t)replicas * r->o.train->batch;
     at_err_t err = at_samples_resize(&r->samples, (uint64_t)round->steps * r->o.train->batch);
     /* With overlap a round takes before the one before it gives back: two ranges a replica. */
@@ -259,7 +259,7 @@ static at_err do_round(struct at_rank *r, const struct at_round *round, struct w
     memcpy(r->due, r->start, (size_t)r->exchange.replicas * sizeof *r->due);
     r->allotted = r->allotting;
     r->outstanding = true;
-    r->started = true;
+    r->started = r->trained = true;
     return r->o.outer->tau == 0 ? conclude(r, diag) : AT_OK;
 }
 
@@ -272,6 +272,7 @@ at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_pr
     struct watcher w = {.r = r, .progress = progress, .arg = arg, .diag = &own};
     uint64_t sent = r->comm.ops->bytes_sent(r->comm.link), updates = r->exchange.bytes_sent;
     r->wait_seconds = 0;
+    r->applied = false;
     err = do_round(r, round, &w, &own);
     if (err != AT_OK) return at_rank_fail(r, err, &own, diag);
     report(r, sent, updates, ret_report);
@@ -285,6 +286,7 @@ at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_repo
     struct at_diag own = {0};
     uint64_t sent = r->comm.ops->bytes_sent(r->comm.link), updates = r->exchange.bytes_sent;
     r->wait_seconds = 0;
+    r->applied = false;
     if (r->outstanding) err = conclude(r, &own);
     if (err != AT_OK) return at_rank_fail(r, err, &own, diag);
     report(r, sent, updates, ret_report);

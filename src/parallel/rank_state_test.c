@@ -59,7 +59,7 @@ static void stopped_round(struct split_job *j, struct at_rank *r, int rank)
         j->err[rank] = at_rank_round(r, &round, stop_after, &s[rank], &j->diag[rank], &j->report[rank]);
         if (j->outer.tau == 0) round.steps = j->report[rank].steps;
     }
-    if (j->err[rank] == AT_OK) j->err[rank] = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+    if (j->err[rank] == AT_OK) j->err[rank] = split_join(j, r, rank);
     if (j->err[rank] == AT_OK) j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]);
 }
 
@@ -361,7 +361,7 @@ static void greedy_rounds(struct split_job *j, struct at_rank *r, int rank)
         at_rank_set_starts(r, start);
         j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
     }
-    if (j->err[rank] == AT_OK) j->err[rank] = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+    if (j->err[rank] == AT_OK) j->err[rank] = split_join(j, r, rank);
     if (j->err[rank] == AT_OK)
         j->err[rank] = at_rank_root(r, &j->diag[rank], &j->root[rank]); /* who lied sees it here */
 }

@@ -48,10 +48,19 @@ static inline void split_seat(void *arg, int rank, const struct at_comm *comm)
     at_exec_release(&ex);
 }
 
+/* at_rank_join; the report stays that of the last round which came into the state. */
+static inline at_err split_join(struct split_job *j, struct at_rank *r, int rank)
+{
+    struct at_rank_report late;
+    at_err_t err = at_rank_join(r, &j->diag[rank], &late);
+    if (err == AT_OK && late.applied) j->report[rank] = late;
+    return err;
+}
+
 /* The end of a body: what is under way, the root and the held-out loss. */
 static inline void split_end(struct split_job *j, struct at_rank *r, int rank, at_err_t err)
 {
-    if (err == AT_OK) err = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+    if (err == AT_OK) err = split_join(j, r, rank);
     if (err == AT_OK) err = at_rank_root(r, &j->diag[rank], &j->root[rank]);
     if (err == AT_OK) err = at_rank_heldout(r, &j->diag[rank], &j->heldout[rank]);
     j->err[rank] = err;
@@ -65,7 +74,7 @@ static inline void split_rounds(struct split_job *j, struct at_rank *r, int rank
     for (int t = 0; err == AT_OK && t < j->rounds; t++) {
         round = at_outer_round(&j->outer, &j->run->config, t == 0 ? NULL : &round);
         err = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
-        if (err == AT_OK && j->join_between) err = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+        if (err == AT_OK && j->join_between) err = split_join(j, r, rank);
     }
     split_end(j, r, rank, err);
 }

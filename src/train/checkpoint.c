@@ -7,7 +7,7 @@
 
 enum { METAS = AT_CHECKPOINT_METAS };
 
-static void set_meta(struct at_st_meta *m, const char *key, const char *value)
+void at_checkpoint_set_meta(struct at_st_meta *m, const char *key, const char *value)
 {
     snprintf(m->key, sizeof m->key, "%s", key);
     snprintf(m->value, sizeof m->value, "%s", value);
@@ -17,10 +17,10 @@ void at_checkpoint_meta(const struct at_checkpoint_named *n, struct at_st_meta m
 {
     char round[16];
     snprintf(round, sizeof round, "%" PRIu32, n->round);
-    set_meta(&meta[0], "profile", "F32-1");
-    set_meta(&meta[1], "round", round);
-    set_meta(&meta[2], "state_root", at_hash_hex(n->root).s);
-    set_meta(&meta[3], "weights_root", at_hash_hex(n->weights_root).s);
+    at_checkpoint_set_meta(&meta[0], "profile", "F32-1");
+    at_checkpoint_set_meta(&meta[1], "round", round);
+    at_checkpoint_set_meta(&meta[2], "state_root", at_hash_hex(n->root).s);
+    at_checkpoint_set_meta(&meta[3], "weights_root", at_hash_hex(n->weights_root).s);
 }
 
 at_err at_checkpoint_stats_header(const struct at_params *p, const struct at_st_meta *meta, struct at_buf *out)
@@ -78,8 +78,7 @@ void at_checkpoint_release(struct at_checkpoint *c)
     *c = (struct at_checkpoint){0};
 }
 
-/* A decimal u32 without leading zeros. */
-static bool read_round(const char *text, uint32_t *ret_round)
+bool at_checkpoint_read_u32(const char *text, uint32_t *ret)
 {
     uint64_t n = 0;
     size_t len = strlen(text);
@@ -88,7 +87,7 @@ static bool read_round(const char *text, uint32_t *ret_round)
         if (text[i] < '0' || text[i] > '9') return false;
         n = 10 * n + (uint64_t)(text[i] - '0');
     }
-    *ret_round = (uint32_t)n;
+    *ret = (uint32_t)n;
     return n <= UINT32_MAX;
 }
 
@@ -97,7 +96,7 @@ at_err at_checkpoint_read_meta(const struct at_st_file *f, const char *name, str
 {
     const char *root = at_st_meta(f, "state_root"), *round = at_st_meta(f, "round");
     const char *weights = at_st_meta(f, "weights_root");
-    if (root == NULL || round == NULL || weights == NULL || !read_round(round, &ret->round) ||
+    if (root == NULL || round == NULL || weights == NULL || !at_checkpoint_read_u32(round, &ret->round) ||
         at_hash_parse(root, &ret->root) != AT_OK || at_hash_parse(weights, &ret->weights_root) != AT_OK)
         return at_fail(diag, AT_E_DATA, name, "names no state_root and round: not a checkpoint of a run");
     return AT_OK;

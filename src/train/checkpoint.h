@@ -44,7 +44,7 @@ at_err at_checkpoint_read(struct at_state *s, struct at_span model, struct at_sp
 at_err at_checkpoint_read_all(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
                               struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root);
 
-/* What the files say about the state that they hold, and their first bytes (for checkpoint_stream.c). */
+/* What the files say about the state that they hold, and their first bytes (for the other checkpoint_*.c). */
 enum { AT_CHECKPOINT_METAS = 4 };
 struct at_checkpoint_named {
     struct at_hash root, weights_root;
@@ -55,5 +55,7 @@ at_err at_checkpoint_stats_header(const struct at_params *p, const struct at_st_
 at_err at_checkpoint_momentum_header(const struct at_params *p, const struct at_st_meta *meta, struct at_buf *out);
 at_err at_checkpoint_read_meta(const struct at_st_file *f, const char *name, struct at_diag *diag,
                                struct at_checkpoint_named *ret);
+void at_checkpoint_set_meta(struct at_st_meta *m, const char *key, const char *value);
+bool at_checkpoint_read_u32(const char *text, uint32_t *ret); /* decimal, without leading zeros */
 
 #endif

@@ -208,25 +208,30 @@ static at_err check_part(const struct at_params *p, int part, const struct at_ch
     return err;
 }
 
-/* Which state the model's file names. */
+at_err_t at_checkpoint_stream_head(const struct at_piece_source *from, int part, const char *name, struct at_diag *diag,
+                                   struct at_buf *head, struct at_st_file *ret_file)
+{
+    uint8_t eight[8], *room;
+    uint64_t bytes = from->bytes[part];
+    if (bytes < sizeof eight)
+        return at_fail(diag, AT_E_TRUNCATED, name, "%llu bytes are too few", (unsigned long long)bytes);
+    at_err_t err = from->get(from->arg, part, 0, eight, sizeof eight, diag);
+    uint64_t n = err == AT_OK ? at_load_le64(eight) : 0;
+    if (err == AT_OK && (n > AT_ST_HEADER_BYTES_MAX || n + 8 > bytes))
+        err = at_fail(diag, AT_E_DATA, name, "not a safetensors file");
+    if (err == AT_OK) err = at_buf_reserve(head, (size_t)n + 8, &room);
+    if (err == AT_OK) err = from->get(from->arg, part, 0, room, (size_t)n + 8, diag);
+    if (err != AT_OK) return err;
+    head->n += (size_t)n + 8;
+    return at_st_parse_head(at_buf_span(head), (size_t)bytes, name, diag, ret_file);
+}
+
 at_err_t at_checkpoint_stream_named(const struct at_piece_source *from, struct at_diag *diag,
                                     struct at_checkpoint_named *ret)
 {
-    struct at_buf head = {.bytes_max = AT_ST_HEADER_BYTES_MAX + 8};
-    uint8_t eight[8], *room;
+    struct at_buf head = {0};
     struct at_st_file f = {0};
-    if (from->bytes[AT_PART_WEIGHTS] < sizeof eight)
-        return at_fail(diag, AT_E_TRUNCATED, AT_CHECKPOINT_MODEL, "%llu bytes are too few",
-                       (unsigned long long)from->bytes[AT_PART_WEIGHTS]);
-    at_err_t err = from->get(from->arg, AT_PART_WEIGHTS, 0, eight, sizeof eight, diag);
-    uint64_t n = err == AT_OK ? at_load_le64(eight) : 0;
-    if (err == AT_OK && (n > AT_ST_HEADER_BYTES_MAX || n + 8 > from->bytes[AT_PART_WEIGHTS]))
-        err = at_fail(diag, AT_E_DATA, AT_CHECKPOINT_MODEL, "not a safetensors file");
-    if (err == AT_OK) err = at_buf_reserve(&head, (size_t)n + 8, &room);
-    if (err == AT_OK) err = from->get(from->arg, AT_PART_WEIGHTS, 0, room, (size_t)n + 8, diag);
-    if (err == AT_OK)
-        err = at_st_parse_head(at_span(room, (size_t)n + 8), (size_t)from->bytes[AT_PART_WEIGHTS], AT_CHECKPOINT_MODEL,
-                               diag, &f);
+    at_err_t err = at_checkpoint_stream_head(from, AT_PART_WEIGHTS, AT_CHECKPOINT_MODEL, diag, &head, &f);
     if (err == AT_OK) err = at_checkpoint_read_meta(&f, AT_CHECKPOINT_MODEL, diag, ret);
     at_st_release(&f);
     at_buf_release(&head);

@@ -33,6 +33,10 @@ at_err at_checkpoint_stream_write(const struct at_params *whole, uint32_t round,
                                   const struct at_block_stream *from, const struct at_piece_sink *to,
                                   struct at_diag *diag);
 
+/* The first bytes of a file of safetensors, up to the end of its header, and what they say (both owned by the caller;
+ * ret_file borrows from head). name: in diag->where. As at_st_parse_head. */
+at_err at_checkpoint_stream_head(const struct at_piece_source *from, int part, const char *name, struct at_diag *diag,
+                                 struct at_buf *head, struct at_st_file *ret_file);
 /* Which state the model's file names, before the other files are known by their names. */
 at_err at_checkpoint_stream_named(const struct at_piece_source *from, struct at_diag *diag,
                                   struct at_checkpoint_named *ret_named);

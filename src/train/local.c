@@ -1,5 +1,7 @@
 #include "train/local.h"
 
+#include "train/checkpoint_replica.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,13 +126,32 @@ struct at_round at_local_next(const struct at_local *l)
 at_err at_local_resume(struct at_local *l, const struct at_round *round, uint32_t steps_done,
                        const struct at_samples *samples, uint64_t tokens)
 {
-    AT_ASSERT(l->state.round == round->round + 1 && steps_done != 0 && !l->started);
+    AT_ASSERT(l->state.round == round->round + 1 && steps_done != 0 && l->steps_done == 0);
     int err = at_samples_copy(&l->samples, samples);
     if (err != AT_OK) return err;
     l->round = *round;
     l->steps_done = steps_done;
     l->tokens = tokens;
     return AT_OK;
+}
+
+/* Without a round so far a replica's own weights are the state's: to join them changes nothing. */
+void at_local_start(struct at_local *l)
+{
+    const struct at_params *p = &l->model->params;
+    if (l->started || l->stats_before == NULL) return;
+    for (int r = 0; r < l->replicas; r++) memcpy(l->replica[r].theta, l->state.theta, p->count * sizeof(real));
+    memcpy(l->stats_before, l->state.stats, at_stats_count(p) * sizeof *l->stats_before);
+    l->started = true;
+}
+
+real *at_local_own(struct at_local *l, int replica, int part, int tensor, int slot)
+{
+    const struct at_params *p = &l->model->params;
+    const struct at_block *b = at_params_block(p, tensor, slot);
+    AT_ASSERT(!l->torn && (part == AT_OWN_FEEDBACK || l->started));
+    if (part == AT_OWN_STATS) return l->stats_before + at_block_stats_offset(p, (int)(b - p->block));
+    return (part == AT_OWN_FEEDBACK ? l->replica[replica].feedback : l->replica[replica].theta) + b->offset;
 }
 
 /* ---- a unit ---- */
@@ -261,7 +282,9 @@ at_err at_local_do(struct at_local *l, const struct at_exec *ex, const struct at
                    at_local_progress_fn *progress, void *arg, struct at_diag *diag, double *ret_loss)
 {
     int err = check_round(l, round, diag);
-    if (err == AT_OK) err = run_units(l, ex, round, progress, arg, diag);
+    if (err != AT_OK) return err;
+    l->torn = true;
+    err = run_units(l, ex, round, progress, arg, diag);
     if (err != AT_OK) return err;
     if (l->stats_before != NULL)
         memcpy(l->stats_before, l->state.stats, at_stats_count(&l->model->params) * sizeof *l->stats_before);
@@ -279,6 +302,7 @@ at_err at_local_do(struct at_local *l, const struct at_exec *ex, const struct at
         tokens += x->info.tokens;
     }
     l->started = true;
+    l->torn = false;
     l->tokens += tokens;
     *ret_loss = sum / (double)tokens;
     return AT_OK;

@@ -6,7 +6,7 @@
  * [(step_first * R + i * steps) * batch, + steps * batch).
  *
  * Overlap (round.tau > 0): each replica goes on from its own weights; after tau steps the newest state is joined
- * (unit.h). In the first round of a process there is nothing to join: it starts from the state. The outer step itself is
+ * (unit.h). In the first round of a run there is nothing to join: it starts from the state. The outer step itself is
  * done at the end of each round here: l->state is always the newest. */
 #ifndef ATOLL_TRAIN_LOCAL_H
 #define ATOLL_TRAIN_LOCAL_H
@@ -37,9 +37,10 @@ struct at_local {
     struct at_samples samples;
     struct at_round round; /* the last one done */
     uint32_t steps_done;   /* in it, the most of any replica; 0: there was none */
-    bool started;          /* it was done by this process */
-    bool end_unit;         /* set by the progress function: this unit ends after this step, and counts */
-    uint64_t tokens;       /* trained on so far */
+    bool started;          /* it was done by this process, or its replicas' own values are loaded */
+    bool torn;       /* a round failed halfway: what replicas keep for themselves is no longer that of the state */
+    bool end_unit;   /* set by the progress function: this unit ends after this step, and counts */
+    uint64_t tokens; /* trained on so far */
 };
 
 struct at_local_options { /* zero is the plainest */
@@ -63,9 +64,16 @@ size_t at_local_bytes(const struct at_model_config *model, const struct at_train
 
 /* Goes on where an earlier process stopped: the caller has put the checkpoint of that round into l->state; `round`,
  * `steps_done` and `samples` (copied; its count of lists is small) are what the journal says of the last round before it
- * (journal.h). Error feedback starts at zero, and the first round has nothing to join. AT_E_NOMEM. */
+ * (journal.h). Unless at_local_own is filled as well, error feedback starts at zero, and the first round has nothing to
+ * join. AT_E_NOMEM. */
 at_err at_local_resume(struct at_local *l, const struct at_round *round, uint32_t steps_done,
                        const struct at_samples *samples, uint64_t tokens);
+
+/* What replica `replica` keeps for itself: where one block of a part (AT_OWN_..., checkpoint_replica.h; a part that this
+ * run has) lies. Valid between rounds, and not once one was torn. */
+real *at_local_own(struct at_local *l, int replica, int part, int tensor, int slot);
+/* Before own weights are filled in from a checkpoint: the next round then joins, as in the run that was never stopped. */
+void at_local_start(struct at_local *l);
 
 /* Told after every inner step of every replica; false stops the run: the round is thrown away (AT_E_INTERRUPTED). */
 typedef bool at_local_progress_fn(void *arg, int replica, const struct at_unit_progress *progress);
