@@ -1,8 +1,10 @@
 #include "cli/cli_model.h"
 
+#include "cli/train_diary.h"
 #include "os/file.h"
 #include "train/checkpoint.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define MODEL_BYTES_MAX ((size_t)64 << 30)
@@ -110,22 +112,42 @@ static at_err write_one(const char *dir, const char *name, const struct at_buf *
     return at_file_write_atomic(path, &part, 1, 0644, diag);
 }
 
-/* The names of statistics and momentum hold their root, so the old model's stay until the new one is in place. */
+/* The names of all files but the model's hold its root, so the old model's stay until the new one is in place. */
 struct sweep {
-    const char *dir, *keep, *keep_momentum;
+    const char *dir;
+    char keep[40]; /* how names end that have the new root */
 };
+
+static bool begins(const char *name, const char *const *with, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strncmp(name, with[i], strlen(with[i])) == 0) return true;
+    return false;
+}
+
+static bool ends(const char *name, const char *with)
+{
+    size_t n = strlen(name), m = strlen(with);
+    return n > m && strcmp(name + n - m, with) == 0;
+}
 
 static at_err_t sweep_one(void *user, const char *name)
 {
+    static const char *const rooted[] = {"stats-", "momentum-", "replica-"};
+    static const char *const others[] = {AT_CHECKPOINT_MODEL ".", AT_CHECKPOINT_CONFIG ".", AT_TRAIN_JOURNAL "."};
     const struct sweep *s = user;
-    size_t n = strlen(name);
     char path[AT_PATH_BYTES];
-    if ((strncmp(name, "stats-", 6) != 0 && strncmp(name, "momentum-", 9) != 0) || n < 12 ||
-        strcmp(name + n - 12, ".safetensors") != 0)
-        return AT_OK;
-    if (strcmp(name, s->keep) == 0 || strcmp(name, s->keep_momentum) == 0) return AT_OK;
-    if (at_path_join(s->dir, name, NULL, path) != AT_OK) return AT_OK;
+    bool old = begins(name, rooted, 3) && ends(name, ".safetensors") && !ends(name, s->keep);
+    bool half = (begins(name, rooted, 3) || begins(name, others, 3)) && ends(name, ".tmp");
+    if ((!old && !half) || at_path_join(s->dir, name, NULL, path) != AT_OK) return AT_OK;
     return at_file_remove(path, NULL);
+}
+
+at_err at_cli_model_sweep(const char *dir, struct at_hash root, struct at_diag *diag)
+{
+    struct sweep s = {.dir = dir};
+    snprintf(s.keep, sizeof s.keep, "-%.16s.safetensors", at_hash_hex(root).s);
+    return at_dir_list(dir, diag, sweep_one, &s);
 }
 
 at_err at_cli_model_write(const char *dir, const struct at_state *state, struct at_diag *diag)
@@ -145,7 +167,7 @@ at_err at_cli_model_write_with(const char *dir, const struct at_state *state, at
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_CONFIG, &c.config, diag);
     if (err == AT_OK && also != NULL) err = also(arg, dir, c.root, diag);
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_MODEL, &c.model, diag);
-    if (err == AT_OK) err = at_dir_list(dir, diag, sweep_one, &(struct sweep){dir, c.stats_name, c.momentum_name});
+    if (err == AT_OK) err = at_cli_model_sweep(dir, c.root, diag);
     at_checkpoint_release(&c);
     return err;
 }

@@ -19,6 +19,9 @@ void at_cli_model_release(struct at_cli_model *m);
 
 /* Writes the three files so that a reader (and a crash at any moment) sees the old model or the new one, whole. */
 at_err at_cli_model_write(const char *dir, const struct at_state *state, struct at_diag *diag);
+/* Removes, once a model is in place, what belongs to others in `dir`: statistics, momenta and replicas' own files whose
+ * names have another root, and what a crash left half-written. */
+at_err at_cli_model_sweep(const char *dir, struct at_hash root, struct at_diag *diag);
 /* `also` is called when everything but model.safetensors is in place. */
 typedef at_err_t at_cli_model_also_fn(void *arg, const char *dir, struct at_hash root, struct at_diag *diag);
 at_err at_cli_model_write_with(const char *dir, const struct at_state *state, at_cli_model_also_fn *also, void *arg,

@@ -6,6 +6,7 @@
 #include "cli/cli_model.h"
 #include "cli/progress.h"
 #include "cli/train_diary.h"
+#include "cli/train_own.h"
 #include "cli/train_rounds.h"
 #include "os/sys.h"
 #include "train/local.h"
@@ -23,9 +24,10 @@ struct job {
     struct at_train_diary diary;
     struct at_train_config config;
     struct at_screen screen;
-    double loss_first, loss_last, train_s, round_start_s, unit_start_s, saved_s;
+    double loss_first, loss_last, train_s, round_start_s, unit_start_s, saved_s, save_cost_s;
     uint64_t tokens_before; /* of the rounds that --resume goes on from */
     struct at_round round;  /* the one under way */
+    uint32_t saved_round;   /* of the state that was saved last, or began */
     int replica;
     json_t *curve; /* [[tokens, held-out loss], ...] */
 };
@@ -71,7 +73,7 @@ static bool on_step(void *arg, int replica, const struct at_unit_progress *p)
     if (p->step == 1 || replica != j->replica) j->unit_start_s = clock_s();
     j->replica = replica;
     if (j->round.seconds > 0 && clock_s() - j->unit_start_s >= j->round.seconds) j->local.end_unit = true;
-    return !at_interrupted();
+    return !at_interrupted() || j->args->out != NULL; /* where nothing is kept, there is nothing to finish */
 }
 
 static struct at_local_options options(const struct job *j)
@@ -96,6 +98,23 @@ static at_err check_memory(const struct job *j, const struct at_preset *preset, 
     return AT_OK;
 }
 
+/* What the replicas keep for themselves, from their files or to them. */
+static at_err_t give_own(void *arg, int replica, int part, int tensor, int slot, real *values, struct at_diag *diag)
+{
+    struct job *j = arg;
+    const real *at = at_local_own(&j->local, replica, part, tensor, slot);
+    memcpy(values, at, at_own_count(&j->model.params, part, tensor, slot) * sizeof *values);
+    return AT_OK;
+}
+
+static at_err_t take_own(void *arg, int replica, int part, int tensor, int slot, real *values, struct at_diag *diag)
+{
+    struct job *j = arg;
+    real *at = at_local_own(&j->local, replica, part, tensor, slot);
+    memcpy(at, values, at_own_count(&j->model.params, part, tensor, slot) * sizeof *values);
+    return AT_OK;
+}
+
 static at_err resume(struct job *j, struct at_diag *diag)
 {
     struct at_cli_model m = {0};
@@ -112,6 +131,11 @@ static at_err resume(struct job *j, struct at_diag *diag)
         l->state.round = m.state.round;
         err = at_diary_begin(&j->diary, j->setup, m.state.round, diag);
         if (err == AT_OK) err = at_samples_copy(&l->samples, &j->diary.samples);
+        if (err == AT_OK && !j->args->model_only) {
+            struct at_own_files own = {p, at_own_files_head(j->setup, m.root, m.state.round), take_own, j};
+            at_local_start(l);
+            err = at_own_files_load(&own, j->args->resume, diag);
+        }
         j->tokens_before = j->diary.tokens;
         at_screen_say(&j->screen, "goes on from %s, after round %u", j->args->resume, m.state.round);
     }
@@ -132,16 +156,31 @@ static at_err prepare(struct job *j, struct at_cli *cli)
     return err == AT_OK ? resume(j, diag) : err;
 }
 
-static at_err_t save_diary(void *arg, const char *dir, struct at_hash root, struct at_diag *diag)
+/* All that a checkpoint has besides the public state. */
+static at_err_t save_more(void *arg, const char *dir, struct at_hash root, struct at_diag *diag)
 {
-    return at_diary_save(&((struct job *)arg)->diary, dir, root, diag);
+    struct job *j = arg;
+    struct at_own_head head = at_own_files_head(j->setup, root, j->local.state.round);
+    at_local_start(&j->local); /* for a run that has done no round */
+    at_err_t err = at_own_files_save(&(struct at_own_files){&j->model.params, head, give_own, j}, dir, diag);
+    return err == AT_OK ? at_diary_save(&j->diary, dir, root, diag) : err;
 }
 
 static at_err save(struct job *j, struct at_diag *diag)
 {
     if (j->args->out == NULL) return AT_OK;
+    double start_s = clock_s();
+    at_err_t err = at_cli_model_write_with(j->args->out, &j->local.state, save_more, j, diag);
     j->saved_s = clock_s();
-    return at_cli_model_write_with(j->args->out, &j->local.state, save_diary, j, diag);
+    j->save_cost_s = j->saved_s - start_s;
+    j->saved_round = j->local.state.round;
+    return err;
+}
+
+static at_err save_if_due(struct job *j, struct at_diag *diag)
+{
+    bool news = j->local.state.round != j->saved_round;
+    return news && at_train_save_due(j->args, clock_s() - j->saved_s, j->save_cost_s) ? save(j, diag) : AT_OK;
 }
 
 /* The journal, with what every replica took of the round that is now in the state. */
@@ -176,14 +215,18 @@ static at_err train(struct job *j, struct at_diag *diag)
     note_point(j);
     at_screen_say(&j->screen, "held-out loss before: %.4f nats/byte", j->loss_first);
     j->saved_s = clock_s();
+    j->saved_round = j->local.state.round;
     for (;;) {
+        at_err_t err;
         double loss;
         uint64_t start[AT_OUTER_REPLICAS_MAX];
         struct at_round round = at_diary_next(&j->diary);
         if (round.steps == 0) return AT_OK;
+        if (at_interrupted()) return AT_E_INTERRUPTED;
+        if ((err = save_if_due(j, diag)) != AT_OK) return err;
         j->round = round;
         j->round_start_s = clock_s();
-        at_err_t err = at_diary_take(&j->diary, &round, diag, start);
+        err = at_diary_take(&j->diary, &round, diag, start);
         if (err == AT_OK) err = at_local_do(&j->local, &j->exec.ex, &round, on_step, j, diag, &loss);
         if (err == AT_OK) err = note_round(j, diag);
         if (err != AT_OK) return err;
@@ -201,7 +244,6 @@ static at_err train(struct job *j, struct at_diag *diag)
                       at_count((double)j->local.tokens / j->train_s).s,
                       at_duration(seconds_left(j, j->local.tokens, j->train_s)).s,
                       at_train_round_choice(j->setup, &round).s);
-        if (!last && clock_s() - j->saved_s > 30 && (err = save(j, diag)) != AT_OK) return err;
     }
 }
 

@@ -1,5 +1,7 @@
 #include "cli/train_save.h"
 
+#include "cli/cli_model.h"
+#include "cli/train_own.h"
 #include "os/file_part.h"
 #include "train/checkpoint_stream.h"
 
@@ -20,6 +22,25 @@ static at_err_t store(void *arg, int part, int tensor, int slot, real *values, s
 {
     const struct at_train_files *f = ((struct files *)arg)->f;
     return at_rank_store(f->rank, part, tensor, slot, values, diag);
+}
+
+static at_err_t fetch_own(void *arg, int replica, int part, int tensor, int slot, real *values, struct at_diag *diag)
+{
+    const struct at_train_files *f = arg;
+    return at_rank_fetch_own(f->rank, replica, part, tensor, slot, values, diag);
+}
+
+static at_err_t store_own(void *arg, int replica, int part, int tensor, int slot, real *values, struct at_diag *diag)
+{
+    const struct at_train_files *f = arg;
+    return at_rank_store_own(f->rank, replica, part, tensor, slot, values, diag);
+}
+
+static struct at_own_files own_files(const struct at_train_files *f, const struct at_params *whole, struct at_hash root,
+                                     uint32_t round,
+                                     at_err_t (*move)(void *, int, int, int, int, real *, struct at_diag *))
+{
+    return (struct at_own_files){whole, at_own_files_head(f->setup, root, round), move, (void *)f};
 }
 
 static at_err_t put(void *arg, int part, uint64_t offset, struct at_span bytes, struct at_diag *diag)
@@ -56,28 +77,10 @@ static void part_name(int part, struct at_hash root, char ret_name[48])
 
 /* ---- saving ------------------------------------------------------------------------------------------------------- */
 
-struct
-    sweep { /* statistics and momentum are named by their root: those of the old model stay until the new is in place */
-    const char *dir;
-    char keep[2][48];
-};
-
-static at_err_t sweep_one(void *user, const char *name)
-{
-    const struct sweep *s = user;
-    char path[AT_PATH_BYTES];
-    size_t n = strlen(name);
-    bool ours = (strncmp(name, "stats-", 6) == 0 || strncmp(name, "momentum-", 9) == 0) && n > 12 &&
-                strcmp(name + n - 12, ".safetensors") == 0;
-    if (!ours || strcmp(name, s->keep[0]) == 0 || strcmp(name, s->keep[1]) == 0) return AT_OK;
-    return at_path_join(s->dir, name, NULL, path) == AT_OK ? at_file_remove(path, NULL) : AT_OK;
-}
-
 static at_err commit_all(struct files *x, const char *dir, const struct at_buf *config, struct at_hash root,
                          struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
-    struct sweep s = {.dir = dir};
     struct at_span text = at_buf_span(config);
     at_err_t err = AT_OK;
     if (x->f->momentum) err = at_file_part_commit(&x->part[AT_PART_MOMENTUM], diag);
@@ -86,9 +89,7 @@ static at_err commit_all(struct files *x, const char *dir, const struct at_buf *
     if (err == AT_OK) err = at_file_write_atomic(path, &text, 1, 0644, diag);
     if (err == AT_OK) err = at_diary_save(x->f->diary, dir, root, diag);
     if (err == AT_OK) err = at_file_part_commit(&x->part[AT_PART_WEIGHTS], diag);
-    part_name(AT_PART_STATS, root, s.keep[0]);
-    part_name(AT_PART_MOMENTUM, root, s.keep[1]);
-    return err == AT_OK ? at_dir_list(dir, diag, sweep_one, &s) : err;
+    return err == AT_OK ? at_cli_model_sweep(dir, root, diag) : err;
 }
 
 static at_err write_files(struct files *x, const struct at_params *whole, const char *dir, uint32_t round,
@@ -102,13 +103,23 @@ static at_err write_files(struct files *x, const struct at_params *whole, const 
         err = at_path_join(dir, name, diag, path);
         if (err == AT_OK) err = at_file_part_create(&x->part[part], path, 0644, diag);
     }
-    if (err == AT_OK) err = at_hf_write_config(x->f->model, &config);
+    if (err == AT_OK) err = at_hf_write_config(&x->f->setup->preset->model, &config);
     if (err == AT_OK)
         err = at_checkpoint_stream_write(whole, round, root, x->f->momentum, &(struct at_block_stream){fetch, x},
                                          &(struct at_piece_sink){put, x}, diag);
+    struct at_own_files own = own_files(x->f, whole, root, round, fetch_own);
+    if (err == AT_OK) err = at_own_files_save(&own, dir, diag);
     if (err == AT_OK) err = commit_all(x, dir, &config, root, diag);
     at_buf_release(&config);
     return err;
+}
+
+/* What write_files does, on the other ranks. */
+static at_err follow_save(struct files *x, const struct at_params *whole, struct at_hash root, struct at_diag *diag)
+{
+    struct at_own_files own = own_files(x->f, whole, root, at_rank_state(x->f->rank)->round, fetch_own);
+    at_err_t err = at_checkpoint_stream_follow(whole, x->f->momentum, &(struct at_block_stream){fetch, x}, diag);
+    return err == AT_OK ? at_own_files_follow(&own, diag) : err;
 }
 
 at_err_t at_train_files_save(const struct at_train_files *f, const char *dir, struct at_diag *diag)
@@ -118,12 +129,12 @@ at_err_t at_train_files_save(const struct at_train_files *f, const char *dir, st
     struct at_hash root;
     at_err_t err = at_rank_root(f->rank, diag, &root);
     if (err != AT_OK) return err;
-    if ((err = at_params_init(&whole, f->model)) != AT_OK)
+    if ((err = at_params_init(&whole, &f->setup->preset->model)) != AT_OK)
         return at_train_tell_all(f->comm, at_fail(diag, err, "checkpoint", "no memory for the table of tensors"), diag);
     if (f->comm->rank == 0)
         err = at_train_tell_all(f->comm, write_files(&x, &whole, dir, at_rank_state(f->rank)->round, root, diag), diag);
     else
-        err = at_checkpoint_stream_follow(&whole, f->momentum, &(struct at_block_stream){fetch, &x}, diag);
+        err = follow_save(&x, &whole, root, diag);
     drop_all(&x);
     at_params_release(&whole);
     return err;
@@ -164,6 +175,17 @@ struct told { /* by rank 0 */
     uint8_t root[AT_HASH_BYTES];
 };
 
+/* After the state. */
+static at_err load_own(const struct at_train_files *f, const struct at_params *whole, const char *dir,
+                       struct at_hash root, uint32_t round, struct at_diag *diag)
+{
+    struct at_own_files own = own_files(f, whole, root, round, store_own);
+    at_err_t err = f->comm->rank == 0 ? at_train_tell_all(f->comm, at_own_files_load(&own, dir, diag), diag)
+                                      : at_own_files_follow(&own, diag);
+    if (err == AT_OK && own.head.overlap) at_rank_set_started(f->rank);
+    return err;
+}
+
 at_err_t at_train_files_load(const struct at_train_files *f, const char *dir, struct at_diag *diag, uint32_t *ret_round)
 {
     struct files x = {.f = f};
@@ -173,7 +195,7 @@ at_err_t at_train_files_load(const struct at_train_files *f, const char *dir, st
     struct told told = {0};
     struct at_hash made;
     struct at_block_stream to = {store, &x};
-    at_err_t err = at_params_init(&whole, f->model);
+    at_err_t err = at_params_init(&whole, &f->setup->preset->model);
     if (err != AT_OK)
         return at_train_tell_all(f->comm, at_fail(diag, err, "checkpoint", "no memory for the table of tensors"), diag);
     if (f->comm->rank == 0) {
@@ -192,6 +214,7 @@ at_err_t at_train_files_load(const struct at_train_files *f, const char *dir, st
     }
     if (err == AT_OK && memcmp(made.b, told.root, sizeof told.root) != 0)
         err = at_fail(diag, AT_E_DATA, dir, "damaged: its weights and statistics do not have the root that they name");
+    if (err == AT_OK && !f->setup->args->model_only) err = load_own(f, &whole, dir, made, told.round, diag);
     if (err == AT_OK) *ret_round = told.round;
     drop_all(&x);
     at_params_release(&whole);

@@ -46,6 +46,10 @@ const struct at_opt at_train_rows[AT_TRAIN_ROWS] = {
     AT_ROW_TEXT(struct at_train_args, out, "out", "D", NULL, "folder for model.safetensors and config.json"),
     AT_ROW_TEXT(struct at_train_args, resume, "resume", "D", NULL,
                 "goes on from a folder that --out wrote, whatever the split was"),
+    AT_ROW_FLAG(struct at_train_args, model_only, "model-only",
+                "with --resume: without what each replica kept for itself, which ends in another model"),
+    AT_ROW_REAL(struct at_train_args, save_seconds, "save-seconds", "S", 0, 1e6, NULL,
+                "writes --out during the run, after a round, so often (default: 30, or more for large models)"),
     AT_ROW_FLAG(struct at_train_args, recompute, "recompute",
                 "keeps less of the forward pass in memory and computes it again"),
     AT_ROW_INT(struct at_train_args, tp, "tp", "T", 1, 8, "1", "ranks that split every layer: 1, 2, 4 or 8"),
@@ -350,6 +354,15 @@ at_err_t at_train_check_out(const struct at_train_args *args, struct at_diag *di
         err = at_fail(diag, AT_E_DATA, args->out,
                       "the folder is not empty; nothing was changed: choose another for --out");
     return err;
+}
+
+#define SAVE_S     30
+#define SAVE_SHARE 20 /* writing takes one part in so many of the time */
+
+bool at_train_save_due(const struct at_train_args *a, double since_s, double cost_s)
+{
+    if (a->save_seconds.given) return since_s >= a->save_seconds.v;
+    return since_s > SAVE_S && since_s > SAVE_SHARE * cost_s;
 }
 
 static bool same_model(const struct at_model_config *a, const struct at_model_config *b)

@@ -16,10 +16,10 @@ struct at_train_args {
     const char *link, *plan, *node, *listen, *join, *secret;
     struct at_opt_list data;
     struct at_opt_int replicas, rounds, steps, batch, seed, threads, tp, pp, microbatches, keep, tau;
-    struct at_opt_real round_seconds, young;
-    bool recompute;
+    struct at_opt_real round_seconds, young, save_seconds;
+    bool recompute, model_only;
 };
-enum { AT_TRAIN_ROWS = 26 };
+enum { AT_TRAIN_ROWS = 28 };
 extern const struct at_opt at_train_rows[AT_TRAIN_ROWS];
 /* Words after the options are further text files. */
 at_err at_train_take_words(struct at_train_args *a, const struct at_words *words, struct at_diag *diag);
@@ -59,6 +59,9 @@ struct at_kernels_name at_train_kernels(const struct at_train_args *args, int ra
 at_err at_train_check_out(const struct at_train_args *args, struct at_diag *diag);
 /* The model in --resume must be this run's. AT_E_DATA naming what differs. */
 at_err at_train_check_resume(const struct at_train_setup *s, struct at_diag *diag);
+/* Whether --out is due, so long after it was written, which took cost_s: writing takes a small part of the time, unless
+ * --save-seconds says otherwise. */
+bool at_train_save_due(const struct at_train_args *args, double since_s, double cost_s);
 /* The rounds done so far with these settings; NULL-like (steps 0) before the first. Rounds of fixed length only. */
 struct at_round at_train_round_before(const struct at_train_setup *s, uint32_t rounds);
 

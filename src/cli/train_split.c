@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SAVE_S      30
 #define FIGURES_TAG 1000 /* beyond those of parallel/; train_probe.c has the next */
 #define PROBE_EVERY 16   /* rounds, and as many times the usual number of inner steps: links change */
 
@@ -31,14 +30,14 @@ struct run {
     struct at_train_files files;
     struct at_train_diary diary; /* rank 0's */
     struct starts *starts;
-    uint32_t rounds_here, probed_at; /* rounds begun by this process; when links were measured */
+    uint32_t rounds_here, probed_at, saved_at; /* rounds begun by this process; when links were measured, when saved */
     uint64_t steps_here, probed_steps;
     bool probed;
     struct at_round round, before; /* the last one done, or the one under way; and the one before it */
     struct at_rank_report last;    /* of the last round in the state */
     bool looked;                   /* at the held-out text since then */
     struct at_rank_figures figures;
-    double round_start_s, saved_s, unit_start_s, unit_seconds;
+    double round_start_s, saved_s, save_cost_s, unit_start_s, unit_seconds;
     uint32_t unit_steps; /* of this rank's replica in the round under way */
     struct at_split_result result;
 };
@@ -180,7 +179,7 @@ static at_err begin(struct run *r, struct at_diag *diag)
     if (err != AT_OK) return err;
     at_sys_memory_huge();
     r->files = (struct at_train_files){
-        .comm = r->comm, .rank = r->rank, .model = options.model, .momentum = at_outer_config_momentum(options.outer)};
+        .comm = r->comm, .rank = r->rank, .setup = r->setup, .momentum = at_outer_config_momentum(options.outer)};
     r->figures.bytes_planned = at_rank_bytes(&options, r->comm->rank);
     if (r->setup->args->resume != NULL) {
         err = at_train_files_load(&r->files, r->setup->args->resume, diag, &rounds);
@@ -205,6 +204,12 @@ static at_err begin(struct run *r, struct at_diag *diag)
 
 /* ---- the orders ---------------------------------------------------------------------------------------------------- */
 
+static bool save_is_due(const struct run *r)
+{
+    return r->setup->args->out != NULL && r->rounds_here != r->saved_at &&
+           at_train_save_due(r->setup->args, clock_s(NULL) - r->saved_s, r->save_cost_s);
+}
+
 static struct order next_order(struct run *r)
 {
     struct order o = {.kind = ORDER_ROUND};
@@ -219,7 +224,7 @@ static struct order next_order(struct run *r)
     }
     o.round = at_diary_next(&r->diary);
     bool over = o.round.steps == 0 || r->result.interrupted;
-    if (!over && r->setup->args->out != NULL && clock_s(NULL) - r->saved_s > SAVE_S) o.kind = ORDER_SAVE;
+    if (!over && save_is_due(r)) o.kind = ORDER_SAVE;
     if (over) o.kind = ORDER_END;
     return o;
 }
@@ -287,23 +292,24 @@ static at_err do_round(struct run *r, const struct at_round *round, struct at_di
     return err;
 }
 
-/* With overlap the last round is not in the state yet; and it may have been too short to be looked at. */
+/* With overlap the last round is not in the state yet. */
 static at_err join(struct run *r, struct at_diag *diag)
 {
     struct at_rank_report report = {0};
-    at_err_t err = AT_OK;
     r->round_start_s = clock_s(NULL);
-    if (r->setup->outer.tau != 0 && r->round.steps != 0) err = at_rank_join(r->rank, diag, &report);
-    if (err == AT_OK && report.round + 1 > r->result.rounds && report.applied) err = account(r, &report, diag);
-    return err == AT_OK && !r->looked ? look(r, diag) : err;
+    at_err_t err = at_rank_join(r->rank, diag, &report);
+    return err == AT_OK ? account(r, &report, diag) : err;
 }
 
-/* In the middle of a run with overlap the state is a round behind, and stays so: joining early would change the bits. */
+/* After join. */
 static at_err save(struct run *r, struct at_diag *diag)
 {
+    double start_s = clock_s(NULL);
     at_err_t err = AT_OK;
     if (r->setup->args->out != NULL) err = at_train_files_save(&r->files, r->setup->args->out, diag);
     r->saved_s = clock_s(NULL);
+    r->save_cost_s = r->saved_s - start_s;
+    r->saved_at = r->rounds_here;
     return err;
 }
 
@@ -314,9 +320,11 @@ static at_err do_orders(struct run *r, struct at_diag *diag)
         if (r->comm->rank == 0) o = next_order(r);
         at_err_t err = at_rank_broadcast(r->rank, &o, sizeof o, diag);
         if (err == AT_OK && o.kind == ORDER_ROUND) err = do_round(r, &o.round, diag);
-        if (err == AT_OK && o.kind == ORDER_END) err = join(r, diag);
+        bool end = o.kind == ORDER_END, saves = o.kind == ORDER_SAVE || end;
         if (err == AT_OK && o.kind == ORDER_PROBE) err = at_train_probe(r->setup, r->comm, &r->diary.measured, diag);
-        if (err == AT_OK && (o.kind == ORDER_SAVE || o.kind == ORDER_END)) err = save(r, diag);
+        if (err == AT_OK && saves) err = join(r, diag);
+        if (err == AT_OK && end && !r->looked) err = look(r, diag);
+        if (err == AT_OK && saves) err = save(r, diag);
         if (err != AT_OK || o.kind == ORDER_END) return err;
     }
 }

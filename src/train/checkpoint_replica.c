@@ -20,9 +20,14 @@ static bool has_part(const struct at_own_head *h, int part)
     return part == AT_OWN_FEEDBACK ? h->feedback : h->overlap;
 }
 
+size_t at_own_count(const struct at_params *whole, int part, int tensor, int slot)
+{
+    return at_part_count(whole, part == AT_OWN_STATS ? AT_PART_STATS : AT_PART_WEIGHTS, tensor, slot);
+}
+
 static size_t values_count(const struct at_params *p, int part, const struct at_block *b)
 {
-    return at_part_count(p, part == AT_OWN_STATS ? AT_PART_STATS : AT_PART_WEIGHTS, b->tensor, b->slot);
+    return at_own_count(p, part, b->tensor, b->slot);
 }
 
 /* Of a whole part. */

@@ -27,6 +27,9 @@ struct at_own_head {
 #define AT_OWN_NAME_BYTES 48
 void at_own_name(const struct at_own_head *head, char ret_name[AT_OWN_NAME_BYTES]);
 
+/* Values of one block of a part; whole: of the whole model. */
+size_t at_own_count(const struct at_params *whole, int part, int tensor, int slot);
+
 /* from->move is given a part (AT_OWN_...) and fills the values of one block of it: parts in order, blocks in memory
  * order. to->put: part 0. AT_E_NOMEM, and what these return. */
 at_err at_own_write(const struct at_params *whole, const struct at_own_head *head, const struct at_block_stream *from,

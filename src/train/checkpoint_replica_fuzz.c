@@ -22,15 +22,10 @@ static real *place(const struct box *b, int part, int tensor, int slot)
     return b->values + (part == AT_OWN_WEIGHTS ? b->p->count : 0) + x->offset;
 }
 
-static size_t count(const struct box *b, int part, int tensor, int slot)
-{
-    return at_part_count(b->p, part == AT_OWN_STATS ? AT_PART_STATS : AT_PART_WEIGHTS, tensor, slot);
-}
-
 static at_err_t take(void *arg, int part, int tensor, int slot, real *values, struct at_diag *diag)
 {
     struct box *b = arg;
-    size_t n = count(b, part, tensor, slot);
+    size_t n = at_own_count(b->p, part, tensor, slot);
     for (size_t i = 0; i < n; i++) AT_ASSERT(isfinite(values[i]));
     memcpy(place(b, part, tensor, slot), values, n * sizeof *values);
     return AT_OK;
@@ -39,7 +34,7 @@ static at_err_t take(void *arg, int part, int tensor, int slot, real *values, st
 static at_err_t give(void *arg, int part, int tensor, int slot, real *values, struct at_diag *diag)
 {
     struct box *b = arg;
-    memcpy(values, place(b, part, tensor, slot), count(b, part, tensor, slot) * sizeof *values);
+    memcpy(values, place(b, part, tensor, slot), at_own_count(b->p, part, tensor, slot) * sizeof *values);
     return AT_OK;
 }
 

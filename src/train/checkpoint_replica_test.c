@@ -22,16 +22,11 @@ static uint64_t mix(uint64_t order, int part, int tensor, int slot)
     return order * 31 + (uint64_t)(part * 1000 + tensor * 10 + slot);
 }
 
-static size_t count(const struct at_params *p, int part, int tensor, int slot)
-{
-    return at_part_count(p, part == AT_OWN_STATS ? AT_PART_STATS : AT_PART_WEIGHTS, tensor, slot);
-}
-
 static at_err_t give(void *arg, int part, int tensor, int slot, real *values, struct at_diag *diag)
 {
     struct shelf *s = arg;
     memcpy(values, at_local_own(s->l, s->replica, part, tensor, slot),
-           count(&s->l->model->params, part, tensor, slot) * sizeof(real));
+           at_own_count(&s->l->model->params, part, tensor, slot) * sizeof(real));
     s->order = mix(s->order, part, tensor, slot);
     s->moves++;
     return AT_OK;
@@ -41,7 +36,7 @@ static at_err_t take(void *arg, int part, int tensor, int slot, real *values, st
 {
     struct shelf *s = arg;
     memcpy(at_local_own(s->l, s->replica, part, tensor, slot), values,
-           count(&s->l->model->params, part, tensor, slot) * sizeof(real));
+           at_own_count(&s->l->model->params, part, tensor, slot) * sizeof(real));
     return AT_OK;
 }
 

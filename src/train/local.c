@@ -126,7 +126,7 @@ struct at_round at_local_next(const struct at_local *l)
 at_err at_local_resume(struct at_local *l, const struct at_round *round, uint32_t steps_done,
                        const struct at_samples *samples, uint64_t tokens)
 {
-    AT_ASSERT(l->state.round == round->round + 1 && steps_done != 0 && l->steps_done == 0);
+    AT_ASSERT(l->state.round == round->round + 1 && steps_done != 0);
     int err = at_samples_copy(&l->samples, samples);
     if (err != AT_OK) return err;
     l->round = *round;
