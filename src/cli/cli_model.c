@@ -1,8 +1,8 @@
 #include "cli/cli_model.h"
 
 #include "cli/train_diary.h"
-#include "os/file.h"
-#include "train/checkpoint.h"
+#include "os/file_part.h"
+#include "train/checkpoint_stream.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -150,6 +150,27 @@ at_err at_cli_model_sweep(const char *dir, struct at_hash root, struct at_diag *
     return at_dir_list(dir, diag, sweep_one, &s);
 }
 
+static at_err_t get(void *arg, int part, uint64_t offset, uint8_t *ret_bytes, size_t n, struct at_diag *diag)
+{
+    return at_file_part_get(arg, offset, ret_bytes, n, diag);
+}
+
+void at_cli_model_sweep_back(const char *dir)
+{
+    char path[AT_PATH_BYTES];
+    struct at_file_part file = {0};
+    struct at_checkpoint_named named = {0};
+    at_err_t err = at_path_join(dir, AT_CHECKPOINT_MODEL, NULL, path);
+    if (err == AT_OK && at_file_exists(path)) { /* none: then nothing that belongs to one */
+        err = at_file_part_open(&file, path, NULL);
+        struct at_piece_source from = {get, &file, {file.bytes}};
+        if (err == AT_OK) err = at_checkpoint_stream_named(&from, NULL, &named);
+        at_file_part_drop(&file);
+    }
+    if (err == AT_OK) err = at_cli_model_sweep(dir, named.root, NULL);
+    (void)err; /* the failure before is told */
+}
+
 at_err at_cli_model_write(const char *dir, const struct at_state *state, struct at_diag *diag)
 {
     return at_cli_model_write_with(dir, state, NULL, NULL, diag);
@@ -167,7 +188,10 @@ at_err at_cli_model_write_with(const char *dir, const struct at_state *state, at
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_CONFIG, &c.config, diag);
     if (err == AT_OK && also != NULL) err = also(arg, dir, c.root, diag);
     if (err == AT_OK) err = write_one(dir, AT_CHECKPOINT_MODEL, &c.model, diag);
-    if (err == AT_OK) err = at_cli_model_sweep(dir, c.root, diag);
+    if (err == AT_OK)
+        err = at_cli_model_sweep(dir, c.root, diag);
+    else
+        at_cli_model_sweep_back(dir);
     at_checkpoint_release(&c);
     return err;
 }

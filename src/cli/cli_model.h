@@ -22,6 +22,8 @@ at_err at_cli_model_write(const char *dir, const struct at_state *state, struct 
 /* Removes, once a model is in place, what belongs to others in `dir`: statistics, momenta and replicas' own files whose
  * names have another root, and what a crash left half-written. */
 at_err at_cli_model_sweep(const char *dir, struct at_hash root, struct at_diag *diag);
+/* The same after a failure, for the model that is still there. */
+void at_cli_model_sweep_back(const char *dir);
 /* `also` is called when everything but model.safetensors is in place. */
 typedef at_err_t at_cli_model_also_fn(void *arg, const char *dir, struct at_hash root, struct at_diag *diag);
 at_err at_cli_model_write_with(const char *dir, const struct at_state *state, at_cli_model_also_fn *also, void *arg,

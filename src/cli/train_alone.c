@@ -137,7 +137,7 @@ static at_err resume(struct job *j, struct at_diag *diag)
             err = at_own_files_load(&own, j->args->resume, diag);
         }
         j->tokens_before = j->diary.tokens;
-        at_screen_say(&j->screen, "goes on from %s, after round %u", j->args->resume, m.state.round);
+        if (err == AT_OK) at_screen_say(&j->screen, "goes on from %s, after round %u", j->args->resume, m.state.round);
     }
     at_cli_model_release(&m);
     return err;

@@ -66,16 +66,12 @@ static at_err save_one(struct one *x, struct at_diag *diag)
 at_err_t at_own_files_save(const struct at_own_files *f, const char *dir, struct at_diag *diag)
 {
     struct one x;
-    bool there = false; /* of this very state: then they are the checkpoint's that is there */
     at_err_t err = AT_OK;
     if (!at_own_files_any(&f->head)) return AT_OK;
     for (uint32_t i = 0; i < f->head.replicas && err == AT_OK; i++) {
-        if ((err = one_init(&x, f, i, dir, diag)) != AT_OK) break;
-        there |= at_file_exists(x.path);
-        err = save_one(&x, diag);
+        err = one_init(&x, f, i, dir, diag);
+        if (err == AT_OK) err = save_one(&x, diag);
     }
-    for (uint32_t i = 0; i < f->head.replicas && err != AT_OK && !there; i++)
-        if (one_init(&x, f, i, dir, NULL) == AT_OK && at_file_remove(x.path, NULL) != AT_OK) break;
     return err;
 }
 
@@ -94,7 +90,7 @@ static at_err load_one(struct one *x, struct at_diag *diag)
         diag, err, x->path,
         "%s; put back what replica %u kept there, or go on from the model alone with --model-only: that is a "
         "valid run, with another result",
-        err == AT_E_NOT_FOUND ? "is missing" : own.text, x->head.replica);
+        err == AT_E_NOT_FOUND ? "there is no such file" : own.text, x->head.replica);
 }
 
 at_err_t at_own_files_load(const struct at_own_files *f, const char *dir, struct at_diag *diag)

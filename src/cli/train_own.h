@@ -21,8 +21,8 @@ struct at_own_head at_own_files_head(const struct at_train_setup *s, struct at_h
 /* Whether there is anything in it. */
 bool at_own_files_any(const struct at_own_head *head);
 
-/* Before the checkpoint's model is put in place. On failure (AT_E_DISK and the like, naming the file) the new files are
- * gone again, and those of the checkpoint that is there are whole. */
+/* Before the checkpoint's model is put in place. After a failure (AT_E_DISK and the like, naming the file) those of the
+ * checkpoint that is there are whole; at_cli_model_sweep_back removes the others. */
 at_err at_own_files_save(const struct at_own_files *f, const char *dir, struct at_diag *diag);
 /* AT_E_NOT_FOUND, AT_E_DATA ... naming the file, with what to do. */
 at_err at_own_files_load(const struct at_own_files *f, const char *dir, struct at_diag *diag);

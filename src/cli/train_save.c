@@ -136,6 +136,7 @@ at_err_t at_train_files_save(const struct at_train_files *f, const char *dir, st
     else
         err = follow_save(&x, &whole, root, diag);
     drop_all(&x);
+    if (err != AT_OK && f->comm->rank == 0) at_cli_model_sweep_back(dir);
     at_params_release(&whole);
     return err;
 }
