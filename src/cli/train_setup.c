@@ -348,6 +348,10 @@ void at_train_setup_release(struct at_train_setup *s)
 at_err_t at_train_check_out(const struct at_train_args *args, struct at_diag *diag)
 {
     bool empty = true;
+    if (args->model_only && args->resume == NULL)
+        return at_fail(diag, AT_E_USAGE, "--model-only", "--model-only goes with --resume D");
+    if (args->save_seconds.given && args->out == NULL)
+        return at_fail(diag, AT_E_USAGE, "--save-seconds", "--save-seconds goes with --out D");
     if (args->out == NULL || (args->resume != NULL && strcmp(args->out, args->resume) == 0)) return AT_OK;
     at_err_t err = at_dir_is_empty(args->out, diag, &empty);
     if (err == AT_OK && !empty)

@@ -55,7 +55,8 @@ struct at_kernels_name {
 };
 struct at_kernels_name at_train_kernels(const struct at_train_args *args, int rank);
 
-/* Is --out new (or the folder that is resumed)? Nothing is changed otherwise. */
+/* Is --out new (or the folder that is resumed)? Nothing is changed otherwise. And do the options go together that are
+ * about --out and --resume? */
 at_err at_train_check_out(const struct at_train_args *args, struct at_diag *diag);
 /* The model in --resume must be this run's. AT_E_DATA naming what differs. */
 at_err at_train_check_resume(const struct at_train_setup *s, struct at_diag *diag);

@@ -115,6 +115,9 @@ cp "$(echo "$own" | sed s/0001/0000/)" "$own"
 refused 3 "of replica 0 of 2" $again
 refused 3 "another --outer or --tau" "$ATOLL" train $run --outer sparse --resume "$WORK/both"
 
+refused 2 "goes with --resume" "$ATOLL" train $run --model-only
+refused 2 "goes with --out" "$ATOLL" train $run --save-seconds 1
+
 # A disk that is full: the file's name, and the checkpoint that was there, whole, without a trace of the new one.
 bad
 blocks=$((($(wc -c <"$WORK/bad/model.safetensors") + $(wc -c <"$own")) / 1024)) # larger than the one, not the other
