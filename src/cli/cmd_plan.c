@@ -41,21 +41,24 @@ static const struct at_opt rows[] = {
 enum { TABLE_ROWS = 48 };
 
 /* Bytes per parameter: of an update (sparse: after its dense start), of what a rank keeps (weights, public weights,
- * gradient, m, v; error feedback; momentum), and of the room for one update. Measured with 10m, statistics included. */
-static at_err exchange_of(const char *outer, struct at_diag *diag, struct at_cost_exchange *ret)
+ * gradient, m, v; error feedback; momentum), and of the room for one update, whole and, with fragments, of what goes
+ * whole. Measured with 10m, statistics included. */
+static at_err exchange_of(const char *outer, uint32_t tau, struct at_diag *diag, struct at_cost_exchange *ret)
 {
     static const struct {
-        double update, keeps, blob;
-    } bytes[] = {[AT_OUTER_MEAN] = {4.07, 20, 4.03},
-                 [AT_OUTER_DILOCO] = {0.53, 28, 0.65},
-                 [AT_OUTER_SPARSE] = {0.0264, 28, 0.65},
-                 [AT_OUTER_AUTO] = {0.0264, 28, 4.03}};
+        double update, keeps, blob, sparse;
+    } bytes[] = {[AT_OUTER_MEAN] = {4.07, 20, 4.03, 0},
+                 [AT_OUTER_DILOCO] = {0.53, 28, 0.65, 0},
+                 [AT_OUTER_SPARSE] = {0.0264, 28, 0.77, 0.77},
+                 [AT_OUTER_AUTO] = {0.0264, 28, 4.03, 0.77}};
     enum at_outer_kind kind;
     at_err_t err = at_outer_kind_find(outer, diag, &kind);
     if (err != AT_OK) return err;
+    bool some_whole = bytes[kind].sparse > 0;
     ret->bytes_per_param = bytes[kind].update;
     ret->memory_per_param = bytes[kind].keeps;
-    ret->blob_per_param = bytes[kind].blob;
+    ret->blob_per_param = tau == 0 && some_whole ? bytes[kind].sparse : bytes[kind].blob;
+    ret->fragments = tau == 0 && !some_whole;
     return AT_OK;
 }
 
@@ -191,7 +194,7 @@ static at_err set_options(const struct args *a, const struct job *j, struct at_d
         return at_fail(diag, AT_E_USAGE, "--steps-min", "%u: a round has %u steps at most", (unsigned)a->steps_min.v,
                        j->train.steps);
     if (a->steps_min.given) o->exchange.steps_min = (uint32_t)a->steps_min.v;
-    return exchange_of(a->outer, diag, &o->exchange);
+    return exchange_of(a->outer, o->exchange.tau, diag, &o->exchange);
 }
 
 /* The split that `atoll train` makes from the same options, rank i on node i. */

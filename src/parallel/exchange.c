@@ -1,206 +1,123 @@
+/* A round of the exchange: what is posted when, and what came. */
 #include "parallel/exchange.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-/* ---- who holds what ---- */
+/* ---- posting ---- */
 
-static bool same_shard(const struct at_shard *a, const struct at_shard *b)
+static void lay_out(const struct at_exchange *x, const struct at_exchange_memory *m, int which, struct at_buf *ret_blob)
 {
-    return a->slot_first == b->slot_first && a->slots == b->slots && a->layer_first == b->layer_first &&
-           a->layers == b->layers;
+    size_t before = which == 0 ? 0 : (m->part[0] + 63) / 64 * 64, bytes = x->whole ? m->whole : m->part[which];
+    *ret_blob = (struct at_buf){.p = m->at != NULL ? m->at + before : NULL, .cap = bytes, .bytes_max = bytes};
 }
 
-/* Ranks [first, end) of a replica. */
-struct ranks {
-    int first, end;
+static void begin(struct at_exchange *x, bool whole)
+{
+    x->whole = whole;
+    x->first = whole ? x->all : x->cut;
+    x->parts = whole ? 1 : x->cuts;
+    x->rooms = whole ? 1 : AT_EXCHANGE_ROOMS;
+    x->part = x->made = 0;
+    for (int i = 0; i < x->rooms; i++) lay_out(x, &x->own_memory, i, &x->own[i]);
+    for (int k = 0; k < x->ins + x->outs; k++) {
+        struct at_exchange_way *w = &x->in[k]; /* the outs lie behind */
+        w->next = 0;
+        w->posted = w->done = 0;
+        for (int i = 0; i < x->rooms; i++) lay_out(x, &w->memory, i, &w->room[i].blob);
+    }
+}
+
+/* The way's next fragment; NULL: no room, or there is none left. */
+static struct at_exchange_blob *next_blob(const struct at_exchange *x, struct at_exchange_way *w)
+{
+    if (w->posted - w->done == (uint32_t)x->rooms) return NULL;
+    for (int part = w->next; part < x->parts; part++)
+        for (int b = x->first[part]; b < x->first[part + 1]; b++) {
+            if (!at_exchange_carries(x->params, w, b)) continue;
+            struct at_exchange_blob *room = &w->room[w->posted++ % (uint32_t)x->rooms];
+            room->part = part;
+            room->head_here = false;
+            w->next = part + 1;
+            return room;
+        }
+    w->next = x->parts;
+    return NULL;
+}
+
+static void post_receives(struct at_exchange *x, struct at_exchange_way *w)
+{
+    struct at_exchange_blob *b;
+    while ((b = next_blob(x, w)) != NULL) b->head_t = at_comm_recv(x->comm, w->rank, x->tag, b->head, sizeof b->head);
+}
+
+void at_exchange_expect(struct at_exchange *x, uint32_t codec)
+{
+    begin(x, (x->needs.parts >> codec & 1) == 0);
+    for (int i = 0; i < x->ins; i++) post_receives(x, &x->in[i]);
+}
+
+struct carries_arg {
+    const struct at_params *p;
+    const struct at_exchange_way *w;
 };
-static struct ranks ranks_of(const struct at_plan *plan, int replica)
+
+static bool carries(void *arg, int block)
 {
-    const struct at_plan_replica *r = &plan->replica[replica];
-    const struct at_plan_stage *first = &plan->stage[r->stage_first], *last = first + r->stages - 1;
-    return (struct ranks){first->rank_first, last->rank_first + last->tp};
+    const struct carries_arg *a = arg;
+    return at_exchange_carries(a->p, a->w, block);
 }
 
-static bool has_twin(const struct at_plan *plan, const struct at_model_config *c, int replica,
-                     const struct at_shard *shard)
+static at_err encode(struct at_exchange *x, int part, const struct at_exchange_way *w, struct at_buf *blob,
+                     struct at_diag *diag)
 {
-    struct ranks all = ranks_of(plan, replica);
-    for (int i = all.first; i < all.end; i++) {
-        struct at_shard s = at_plan_shard(plan, c, i);
-        if (same_shard(&s, shard)) return true;
+    struct carries_arg arg = {x->params, w};
+    blob->n = 0;
+    AT_ASSERT(blob->cap != 0);
+    at_err_t err = at_update_encode_blocks(x->codec, x->k, &x->info, &x->source, x->first[part],
+                                           x->first[part + 1] - x->first[part], w != NULL ? carries : NULL, &arg, blob);
+    return err == AT_OK ? AT_OK : at_fail(diag, err, "update", "no room for the update");
+}
+
+static at_err send_way(struct at_exchange *x, struct at_exchange_way *w, struct at_diag *diag)
+{
+    struct at_exchange_blob *b;
+    while ((b = next_blob(x, w)) != NULL) {
+        struct at_buf *blob = w->twin ? &x->own[b->part % x->rooms] : &b->blob;
+        AT_ASSERT(!w->twin || b->part < x->made);
+        at_err_t err = w->twin ? AT_OK : encode(x, b->part, w, blob, diag);
+        if (err != AT_OK) return err;
+        at_store_le64(b->head, blob->n);
+        memcpy(b->head + 8, &x->loss_new[x->replica], 8);
+        b->head_t = at_comm_send(x->comm, w->rank, x->tag, b->head, sizeof b->head);
+        b->blob_t = at_comm_send(x->comm, w->rank, x->tag + 1, blob->p, blob->n);
+        x->bytes_sent += sizeof b->head + blob->n;
     }
-    return false;
-}
-
-/* Whether block b goes from a rank with shard `from` to one with shard `to`, where they are not twins. */
-static bool goes(const struct at_params *p, const struct at_block *b, const struct at_shard *from,
-                 const struct at_shard *to)
-{
-    return at_shard_owns(p, from, b->tensor, b->slot) && at_shard_holds(p, to, b->tensor, b->slot);
-}
-
-uint32_t at_exchange_codecs(const struct at_outer_config *outer)
-{
-    const uint32_t plain = 1u << AT_CODEC_PLAIN, int4 = 1u << AT_CODEC_INT4, sparse = 1u << AT_CODEC_SPARSE;
-    switch (outer->kind) {
-    case AT_OUTER_MEAN:
-        return plain;
-    case AT_OUTER_DILOCO:
-        return int4;
-    case AT_OUTER_SPARSE:
-        return outer->dense_fraction > 0 ? int4 | sparse : sparse; /* its start: the mean, in 4 bits */
-    case AT_OUTER_AUTO:
-        break;
-    }
-    return plain | int4 | sparse;
-}
-
-/* The most bytes of a blob with those of our blocks that go from `from` to `to` (NULL: all), by any of the codecs; 0:
- * there are none. */
-static size_t blob_bytes_max(const struct at_params *p, uint32_t codecs, const struct at_shard *from,
-                             const struct at_shard *to)
-{
-    size_t sum = 0;
-    for (int i = 0; i < p->blocks; i++) {
-        size_t most = 0;
-        if (to != NULL && !goes(p, &p->block[i], from, to)) continue;
-        for (uint32_t id = AT_CODEC_PLAIN; id <= AT_CODEC_SPARSE; id++) {
-            size_t n = (codecs >> id & 1) != 0 ? at_codec_find(id)->bytes_max(p, &p->block[i]) : 0;
-            if (n > most) most = n;
-        }
-        sum += AT_UPDATE_BLOCK_BYTES + most;
-    }
-    return sum == 0 ? 0 : AT_UPDATE_HEADER_BYTES + sum;
-}
-
-/* ---- the ways, and their memory ---- */
-
-/* Makes the list of ways from, or to, this rank, and returns how many there are; with ret_way NULL it only counts.
- * io_bytes: what their blobs need is added. */
-static int list_ways(const struct at_plan *plan, const struct at_params *p, uint32_t codecs, int rank, bool in,
-                     struct at_exchange_way *ret_way, size_t *io_bytes)
-{
-    const struct at_model_config *c = &p->config;
-    int mine = at_plan_place(plan, rank).replica, n = 0;
-    for (int r = 0; r < plan->replicas; r++) {
-        struct ranks all = ranks_of(plan, r);
-        for (int i = all.first; r != mine && i < all.end; i++) {
-            struct at_shard s = at_plan_shard(plan, c, i);
-            struct at_exchange_way way = {.rank = i, .replica = r, .shard = s, .twin = same_shard(&s, &p->shard)};
-            size_t bytes;
-            if (way.twin)
-                bytes = in ? blob_bytes_max(p, codecs, NULL, NULL) : 0; /* the own blob is sent as it lies */
-            else if (in ? has_twin(plan, c, r, &p->shard) : has_twin(plan, c, mine, &s))
-                continue;
-            else if ((bytes = in ? blob_bytes_max(p, codecs, &s, &p->shard)
-                                 : blob_bytes_max(p, codecs, &p->shard, &s)) == 0)
-                continue;
-            way.blob = (struct at_buf){.cap = bytes, .bytes_max = bytes};
-            *io_bytes += (bytes + 63) / 64 * 64;
-            if (ret_way != NULL) ret_way[n] = way;
-            n++;
-        }
-    }
-    return n;
-}
-
-static size_t lists_bytes(int ways, int replicas)
-{
-    return ((size_t)ways * sizeof(struct at_exchange_way) +
-            (size_t)replicas * (sizeof(struct at_update) + sizeof(double)) + 63) /
-           64 * 64;
-}
-
-struct measured {
-    int ins, outs;
-    size_t bytes; /* of the block */
-};
-static struct measured measure(const struct at_plan *plan, const struct at_params *p, uint32_t codecs, int rank)
-{
-    struct measured m = {.bytes = (blob_bytes_max(p, codecs, NULL, NULL) + 63) / 64 * 64};
-    m.ins = list_ways(plan, p, codecs, rank, true, NULL, &m.bytes);
-    m.outs = list_ways(plan, p, codecs, rank, false, NULL, &m.bytes);
-    m.bytes += lists_bytes(m.ins + m.outs, plan->replicas);
-    return m;
-}
-
-/* What at_update_begin takes. */
-static size_t update_bytes(const struct at_params *p)
-{
-    return (size_t)p->blocks * sizeof(struct at_span) + (size_t)p->numbers * sizeof(int);
-}
-
-size_t at_exchange_bytes(const struct at_plan *plan, const struct at_model_config *config, int rank, uint32_t codecs)
-{
-    struct at_params p;
-    struct at_shard shard = at_plan_shard(plan, config, rank);
-    if (at_params_init_shard(&p, config, &shard) != AT_OK) return 0;
-    size_t bytes = measure(plan, &p, codecs, rank).bytes + (size_t)plan->replicas * update_bytes(&p);
-    at_params_release(&p);
-    return bytes;
-}
-
-static void place_blob(struct at_buf *blob, size_t bytes, uint8_t **io_at)
-{
-    *blob = (struct at_buf){.p = *io_at, .cap = bytes, .bytes_max = bytes};
-    *io_at += (bytes + 63) / 64 * 64;
-}
-
-at_err at_exchange_init(struct at_exchange *x, const struct at_comm *comm, const struct at_plan *plan,
-                        const struct at_params *params, uint32_t codecs, uint32_t tag, struct at_diag *diag)
-{
-    struct measured m = measure(plan, params, codecs, comm->rank);
-    struct at_exchange n = {.comm = comm,
-                            .params = params,
-                            .replica = at_plan_place(plan, comm->rank).replica,
-                            .replicas = plan->replicas,
-                            .tag = tag,
-                            .ins = m.ins,
-                            .outs = m.outs,
-                            .block_bytes = m.bytes};
-    n.block = aligned_alloc(64, m.bytes);
-    if (n.block == NULL) return at_fail(diag, AT_E_NOMEM, "exchange", "no memory for %zu MB of updates", m.bytes >> 20);
-    size_t lists = lists_bytes(m.ins + m.outs, plan->replicas), unused = 0;
-    memset(n.block, 0, lists);
-    n.in = n.block;
-    n.out = n.in + n.ins;
-    n.update = (struct at_update *)(void *)(n.out + n.outs);
-    n.loss = (double *)(void *)(n.update + n.replicas);
-    (void)list_ways(plan, params, codecs, comm->rank, true, n.in, &unused);
-    (void)list_ways(plan, params, codecs, comm->rank, false, n.out, &unused);
-    uint8_t *at = (uint8_t *)n.block + lists;
-    place_blob(&n.own, blob_bytes_max(params, codecs, NULL, NULL), &at);
-    for (int i = 0; i < n.ins; i++) place_blob(&n.in[i].blob, n.in[i].blob.bytes_max, &at);
-    for (int i = 0; i < n.outs; i++) place_blob(&n.out[i].blob, n.out[i].blob.bytes_max, &at);
-    AT_ASSERT(at == (uint8_t *)n.block + m.bytes);
-    for (int r = 0; r < n.replicas; r++)
-        if (at_update_begin(&n.update[r], params) != AT_OK) {
-            at_exchange_release(&n);
-            return at_fail(diag, AT_E_NOMEM, "exchange", "no memory for the updates' tables");
-        }
-    *x = n;
     return AT_OK;
 }
 
-void at_exchange_release(struct at_exchange *x)
+/* Encodes and sends as far as there is room. */
+static at_err send_ahead(struct at_exchange *x, struct at_diag *diag)
 {
-    for (int r = 0; x->block != NULL && r < x->replicas; r++) at_update_release(&x->update[r]);
-    free(x->block);
-    *x = (struct at_exchange){0};
+    at_err_t err = AT_OK;
+    for (; err == AT_OK && x->made < x->parts && x->made < x->part + x->rooms; x->made++)
+        err = encode(x, x->made, NULL, &x->own[x->made % x->rooms], diag);
+    for (int i = 0; err == AT_OK && i < x->outs; i++) err = send_way(x, &x->out[i], diag);
+    return err;
 }
 
-/* ---- a round ---- */
-
-void at_exchange_expect(struct at_exchange *x)
+at_err at_exchange_send(struct at_exchange *x, const struct at_codec *codec, uint32_t k,
+                        const struct at_update_info *info, const struct at_update_source *source, double loss_mean,
+                        struct at_diag *diag)
 {
-    for (int i = 0; i < x->ins; i++) {
-        struct at_exchange_way *w = &x->in[i];
-        w->head_t = at_comm_recv(x->comm, w->rank, x->tag, w->head, sizeof w->head);
-        w->head_here = false;
-    }
+    x->codec = codec;
+    x->k = k;
+    x->info = *info;
+    x->source = *source;
+    x->loss_new[x->replica] = loss_mean;
+    return send_ahead(x, diag);
 }
+
+/* ---- what comes ---- */
 
 static at_err wait_one(const struct at_exchange *x, struct at_transfer *t, struct at_diag *diag)
 {
@@ -210,18 +127,20 @@ static at_err wait_one(const struct at_exchange *x, struct at_transfer *t, struc
 }
 
 /* Takes the head, and posts the receive for the blob. */
-static at_err take_head(struct at_exchange *x, struct at_exchange_way *w, struct at_diag *diag)
+static at_err take_head(struct at_exchange *x, struct at_exchange_way *w, struct at_exchange_blob *b,
+                        struct at_diag *diag)
 {
-    at_err_t err = wait_one(x, &w->head_t, diag);
+    at_err_t err = wait_one(x, &b->head_t, diag);
     if (err != AT_OK) return err;
-    w->head_here = true;
-    uint64_t bytes = at_load_le64(w->head);
-    if (bytes < AT_UPDATE_HEADER_BYTES || bytes > w->blob.bytes_max)
-        return at_fail(diag, AT_E_PEER, "update", "rank %d announces an update of %llu bytes; it has at most %zu",
-                       w->rank, (unsigned long long)bytes, w->blob.bytes_max);
-    w->blob.n = (size_t)bytes;
-    memcpy(&x->loss[w->replica], w->head + 8, 8);
-    w->blob_t = at_comm_recv(x->comm, w->rank, x->tag + 1, w->blob.p, w->blob.n);
+    b->head_here = true;
+    uint64_t bytes = at_load_le64(b->head);
+    if (bytes < AT_UPDATE_HEADER_BYTES || bytes > b->blob.bytes_max)
+        return at_fail(diag, AT_E_PEER, "update",
+                       "rank %d (replica %d) announces an update of %llu bytes; it has at most %zu", w->rank,
+                       w->replica, (unsigned long long)bytes, b->blob.bytes_max);
+    b->blob.n = (size_t)bytes;
+    if (w->done == 0) memcpy(&x->loss_new[w->replica], b->head + 8, 8);
+    b->blob_t = at_comm_recv(x->comm, w->rank, x->tag + 1, b->blob.p, b->blob.n);
     return AT_OK;
 }
 
@@ -229,84 +148,122 @@ at_err at_exchange_poll(struct at_exchange *x, struct at_diag *diag)
 {
     const struct at_comm *c = x->comm;
     at_err_t err = AT_OK;
-    for (int i = 0; err == AT_OK && i < x->ins; i++)
-        if (!x->in[i].head_here && x->in[i].head_t.v != 0 && c->ops->done(c->link, x->in[i].head_t))
-            err = take_head(x, &x->in[i], diag);
+    for (int i = 0; err == AT_OK && i < x->ins; i++) {
+        struct at_exchange_way *w = &x->in[i];
+        for (uint32_t j = w->done; err == AT_OK && j < w->posted; j++) { /* blobs are posted in the heads' order */
+            struct at_exchange_blob *b = &w->room[j % (uint32_t)x->rooms];
+            if (b->head_here) continue;
+            if (!c->ops->done(c->link, b->head_t)) break;
+            err = take_head(x, w, b, diag);
+        }
+    }
     return err;
 }
 
-struct goes_arg {
-    const struct at_params *p;
-    const struct at_shard *to;
-};
-
-static bool goes_to(void *arg, int block)
+/* A way's blob of the fragment that is taken next; NULL: it carries nothing of it. */
+static struct at_exchange_blob *blob_now(const struct at_exchange *x, struct at_exchange_way *w)
 {
-    const struct goes_arg *g = arg;
-    return goes(g->p, &g->p->block[block], &g->p->shard, g->to);
+    struct at_exchange_blob *b = &w->room[w->done % (uint32_t)x->rooms];
+    return w->done < w->posted && b->part == x->part ? b : NULL;
 }
 
-at_err at_exchange_send(struct at_exchange *x, const struct at_codec *codec, uint32_t k,
-                        const struct at_update_info *info, const struct at_update_source *source, double loss_mean,
-                        struct at_diag *diag)
+static at_err wait_for_part(struct at_exchange *x, struct at_diag *diag)
 {
-    x->loss[x->replica] = loss_mean;
-    for (int i = 0; i < x->outs; i++) {
-        struct at_exchange_way *w = &x->out[i];
-        const struct at_buf *blob = w->twin ? &x->own : &w->blob;
-        if (!w->twin) {
-            struct goes_arg arg = {x->params, &w->shard};
-            w->blob.n = 0;
-            at_err_t err = at_update_encode(codec, k, info, source, goes_to, &arg, &w->blob);
-            if (err != AT_OK) return at_fail(diag, err, "update", "no memory for the update");
-        }
-        at_store_le64(w->head, blob->n);
-        memcpy(w->head + 8, &loss_mean, 8);
-        w->head_t = at_comm_send(x->comm, w->rank, x->tag, w->head, sizeof w->head);
-        w->blob_t = at_comm_send(x->comm, w->rank, x->tag + 1, blob->p, blob->n);
-        x->bytes_sent += sizeof w->head + blob->n;
-    }
-    return AT_OK;
-}
-
-/* The updates of all replicas from the blobs that lie here. */
-static at_err put_together(struct at_exchange *x, struct at_diag *diag)
-{
-    for (int r = 0; r < x->replicas; r++) {
-        at_err_t err = at_update_begin(&x->update[r], x->params);
-        if (err == AT_OK && r == x->replica) err = at_update_add(&x->update[r], at_buf_span(&x->own), diag);
-        for (int i = 0; err == AT_OK && i < x->ins; i++)
-            if (x->in[i].replica == r) err = at_update_add(&x->update[r], at_buf_span(&x->in[i].blob), diag);
-        if (err == AT_OK) err = at_update_complete(&x->update[r], diag);
-        if (err != AT_OK) return at_fail(diag, err, "update", "no memory for the updates");
-    }
-    return AT_OK;
-}
-
-at_err at_exchange_finish(struct at_exchange *x, struct at_diag *diag)
-{
+    struct at_exchange_blob *b;
     at_err_t err = at_exchange_poll(x, diag);
     for (int i = 0; err == AT_OK && i < x->ins; i++)
-        if (!x->in[i].head_here) err = take_head(x, &x->in[i], diag);
-    for (int i = 0; err == AT_OK && i < x->ins; i++) err = wait_one(x, &x->in[i].blob_t, diag);
-    for (int i = 0; err == AT_OK && i < x->outs; i++) {
-        err = wait_one(x, &x->out[i].head_t, diag);
-        if (err == AT_OK) err = wait_one(x, &x->out[i].blob_t, diag);
-    }
-    return err == AT_OK ? put_together(x, diag) : err;
+        if ((b = blob_now(x, &x->in[i])) != NULL && !b->head_here) err = take_head(x, &x->in[i], b, diag);
+    for (int i = 0; err == AT_OK && i < x->ins; i++)
+        if ((b = blob_now(x, &x->in[i])) != NULL) err = wait_one(x, &b->blob_t, diag);
+    if (err == AT_OK) err = at_exchange_poll(x, diag); /* the fragment behind it flows from now on, too */
+    for (int i = 0; err == AT_OK && i < x->outs; i++)
+        if ((b = blob_now(x, &x->out[i])) != NULL) {
+            err = wait_one(x, &b->head_t, diag);
+            if (err == AT_OK) err = wait_one(x, &b->blob_t, diag);
+        }
+    return err;
 }
 
-static void settle_ways(const struct at_exchange *x, struct at_exchange_way *way, int n)
+/* The blob has what this way carries of blocks [first, end), no less and no more. */
+static bool is_whole(const struct at_exchange *x, const struct at_exchange_way *w, const struct at_update *u,
+                     int blocks_new)
 {
-    for (int i = 0; i < n; i++) { /* what the run ended with is known already */
-        at_err_t head = wait_one(x, &way[i].head_t, NULL), blob = wait_one(x, &way[i].blob_t, NULL);
-        (void)head;
-        (void)blob;
+    int due = 0;
+    for (int b = u->first; b < u->end; b++) {
+        if (!at_exchange_carries(x->params, w, b)) continue;
+        if (u->payload[b].p == NULL) return false;
+        due++;
     }
+    return due == blocks_new;
+}
+
+/* w: NULL for the own blob. */
+static at_err add_blob(const struct at_exchange *x, const struct at_exchange_way *w, struct at_span blob,
+                       struct at_diag *diag)
+{
+    struct at_diag why = {0};
+    int rank = w != NULL ? w->rank : x->comm->rank, replica = w != NULL ? w->replica : x->replica;
+    struct at_update *u = &x->update[replica];
+    int before = u->blocks;
+    at_err_t err = at_update_add(u, blob, &why);
+    if (err == AT_OK && w != NULL && !is_whole(x, w, u, u->blocks - before))
+        err = at_fail(&why, AT_E_DATA, "update", "other blocks than those of this fragment");
+    if (err == AT_OK) return AT_OK;
+    return at_fail(diag, err == AT_E_NONFINITE || w == NULL ? err : AT_E_PEER, why.where, "rank %d (replica %d): %s",
+                   rank, replica, why.text);
+}
+
+/* The updates of all replicas from the blobs of this fragment. */
+static at_err put_together(struct at_exchange *x, struct at_diag *diag)
+{
+    int first = x->first[x->part], blocks = x->first[x->part + 1] - first;
+    at_err_t err = AT_OK;
+    for (int r = 0; err == AT_OK && r < x->replicas; r++) {
+        if (x->part == 0) err = at_update_begin(&x->update[r], x->params);
+        if (err == AT_OK) at_update_move(&x->update[r], first, blocks);
+    }
+    if (err != AT_OK) return at_fail(diag, err, "update", "no memory for the updates");
+    err = add_blob(x, NULL, at_buf_span(&x->own[x->part % x->rooms]), diag);
+    for (int i = 0; err == AT_OK && i < x->ins; i++) {
+        struct at_exchange_blob *b = blob_now(x, &x->in[i]);
+        if (b != NULL) err = add_blob(x, &x->in[i], at_buf_span(&b->blob), diag);
+    }
+    for (int r = 0; err == AT_OK && r < x->replicas; r++) err = at_update_complete(&x->update[r], diag);
+    if (x->part == 0) memcpy(x->loss, x->loss_new, (size_t)x->replicas * sizeof *x->loss);
+    return err;
+}
+
+at_err at_exchange_take(struct at_exchange *x, struct at_diag *diag, int *ret_first, int *ret_blocks)
+{
+    if (x->part == x->parts) {
+        *ret_first = x->params->blocks;
+        *ret_blocks = 0;
+        return AT_OK;
+    }
+    at_err_t err = wait_for_part(x, diag);
+    if (err == AT_OK) err = put_together(x, diag);
+    if (err != AT_OK) return err;
+    *ret_first = x->first[x->part];
+    *ret_blocks = x->first[x->part + 1] - x->first[x->part];
+    return AT_OK;
+}
+
+at_err at_exchange_drop(struct at_exchange *x, struct at_diag *diag)
+{
+    for (int k = 0; k < x->ins + x->outs; k++)
+        if (blob_now(x, &x->in[k]) != NULL) x->in[k].done++;
+    x->part++;
+    for (int i = 0; i < x->ins; i++) post_receives(x, &x->in[i]);
+    return send_ahead(x, diag);
 }
 
 void at_exchange_settle(struct at_exchange *x)
 {
-    settle_ways(x, x->in, x->ins);
-    settle_ways(x, x->out, x->outs);
+    for (int k = 0; k < x->ins + x->outs; k++)
+        for (int i = 0; i < AT_EXCHANGE_ROOMS; i++) { /* what the run ended with is known already */
+            struct at_exchange_blob *b = &x->in[k].room[i];
+            at_err_t head = wait_one(x, &b->head_t, NULL), blob = wait_one(x, &b->blob_t, NULL);
+            (void)head;
+            (void)blob;
+        }
 }

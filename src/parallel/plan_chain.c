@@ -136,10 +136,7 @@ int at_chain_room(const struct at_chain_world *w, const struct at_chain *c, int 
     for (int i = 1; i < t->tp; i++)
         if ((double)w->nodes->node[t->node[i]].memory_bytes < memory)
             memory = (double)w->nodes->node[t->node[i]].memory_bytes;
-    double none = at_cost_bytes(k, 0, t->tp, first, last, flight);
-    double each = at_cost_bytes(k, 1, t->tp, first, last, flight) - none;
-    if (memory < none + each) return 0;
-    double room = (memory - none) / each;
+    double room = at_cost_layers_in(k, memory, t->tp, first, last, flight);
     return room < k->layers ? (int)room : k->layers;
 }
 

@@ -1,5 +1,7 @@
 #include "parallel/plan_cost.h"
 
+#include "parallel/exchange.h"
+
 double at_cost_layer_flops(const struct at_model_config *c)
 {
     double d = c->d_model, q = (double)c->heads * c->head_size, kv = (double)c->kv_heads * c->head_size;
@@ -70,12 +72,30 @@ static double layer_statistics(const struct at_cost *c)
     return q + 2 * kv + 2.0 * m->d_ff + q + m->d_ff + 7.0 * c->slots * m->d_model + 2.0 * m->d_model;
 }
 
-double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bool last, int in_flight)
+static double most(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+/* Parameters of two fragments: of so many bytes of binary32, or one block; the vocabulary's blocks may be larger. */
+static double fragment_params(const struct at_cost *c, int tp, bool first, bool last)
+{
+    const struct at_model_config *m = &c->model;
+    double d = m->d_model, q = (double)m->heads * m->head_size;
+    double usual = most(most(d * m->d_ff, d * q) / c->slots, (double)AT_EXCHANGE_FRAGMENT_BYTES / 4);
+    double vocab = most(usual, c->last_params / c->slots);
+    int held = ((first && c->first_params > 0 ? 1 : 0) + (last ? 1 : 0)) * c->slots / tp;
+    return held == 0 ? 2 * usual : held == 1 ? usual + vocab : 2 * vocab;
+}
+
+/* Both are linear in `layers`: whole, with room for whole updates, and for fragments; the smaller one is needed. */
+static double bytes_of(const struct at_cost *c, bool whole, int layers, int tp, bool first, bool last, int in_flight)
 {
     const struct at_model_config *m = &c->model;
     double d = m->d_model, real_bytes = 4, V = at_model_vocab_padded(m);
     double params = at_cost_params(c, layers, tp, first, last);
-    double bytes = params * (c->exchange.memory_per_param + c->replicas * c->exchange.blob_per_param);
+    double room = whole ? params : fragment_params(c, tp, first, last);
+    double bytes = params * c->exchange.memory_per_param + c->replicas * room * c->exchange.blob_per_param;
     bytes += 2 * real_bytes * layers * layer_statistics(c) / tp;
     if (first || last) bytes += 2 * real_bytes * (V + c->slots * d) / tp * ((first && !m->tied) + last);
     if (last && m->tied) bytes += real_bytes * c->last_params / tp; /* the head's gradient has its own accumulator */
@@ -90,6 +110,24 @@ double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bo
     bytes += real_bytes * c->tokens * d * buffers;
     bytes += tp > 1 ? real_bytes * c->tokens * d : 0; /* what arrives in an all-reduce */
     return bytes + AT_COST_PROCESS;
+}
+
+double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bool last, int in_flight)
+{
+    double whole = bytes_of(c, true, layers, tp, first, last, in_flight);
+    double parts = c->exchange.fragments ? bytes_of(c, false, layers, tp, first, last, in_flight) : whole;
+    return parts < whole ? parts : whole;
+}
+
+double at_cost_layers_in(const struct at_cost *c, double memory, int tp, bool first, bool last, int in_flight)
+{
+    double best = 0;
+    for (int whole = c->exchange.fragments ? 0 : 1; whole < 2; whole++) {
+        double none = bytes_of(c, whole != 0, 0, tp, first, last, in_flight);
+        double each = bytes_of(c, whole != 0, 1, tp, first, last, in_flight) - none;
+        best = most(best, (memory - none) / each);
+    }
+    return best;
 }
 
 double at_cost_layer_work(const struct at_cost *c, int tp)

@@ -21,6 +21,7 @@
 
 #include "model/config.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define AT_COST_ROWS      100.0 /* work per token, layer and element of d, both directions */
@@ -43,6 +44,7 @@ struct at_cost_exchange {
     double
         memory_per_param;  /* bytes: weights, public weights, gradient, m, v: 20; error feedback and momentum 4 each */
     double blob_per_param; /* bytes of room for one replica's update; a rank keeps one for each replica */
+    bool fragments;        /* updates come in fragments: there is room for two of them only (exchange.h) */
     uint32_t steps_max;    /* inner steps of a round, done by replicas that are fast enough */
     uint32_t steps_min;    /* done by every replica, however slow; = steps_max: all do the same number */
     uint32_t tau;          /* inner steps of the next round that hide the exchange */
@@ -69,9 +71,10 @@ double at_cost_work_per_gflop(void);
 
 /* Elements that a tensor rank of a stage holds. */
 double at_cost_params(const struct at_cost *c, int layers, int tp, bool first, bool last);
-/* Bytes of a rank: weights and optimizer, activations of `in_flight` microbatches, buffers, the process. Linear in
- * `layers`. */
+/* Bytes of a rank: weights and optimizer, activations of `in_flight` microbatches, buffers, the process. */
 double at_cost_bytes(const struct at_cost *c, int layers, int tp, bool first, bool last, int in_flight);
+/* How many layers such a rank has room for in `memory` bytes, as a fraction; 0: for none. */
+double at_cost_layers_in(const struct at_cost *c, double memory, int tp, bool first, bool last, int in_flight);
 /* Work of one microbatch on one tensor rank, forward and backward together. */
 double at_cost_layer_work(const struct at_cost *c, int tp);
 double at_cost_first_work(const struct at_cost *c, int tp);

@@ -444,11 +444,11 @@ static long more_nodes(const struct at_planner_options *o, const struct at_chain
     for (int i = 1; i < n->count; i++)
         if (n->node[i].memory_bytes > like->memory_bytes) like = &n->node[i];
     *ret_like = like;
-    double none = at_cost_bytes(cost, 0, 1, false, false, cost->microbatches < 4 ? cost->microbatches : 4);
-    double each = at_cost_bytes(cost, 1, 1, false, false, cost->microbatches < 4 ? cost->microbatches : 4) - none;
-    double layers = ((double)like->memory_bytes - none) / each;
+    int flight = cost->microbatches < 4 ? cost->microbatches : 4;
+    double layers = at_cost_layers_in(cost, (double)like->memory_bytes, 1, false, false, flight);
     if (layers < 1) return 0;
-    double useful = (double)(long)layers * each;
+    double none = at_cost_bytes(cost, 0, 1, false, false, flight);
+    double useful = (double)(long)layers * (at_cost_bytes(cost, 1, 1, false, false, flight) - none);
     long more = (long)(missing / useful) + 1;
     for (int tries = 0; tries < 12; tries++, more += 1 + more / 6)
         if (fits_with(o, world, like, more)) return more;

@@ -108,9 +108,7 @@ static double room_alone(const struct at_chain_world *w, int node, int in_flight
 {
     double best = 0, memory = (double)w->nodes->node[node].memory_bytes;
     for (int tp = 1; tp <= w->cost.slots; tp *= 2) {
-        double none = at_cost_bytes(&w->cost, 0, tp, false, false, in_flight);
-        double each = at_cost_bytes(&w->cost, 1, tp, false, false, in_flight) - none;
-        double layers = (memory - none) / each;
+        double layers = at_cost_layers_in(&w->cost, memory, tp, false, false, in_flight);
         if (layers >= 1 && layers / tp > best) best = layers / tp;
     }
     return best < w->cost.layers ? best : w->cost.layers;

@@ -149,6 +149,13 @@ static bool state_bytes(const struct at_rank_options *o, const struct at_shard *
     return true;
 }
 
+static struct at_exchange_needs exchange_needs(const struct at_rank_options *o)
+{
+    struct at_exchange_needs needs = at_exchange_needs_of(o->outer);
+    if (o->fragment_bytes != 0) needs.fragment_bytes = o->fragment_bytes;
+    return needs;
+}
+
 size_t at_rank_bytes(const struct at_rank_options *options, int rank)
 {
     const struct at_rank_options *o = options;
@@ -157,6 +164,7 @@ size_t at_rank_bytes(const struct at_rank_options *options, int rank)
     struct at_trainer_options t = trainer_options(o, &place);
     struct at_rank measured = {0};
     struct at_rank_sizes n;
+    struct at_exchange_needs needs = exchange_needs(o);
     struct cutter c = {0};
     size_t sum = sizeof(struct at_rank), state;
     if (!measure(o, rank, &n) || !state_bytes(o, &shard, &state)) return 0;
@@ -164,7 +172,7 @@ size_t at_rank_bytes(const struct at_rank_options *options, int rank)
     int stages = o->plan->replica[place.replica].stages;
     bool ok = !c.overflow && add_to(&sum, state) && add_to(&sum, c.used) &&
               add_to(&sum, at_trainer_bytes_options(o->model, &shard, o->train, &t)) &&
-              add_to(&sum, at_exchange_bytes(o->plan, o->model, rank, at_exchange_codecs(o->outer))) &&
+              add_to(&sum, at_exchange_bytes(o->plan, o->model, rank, &needs)) &&
               add_to(&sum, at_pipeline_bytes(o->model, place.stage, stages, o->plan->microbatches, o->train->batch));
     return ok ? sum : 0;
 }
@@ -264,6 +272,7 @@ static at_err init_parts(struct at_rank *r, struct at_diag *diag)
 {
     struct at_shard shard = at_plan_shard(r->o.plan, r->o.model, r->comm.rank);
     struct at_trainer_options t = trainer_options(&r->o, &r->place);
+    struct at_exchange_needs needs = exchange_needs(&r->o);
     struct cutter c = {0};
     if (!measure(&r->o, r->comm.rank, &r->n)) return AT_E_NOMEM;
     (void)lay_out(r, &r->n, r->o.plan->replicas, &c);
@@ -282,8 +291,7 @@ static at_err init_parts(struct at_rank *r, struct at_diag *diag)
     err = count_leaves(r);
     if (err == AT_OK) err = init_pipeline(r, diag);
     if (err == AT_OK)
-        err = at_exchange_init(&r->exchange, &r->comm, r->o.plan, &r->model.params, at_exchange_codecs(r->o.outer),
-                               AT_TAG_EXCHANGE, diag);
+        err = at_exchange_init(&r->exchange, &r->comm, r->o.plan, &r->model.params, &needs, AT_TAG_EXCHANGE, diag);
     return err;
 }
 

@@ -20,6 +20,7 @@ struct at_rank_options { /* borrowed for the life of the rank */
     const struct at_outer_config *outer;
     const struct at_data *data;
     bool recompute;                 /* keep only the layers' inputs, compute the rest again in backward */
+    size_t fragment_bytes;          /* of updates between replicas, the same on all ranks; 0: as exchange.h has it */
     double (*seconds)(void *clock); /* a clock that never steps back; NULL: there is none */
     void *clock;
 };
@@ -48,7 +49,10 @@ struct at_rank_report { /* applied, round, loss_mean, tokens: the same on all ra
 };
 /* Collective. One round as `round` says (steps, codec: outer.h): the unit, the exchange of updates between replicas, the
  * outer step. progress: on every rank after every inner step; only the answer of the leader (stage 0, tensor rank 0) of
- * each replica counts: false ends that replica's unit there; rank 0's ends, a little later, everybody's. */
+ * each replica counts: false ends that replica's unit there; rank 0's ends, a little later, everybody's.
+ * Without overlap and clipping updates are applied in fragments, as they come. An error that is found in a later one ends
+ * the run with those before it applied: the state of a rank that failed is of no round, nothing hands it out, and a run
+ * goes on from its last checkpoint. */
 at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_progress_fn *progress, void *arg,
                      struct at_diag *diag, struct at_rank_report *ret_report);
 

@@ -49,7 +49,8 @@ static at_err settle_stop(struct at_rank *r, struct at_diag *diag)
 void at_rank_settle(struct at_rank *r)
 {
     if (r->outstanding && r->failure.err == AT_OK) { /* released without at_rank_join: the others count on our part */
-        at_err_t err = at_exchange_finish(&r->exchange, NULL);
+        int first, blocks;
+        at_err_t err = at_exchange_take(&r->exchange, NULL, &first, &blocks); /* all: with overlap it goes whole */
         (void)err;
     }
     at_exchange_settle(&r->exchange);
@@ -59,10 +60,10 @@ void at_rank_settle(struct at_rank *r)
 
 /* ---- the end of a round ---- */
 
-/* From here on messages of the next round may come. */
-static void expect(struct at_rank *r)
+/* From here on messages of the next round, by this codec, may come. */
+static void expect(struct at_rank *r, uint32_t codec)
 {
-    at_exchange_expect(&r->exchange);
+    at_exchange_expect(&r->exchange, codec);
     expect_stop(r);
 }
 
@@ -89,20 +90,40 @@ static at_err check_units(const struct at_rank *r, struct at_diag *diag)
     return AT_OK;
 }
 
-static at_err conclude(struct at_rank *r, struct at_diag *diag)
+/* The next fragment of everybody's updates; the first one's come with who trained on what. */
+static at_err take(struct at_rank *r, struct at_diag *diag, int *ret_first, int *ret_blocks)
 {
     double since = at_rank_seconds(r);
-    at_err_t err = at_exchange_finish(&r->exchange, diag);
-    if (err == AT_OK) err = settle_stop(r, diag);
+    at_err_t err = at_exchange_take(&r->exchange, diag, ret_first, ret_blocks);
+    bool begins = err == AT_OK && *ret_first == 0;
+    if (begins) err = settle_stop(r, diag);
     r->wait_seconds += at_rank_seconds(r) - since;
-    if (err == AT_OK) err = check_units(r, diag);
-    if (err != AT_OK) return err;
-    if (r->stats_before != NULL)
+    return err == AT_OK && begins ? check_units(r, diag) : err;
+}
+
+static at_err apply(struct at_rank *r, int first, int blocks, struct at_diag *diag)
+{
+    struct at_exchange *x = &r->exchange;
+    at_err_t err = x->whole ? at_outer_step(r->ex, &r->state, x->update, x->replicas, &r->round,
+                                            r->n.members > 1 ? &r->others.gather : NULL, diag)
+                            : at_outer_blocks(r->ex, &r->state, x->update, x->replicas, &r->round, first, blocks, diag);
+    if (err == AT_OK && r->feedback != NULL) at_update_confirm(&x->update[x->replica], r->feedback);
+    return err;
+}
+
+static at_err conclude(struct at_rank *r, struct at_diag *diag)
+{
+    int first = 0, blocks = 0;
+    at_err_t err = take(r, diag, &first, &blocks);
+    if (err == AT_OK && r->stats_before != NULL)
         memcpy(r->stats_before, r->state.stats, at_stats_count(r->state.params) * sizeof *r->stats_before);
-    err = at_outer_step(r->ex, &r->state, r->exchange.update, r->exchange.replicas, &r->round,
-                        r->n.members > 1 ? &r->others.gather : NULL, diag);
+    while (err == AT_OK && blocks > 0) {
+        err = apply(r, first, blocks, diag);
+        if (err == AT_OK) err = at_exchange_drop(&r->exchange, diag);
+        if (err == AT_OK) err = take(r, diag, &first, &blocks);
+    }
     if (err != AT_OK) return err;
-    if (r->feedback != NULL) at_update_confirm(&r->exchange.update[r->exchange.replica], r->feedback);
+    if (!r->exchange.whole) at_outer_skip(&r->state);
     free_samples(r);
     r->outstanding = false;
     r->applied = true;
@@ -115,7 +136,7 @@ static at_err join(void *arg, struct at_diag *diag)
     if (r->outstanding) { /* otherwise at_rank_join was faster, and messages of this round are expected already */
         at_err_t err = conclude(r, diag);
         if (err != AT_OK) return err;
-        expect(r);
+        expect(r, r->round.codec); /* with overlap every codec of the run goes whole */
     }
     r->seen = r->state;
     return AT_OK;
@@ -176,8 +197,12 @@ static at_err check_round(const struct at_rank *r, const struct at_round *round,
     uint32_t next = r->state.round + (r->outstanding ? 1 : 0);
     if (round->round != next)
         return at_fail(diag, AT_E_DATA, "round", "round %u comes after %u rounds", round->round, next);
-    if ((at_exchange_codecs(r->o.outer) >> round->codec & 1) == 0)
+    const struct at_exchange_needs *needs = &r->exchange.needs;
+    if (((needs->whole | needs->parts) >> round->codec & 1) == 0)
         return at_fail(diag, AT_E_DATA, "round", "codec %u is not one of this run's outer step", round->codec);
+    if (round->clip != 0 && (needs->parts >> round->codec & 1) != 0)
+        return at_fail(diag, AT_E_DATA, "round", "clipping needs whole updates; those of codec %u go in fragments",
+                       round->codec);
     if (round->tau > 0 && r->stats_before == NULL)
         return at_fail(diag, AT_E_DATA, "round", "tau %u in a run without overlap", round->tau);
     if (round->steps == 0 || (uint64_t)round->steps * r->o.train->batch > UINT32_MAX)
@@ -185,7 +210,7 @@ static at_err check_round(const struct at_rank *r, const struct at_round *round,
     return AT_OK;
 }
 
-/* The own blob, and those of others; they leave while this rank goes on. */
+/* The own update; what there is room for leaves while this rank goes on. */
 static at_err hand_over(struct at_rank *r, const struct at_round *round, const struct at_unit_report *unit,
                         struct at_diag *diag)
 {
@@ -197,9 +222,6 @@ static at_err hand_over(struct at_rank *r, const struct at_round *round, const s
                                       .stats = r->trainer.stats,
                                       .stats_public = r->state.stats};
     if (codec->beta != 0) at_feedback_add(codec, source.params, source.theta_start, source.theta, r->feedback);
-    at_buf_clear(&r->exchange.own);
-    at_err_t err = at_update_encode(codec, round->k, &unit->info, &source, NULL, NULL, &r->exchange.own);
-    if (err != AT_OK) return at_fail(diag, err, "update", "no room for the update");
     return at_exchange_send(&r->exchange, codec, round->k, &unit->info, &source, unit->loss_mean, diag);
 }
 
@@ -238,7 +260,7 @@ static at_err train(struct at_rank *r, const struct at_round *round, struct watc
         r->seen.round--;
         r->seen.stats = r->stats_before;
     }
-    if (!r->outstanding) expect(r);
+    if (!r->outstanding) expect(r, round->codec);
     r->stop_wish = false;
     at_err_t err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->seen, &unit, watch, w, diag, ret_made);
     return err != AT_OK ? err : w->err;

@@ -61,9 +61,10 @@ static void compare(struct split_job *j, const struct reference *want, const cha
 
 /* A job over a plan that is made, run, compared and thrown away. */
 static void one_plan(const struct test_run *run, struct at_plan plan, const struct reference *want, bool recompute,
-                     const char *what)
+                     size_t fragment_bytes, const char *what)
 {
     struct split_job j = {.run = run, .plan = plan, .rounds = ROUNDS, .body = split_rounds, .recompute = recompute};
+    j.fragment_bytes = fragment_bytes;
     j.mixed_kernels = true;
     at_outer_config_default(&j.outer, AT_OUTER_MEAN);
     compare(&j, want, what);
@@ -85,7 +86,7 @@ static void one_root_for_uniform_plans(void **state)
                 int M = 1 << (tp + pp + m) % 3;
                 snprintf(what, sizeof what, "model %d, tp %d, pp %d, M %d", m, tp, pp, M);
                 assert_int_equal(at_plan_uniform(&plan, &models[m], 1, pp, tp, M, run.config.batch, NULL), AT_OK);
-                one_plan(&run, plan, &want, (tp + pp + M) % 2 == 0, what);
+                one_plan(&run, plan, &want, (tp + pp + M) % 2 == 0, 0, what);
             }
         test_run_release(&run);
     }
@@ -107,6 +108,7 @@ static void one_root_for_uneven_plans(void **state)
         {"2x4", "2x4", "2x4"},
         {"1x4", "1x4", "2x2 1x2"},
     };
+    static const size_t fragments[] = {1, 4000, 0}; /* bytes: one block each, a few blocks, whole */
     for (int m = 0; m < MODELS; m++) {
         struct test_run run;
         struct reference want[4];
@@ -120,7 +122,7 @@ static void one_root_for_uneven_plans(void **state)
             assert_true(split_plan(&plan, cuts[i], replicas, 1 + (int)(i % 3)));
             assert_int_equal(at_plan_check(&plan, &models[m], run.config.batch, NULL), AT_OK);
             snprintf(what, sizeof what, "model %d, cut %zu", m, i);
-            one_plan(&run, plan, &want[replicas], i % 2 == 0, what);
+            one_plan(&run, plan, &want[replicas], i % 2 == 0, fragments[i % 3], what);
         }
         test_run_release(&run);
     }
@@ -146,6 +148,7 @@ static void one_root_for_every_outer_step(void **state)
                 snprintf(what, sizeof what, "%s, tau %u, cut %d", at_outer_kind_name(j.outer.kind), tau, c);
                 assert_true(split_plan(&j.plan, cuts[c], 2, 2));
                 j.join_between = c == 1;
+                j.fragment_bytes = c == 2 ? 0 : 3000;
                 compare(&j, &want, what);
                 at_plan_release(&j.plan);
             }

@@ -12,7 +12,8 @@ struct split_job {
     struct at_plan plan;
     struct at_outer_config outer;
     bool recompute, mixed_kernels;
-    bool join_between; /* at_rank_join after every round: changes nothing */
+    bool join_between;     /* at_rank_join after every round: changes nothing */
+    size_t fragment_bytes; /* of updates; 0: as usual, which is whole for models as small as these */
     int rounds;
     void (*body)(struct split_job *job, struct at_rank *r, int rank);
     void *arg;
@@ -37,7 +38,8 @@ static inline void split_seat(void *arg, int rank, const struct at_comm *comm)
                                 .train = &j->run->config,
                                 .outer = &j->outer,
                                 .data = &j->run->data,
-                                .recompute = j->recompute};
+                                .recompute = j->recompute,
+                                .fragment_bytes = j->fragment_bytes};
     if (at_exec_init(&ex, kern[j->mixed_kernels ? rank % tables : 0], &at_par_serial) != AT_OK) abort();
     j->err[rank] = at_rank_init(&r, comm, &ex, &o, &j->diag[rank]);
     if (j->err[rank] == AT_OK)

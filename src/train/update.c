@@ -54,16 +54,22 @@ static at_err encode_block(const struct at_codec *codec, uint32_t k, const struc
     return AT_OK;
 }
 
-static at_err encode_blocks(const struct at_codec *codec, uint32_t k, const struct at_update_source *s,
-                            at_update_filter_fn *filter, void *arg, struct at_buf *out, uint32_t *ret_blocks)
+/* Blocks [first, end) lie slot by slot; in a blob their numbers ascend: tensor by tensor. */
+static at_err encode_blocks(const struct at_codec *codec, uint32_t k, const struct at_update_source *s, int first,
+                            int end, at_update_filter_fn *filter, void *arg, struct at_buf *out, uint32_t *ret_blocks)
 {
     const struct at_params *p = s->params;
     uint32_t n = 0;
-    for (int t = 0; t < p->tensors; t++)
+    int low = p->tensors, high = -1;
+    for (int i = first; i < end; i++) {
+        if (p->block[i].tensor < low) low = p->block[i].tensor;
+        if (p->block[i].tensor > high) high = p->block[i].tensor;
+    }
+    for (int t = low; t <= high; t++)
         for (int slot = 0; slot < p->tensor[t].slots; slot++) {
             if (!at_params_holds(p, t, slot)) continue;
             int block = (int)(at_params_block(p, t, slot) - p->block);
-            if (filter != NULL && !filter(arg, block)) continue;
+            if (block < first || block >= end || (filter != NULL && !filter(arg, block))) continue;
             int err = encode_block(codec, k, s, block, out);
             if (err != AT_OK) return err;
             n++;
@@ -72,11 +78,12 @@ static at_err encode_blocks(const struct at_codec *codec, uint32_t k, const stru
     return AT_OK;
 }
 
-at_err at_update_encode(const struct at_codec *codec, uint32_t k, const struct at_update_info *info,
-                        const struct at_update_source *source, at_update_filter_fn *filter, void *arg,
-                        struct at_buf *out)
+at_err at_update_encode_blocks(const struct at_codec *codec, uint32_t k, const struct at_update_info *info,
+                               const struct at_update_source *source, int first, int blocks,
+                               at_update_filter_fn *filter, void *arg, struct at_buf *out)
 {
     AT_ASSERT((codec->beta == 0 || source->feedback != NULL) && (codec->param_max != 0 || k == 0));
+    AT_ASSERT(first >= 0 && blocks >= 0 && blocks <= source->params->blocks - first);
     uint8_t h[AT_UPDATE_HEADER_BYTES] = {0};
     memcpy(h, magic, sizeof magic);
     at_store_le32(h + 8, codec->id);
@@ -88,14 +95,21 @@ at_err at_update_encode(const struct at_codec *codec, uint32_t k, const struct a
     at_store_le32(h + 44, k);
     at_store_le64(h + 48, weights_of_model(source->params));
     size_t before = out->n;
-    uint32_t blocks = 0;
+    uint32_t written = 0;
     int err = at_buf_append(out, h, sizeof h);
-    if (err == AT_OK) err = encode_blocks(codec, k, source, filter, arg, out, &blocks);
+    if (err == AT_OK) err = encode_blocks(codec, k, source, first, first + blocks, filter, arg, out, &written);
     if (err == AT_OK)
-        at_store_le32(out->p + before + 40, blocks);
+        at_store_le32(out->p + before + 40, written);
     else
         out->n = before;
     return err;
+}
+
+at_err at_update_encode(const struct at_codec *codec, uint32_t k, const struct at_update_info *info,
+                        const struct at_update_source *source, at_update_filter_fn *filter, void *arg,
+                        struct at_buf *out)
+{
+    return at_update_encode_blocks(codec, k, info, source, 0, source->params->blocks, filter, arg, out);
 }
 
 at_err at_update_write(const struct at_codec *codec, const struct at_params *p, const struct at_update_info *info,
@@ -136,12 +150,20 @@ at_err at_update_begin(struct at_update *u, const struct at_params *p)
         for (int i = 0; i < all; i++) u->block_of[i] = -1;
         for (int i = 0; i < p->blocks; i++) u->block_of[at_block_number(p, &p->block[i])] = i;
     }
-    memset(u->payload, 0, (size_t)p->blocks * sizeof *u->payload);
+    at_update_move(u, 0, p->blocks);
     u->info = (struct at_update_info){0};
     u->codec = NULL;
     u->k = 0;
-    u->blocks = 0;
     return AT_OK;
+}
+
+void at_update_move(struct at_update *u, int first, int blocks)
+{
+    AT_ASSERT(first >= 0 && blocks >= 0 && blocks <= u->params->blocks - first);
+    for (int i = u->first; i < u->end; i++) u->payload[i] = (struct at_span){0};
+    u->first = first;
+    u->end = first + blocks;
+    u->blocks = 0;
 }
 
 void at_update_release(struct at_update *u)
@@ -196,6 +218,8 @@ static at_err add_block(struct at_update *u, uint32_t number, struct at_span pay
     int block = number < (uint32_t)p->numbers ? u->block_of[number] : -1;
     if (block < 0) return at_fail(diag, AT_E_DATA, "update", "block %u is not held here", number);
     const struct at_block *b = &p->block[block];
+    if (block < u->first || block >= u->end)
+        return at_fail(diag, AT_E_DATA, at_tensor_name(p, b->tensor).s, "slot %d is not of this fragment", b->slot);
     if (u->payload[block].p != NULL)
         return at_fail(diag, AT_E_DATA, at_tensor_name(p, b->tensor).s, "slot %d comes twice", b->slot);
     struct at_codec_block c = {.params = p, .block = b, .k = u->k};
@@ -231,11 +255,11 @@ at_err at_update_add(struct at_update *u, struct at_span blob, struct at_diag *d
 at_err at_update_complete(const struct at_update *u, struct at_diag *diag)
 {
     const struct at_params *p = u->params;
-    if (u->blocks == p->blocks && u->codec != NULL) return AT_OK;
-    int b = 0;
-    while (b < p->blocks && u->payload[b].p != NULL) b++;
-    return at_fail(diag, AT_E_DATA, b < p->blocks ? at_tensor_name(p, p->block[b].tensor).s : "update",
-                   "an update without slot %d of it", b < p->blocks ? p->block[b].slot : 0);
+    if (u->blocks == u->end - u->first && u->codec != NULL) return AT_OK;
+    int b = u->first;
+    while (b < u->end && u->payload[b].p != NULL) b++;
+    return at_fail(diag, AT_E_DATA, b < u->end ? at_tensor_name(p, p->block[b].tensor).s : "update",
+                   "an update without slot %d of it", b < u->end ? p->block[b].slot : 0);
 }
 
 at_err at_update_parse(const struct at_params *p, struct at_span blob, struct at_diag *diag, struct at_update *u)
@@ -270,7 +294,7 @@ void at_update_confirm(const struct at_update *u, real *feedback)
 {
     real x[AT_CODEC_CHUNK];
     if (u->codec->beta == 0) return;
-    for (int i = 0; i < u->params->blocks; i++) {
+    for (int i = u->first; i < u->end; i++) {
         if (u->payload[i].p == NULL) continue;
         struct at_codec_reader d;
         size_t n = at_block_count(&u->params->block[i]), len;

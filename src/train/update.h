@@ -48,6 +48,10 @@ typedef bool at_update_filter_fn(void *arg, int block);
 at_err at_update_encode(const struct at_codec *codec, uint32_t k, const struct at_update_info *info,
                         const struct at_update_source *source, at_update_filter_fn *filter, void *arg,
                         struct at_buf *out);
+/* A fragment of it: only of params->block[first .. first + blocks). Costs what these blocks cost. */
+at_err at_update_encode_blocks(const struct at_codec *codec, uint32_t k, const struct at_update_info *info,
+                               const struct at_update_source *source, int first, int blocks,
+                               at_update_filter_fn *filter, void *arg, struct at_buf *out);
 /* The whole of it by a codec without error feedback. */
 at_err at_update_write(const struct at_codec *codec, const struct at_params *p, const struct at_update_info *info,
                        const real *theta_start, const real *theta, const real *stats, struct at_buf *out);
@@ -65,6 +69,7 @@ struct at_update {
     const struct at_params *params;
     struct at_span *payload; /* [params->blocks]; .p NULL: not there yet */
     int *block_of;           /* [params->numbers] index into params->block; -1: not held */
+    int first, end;          /* blocks that it is put together from now: all, or a fragment */
     int blocks;              /* there */
 };
 
@@ -72,10 +77,14 @@ struct at_update {
 size_t at_update_bytes_max(const struct at_params *p);
 /* An empty update of these params; takes memory the first time only. AT_E_NOMEM. */
 at_err at_update_begin(struct at_update *u, const struct at_params *p);
-/* Foreign bytes: AT_E_TRUNCATED, AT_E_DATA (another model, impossible counts, blocks that we do not hold, repeated
- * blocks, another unit than that of the blobs before), AT_E_NONFINITE. After an error begin again. */
+/* Goes over to a fragment: forgets the blocks that are there (their blobs may go), and takes only params->block[first ..
+ * first + blocks) from now on, of the same unit as the blobs before. Costs what the fragment before it had of blocks. */
+void at_update_move(struct at_update *u, int first, int blocks);
+/* Foreign bytes: AT_E_TRUNCATED, AT_E_DATA (another model, impossible counts, blocks that we do not hold or that are of
+ * another fragment, repeated blocks, another unit than that of the blobs before), AT_E_NONFINITE. After an error begin
+ * again. */
 at_err at_update_add(struct at_update *u, struct at_span blob, struct at_diag *diag);
-/* AT_E_DATA naming the first block that is missing. */
+/* AT_E_DATA naming the first block that is missing, of all or of the fragment. */
 at_err at_update_complete(const struct at_update *u, struct at_diag *diag);
 void at_update_release(struct at_update *u);
 /* begin, add, complete: one blob with all blocks. Whether range, round and tokens are those of the receipt is the
@@ -87,7 +96,8 @@ void at_update_open(const struct at_update *u, int block, struct at_codec_reader
 void at_update_open_stats(const struct at_update *u, int block, const real *stats_public,
                           struct at_codec_reader *ret_reader);
 
-/* This update, our own, is part of the new state: e -= decoded, for the blocks that are there. */
+/* This update, our own, is part of the new state: e -= decoded, for the blocks that are there. In fragments: for each,
+ * before the next. */
 void at_update_confirm(const struct at_update *u, real *feedback);
 
 #endif

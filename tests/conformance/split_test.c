@@ -115,7 +115,8 @@ static void rank_body(void *arg, int rank, const struct at_comm *comm)
                                 .train = &rig->config,
                                 .outer = &rig->outer,
                                 .data = &rig->data,
-                                .recompute = j->recompute};
+                                .recompute = j->recompute,
+                                .fragment_bytes = j->threads == 2 ? 4096 : 0};
     AT_ASSERT(at_pool_init(&pool, j->threads, NULL) == AT_OK);
     AT_ASSERT(at_exec_init(&ex, table(j->kern + (j->mixed ? rank : 0)), &pool.par) == AT_OK);
     AT_ASSERT(at_rank_init(&r, comm, &ex, &o, NULL) == AT_OK);
