@@ -107,7 +107,8 @@ static void bytes_are_what_is_allocated(void **state)
                                             .train = &b.run.config,
                                             .outer = &b.j.outer,
                                             .data = &b.run.data,
-                                            .recompute = c == 2};
+                                            .recompute = c == 2,
+                                            .fragment_bytes = c == 4 ? 20000 : 0};
                 size_t before = atomic_load(&bytes_held), said = at_rank_bytes(&o, i);
                 assert_int_equal(atomic_load(&bytes_held), before);
                 struct at_rank *r;

@@ -321,6 +321,69 @@ static void release_waits_for_what_is_under_way(void **state)
     stop(&run, &j);
 }
 
+/* Clipping needs whole updates: what goes in fragments has no norm before its end. */
+static void clipped_round(struct split_job *j, struct at_rank *r, int rank)
+{
+    struct at_round round = at_outer_round(&j->outer, &j->run->config, NULL);
+    round.clip = 1;
+    j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+}
+
+static void a_dense_round_is_not_clipped(void **state)
+{
+    static const char *const cut[] = {"1x4", "1x2 2x2"};
+    struct test_run run;
+    struct split_job j;
+    start(&run, &j, cut, 2);
+    j.body = clipped_round;
+    run_clean(&j);
+    for (int i = 0; i < j.plan.ranks; i++) {
+        assert_int_equal(j.err[i], AT_E_DATA);
+        assert_non_null(strstr(j.diag[i].text, "clipping needs whole updates"));
+    }
+    stop(&run, &j);
+}
+
+/* With overlap a report is of the round before, while losses of the next one arrive. */
+enum { LATE_ROUNDS = 4 };
+
+static void late_rounds(struct split_job *j, struct at_rank *r, int rank)
+{
+    const double *want = j->arg;
+    struct at_round round;
+    for (int t = 0; j->err[rank] == AT_OK && t < LATE_ROUNDS; t++) {
+        round = at_outer_round(&j->outer, &j->run->config, t == 0 ? NULL : &round);
+        j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
+        const struct at_rank_report *said = &j->report[rank];
+        if (j->err[rank] == AT_OK && said->applied != (t > 0)) j->err[rank] = AT_E_INTERNAL;
+        if (j->err[rank] == AT_OK && t > 0 && (said->round != (uint32_t)t - 1 || said->loss_mean != want[t - 1]))
+            j->err[rank] = AT_E_INTERNAL;
+    }
+    if (j->err[rank] == AT_OK) j->err[rank] = at_rank_join(r, &j->diag[rank], &j->report[rank]);
+    if (j->err[rank] == AT_OK && j->report[rank].loss_mean != want[LATE_ROUNDS - 1]) j->err[rank] = AT_E_INTERNAL;
+}
+
+static void a_late_report_has_its_own_rounds_loss(void **state)
+{
+    static const char *const cut[] = {"1x4", "1x2 2x2"};
+    struct test_run run;
+    struct split_job j;
+    struct at_local l;
+    double want[LATE_ROUNDS];
+    start(&run, &j, cut, 2);
+    j.outer.tau = 1;
+    struct at_local_options o = {.replicas = 2, .outer = &j.outer};
+    assert_int_equal(at_local_init_options(&l, &run.m, &run.data, &run.config, &o, NULL), AT_OK);
+    for (int t = 0; t < LATE_ROUNDS; t++)
+        assert_int_equal(at_local_round(&l, &run.ex, NULL, NULL, NULL, &want[t]), AT_OK);
+    j.body = late_rounds;
+    j.arg = want;
+    run_clean(&j);
+    for (int i = 0; i < j.plan.ranks; i++) assert_int_equal(j.err[i], AT_OK);
+    at_local_release(&l);
+    stop(&run, &j);
+}
+
 /* ---- data ---- */
 
 static void shifted_round(struct split_job *j, struct at_rank *r, int rank)
@@ -395,6 +458,8 @@ int main(void)
         cmocka_unit_test(replicas_that_differ_have_no_root),
         cmocka_unit_test(a_state_moves_between_cuts),
         cmocka_unit_test(release_waits_for_what_is_under_way),
+        cmocka_unit_test(a_dense_round_is_not_clipped),
+        cmocka_unit_test(a_late_report_has_its_own_rounds_loss),
         cmocka_unit_test(ranges_are_the_callers),
         cmocka_unit_test(a_unit_of_other_samples_is_refused),
     };

@@ -205,11 +205,57 @@ static void test_ranks_of_other_cuts(void **state)
     rig_release(&r);
 }
 
+/* In fragments of any number of blocks: what arrives is what the whole blob says, block by block; nothing of another
+ * fragment or another unit is taken. */
+static void test_fragments(void **state)
+{
+    struct rig r;
+    rig_init(&r, 1);
+    struct at_update whole = {0}, u = {0};
+    struct at_update_source source = {.params = &r.p, .theta_start = r.s.theta, .theta = r.theta, .stats = r.stats};
+    struct at_update_info other = r.info;
+    other.start++;
+    assert_int_equal(at_update_parse(&r.p, at_buf_span(&r.blob), NULL, &whole), AT_OK);
+    for (int each = 1; each <= r.p.blocks; each += each < 4 ? 1 : 13) {
+        assert_int_equal(at_update_begin(&u, &r.p), AT_OK);
+        for (int first = 0, blocks; first < r.p.blocks; first += blocks) {
+            struct at_buf part = {0};
+            blocks = r.p.blocks - first < each ? r.p.blocks - first : each;
+            at_update_move(&u, first, blocks);
+            if (blocks < r.p.blocks) { /* the whole is too much, and so is another unit's part, but for the first */
+                assert_int_equal(
+                    at_update_encode_blocks(&at_codec_plain, 0, &other, &source, first, blocks, NULL, NULL, &part),
+                    AT_OK);
+                if (first > 0) assert_int_equal(at_update_add(&u, at_buf_span(&part), NULL), AT_E_DATA);
+                assert_int_equal(at_update_add(&u, at_buf_span(&r.blob), NULL), AT_E_DATA);
+                at_update_move(&u, first, blocks);
+                at_buf_clear(&part);
+            }
+            assert_int_equal(at_update_complete(&u, NULL), AT_E_DATA);
+            assert_int_equal(
+                at_update_encode_blocks(&at_codec_plain, 0, &r.info, &source, first, blocks, NULL, NULL, &part), AT_OK);
+            assert_int_equal(at_update_add(&u, at_buf_span(&part), NULL), AT_OK);
+            assert_int_equal(at_update_complete(&u, NULL), AT_OK);
+            assert_int_equal(u.blocks, blocks);
+            for (int b = 0; b < r.p.blocks; b++)
+                if (b >= first && b < first + blocks)
+                    assert_true(at_span_eq(u.payload[b], whole.payload[b]));
+                else
+                    assert_null(u.payload[b].p);
+            at_buf_release(&part);
+        }
+    }
+    at_update_release(&u);
+    at_update_release(&whole);
+    rig_release(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hostile_updates),
         cmocka_unit_test(test_ranks_of_other_cuts),
+        cmocka_unit_test(test_fragments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
