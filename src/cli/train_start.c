@@ -315,6 +315,16 @@ static void last_words(void *arg, const struct at_diag *verdict)
     fflush(stdout);
 }
 
+/* A verdict while the ranks are linked: rank 0 tells it, and the others only when rank 0 is the one that is gone; then
+ * there is no time to lose, and rank 1 writes the JSON. */
+static void last_words_linked(void *arg, const struct at_diag *verdict)
+{
+    struct at_cli cli = *(const struct at_cli *)arg;
+    cli.json = cli.json && at_ranks_mpi_launched_rank() <= 1;
+    cli.second = false;
+    last_words(&cli, verdict);
+}
+
 static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct at_screen *screen, int *ret_rank,
                       struct at_split_result *ret_result)
 {
@@ -328,7 +338,7 @@ static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct
         err = at_fail(&cli->diag, AT_E_USAGE, "mpirun", "mpirun started %d ranks and this run has %d: use mpirun -n %d",
                       ranks, s->plan.ranks, s->plan.ranks);
     struct at_ranks_run run = {rank, ranks, s->name, s->fact, AT_TRAIN_FACTS};
-    if (err == AT_OK) err = at_ranks_mpi_init(&run, last_words, cli, &cli->diag, &links);
+    if (err == AT_OK) err = at_ranks_mpi_init(&run, last_words_linked, cli, &cli->diag, &links);
     if (err == AT_OK) {
         struct at_comm comm = at_ranks_mpi_comm(links);
         err = run_rank(s, &comm, ranks, rank == 0 ? screen : NULL, &cli->diag, ret_result);

@@ -7,6 +7,11 @@
  * tells rank 0, rank 0 composes the text once and tells everybody; if rank 0 itself is gone, each rank says so in the
  * same words. After the verdict every wait ends with it. A transfer's buffer is let go of before its wait returns.
  *
+ * Who is hung: a sign of life is any byte, and a heartbeat when nothing else was sent. Silence is counted in the judge's
+ * own waking time: each turn of its loop counts for a quarter of a second at most, so a judge that was starved, stopped or
+ * asleep gives the others that much longer, and a pause of all blames nobody. Rank 0 judges everybody and is judged by
+ * everybody; two other ranks give each other three times as long, for rank 0 comes first.
+ *
  * Thread rule: post and wait from one thread per rank. */
 #ifndef ATOLL_NET_RANKS_H
 #define ATOLL_NET_RANKS_H
@@ -55,15 +60,17 @@ struct at_ranks_tls;
 struct at_ranks_tls_options {
     struct at_ranks_run run;
     uint8_t secret[32];
-    const char *host; /* where rank 0 listens, numeric */
+    const char *host; /* where rank 0 listens, numeric; others may be given several, "a,b", tried in turn */
     uint16_t port;
     int listen_fd;                     /* rank 0: from at_ranks_listen; taken over. Others: ignored */
     uint32_t wait_ms;                  /* for the others to come; 0: 30 s */
     uint32_t silence_ms, heartbeat_ms; /* 0: 4000, 1000 */
+    /* Links with rank 0 only: they watch over ranks whose data goes another way (MPI). */
+    bool star;
     /* Asked about ten times a second while the links are made; an error ends that, for all. NULL: never. */
     at_err_t (*go_on)(void *arg, struct at_diag *diag);
-    /* Told once, from the I/O thread, when release has not been called overdue_ms (0: 1000) after a verdict: the rank is
-     * busy with something long. NULL: nothing. */
+    /* Told once, from the I/O thread, when release has not been called overdue_ms (0: 1000) after a verdict, and the
+     * others have been told: the rank is busy with something long. NULL: nothing. */
     void (*overdue)(void *arg, const struct at_diag *verdict);
     uint32_t overdue_ms;
     void *arg;
@@ -83,7 +90,10 @@ struct at_keypair; /* the key of a rank */
 at_err at_ranks_key(const uint8_t secret[32], int rank, struct at_keypair *ret_key);
 
 /* ---- MPI (optional part of the build) -------------------------------------------------------------------------------
- * Failure ends through MPI_Abort after the verdict is printed by `last_words`, so nothing returns then. */
+ * MPI moves the data. It notices the dead in its own words and the hung never, so rank 0 is linked to each other rank by
+ * TLS besides (a star, over loopback where all ranks are on one machine): heartbeats and the verdict go there. MPI cannot
+ * take a posted buffer back, so after a verdict nothing returns: it is printed by `last_words`, on rank 0 and, when that
+ * is gone, on the others, and the process ends with its exit code. */
 struct at_ranks_mpi;
 bool at_ranks_mpi_built(void);
 bool at_ranks_mpi_launched(void);     /* whether mpirun started this process */

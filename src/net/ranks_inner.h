@@ -14,8 +14,9 @@
 
 #include <pthread.h>
 
-#define AT_RANKS_UNPROVEN_MAX 64 /* accepted connections whose key is not proven yet */
-#define AT_RANKS_HANDSHAKE_MS 5000
+#define AT_RANKS_UNPROVEN_MAX 64    /* accepted connections whose key is not proven yet */
+#define AT_RANKS_HANDSHAKE_MS 5000  /* awake; a stranger's, and one address of rank 0's */
+#define AT_RANKS_GREETING_MS  15000 /* awake; of a rank that is known to be there */
 
 enum conn_state { CONN_CONNECT = 1, CONN_HANDSHAKE, CONN_UP, CONN_CLOSED };
 
@@ -26,7 +27,7 @@ struct conn {
     bool deaf; /* the other side broke the protocol: what it says is dropped */
     struct at_tls tls;
     char host[AT_NOTE_HOST_BYTES];
-    uint64_t born_ms, heard_ms, beat_ms;
+    uint64_t born_awake_ms, heard_awake_ms, beat_ms; /* awake: see struct at_ranks_tls */
     struct at_box box;
 };
 
@@ -66,10 +67,14 @@ struct at_ranks_tls {
     struct conn **conn; /* [conns_max] */
     int conns, conns_max;
     void *poll_set;
-    bool tabled, reported, said_ready, told_overdue, said_bye;
+    bool tabled, reported, said_ready, told_overdue, told_by_0;
     int told;    /* rank 0: how many know the verdict */
     bool *ready; /* rank 0: [ranks] whose links are whole */
     uint64_t start_ms, verdict_ms, release_ms, dial_ms;
+    /* The judge's clock: how long this thread was awake and free to listen (ranks.h). */
+    uint64_t awake_ms, turn_ms;
+    uint64_t turns, verdict_turn;
+    int host; /* which of opt.host is dialed */
 };
 
 /* ranks_io.c */

@@ -17,6 +17,7 @@
 
 #define TURN_BYTES ((size_t)2 << 20) /* per link and turn and direction, so that no link starves another */
 #define TURN_MS    100
+#define AWAKE_MS   250  /* what a turn counts for at most: a busy machine is late by as much, a stopped one by more */
 #define GOODBYE_MS 2000 /* for the last bytes to leave after release */
 #define PARTING_MS 1500 /* the same after a verdict; whoever is hung is not waited for: its link is closed */
 #define LATE_MS    2000 /* rank 0 after a verdict before all had come: whoever comes late is told, too */
@@ -129,7 +130,8 @@ static struct conn *add_conn(struct at_ranks_tls *w, int fd)
     prepare_socket(fd);
     c->fd = fd;
     c->rank = -1;
-    c->born_ms = c->heard_ms = c->beat_ms = at_clock_mono_ms();
+    c->born_awake_ms = c->heard_awake_ms = w->awake_ms;
+    c->beat_ms = at_clock_mono_ms();
     w->conn[w->conns++] = c;
     return c;
 }
@@ -165,7 +167,7 @@ static void make_room(struct at_ranks_tls *w)
         struct conn *c = w->conn[i];
         if (c->dialed || c->state != CONN_HANDSHAKE) continue;
         unproven++;
-        if (oldest == NULL || c->born_ms < oldest->born_ms) oldest = c;
+        if (oldest == NULL || c->born_awake_ms < oldest->born_awake_ms) oldest = c;
     }
     if (unproven >= AT_RANKS_UNPROVEN_MAX - 1) at_ranks_close(w, oldest);
 }
@@ -192,7 +194,7 @@ static void listen_beside(struct at_ranks_tls *w, struct conn *c)
     socklen_t bytes = sizeof a;
     char host[AT_NOTE_HOST_BYTES];
     uint16_t port = 0;
-    if (w->listen_fd >= 0 || getsockname(c->fd, &a.any, &bytes) != 0) return;
+    if (w->opt.star || w->listen_fd >= 0 || getsockname(c->fd, &a.any, &bytes) != 0) return;
     print_address(&a, host);
     struct at_diag diag = {0};
     if (at_ranks_listen(host, 0, &diag, &w->listen_fd, &port) != AT_OK) {
@@ -273,7 +275,7 @@ static void read_some(struct at_ranks_tls *w, struct conn *c)
             return;
         }
         if (got == 0) return;
-        c->heard_ms = at_clock_mono_ms();
+        c->heard_awake_ms = w->awake_ms;
         sum += got;
         if (c->deaf) continue;
         pthread_mutex_lock(&w->mutex);
@@ -316,6 +318,7 @@ static void write_some(struct at_ranks_tls *w, struct conn *c)
         tell_finished(w, c);
         pthread_mutex_unlock(&w->mutex);
         sum += n;
+        c->beat_ms = at_clock_mono_ms(); /* whatever was sent is a sign of life */
     }
 }
 
@@ -329,7 +332,7 @@ static void shake_hands(struct at_ranks_tls *w, struct conn *c)
     c->wants_write = at_tls_wants_write(&c->tls);
     if (!done) return;
     c->state = CONN_UP;
-    c->heard_ms = c->beat_ms = at_clock_mono_ms();
+    c->heard_awake_ms = w->awake_ms;
     at_ranks_proven(w, c);
 }
 
@@ -343,10 +346,20 @@ static void drive(struct at_ranks_tls *w, struct conn *c, int events)
 
 /* ---- the loop ----------------------------------------------------------------------------------------------------- */
 
+/* A turn that came late, because others had the processor, because this process was stopped or the machine asleep, says
+ * nothing about the peers: only as much of it counts as a turn takes when all is well. */
+static void keep_time(struct at_ranks_tls *w, uint64_t now_ms)
+{
+    uint64_t since_ms = w->turns++ > 0 ? now_ms - w->turn_ms : 0;
+    w->awake_ms += since_ms < AWAKE_MS ? since_ms : AWAKE_MS;
+    w->turn_ms = now_ms;
+}
+
 static void beat(struct at_ranks_tls *w, struct conn *c, uint64_t now_ms)
 {
     if (c->state == CONN_HANDSHAKE || c->state == CONN_CONNECT) {
-        if (now_ms - c->born_ms > AT_RANKS_HANDSHAKE_MS) at_ranks_lost(w, c, "no answer");
+        uint64_t limit_ms = c->dialed && c->rank > 0 ? AT_RANKS_GREETING_MS : AT_RANKS_HANDSHAKE_MS;
+        if (w->awake_ms - c->born_awake_ms > limit_ms) at_ranks_lost(w, c, "no answer");
         return;
     }
     if (c->state != CONN_UP || w->release_ms != 0) return;
@@ -354,10 +367,11 @@ static void beat(struct at_ranks_tls *w, struct conn *c, uint64_t now_ms)
         c->beat_ms = now_ms;
         at_ranks_note(w, c, AT_BOX_BEAT, (struct at_span){0});
     }
-    if (now_ms > c->heard_ms && now_ms - c->heard_ms > w->opt.silence_ms && !c->bye) {
+    uint32_t patience_ms = w->opt.silence_ms * (w->rank == 0 || c->rank == 0 ? 1 : 3);
+    if (w->awake_ms - c->heard_awake_ms > patience_ms && !c->bye) {
         char why[40];
-        snprintf(why, sizeof why, "silent for %g s", w->opt.silence_ms / 1000.0);
-        at_ranks_lost(w, c, why);
+        snprintf(why, sizeof why, "silent for %g s", patience_ms / 1000.0);
+        at_ranks_notice_gone(w, c->rank, why); /* the link stays: should it wake up, it reads the verdict */
     }
 }
 
@@ -389,7 +403,7 @@ static bool is_over(struct at_ranks_tls *w, uint64_t now_ms)
             struct conn *c = w->conn[i];
             if (c->state != CONN_UP) continue;
             /* Another rank may have noticed first that this one is hung: that is no reason to wait for it. */
-            if (failed && now_ms > c->heard_ms + 2 * (uint64_t)w->opt.heartbeat_ms) continue;
+            if (failed && w->awake_ms > c->heard_awake_ms + 2 * (uint64_t)w->opt.heartbeat_ms) continue;
             over = false;
             pthread_mutex_lock(&w->mutex);
             bool pending = at_box_out_pending(&c->box);
@@ -408,6 +422,7 @@ static bool is_over(struct at_ranks_tls *w, uint64_t now_ms)
 static bool turn(struct at_ranks_tls *w)
 {
     uint64_t now_ms = at_clock_mono_ms();
+    keep_time(w, now_ms);
     pthread_mutex_lock(&w->mutex);
     struct at_diag own = w->own;
     bool releasing = w->releasing;
@@ -415,7 +430,8 @@ static bool turn(struct at_ranks_tls *w)
     if (own.err != AT_OK) at_ranks_notice(w, &own);
     at_ranks_meet(w, now_ms);
     for (int i = 0; i < w->conns; i++) beat(w, w->conn[i], now_ms);
-    if (w->verdict_ms != 0 && !releasing && !w->told_overdue && now_ms - w->verdict_ms > w->opt.overdue_ms) {
+    if (w->verdict_ms != 0 && !releasing && !w->told_overdue && w->turns > w->verdict_turn + 1 &&
+        now_ms - w->verdict_ms > w->opt.overdue_ms) {
         w->told_overdue = true;
         if (w->opt.overdue != NULL) w->opt.overdue(w->opt.arg, &w->verdict);
     }

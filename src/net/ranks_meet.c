@@ -19,9 +19,12 @@ struct at_ranks_text at_ranks_text(const struct at_ranks_tls *w, int rank)
     const struct at_rank_entry *e = rank >= 0 ? &w->entry[rank] : NULL;
     if (e == NULL || e->host[0] == 0)
         snprintf(t.s, sizeof t.s, "%.120s", name);
-    else
-        snprintf(t.s, sizeof t.s, "%.*s%spid %u at %s:%u)", brace != NULL ? (int)(brace - name) : 120, name,
-                 brace != NULL ? "; " : " (", (unsigned)e->pid, e->host, (unsigned)e->port);
+    else {
+        char port[8] = ""; /* of those that listen */
+        if (e->port != 0) snprintf(port, sizeof port, ":%u", (unsigned)(uint16_t)e->port);
+        snprintf(t.s, sizeof t.s, "%.*s%spid %u at %s%s)", brace != NULL ? (int)(brace - name) : 120, name,
+                 brace != NULL ? "; " : " (", (unsigned)e->pid, e->host, port);
+    }
     return t;
 }
 
@@ -46,10 +49,18 @@ static void tell_verdict(struct at_ranks_tls *w, struct conn *c)
     at_buf_release(&note);
 }
 
+static void report(struct at_ranks_tls *w, const struct at_diag *what)
+{
+    struct at_buf note = {0};
+    if (at_note_verdict_write(what, &note) == AT_OK) at_ranks_note(w, w->peer[0], AT_BOX_REPORT, at_buf_span(&note));
+    at_buf_release(&note);
+}
+
 static void set_verdict(struct at_ranks_tls *w, const struct at_diag *what)
 {
     if (w->verdict_ms != 0) return;
     w->verdict_ms = at_clock_mono_ms();
+    w->verdict_turn = w->turns;
     pthread_mutex_lock(&w->mutex);
     w->verdict = *what;
     for (int i = 0; i < w->conns; i++)
@@ -59,6 +70,8 @@ static void set_verdict(struct at_ranks_tls *w, const struct at_diag *what)
     pthread_mutex_unlock(&w->mutex);
     for (int i = 0; i < w->conns && w->rank == 0; i++)
         if (w->conn[i]->state == CONN_UP && w->conn[i]->rank > 0) tell_verdict(w, w->conn[i]);
+    /* About a hung rank 0: should it wake up, it says the same. */
+    if (w->rank != 0 && is_up(w, 0) && !w->told_by_0) report(w, what);
 }
 
 void at_ranks_notice(struct at_ranks_tls *w, const struct at_diag *what)
@@ -68,10 +81,8 @@ void at_ranks_notice(struct at_ranks_tls *w, const struct at_diag *what)
         set_verdict(w, what);
         return;
     }
-    struct at_buf note = {0};
     w->reported = true; /* rank 0 answers with the verdict, or falls silent, which is one, too */
-    if (at_note_verdict_write(what, &note) == AT_OK) at_ranks_note(w, w->peer[0], AT_BOX_REPORT, at_buf_span(&note));
-    at_buf_release(&note);
+    report(w, what);
 }
 
 void at_ranks_notice_gone(struct at_ranks_tls *w, int rank, const char *why)
@@ -103,6 +114,7 @@ static void lost_rank_0_early(struct at_ranks_tls *w, struct conn *c, const char
                  w->rank);
     else if (now_ms - w->start_ms < w->opt.wait_ms) {
         w->dial_ms = now_ms + 100;
+        w->host++;
         return;
     } else
         snprintf(text, sizeof text, "cannot be reached: %.150s", why);
@@ -190,7 +202,7 @@ static void take_table(struct at_ranks_tls *w, struct conn *c, struct at_span no
         return;
     }
     w->tabled = true;
-    for (int i = 1; i < w->rank && w->verdict_ms == 0; i++)
+    for (int i = 1; i < w->rank && w->verdict_ms == 0 && !w->opt.star; i++)
         if (at_ranks_dial(w, i, w->entry[i].host, (uint16_t)w->entry[i].port) == NULL)
             notice_rank(w, i, "cannot be reached: no socket for it");
 }
@@ -200,9 +212,10 @@ void at_ranks_on_note(struct at_ranks_tls *w, struct conn *c, enum at_box_kind k
     struct at_diag told;
     bool from_0 = c->rank == 0, to_0 = w->rank == 0;
     if (kind == AT_BOX_BEAT || w->verdict_ms != 0) return;
-    if (kind == AT_BOX_VERDICT && from_0 && at_note_verdict_read(note, &told) == AT_OK)
+    if (kind == AT_BOX_VERDICT && from_0 && at_note_verdict_read(note, &told) == AT_OK) {
+        w->told_by_0 = true;
         set_verdict(w, &told);
-    else if (kind == AT_BOX_HELLO)
+    } else if (kind == AT_BOX_HELLO)
         take_hello(w, c, note);
     else if (!c->greeted)
         notice_rank(w, c->rank, "does not greet first");
@@ -221,6 +234,18 @@ void at_ranks_on_note(struct at_ranks_tls *w, struct conn *c, enum at_box_kind k
         pthread_mutex_unlock(&w->mutex);
     } else
         notice_rank(w, c->rank, "says what it may not say");
+}
+
+/* The next of the addresses that rank 0 may have for us. */
+static struct conn *dial_rank_0(struct at_ranks_tls *w)
+{
+    char host[AT_NOTE_HOST_BYTES];
+    int count = 1;
+    for (const char *p = w->opt.host; (p = strchr(p, ',')) != NULL; p++) count++;
+    const char *begin = w->opt.host;
+    for (int i = w->host % count; i > 0; i--) begin = strchr(begin, ',') + 1;
+    snprintf(host, sizeof host, "%.*s", (int)strcspn(begin, ","), begin);
+    return at_ranks_dial(w, 0, host, w->opt.port);
 }
 
 static int count_greeted(const struct at_ranks_tls *w, int *ret_missing)
@@ -253,7 +278,8 @@ static void meet_at_rank_0(struct at_ranks_tls *w, uint64_t now_ms)
     int missing = 0, here = count_greeted(w, &missing), ready = 0;
     if (w->entry[0].host[0] == 0) {
         pthread_mutex_lock(&w->mutex);
-        snprintf(w->entry[0].host, sizeof w->entry[0].host, "%.40s", w->opt.host != NULL ? w->opt.host : "");
+        const char *host = w->opt.host != NULL ? w->opt.host : "";
+        snprintf(w->entry[0].host, sizeof w->entry[0].host, "%.*s", (int)strcspn(host, ","), host);
         w->entry[0].port = w->opt.port;
         w->entry[0].pid = (uint32_t)getpid();
         pthread_mutex_unlock(&w->mutex);
@@ -285,9 +311,9 @@ void at_ranks_meet(struct at_ranks_tls *w, uint64_t now_ms)
     } else if (!w->go) {
         if (w->dial_ms <= now_ms && w->peer[0] == NULL) {
             w->dial_ms = UINT64_MAX; /* until this attempt has failed */
-            if (at_ranks_dial(w, 0, w->opt.host, w->opt.port) == NULL) notice_rank(w, 0, "cannot be dialed");
+            if (dial_rank_0(w) == NULL) notice_rank(w, 0, "cannot be dialed");
         }
-        if (w->tabled && !w->said_ready && count_greeted(w, &missing) == w->ranks - 1) {
+        if (w->tabled && !w->said_ready && count_greeted(w, &missing) == (w->opt.star ? 1 : w->ranks - 1)) {
             w->said_ready = true;
             at_ranks_note(w, w->peer[0], AT_BOX_READY, (struct at_span){0});
         }

@@ -1,6 +1,6 @@
 /* ranks_mpi.c: ranks that mpirun started. MPI moves the bytes; a thread beside the rank's own keeps transfers going while
- * the rank computes, and sends a heartbeat to the next rank each second, because MPI notices the dead and not the hung.
- * Every MPI call is made under one mutex (MPI_THREAD_SERIALIZED). */
+ * the rank computes. Every MPI call is made under one mutex (MPI_THREAD_SERIALIZED) and none blocks. Who is dead or hung,
+ * and what everybody then says, is found out over TLS links beside MPI (the watch, ranks_mpi_watch.c). */
 #include "net/ranks.h"
 
 #include <stdlib.h>
@@ -22,11 +22,8 @@ bool at_ranks_mpi_launched(void)
 
 #ifdef ATOLL_MPI
 
-#include "net/ranks_note.h"
-#include "os/sys.h"
+#include "net/ranks_mpi_inner.h"
 
-#define OMPI_SKIP_MPICXX 1
-#include <mpi.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -38,13 +35,10 @@ bool at_ranks_mpi_launched(void)
 #define PIECE_BYTES  ((size_t)1 << 30) /* MPI counts in int */
 #define SLOT_CHUNK   64
 #define SLOT_CHUNKS  1024
-#define BEAT_TAG     (1 << 30)
-#define BEAT_MS      1000
-#define SILENCE_MS   4000
 #define PROGRESS_US  1000
 #define POLLS_BUSY   200  /* before a wait gives way to others on this processor */
 #define POLLS_AWAKE  5000 /* before it sleeps between polls */
-#define HELLO_BYTES  2048
+#define EXIT_MS      5000 /* for the watch to end this process */
 #define PIECES_FIXED 4
 
 struct slot {
@@ -58,8 +52,7 @@ struct slot {
 
 struct at_ranks_mpi {
     struct at_ranks_run run;
-    void (*last_words)(void *arg, const struct at_diag *verdict);
-    void *arg;
+    struct at_mpi_watch *watch;
     MPI_Comm comm;
     pthread_mutex_t mutex;
     pthread_t helper;
@@ -95,9 +88,11 @@ void at_ranks_mpi_abort(int exit_code)
     _exit(exit_code);
 }
 
+/* The watch tells everybody, in the same words, and ends this process as well. */
 _Noreturn static void die(struct at_ranks_mpi *w, const struct at_diag *verdict)
 {
-    if (w->last_words != NULL) w->last_words(w->arg, verdict);
+    at_mpi_watch_fail(w->watch, verdict);
+    nanosleep(&(struct timespec){EXIT_MS / 1000, 0}, NULL);
     at_ranks_mpi_abort(at_err_exit_code(verdict->err));
 }
 
@@ -234,7 +229,7 @@ static void fail_op(void *link, at_err_t err, const char *where, const char *tex
 {
     struct at_ranks_mpi *w = link;
     struct at_diag what = {0};
-    at_fail(&what, err, where, "%.300s (said by %.100s)", text, w->run.name[w->run.rank]);
+    at_fail(&what, err, where, "%s", text);
     die(w, &what);
 }
 
@@ -250,84 +245,33 @@ struct at_comm at_ranks_mpi_comm(struct at_ranks_mpi *w)
     return (struct at_comm){.rank = w->run.rank, .ranks = w->run.ranks, .ops = &ops, .link = w};
 }
 
-/* ---- the helper: progress and heartbeats -------------------------------------------------------------------------- */
+/* ---- the helper ---------------------------------------------------------------------------------------------------- */
 
-/* Under the mutex. Takes a heartbeat of the rank before us if there is one; the look alone moves other transfers on. */
-static bool hear(struct at_ranks_mpi *w, int from)
-{
-    int there = 0;
-    uint8_t byte;
-    MPI_Iprobe(from, BEAT_TAG, w->comm, &there, MPI_STATUS_IGNORE);
-    if (there) MPI_Recv(&byte, 1, MPI_BYTE, from, BEAT_TAG, w->comm, MPI_STATUS_IGNORE);
-    return there != 0;
-}
-
+/* A look at what has come: that alone moves posted transfers on. */
 static void *help(void *arg)
 {
     struct at_ranks_mpi *w = arg;
-    int n = w->run.ranks, next = (w->run.rank + 1) % n, before = (w->run.rank + n - 1) % n, sent = 1;
-    uint64_t heard_ms = at_clock_mono_ms(), beat_ms = heard_ms;
-    uint8_t byte = 0;
-    MPI_Request request = MPI_REQUEST_NULL;
     for (bool stop = false; !stop;) {
+        int there = 0;
         nanosleep(&(struct timespec){0, PROGRESS_US * 1000}, NULL);
-        uint64_t now_ms = at_clock_mono_ms();
         pthread_mutex_lock(&w->mutex);
-        while (hear(w, before)) heard_ms = now_ms;
-        if (!sent) MPI_Test(&request, &sent, MPI_STATUS_IGNORE);
-        if (sent && now_ms - beat_ms >= BEAT_MS) {
-            sent = 0;
-            beat_ms = now_ms;
-            MPI_Isend(&byte, 1, MPI_BYTE, next, BEAT_TAG, w->comm, &request);
-        }
         stop = w->stop;
+        if (!stop) MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, w->comm, &there, MPI_STATUS_IGNORE);
         pthread_mutex_unlock(&w->mutex);
-        if (!stop && now_ms - heard_ms > SILENCE_MS) die_of_peer(w, before, "is gone: silent for 4 s");
     }
-    pthread_mutex_lock(&w->mutex);
-    if (!sent) MPI_Request_free(&request);
-    pthread_mutex_unlock(&w->mutex);
     return NULL;
 }
 
 /* ---- opening and closing ------------------------------------------------------------------------------------------ */
 
-/* All ranks see all hellos, so all come to the same verdict. */
-static at_err compare_all(struct at_ranks_mpi *w, struct at_diag *diag)
+static at_err start_helper(struct at_ranks_mpi *w, struct at_diag *diag)
 {
-    struct at_rank_hello h = {.rank = (uint32_t)w->run.rank, .ranks = (uint32_t)w->run.ranks, .facts = w->run.facts};
-    struct at_rank_hello first, other;
-    struct at_buf note = {0};
-    size_t n = (size_t)w->run.ranks;
-    char what[200], where[24];
-    h.pid = (uint32_t)getpid();
-    memcpy(h.fact, w->run.fact, (size_t)h.facts * sizeof h.fact[0]);
-    uint8_t *own = calloc(1, HELLO_BYTES), *all = calloc(n, HELLO_BYTES);
-    at_err_t err = own != NULL && all != NULL ? at_note_hello_write(&h, &note) : AT_E_NOMEM;
-    if (err == AT_OK) {
-        AT_ASSERT(note.n + 4 <= HELLO_BYTES);
-        at_store_le32(own, (uint32_t)note.n);
-        memcpy(own + 4, note.p, note.n);
-        MPI_Allgather(own, HELLO_BYTES, MPI_BYTE, all, HELLO_BYTES, MPI_BYTE, w->comm);
-    }
-    for (size_t i = 0; err == AT_OK && i < n; i++) {
-        const uint8_t *p = all + i * HELLO_BYTES;
-        snprintf(where, sizeof where, "rank %zu", i);
-        uint32_t bytes = at_load_le32(p);
-        if (bytes > HELLO_BYTES - 4 || at_note_hello_read(at_span(p + 4, bytes), &other) != AT_OK)
-            err = at_fail(diag, AT_E_PEER, where, "%s is another version of this program: use the same everywhere",
-                          w->run.name[i]);
-        else if (i == 0)
-            first = other;
-        else if (at_note_facts_differ(&other, first.fact, first.facts, 0, what, sizeof what))
-            err = at_fail(diag, AT_E_PEER, where, "%s has %s: all ranks of a run must have the same", w->run.name[i],
-                          what);
-    }
-    if (err == AT_E_NOMEM) at_fail(diag, err, "MPI", "no memory for %zu ranks", n);
-    at_buf_release(&note);
-    free(own);
-    free(all);
-    return err;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    w->has_helper = pthread_create(&w->helper, NULL, help, w) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return w->has_helper ? AT_OK : at_fail(diag, AT_E_ENV, "MPI", "the system gives no thread");
 }
 
 at_err_t at_ranks_mpi_init(const struct at_ranks_run *run, void (*last_words)(void *arg, const struct at_diag *verdict),
@@ -338,28 +282,20 @@ at_err_t at_ranks_mpi_init(const struct at_ranks_run *run, void (*last_words)(vo
     if (w == NULL) return at_fail(diag, AT_E_NOMEM, "MPI", "no memory for the links");
     AT_ASSERT(initialized && run->facts <= AT_RANKS_FACTS_MAX);
     w->run = *run;
-    w->last_words = last_words;
-    w->arg = arg;
     pthread_mutex_init(&w->mutex, NULL);
-    MPI_Comm_dup(MPI_COMM_WORLD, &w->comm);
-    MPI_Comm_set_errhandler(w->comm, MPI_ERRORS_RETURN);
     MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &tag_max, &found);
-    at_err_t err =
-        found && *tag_max >= BEAT_TAG ? AT_OK : at_fail(diag, AT_E_ENV, "MPI", "this MPI's tags are too small");
-    if (err == AT_OK) err = compare_all(w, diag);
-    if (err == AT_OK && run->ranks > 1) {
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        w->has_helper = pthread_create(&w->helper, NULL, help, w) == 0;
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        if (!w->has_helper) err = at_fail(diag, AT_E_ENV, "MPI", "the system gives no thread");
+    at_err_t err = found && *tag_max >= (int)AT_RANKS_TAG_MAX
+                       ? AT_OK
+                       : at_fail(diag, AT_E_ENV, "MPI", "this MPI's tags are too small");
+    if (err == AT_OK) err = at_mpi_watch_start(run, last_words, arg, diag, &w->comm, &w->watch);
+    if (err == AT_OK && run->ranks > 1) err = start_helper(w, diag);
+    if (err != AT_OK) { /* the caller ends all: nothing of MPI's is let go of */
+        pthread_mutex_destroy(&w->mutex);
+        free(w);
+        return err;
     }
-    if (err == AT_OK)
-        *ret = w;
-    else
-        at_ranks_mpi_release(w);
-    return err;
+    *ret = w;
+    return AT_OK;
 }
 
 void at_ranks_mpi_release(struct at_ranks_mpi *w)
@@ -370,7 +306,7 @@ void at_ranks_mpi_release(struct at_ranks_mpi *w)
     pthread_mutex_lock(&w->mutex);
     MPI_Ibarrier(w->comm, &all_here);
     pthread_mutex_unlock(&w->mutex);
-    for (int polls = 0; !done; polls += polls <= POLLS_AWAKE) { /* heartbeats go on until everybody is here */
+    for (int polls = 0; !done; polls += polls <= POLLS_AWAKE) {
         pthread_mutex_lock(&w->mutex);
         MPI_Test(&all_here, &done, MPI_STATUS_IGNORE);
         w->stop = done != 0;
@@ -381,8 +317,9 @@ void at_ranks_mpi_release(struct at_ranks_mpi *w)
     for (int i = 0; i < w->chunks; i++) free(w->chunk[i]);
     pthread_mutex_destroy(&w->mutex);
     MPI_Comm_free(&w->comm);
-    MPI_Finalize();
+    MPI_Finalize(); /* waits for all: still watched over */
     initialized = false;
+    at_mpi_watch_release(w->watch);
     free(w);
 }
 

@@ -18,6 +18,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 #include <cmocka.h>
 
@@ -36,7 +39,8 @@ static void sleep_ms(long ms)
 /* ---- the exchanges -------------------------------------------------------------------------------------------------
  * Everything below returns false instead of asserting: it runs in threads and processes. */
 
-enum { STRIDE = 61 }; /* so many bytes are looked at that no record can be missing, and the sanitizers keep pace */
+enum { LIMIT_MS = 6000 }; /* within which everybody ends, on a busy machine, too */
+enum { STRIDE = 61 };     /* so many bytes are looked at that no record can be missing, and the sanitizers keep pace */
 
 static uint8_t byte_of(int from, int to, uint32_t tag, int nth, size_t i)
 {
@@ -366,6 +370,9 @@ static struct process start_rank(const struct trouble *t, int rank, int listen_f
         o.heartbeat_ms = t->silence_ms / 4;
         o.wait_ms = 5000;
         alarm(60);
+#ifdef __linux__
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a stopped one would outlive a test that fails */
+#endif
         be_rank(t, &o, up[1], result[1]);
     }
     close(up[1]);
@@ -411,7 +418,7 @@ static void a_killed_rank_ends_all(void **state)
 {
     for (int odd = 0; odd < 4; odd += 3) {
         struct at_diag d =
-            play_trouble(&(struct trouble){.ranks = 4, .odd = odd, .signal = SIGKILL, .silence_ms = 4000}, 3000,
+            play_trouble(&(struct trouble){.ranks = 4, .odd = odd, .signal = SIGKILL, .silence_ms = 4000}, LIMIT_MS,
                          "is gone: connection closed");
         char begin[32];
         snprintf(begin, sizeof begin, "rank %d (replica 0, stage", odd);
@@ -423,10 +430,60 @@ static void a_killed_rank_ends_all(void **state)
 
 static void a_stopped_rank_ends_all(void **state)
 {
-    play_trouble(&(struct trouble){.ranks = 3, .odd = 1, .signal = SIGSTOP, .silence_ms = 1500}, 3000,
+    play_trouble(&(struct trouble){.ranks = 3, .odd = 1, .signal = SIGSTOP, .silence_ms = 1500}, LIMIT_MS,
                  "rank 1 (replica 0, stage 0, tensor rank 1; pid ");
-    play_trouble(&(struct trouble){.ranks = 3, .odd = 0, .signal = SIGSTOP, .silence_ms = 1500}, 3500,
+    play_trouble(&(struct trouble){.ranks = 3, .odd = 0, .signal = SIGSTOP, .silence_ms = 1500}, LIMIT_MS,
                  "is gone: silent for 1.5 s");
+}
+
+/* As a laptop that sleeps, or a machine that is paused: afterwards all go on, and a death is still noticed. */
+static void a_pause_of_all_blames_nobody(void **state)
+{
+    struct trouble t = {.ranks = 3, .silence_ms = 1000};
+    struct process p[3];
+    struct outcome out[3] = {0};
+    struct pollfd nothing[3];
+    int fd;
+    uint16_t port;
+    char byte;
+    assert_int_equal(at_ranks_listen("127.0.0.1", 0, NULL, &fd, &port), AT_OK);
+    for (int i = 0; i < 3; i++) p[i] = start_rank(&t, i, fd, port);
+    close(fd);
+    for (int i = 0; i < 3; i++) assert_int_equal(read(p[i].up_fd, &byte, 1), 1);
+    for (int i = 0; i < 3; i++) kill(p[i].pid, SIGSTOP);
+    sleep_ms(2500);
+    for (int i = 0; i < 3; i++) kill(p[i].pid, SIGCONT);
+    for (int i = 0; i < 3; i++) nothing[i] = (struct pollfd){.fd = p[i].result_fd, .events = POLLIN};
+    assert_int_equal(poll(nothing, 3, 1500), 0);
+    kill(p[2].pid, SIGKILL);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(read(p[i].result_fd, &out[i], sizeof out[i]), sizeof out[i]);
+        assert_non_null(strstr(out[i].diag.text, "is gone: connection closed"));
+    }
+    for (int i = 0; i < 3; i++) {
+        waitpid(p[i].pid, NULL, 0);
+        close(p[i].up_fd);
+        close(p[i].result_fd);
+    }
+}
+
+/* Links with rank 0 only, which the others find at the second of the addresses they are given. */
+static void make_star(int rank, struct at_ranks_tls_options *o)
+{
+    o->star = true;
+    if (rank != 0) o->host = "127.0.0.9,127.0.0.1";
+}
+
+static void a_star_watches_over_all(void **state)
+{
+    struct at_diag d = play_trouble(
+        &(struct trouble){.ranks = 4, .odd = 3, .before = make_star, .signal = SIGKILL, .silence_ms = 4000}, LIMIT_MS,
+        "rank 3 (replica 0, stage 1, tensor rank 1; pid ");
+    assert_non_null(strstr(d.text, " at 127.0.0.1) is gone: connection closed")); /* it listens nowhere */
+    play_trouble(&(struct trouble){.ranks = 4, .odd = 2, .before = make_star, .signal = SIGSTOP, .silence_ms = 1500},
+                 LIMIT_MS, "is gone: silent for 1.5 s");
+    play_trouble(&(struct trouble){.ranks = 3, .odd = 0, .before = make_star, .signal = SIGSTOP, .silence_ms = 1500},
+                 LIMIT_MS, "rank 0 (replica 0, stage 0, tensor rank 0; pid ");
 }
 
 static void give_other_profile(int rank, struct at_ranks_tls_options *o)
@@ -436,7 +493,7 @@ static void give_other_profile(int rank, struct at_ranks_tls_options *o)
 
 static void another_profile_is_named(void **state)
 {
-    struct at_diag d = play_trouble(&(struct trouble){.ranks = 4, .odd = 2, .before = give_other_profile}, 6000,
+    struct at_diag d = play_trouble(&(struct trouble){.ranks = 4, .odd = 2, .before = give_other_profile}, LIMIT_MS,
                                     "has kernel profile F32-2 where rank 0 has F32-1");
     assert_ptr_equal(strstr(d.text, "rank 2 (replica 0, stage 1, tensor rank 0; pid "), d.text);
 }
@@ -535,6 +592,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_rank_ends_all),
         cmocka_unit_test(a_stopped_rank_ends_all),
+        cmocka_unit_test(a_pause_of_all_blames_nobody),
+        cmocka_unit_test(a_star_watches_over_all),
         cmocka_unit_test(another_profile_is_named),
         cmocka_unit_test(another_secret_is_refused),
         cmocka_unit_test(exchanges_in_one_process),
