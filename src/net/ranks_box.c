@@ -81,6 +81,11 @@ static at_err frame(struct at_box *b, enum at_box_kind kind, uint32_t tag, uint6
 at_err_t at_box_note(struct at_box *b, enum at_box_kind kind, struct at_span payload)
 {
     AT_ASSERT(kind >= AT_BOX_BEAT && kind < AT_BOX_KINDS);
+    if (kind == AT_BOX_BEAT) {
+        uint8_t byte = AT_BOX_BEAT;
+        b->notes.bytes_max = NOTES_BYTES_MAX;
+        return at_buf_append(&b->notes, &byte, 1);
+    }
     return frame(b, kind, 0, 0, payload);
 }
 
@@ -363,6 +368,10 @@ at_err_t at_box_in_took(struct at_box *b, size_t n, struct at_diag *diag, enum a
     *ret_kind = 0;
     if (b->left == 0) {
         b->head_n += n;
+        while (b->head_n > 0 && b->head[0] == AT_BOX_BEAT) {
+            b->beat = true;
+            memmove(b->head, b->head + 1, --b->head_n);
+        }
         if (b->head_n < AT_BOX_HEAD_BYTES) return AT_OK;
         b->head_n = 0;
         at_err_t err = begin_frame(b, diag);

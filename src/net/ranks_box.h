@@ -1,7 +1,8 @@
 /* ranks_box.h: one link between two ranks without the link: what to write next, what the bytes read mean. A machine
  * without system calls, so that two of them can be joined by any cutting of the bytes (ranks_box_test, ranks_box_fuzz).
  *
- * The stream is frames: a head of 24 bytes (little-endian), then `bytes` of payload.
+ * The stream is frames: a head of 24 bytes (little-endian), then `bytes` of payload. A heartbeat is a single byte
+ * AT_BOX_BEAT between two frames, where no head begins with it.
  *
  *   offset  bytes  field
  *   0       4      kind (enum at_box_kind)
@@ -36,7 +37,7 @@ enum at_box_kind {
     AT_BOX_GRANT,
     AT_BOX_CREDIT,
     /* notes: for the user of the box, whose payload means nothing here */
-    AT_BOX_BEAT,
+    AT_BOX_BEAT, /* no payload, and no kind that in_took returns: see `beat` */
     AT_BOX_HELLO,
     AT_BOX_TABLE,
     AT_BOX_READY,
@@ -85,6 +86,7 @@ struct at_box {
     uint8_t discard[4096]; /* where bytes go that nobody wants any more */
     bool let_go;
     bool finished; /* a post became done since the caller last cleared this */
+    bool beat;     /* a heartbeat came since the caller last cleared this */
 };
 
 void at_box_release(struct at_box *b); /* safe on a zeroed box */

@@ -250,6 +250,15 @@ static void notice_broken(struct at_ranks_tls *w, struct conn *c, at_err_t err, 
     at_ranks_notice(w, &what);
 }
 
+/* A heartbeat that is due soon goes now: it then carries the acknowledgement that this one costs in any case. */
+static void answer_beat(struct at_ranks_tls *w, struct conn *c)
+{
+    uint64_t now_ms = at_clock_mono_ms();
+    if (w->release_ms != 0 || now_ms - c->beat_ms < w->opt.heartbeat_ms / 2) return;
+    c->beat_ms = now_ms;
+    at_ranks_note(w, c, AT_BOX_BEAT, (struct at_span){0});
+}
+
 static void read_some(struct at_ranks_tls *w, struct conn *c)
 {
     c->more = false;
@@ -281,7 +290,10 @@ static void read_some(struct at_ranks_tls *w, struct conn *c)
         pthread_mutex_lock(&w->mutex);
         err = at_box_in_took(&c->box, got, &how, &kind);
         tell_finished(w, c);
+        bool beat = c->box.beat;
+        c->box.beat = false;
         pthread_mutex_unlock(&w->mutex);
+        if (beat) answer_beat(w, c);
         if (err != AT_OK) {
             notice_broken(w, c, err, &how);
             return;
@@ -403,7 +415,7 @@ static bool is_over(struct at_ranks_tls *w, uint64_t now_ms)
             struct conn *c = w->conn[i];
             if (c->state != CONN_UP) continue;
             /* Another rank may have noticed first that this one is hung: that is no reason to wait for it. */
-            if (failed && w->awake_ms > c->heard_awake_ms + 2 * (uint64_t)w->opt.heartbeat_ms) continue;
+            if (failed && w->awake_ms > c->heard_awake_ms + w->opt.heartbeat_ms + 500) continue;
             over = false;
             pthread_mutex_lock(&w->mutex);
             bool pending = at_box_out_pending(&c->box);

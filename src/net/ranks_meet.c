@@ -211,7 +211,7 @@ void at_ranks_on_note(struct at_ranks_tls *w, struct conn *c, enum at_box_kind k
 {
     struct at_diag told;
     bool from_0 = c->rank == 0, to_0 = w->rank == 0;
-    if (kind == AT_BOX_BEAT || w->verdict_ms != 0) return;
+    if (w->verdict_ms != 0) return;
     if (kind == AT_BOX_VERDICT && from_0 && at_note_verdict_read(note, &told) == AT_OK) {
         w->told_by_0 = true;
         set_verdict(w, &told);
