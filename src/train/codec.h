@@ -35,13 +35,14 @@ struct at_codec_values {
     const real *e;           /* error feedback, or NULL */
 };
 
+#define AT_CODEC_WORDS 128
 /* Reads a block's weights or statistics from the front. Made by open; borrows the payload. */
 struct at_codec_reader {
     const struct at_codec *codec;
     const uint8_t *at, *end;
     size_t done, count; /* elements so far, and in all */
     const real *stats_public;
-    uint64_t word[16]; /* the codec's own */
+    uint64_t word[AT_CODEC_WORDS]; /* the codec's own */
 };
 
 struct at_codec {

@@ -1,5 +1,5 @@
 /* Codecs "sparse" and "sparse6s": of every chunk of 4096 values the k largest, each a sign and one bit of size;
- * statistics as log2 ratios in halves of an octave (stats_code.h). For slow links: 10m in about 0.23 MB.
+ * statistics as log2 ratios in halves of an octave (stats_code.h). For slow links.
  *
  * The block's elements without padded rows, in memory order, are cut in chunks of 4096 (the last one short, len). Of a
  * chunk the first count = max(1, floor(k * len / 4096)) by (|e| bits descending, index ascending) are kept; those that
@@ -12,14 +12,15 @@
  * Weights' part: its bytes as LEB128, then one range-coded stream (range_code.h), learning across the block's chunks.
  * Per chunk:
  *   a learned bit: fewer than `count` are kept, then the number of them, each of 0 .. count-1 as likely
- *   per index until all are found: kept or not, with (left to find) of (indices left): in all log2 C(len, kept) bits,
- *     which is what a set costs, within 0.1 %
+ *   which indices: index_set.h
  *   per kept value: its sign; a learned bit: large
  *   q of the large ones, if there are any, less that of the chunk before (at first that of 2^-10), as a learned whole
  *     number; q of the small ones less that of the large ones (none: as for large) likewise
  * Foreign bytes decode to something finite whatever they are; the number of steps is that of the elements. */
 #include "tensor/emath.h"
 #include "train/codec_lossy.h"
+#include "train/index_set.h"
+#include "train/leb128.h"
 #include "train/stats_code.h"
 
 #include <math.h>
@@ -43,9 +44,9 @@ static size_t kept_of(uint32_t k, size_t len)
 
 static size_t bytes_max(const struct at_params *p, const struct at_block *b)
 {
-    /* An index set of 1024 of 4096 takes 3,323 bits, its values at most 9 bits each with learning, levels 320. */
-    size_t chunks = at_codec_used(p, b) / CHUNK + 1;
-    return 16 + chunks * 1700 + at_stats_code_bytes_max(at_block_stats_count(p, b));
+    /* A value takes 9 bits at most with learning, levels and count 340 in all. */
+    size_t chunks = at_codec_used(p, b) / CHUNK + 1, bits = AT_INDEX_BITS_MAX(K_MAX, CHUNK) + 9 * K_MAX + 340;
+    return 16 + chunks * (bits / 8 + 1) + at_stats_code_bytes_max(at_block_stats_count(p, b));
 }
 
 /* What a stream has learned. */
@@ -53,11 +54,13 @@ struct models {
     struct at_range_int large, small;
     struct at_range_model less, size;
     int16_t level;
+    struct at_index_set set;
 };
 
-static void models_init(struct models *m)
+static void models_init(struct models *m, const struct at_block *b)
 {
     *m = (struct models){.less = {{8, 1}}, .size = {{5, 3}}, .level = LEVEL_FIRST};
+    at_index_set_init(&m->set, (uint32_t)b->cols);
     at_range_int_init(&m->large);
     at_range_int_init(&m->small);
 }
@@ -160,22 +163,11 @@ static void quantise(const real *e, double limit, struct chunk *c)
 
 /* ---- writing ---- */
 
-static void put_set(struct at_range_writer *w, const struct chunk *c, size_t len)
-{
-    size_t left = c->n, at = 0;
-    for (size_t i = 0; left > 0; i++) {
-        bool kept = at < c->n && c->index[at] == i;
-        if (left < len - i) at_range_put_bit(w, kept, (uint32_t)left, (uint32_t)(len - i));
-        at += kept;
-        left -= kept;
-    }
-}
-
 static void put_chunk(struct at_range_writer *w, struct models *m, const struct chunk *c, size_t len, size_t count)
 {
     at_range_put_learned_bit(w, &m->less, c->n < count);
     if (c->n < count) at_range_put(w, (uint32_t)c->n, 1, (uint32_t)count);
-    put_set(w, c, len);
+    at_index_set_put(&m->set, w, c->index, c->n, len);
     for (size_t i = 0; i < c->n; i++) {
         at_range_put_bits(w, c->negative[i], 1);
         at_range_put_learned_bit(w, &m->size, c->large[i]);
@@ -188,12 +180,10 @@ static void put_chunk(struct at_range_writer *w, struct models *m, const struct 
     if (c->any[0] && !c->any[1]) m->level = (int16_t)c->level[0];
 }
 
-static at_err_t put_length(struct at_buf *out, size_t at, size_t bytes)
+static at_err_t put_length(struct at_buf *out, size_t at, uint32_t bytes)
 {
-    uint8_t head[5];
-    size_t n = 0;
-    for (size_t x = bytes; n == 0 || x != 0; x >>= 7) head[n++] = (uint8_t)((x & 127) | (x >> 7 != 0 ? 128 : 0));
-    uint8_t *room;
+    uint8_t head[AT_LEB128_BYTES_MAX], *room;
+    size_t n = at_leb128_write(bytes, head);
     int err = at_buf_reserve(out, n, &room);
     if (err != AT_OK) return err;
     memmove(out->p + at + n, out->p + at, bytes);
@@ -208,7 +198,7 @@ static at_err_t encode_by(const struct at_codec_block *b, const real *e, bool si
     struct models m;
     struct chunk c;
     size_t used = at_codec_used(b->params, b->block), at = out->n, len;
-    models_init(&m);
+    models_init(&m, b->block);
     at_range_begin(&w, out);
     for (size_t i = 0; i < used; i += len) {
         len = used - i < CHUNK ? used - i : CHUNK;
@@ -220,7 +210,7 @@ static at_err_t encode_by(const struct at_codec_block *b, const real *e, bool si
     }
     int err = at_range_end(&w);
     if (err == AT_OK && out->n - at > UINT32_MAX) err = AT_E_TOO_BIG;
-    return err == AT_OK ? put_length(out, at, out->n - at) : err;
+    return err == AT_OK ? put_length(out, at, (uint32_t)(out->n - at)) : err;
 }
 
 static at_err_t encode(const struct at_codec_block *b, const struct at_codec_values *x, struct at_buf *out)
@@ -251,19 +241,11 @@ _Static_assert(sizeof(struct reader) <= sizeof(((struct at_codec_reader *)0)->wo
 /* Cuts a payload in its weights' part and its statistics' part. */
 static bool cut(struct at_span payload, struct at_span *ret_weights, struct at_span *ret_stats)
 {
-    size_t bytes = 0, at = 0;
-    for (int shift = 0; shift < 35; shift += 7) {
-        if (at == payload.n) return false;
-        uint8_t byte = payload.p[at++];
-        bytes |= (size_t)(byte & 127) << shift;
-        if (byte < 128) {
-            if (bytes > payload.n - at) return false;
-            *ret_weights = at_span(payload.p + at, bytes);
-            *ret_stats = at_span(payload.p + at + bytes, payload.n - at - bytes);
-            return true;
-        }
-    }
-    return false;
+    uint32_t bytes;
+    if (!at_leb128_take(&payload, &bytes) || bytes > payload.n) return false;
+    *ret_weights = at_span(payload.p, bytes);
+    *ret_stats = at_span(payload.p + bytes, payload.n - bytes);
+    return true;
 }
 
 static real value_of(int level)
@@ -275,16 +257,6 @@ static int level_plus(int level, int difference)
 {
     int q = level + difference;
     return q < -126 * STEPS ? -126 * STEPS : q > LEVEL_END - 1 ? LEVEL_END - 1 : q;
-}
-
-static void get_set(struct at_range_reader *r, struct chunk *c, size_t len)
-{
-    size_t left = c->n, at = 0;
-    for (size_t i = 0; left > 0; i++) {
-        bool kept = left == len - i || at_range_bit(r, (uint32_t)left, (uint32_t)(len - i));
-        if (kept) c->index[at++] = (uint16_t)i;
-        left -= kept;
-    }
 }
 
 /* One chunk into x(len), which is zero. */
@@ -299,7 +271,7 @@ static void next_chunk(struct reader *r, size_t len, real *x)
         at_range_skip(&r->range, n, 1, count);
         c.n = n;
     }
-    get_set(&r->range, &c, len);
+    at_index_set_get(&m->set, &r->range, c.n, len, c.index);
     for (size_t i = 0; i < c.n; i++) {
         c.negative[i] = at_range_bits(&r->range, 1) != 0;
         c.large[i] = at_range_learned_bit(&r->range, &m->size);
@@ -321,7 +293,7 @@ static void open_by(const struct at_codec_block *b, struct at_span payload, cons
     struct at_span weights, stats;
     AT_ASSERT(cut(payload, &weights, &stats));
     struct reader r = {.k = b->k, .used = at_codec_used(b->params, b->block)};
-    models_init(&r.m);
+    models_init(&r.m, b->block);
     at_range_open(&r.range, weights);
     *ret_reader = (struct at_codec_reader){.codec = codec, .count = at_block_count(b->block)};
     memcpy(ret_reader->word, &r, sizeof r);

@@ -107,7 +107,7 @@ static void test_refusals_leave_the_state_alone(void **state)
     /* Finite updates that overflow together. */
     r.s.theta[7] = -3e38f;
     at_state_copy(&kept, &r.s);
-    at_store_le32(r.blob[2].p + AT_UPDATE_HEADER_BYTES + AT_UPDATE_BLOCK_BYTES + 4 * 7, 0x7F7FFFFFu);
+    at_store_le32((uint8_t *)(uintptr_t)r.u[2].payload[0].p + 4 * 7, 0x7F7FFFFFu);
     assert_int_equal(at_update_parse(&r.p, at_buf_span(&r.blob[2]), NULL, &r.u[2]), AT_OK);
     assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, NULL, &diag), AT_E_NONFINITE);
     assert_string_equal(diag.where, "model.embed_tokens.weight");

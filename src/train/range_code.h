@@ -59,7 +59,7 @@ static inline void at_range_skip(struct at_range_reader *r, uint32_t start, uint
 /* A bit that is 1 with ones / total, 0 < ones < total. 0 lies first. */
 static inline bool at_range_bit(struct at_range_reader *r, uint32_t ones, uint32_t total)
 {
-    bool one = at_range_peek(r, total) >= total - ones;
+    bool one = r->code >= r->range / total * (total - ones); /* at_range_peek(r, total) >= total - ones */
     at_range_skip(r, one ? total - ones : 0, one ? ones : total - ones, total);
     return one;
 }

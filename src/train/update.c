@@ -1,11 +1,12 @@
 #include "train/update.h"
 
 #include "tensor/emath.h"
+#include "train/leb128.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static const uint8_t magic[8] = {'A', 'T', 'U', 'P', 'D', 'A', 'T', '2'};
+static const uint8_t magic[8] = {'A', 'T', 'U', 'P', 'D', 'A', 'T', '3'};
 
 static const struct at_codec *const codecs[] = {&at_codec_plain, &at_codec_int4, &at_codec_sparse, &at_codec_sparse6s};
 enum { CODECS = sizeof codecs / sizeof codecs[0] };
@@ -33,9 +34,9 @@ void at_feedback_add(const struct at_codec *codec, const struct at_params *p, co
     for (size_t i = 0; i < p->count; i++) feedback[i] = at_fma(codec->beta, feedback[i], theta_start[i] - theta[i]);
 }
 
-/* One block's frame: number, bytes, payload. */
+/* One block's frame: what is left out since `number_min`, bytes, payload. */
 static at_err encode_block(const struct at_codec *codec, uint32_t k, const struct at_update_source *s, int block,
-                           struct at_buf *out)
+                           uint32_t *io_number_min, struct at_buf *out)
 {
     const struct at_block *b = &s->params->block[block];
     size_t at = out->n, stats_at = at_block_stats_offset(s->params, block);
@@ -43,14 +44,19 @@ static at_err encode_block(const struct at_codec *codec, uint32_t k, const struc
     struct at_codec_values x = {.start = s->theta_start + b->offset, .now = s->theta + b->offset};
     if (s->feedback != NULL) x.e = s->feedback + b->offset;
     if (s->stats_public != NULL) c.stats_public = s->stats_public + stats_at;
-    uint8_t head[AT_UPDATE_BLOCK_BYTES];
-    int err = at_buf_append(out, head, sizeof head);
-    if (err == AT_OK) err = codec->encode(&c, &x, out);
+    uint8_t head[AT_UPDATE_BLOCK_BYTES], *room;
+    uint32_t number = (uint32_t)at_block_number(s->params, b);
+    int err = codec->encode(&c, &x, out);
     if (err == AT_OK) err = codec->encode_stats(&c, s->stats + stats_at, out);
-    if (err == AT_OK && out->n - at - sizeof head > UINT32_MAX) err = AT_E_TOO_BIG;
+    size_t bytes = out->n - at, n = at_leb128_write(number - *io_number_min, head);
+    if (err == AT_OK && bytes > UINT32_MAX) err = AT_E_TOO_BIG;
+    n += at_leb128_write((uint32_t)bytes, head + n);
+    if (err == AT_OK) err = at_buf_reserve(out, n, &room);
     if (err != AT_OK) return err;
-    at_store_le32(out->p + at, (uint32_t)at_block_number(s->params, b));
-    at_store_le32(out->p + at + 4, (uint32_t)(out->n - at - sizeof head));
+    memmove(out->p + at + n, out->p + at, bytes);
+    memcpy(out->p + at, head, n);
+    out->n += n;
+    *io_number_min = number + 1;
     return AT_OK;
 }
 
@@ -59,7 +65,7 @@ static at_err encode_blocks(const struct at_codec *codec, uint32_t k, const stru
                             int end, at_update_filter_fn *filter, void *arg, struct at_buf *out, uint32_t *ret_blocks)
 {
     const struct at_params *p = s->params;
-    uint32_t n = 0;
+    uint32_t n = 0, number_min = 0;
     int low = p->tensors, high = -1;
     for (int i = first; i < end; i++) {
         if (p->block[i].tensor < low) low = p->block[i].tensor;
@@ -70,7 +76,7 @@ static at_err encode_blocks(const struct at_codec *codec, uint32_t k, const stru
             if (!at_params_holds(p, t, slot)) continue;
             int block = (int)(at_params_block(p, t, slot) - p->block);
             if (block < first || block >= end || (filter != NULL && !filter(arg, block))) continue;
-            int err = encode_block(codec, k, s, block, out);
+            int err = encode_block(codec, k, s, block, &number_min, out);
             if (err != AT_OK) return err;
             n++;
         }
@@ -235,20 +241,21 @@ at_err at_update_add(struct at_update *u, struct at_span blob, struct at_diag *d
     uint32_t blocks = 0, number_min = 0;
     int err = read_header(u, blob, diag, &blocks);
     if (err != AT_OK) return err;
-    size_t at = AT_UPDATE_HEADER_BYTES;
+    struct at_span rest = at_span(blob.p + AT_UPDATE_HEADER_BYTES, blob.n - AT_UPDATE_HEADER_BYTES);
     for (uint32_t i = 0; i < blocks; i++) {
-        if (blob.n - at < AT_UPDATE_BLOCK_BYTES)
+        uint32_t left_out, n;
+        if (!at_leb128_take(&rest, &left_out) || !at_leb128_take(&rest, &n))
             return at_fail(diag, AT_E_TRUNCATED, "update", "%u of %u blocks", i, blocks);
-        uint32_t number = at_load_le32(blob.p + at), n = at_load_le32(blob.p + at + 4);
-        at += AT_UPDATE_BLOCK_BYTES;
-        if (n > blob.n - at) return at_fail(diag, AT_E_TRUNCATED, "update", "block %u ends too early", number);
-        if (number < number_min) return at_fail(diag, AT_E_DATA, "update", "block %u is out of order", number);
-        err = add_block(u, number, at_span(blob.p + at, n), diag);
+        if (left_out > (uint32_t)u->params->numbers - number_min)
+            return at_fail(diag, AT_E_DATA, "update", "block %u is followed by none of this model's", number_min);
+        uint32_t number = number_min + left_out;
+        if (n > rest.n) return at_fail(diag, AT_E_TRUNCATED, "update", "block %u ends too early", number);
+        err = add_block(u, number, at_span(rest.p, n), diag);
         if (err != AT_OK) return err;
-        at += n;
+        rest = at_span(rest.p + n, rest.n - n);
         number_min = number + 1;
     }
-    if (at != blob.n) return at_fail(diag, AT_E_DATA, "update", "%zu bytes too many", blob.n - at);
+    if (rest.n != 0) return at_fail(diag, AT_E_DATA, "update", "%zu bytes too many", rest.n);
     return AT_OK;
 }
 

@@ -2,7 +2,7 @@
  * statistics, as blobs of bytes, one (tensor, slot) block after the other. Pure. Exact: yes. Codecs: codec.h.
  *
  *   offset  bytes  field (little-endian)
- *   0       8      "ATUPDAT2"
+ *   0       8      "ATUPDAT3"
  *   8       4      codec id
  *   12      4      round
  *   16      8      start: first sample of the consumed range
@@ -13,8 +13,9 @@
  *   44      4      the codec's parameter (sparse: k), else 0
  *   48      8      weights of the whole model, padding included
  *   56      8      0
- *   64      ...    blocks, numbers ascending:  number u32 | payload bytes u32 | payload
+ *   64      ...    blocks, numbers ascending:  numbers left out since the block before | payload bytes | payload
  *
+ * The two are LEB128 (leb128.h), as short as they go: three bytes for a block of a small update.
  * The number of a block is its canonical one in the whole model (at_block_number). A blob may hold any
  * of the blocks: a replica of many ranks sends many blobs, and a rank puts together those blocks that it holds from the
  * blobs of several ranks, which may be cut otherwise than itself; or a rank sends its blocks in fragments. */
@@ -25,7 +26,7 @@
 #include "train/state.h"
 
 #define AT_UPDATE_HEADER_BYTES 64
-#define AT_UPDATE_BLOCK_BYTES  8
+#define AT_UPDATE_BLOCK_BYTES  10 /* at most, beside its payload */
 
 struct at_update_info {
     uint32_t round, samples, steps;

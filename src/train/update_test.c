@@ -1,4 +1,5 @@
 /* Updates as bytes: hostile ones, and whole ones put together from those of ranks that are cut otherwise. */
+#include "train/leb128.h"
 #include "train/train_test_util.h"
 
 #include <setjmp.h>
@@ -51,15 +52,24 @@ static at_err_t parse_exact(struct rig *r, size_t n)
     return err;
 }
 
+/* Of the frame of a block that follows the one before. */
+static size_t head_bytes(const struct at_params *p, const struct at_block *b)
+{
+    uint8_t head[AT_LEB128_BYTES_MAX];
+    return 1 + at_leb128_write(4 * (uint32_t)(at_block_count(b) + at_block_stats_count(p, b)), head);
+}
+
 static void test_hostile_updates(void **state)
 {
     struct rig r;
     rig_init(&r, 2); /* with padded rows */
     uint8_t *b = r.blob.p;
     const struct at_block *last = at_params_block(&r.p, 0, r.p.slots - 1); /* the second block of the blob */
-    size_t n = r.blob.n, first = 64 + 8, first_stats = at_block_stats_count(&r.p, &r.p.block[0]);
+    size_t n = r.blob.n, first = 64 + head_bytes(&r.p, &r.p.block[0]),
+           first_stats = at_block_stats_count(&r.p, &r.p.block[0]);
     size_t first_end = first + 4 * (at_block_count(&r.p.block[0]) + first_stats);
-    size_t padded = first_end + 8 + 4 * (at_block_count(last) - 1);
+    size_t padded = first_end + head_bytes(&r.p, last) + 4 * (at_block_count(last) - 1);
+    uint32_t head = at_load_le32(b + 64); /* the first block's frame, and more */
     for (size_t i = 0; i < n; i += i < 80 ? 1 : 1009) assert_int_equal(parse_exact(&r, i), AT_E_TRUNCATED);
     struct {
         size_t at;
@@ -78,14 +88,13 @@ static void test_hostile_updates(void **state)
         {40, 0, AT_E_DATA}, /* blocks: bytes are left */
         {40, 1, AT_E_DATA},
         {40, 0xFFFFFFFF, AT_E_TRUNCATED},
-        {44, 1, AT_E_DATA},          /* a parameter that plain has not */
-        {48, 1, AT_E_DATA},          /* shape */
-        {60, 1, AT_E_DATA},          /* reserved */
-        {64, 1, AT_E_DATA},          /* the second block first, then again */
-        {64, 0x7FFFFFFF, AT_E_DATA}, /* an unknown block */
-        {68, 0, AT_E_TRUNCATED},     /* a block without bytes */
-        {68, 0xFFFFFFFF, AT_E_TRUNCATED},
-        {first_end, 0, AT_E_DATA},                   /* a block repeated */
+        {44, 1, AT_E_DATA},                      /* a parameter that plain has not */
+        {48, 1, AT_E_DATA},                      /* shape */
+        {60, 1, AT_E_DATA},                      /* reserved */
+        {64, head + 1, AT_E_DATA},               /* all blocks are one too far */
+        {64, 0x7FFFFFFF, AT_E_DATA},             /* an unknown block */
+        {64, head & 0xFFFF00FF, AT_E_TRUNCATED}, /* a block without bytes */
+        {65, 0xFFFFFFFF, AT_E_TRUNCATED},
         {first, 0x7F800000, AT_E_NONFINITE},         /* inf */
         {first, 0xFFC00000, AT_E_NONFINITE},         /* NaN */
         {padded, 0x80000000, AT_E_DATA},             /* -0 in a padded row */
@@ -99,6 +108,10 @@ static void test_hostile_updates(void **state)
         at_store_le32(b + cases[i].at, was);
     }
     assert_int_equal(parse_exact(&r, n), AT_OK);
+    struct at_update u = {0};
+    assert_int_equal(at_update_parse(&r.p, at_buf_span(&r.blob), NULL, &u), AT_OK);
+    assert_int_equal(at_update_add(&u, at_buf_span(&r.blob), NULL), AT_E_DATA); /* blocks repeated */
+    at_update_release(&u);
     assert_int_equal(at_buf_append(&r.blob, "x", 1), AT_OK);
     assert_int_equal(parse_exact(&r, n + 1), AT_E_DATA);
     rig_release(&r);
