@@ -35,8 +35,7 @@ const struct at_opt at_train_rows[AT_TRAIN_ROWS] = {
                "sparse: values kept of every 4096 (default: the kind's)"),
     AT_ROW_REAL(
         struct at_train_args, young, "young", "F", 0, 1, NULL,
-        "so much of the run, its start, in short dense rounds, which learn more there: of 2 steps in int4; auto: "
-        "as short as the links bear (default: 0.3 and at least 2000 steps)"),
+        "so much of the run, its start, in dense rounds of 2 steps (auto: as short as links bear), which learn more"),
     AT_ROW_INT(struct at_train_args, tau, "tau", "T", 0, AT_OUTER_TAU_MAX, NULL,
                "steps that go on while updates travel (default: the kind's)"),
     AT_ROW_INT(struct at_train_args, threads, "threads", "N", 1, 64, NULL,
