@@ -1,3 +1,16 @@
+# Every test has an end: what hangs is stopped after minutes, not after ctest's 25. at_test_ends(TEST [SECONDS]): 300 s, and
+# twice as long under the sanitizers.
+function(at_test_ends test)
+  set(seconds 300)
+  if(ARGC GREATER 1)
+    set(seconds ${ARGV1})
+  endif()
+  if(ATOLL_SANITIZE)
+    math(EXPR seconds "2 * ${seconds}")
+  endif()
+  set_tests_properties(${test} PROPERTIES TIMEOUT ${seconds})
+endfunction()
+
 # One library per layer: at_layer(NAME [DEPENDS layer...] [LIBS target...] [ISA file:flags...]).
 # Files are found by their names, so a new room needs no edit here:
 #   x.c -> the layer's library      x_test.c -> a cmocka test under CTest      x_fuzz.c -> a fuzz target + its corpus replay
@@ -32,6 +45,7 @@ function(at_layer name)
       add_executable(${n} ${t})
       target_link_libraries(${n} PRIVATE at_${name} ${tdeps} PkgConfig::CMOCKA at_flags)
       add_test(NAME ${name}/${n} COMMAND ${n} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+      at_test_ends(${name}/${n})
     endforeach()
     foreach(f ${fuzzers})
       get_filename_component(n ${f} NAME_WE)
@@ -43,6 +57,7 @@ function(at_layer name)
       endif()
       target_link_libraries(${n} PRIVATE at_${name} ${tdeps} at_flags)
       add_test(NAME ${name}/${n} COMMAND ${n} ${PROJECT_SOURCE_DIR}/tests/fuzz/corpus/${n} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+      at_test_ends(${name}/${n})
       if(ATOLL_FUZZ)
         set_tests_properties(${name}/${n} PROPERTIES ENVIRONMENT "ATOLL_FUZZ_RUNS=0")
       endif()

@@ -1,4 +1,6 @@
 #include "cli/cli.h"
+
+#include "os/file_temp.h"
 #include "os/sys.h"
 
 #include <locale.h>
@@ -31,13 +33,24 @@ void at_say(const char *fmt, ...)
     fputc('\n', stderr);
 }
 
-static volatile sig_atomic_t interrupt_count; /* a signal handler's only way to speak */
+/* Globals are a signal handler's only way to speak, and to be spoken to. */
+static volatile sig_atomic_t interrupt_count;
+static void (*volatile interrupt_last)(void);
 
 static void on_interrupt(int sig)
 {
     (void)sig;
-    if (interrupt_count > 0) _exit(130);
+    if (interrupt_count > 0) {
+        if (interrupt_last != NULL) interrupt_last();
+        at_file_temp_remove_all();
+        _exit(130);
+    }
     interrupt_count = 1;
+}
+
+void at_interrupt_last(void (*last)(void))
+{
+    interrupt_last = last;
 }
 
 void at_interrupt_catch(void)

@@ -58,8 +58,10 @@ void at_cli_tell_error(const struct at_cli *cli, at_err_t err);
 void at_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Interrupts: from the first call on, SIGINT, SIGTERM and SIGHUP only set a flag that at_interrupted() reads; a second
- * one ends the process at once. */
+ * one ends the process at once, with exit code 130, and leaves no unfinished file behind. */
 void at_interrupt_catch(void);
 bool at_interrupted(void);
+/* Called by the second one, before the end: only what is safe in a signal handler. NULL: nothing. */
+void at_interrupt_last(void (*last)(void));
 
 #endif

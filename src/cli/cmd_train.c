@@ -2,9 +2,11 @@
  * a swarm's run. */
 #include "cli/cli_cmd.h"
 #include "cli/train_alone.h"
+#include "cli/train_show.h"
 #include "cli/train_start.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,10 +66,7 @@ static at_err split(struct at_cli *cli, const struct at_train_setup *s)
     if (err == AT_OK) err = at_train_start(cli, s, cli->argc, cli->argv, &screen, &rank, &result);
     at_screen_clear(&screen);
     if (err == AT_OK && rank == 0 && result.interrupted) {
-        err = s->args->out != NULL
-                  ? at_fail(&cli->diag, AT_E_INTERRUPTED, s->args->out,
-                            "interrupted; holds the model after %u rounds, the last of them cut short", result.rounds)
-                  : at_fail(&cli->diag, AT_E_INTERRUPTED, "train", "interrupted; nothing was written");
+        err = at_train_tell_interrupted(s->args, result.rounds, &cli->diag);
     } else if (err == AT_OK && rank == 0) {
         answer(cli, s, &result);
     } else if (err == AT_OK && s->node >= 0) { /* another machine: the result is rank 0's, the root is everybody's */
@@ -80,6 +79,15 @@ static at_err split(struct at_cli *cli, const struct at_train_setup *s)
     return err;
 }
 
+static volatile sig_atomic_t wants_json; /* for the handler */
+
+/* The second interrupt: children would only say that their parent is gone. */
+static void stop_at_once(void)
+{
+    at_train_kill_children();
+    at_train_last_words(wants_json != 0);
+}
+
 static at_err_t run(struct at_cli *cli, void *args)
 {
     struct at_train_args *a = args;
@@ -89,8 +97,11 @@ static at_err_t run(struct at_cli *cli, void *args)
     if (err == AT_OK) err = at_train_setup_init(&setup, a, &cli->diag);
     if (err == AT_OK) err = at_train_check_out(a, &cli->diag);
     if (err == AT_OK && a->resume != NULL) err = at_train_check_resume(&setup, &cli->diag);
+    wants_json = cli->json;
+    if (!cli->second) at_interrupt_last(stop_at_once);
     at_interrupt_catch();
     if (err == AT_OK) err = setup.link == AT_LINK_NONE ? at_train_alone(cli, &setup) : split(cli, &setup);
+    at_interrupt_last(NULL);
     at_train_setup_release(&setup);
     return err;
 }
@@ -102,8 +113,8 @@ const struct at_command at_cmd_train = {
     .about =
         "The same algorithm as a swarm's: with equal settings it ends in the same state root, to the bit, whatever\n"
         "the kernels, the number of threads and the split: --tp ranks share every layer, --pp stages the layers,\n"
-        "--replicas train side by side. Without these it is one process. Ctrl-C ends it with the model of the last\n"
-        "whole round in --out; --resume goes on from there, under any split.",
+        "--replicas train side by side. Without these it is one process. Ctrl-C finishes the running round and keeps\n"
+        "the model in --out (a second one stops at once); --resume goes on from there, under any split.",
     .examples = "  atoll train --preset nano --data data/moby-dick.txt --replicas 4 --out my-model\n"
                 "  atoll train --data a.txt b.txt --rounds 6 --steps 10 --seed 7 --threads 2 --json\n"
                 "  atoll train --preset 10m --tp 2 --pp 2 --microbatches 4 --data a.txt\n"

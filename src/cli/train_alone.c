@@ -4,10 +4,10 @@
 
 #include "cli/cli_exec.h"
 #include "cli/cli_model.h"
-#include "cli/progress.h"
 #include "cli/train_diary.h"
 #include "cli/train_own.h"
 #include "cli/train_rounds.h"
+#include "cli/train_show.h"
 #include "os/sys.h"
 #include "train/local.h"
 
@@ -24,55 +24,23 @@ struct job {
     struct at_train_diary diary;
     struct at_train_config config;
     struct at_screen screen;
-    double loss_first, loss_last, train_s, round_start_s, unit_start_s, saved_s, save_cost_s;
-    uint64_t tokens_before; /* of the rounds that --resume goes on from */
-    struct at_round round;  /* the one under way */
-    uint32_t saved_round;   /* of the state that was saved last, or began */
+    struct at_train_show show;
+    double loss_first, unit_start_s, saved_s, save_cost_s;
+    uint32_t saved_round; /* of the state that was saved last, or began */
     int replica;
     json_t *curve; /* [[tokens, held-out loss], ...] */
 };
 
-static double clock_s(void)
-{
-    return (double)at_clock_mono_ns() * 1e-9;
-}
-
-static uint64_t tokens_in_all(const struct job *j)
-{
-    return (uint64_t)j->config.rounds * j->config.steps * j->config.batch * (uint64_t)j->args->replicas.v *
-           j->model.params.config.seq_len;
-}
-
-/* here: tokens of this process, in spent_s. */
-static double seconds_left(const struct job *j, uint64_t here, double spent_s)
-{
-    uint64_t done = j->tokens_before + here, all = tokens_in_all(j);
-    return here == 0 || done >= all ? 0 : spent_s / (double)here * (double)(all - done);
-}
-
-static void show_step(struct job *j, int replica, const struct at_unit_progress *p)
-{
-    char line[512];
-    uint64_t unit = (uint64_t)j->round.steps * j->config.batch * j->model.params.config.seq_len;
-    uint64_t here = j->local.tokens + (uint64_t)replica * unit + p->tokens, done = j->tokens_before + here;
-    double spent_s = j->train_s + clock_s() - j->round_start_s;
-    snprintf(line, sizeof line,
-             "round %s%s%s  %s  replica %d/%d step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
-             at_style(&j->screen, AT_STYLE_BOLD), at_train_round_place(j->setup, &j->round).s,
-             at_style(&j->screen, AT_STYLE_PLAIN), at_bar(&j->screen, (double)done / (double)tokens_in_all(j), 20).s,
-             replica + 1, (int)j->args->replicas.v, p->step, j->round.steps, p->loss,
-             at_style(&j->screen, AT_STYLE_CYAN), j->loss_last, at_style(&j->screen, AT_STYLE_PLAIN),
-             at_count((double)here / spent_s).s, at_duration(seconds_left(j, here, spent_s)).s);
-    at_screen_draw(&j->screen, (const char *const[]){line}, 1);
-}
-
 static bool on_step(void *arg, int replica, const struct at_unit_progress *p)
 {
     struct job *j = arg;
-    if (j->screen.live) show_step(j, replica, p);
-    if (p->step == 1 || replica != j->replica) j->unit_start_s = clock_s();
+    char who[32];
+    snprintf(who, sizeof who, "replica %d/%d", replica + 1, (int)j->args->replicas.v);
+    at_train_show_step(&j->show, who, replica, p, false);
+    if (p->step == 1 || replica != j->replica) j->unit_start_s = at_train_clock();
     j->replica = replica;
-    if (j->round.seconds > 0 && clock_s() - j->unit_start_s >= j->round.seconds) j->local.end_unit = true;
+    double limit = j->show.round.seconds;
+    if (limit > 0 && at_train_clock() - j->unit_start_s >= limit) j->local.end_unit = true;
     return !at_interrupted() || j->args->out != NULL; /* where nothing is kept, there is nothing to finish */
 }
 
@@ -136,7 +104,7 @@ static at_err resume(struct job *j, struct at_diag *diag)
             at_local_start(l);
             err = at_own_files_load(&own, j->args->resume, diag);
         }
-        j->tokens_before = j->diary.tokens;
+        j->show.tokens_before = j->diary.tokens;
         if (err == AT_OK) at_screen_say(&j->screen, "goes on from %s, after round %u", j->args->resume, m.state.round);
     }
     at_cli_model_release(&m);
@@ -169,18 +137,19 @@ static at_err_t save_more(void *arg, const char *dir, struct at_hash root, struc
 static at_err save(struct job *j, struct at_diag *diag)
 {
     if (j->args->out == NULL) return AT_OK;
-    double start_s = clock_s();
+    double start_s = at_train_clock();
     at_err_t err = at_cli_model_write_with(j->args->out, &j->local.state, save_more, j, diag);
-    j->saved_s = clock_s();
+    j->saved_s = at_train_clock();
     j->save_cost_s = j->saved_s - start_s;
     j->saved_round = j->local.state.round;
+    j->show.saved |= err == AT_OK;
     return err;
 }
 
 static at_err save_if_due(struct job *j, struct at_diag *diag)
 {
     bool news = j->local.state.round != j->saved_round;
-    return news && at_train_save_due(j->args, clock_s() - j->saved_s, j->save_cost_s) ? save(j, diag) : AT_OK;
+    return news && at_train_save_due(j->args, at_train_clock() - j->saved_s, j->save_cost_s) ? save(j, diag) : AT_OK;
 }
 
 /* The journal, with what every replica took of the round that is now in the state. */
@@ -203,47 +172,57 @@ static double heldout(struct job *j)
 static void note_point(struct job *j)
 {
     json_t *pair = json_array();
-    uint64_t tokens = j->tokens_before + j->local.tokens;
+    uint64_t tokens = j->show.tokens_before + j->local.tokens;
     AT_ASSERT(pair != NULL && json_array_append_new(pair, json_integer((json_int_t)tokens)) == 0);
-    AT_ASSERT(json_array_append_new(pair, isfinite(j->loss_last) ? json_real(j->loss_last) : json_null()) == 0);
+    AT_ASSERT(json_array_append_new(pair, isfinite(j->show.loss) ? json_real(j->show.loss) : json_null()) == 0);
     AT_ASSERT(json_array_append_new(j->curve, pair) == 0);
+}
+
+/* One round, journal included. */
+static at_err do_round(struct job *j, const struct at_round *round, struct at_diag *diag, double *ret_loss)
+{
+    uint64_t start[AT_OUTER_REPLICAS_MAX];
+    at_train_show_start(&j->show, round);
+    at_err_t err = at_diary_take(&j->diary, round, diag, start);
+    if (err == AT_OK) err = at_local_do(&j->local, &j->exec.ex, round, on_step, j, diag, ret_loss);
+    if (err == AT_OK) err = note_round(j, diag);
+    if (err != AT_OK) return err;
+    double spent_s = at_train_clock() - j->show.start_s;
+    at_auto_note_steps(&j->diary.measured, round->steps, spent_s / j->local.replicas);
+    j->show.tokens = j->local.tokens;
+    j->show.train_seconds += spent_s;
+    return AT_OK;
+}
+
+static void look(struct job *j)
+{
+    double start_s = at_train_clock();
+    j->show.loss = heldout(j);
+    note_point(j);
+    j->show.train_seconds += at_train_clock() - start_s;
 }
 
 static at_err train(struct job *j, struct at_diag *diag)
 {
-    j->loss_first = j->loss_last = heldout(j);
+    j->loss_first = j->show.loss = heldout(j);
     note_point(j);
     at_screen_say(&j->screen, "held-out loss before: %.4f nats/byte", j->loss_first);
-    j->saved_s = clock_s();
+    j->saved_s = at_train_clock();
     j->saved_round = j->local.state.round;
     for (;;) {
         at_err_t err;
-        double loss;
-        uint64_t start[AT_OUTER_REPLICAS_MAX];
+        double loss = 0;
         struct at_round round = at_diary_next(&j->diary);
         if (round.steps == 0) return AT_OK;
         if (at_interrupted()) return AT_E_INTERRUPTED;
         if ((err = save_if_due(j, diag)) != AT_OK) return err;
-        j->round = round;
-        j->round_start_s = clock_s();
-        err = at_diary_take(&j->diary, &round, diag, start);
-        if (err == AT_OK) err = at_local_do(&j->local, &j->exec.ex, &round, on_step, j, diag, &loss);
-        if (err == AT_OK) err = note_round(j, diag);
+        err = do_round(j, &round, diag, &loss);
         if (err != AT_OK) return err;
-        at_auto_note_steps(&j->diary.measured, round.steps, (clock_s() - j->round_start_s) / j->local.replicas);
         bool last = at_diary_next(&j->diary).steps == 0;
-        if (!last && !at_train_looks(j->setup, &round)) {
-            j->train_s += clock_s() - j->round_start_s;
-            continue;
-        }
-        j->loss_last = heldout(j);
-        note_point(j);
-        j->train_s += clock_s() - j->round_start_s;
-        at_screen_say(&j->screen, "round %s  held-out %.4f  training %.4f  %s tok/s  %s left%s",
-                      at_train_round_place(j->setup, &round).s, j->loss_last, loss,
-                      at_count((double)j->local.tokens / j->train_s).s,
-                      at_duration(seconds_left(j, j->local.tokens, j->train_s)).s,
-                      at_train_round_choice(j->setup, &round).s);
+        if (!last && at_interrupted()) return AT_E_INTERRUPTED;
+        if (!last && !at_train_looks(j->setup, &round)) continue;
+        look(j);
+        at_train_show_round(&j->show, &round, loss);
     }
 }
 
@@ -252,13 +231,13 @@ static at_err report(struct job *j, struct at_cli *cli)
     struct at_hash root;
     at_err_t err = at_state_root(&j->local.state, &cli->diag, &root);
     if (err != AT_OK) return err;
-    double tokens_per_s = j->train_s > 0 ? (double)j->local.tokens / j->train_s : 0;
+    double tokens_per_s = j->show.train_seconds > 0 ? (double)j->local.tokens / j->show.train_seconds : 0;
     if (cli->json) {
         json_t *answer = at_cli_answer(cli);
         at_json_set_text(answer, "state_root", at_hash_hex(root).s);
         at_json_set_int(answer, "tokens", j->local.tokens);
         at_json_set_9(answer, "heldout_loss_first", j->loss_first);
-        at_json_set_9(answer, "heldout_loss_last", j->loss_last);
+        at_json_set_9(answer, "heldout_loss_last", j->show.loss);
         at_json_set_9(answer, "tokens_per_s", tokens_per_s);
         at_json_set_9(answer, "seconds", at_cli_seconds());
         at_json_set(answer, "curve", json_incref(j->curve));
@@ -267,7 +246,7 @@ static at_err report(struct job *j, struct at_cli *cli)
     }
     at_say("memory: at most %s", at_bytes(at_sys_memory_peak()).s);
     printf("held-out loss %.4f -> %.4f nats/byte, %" PRIu64 " tokens at %s tok/s, %s\nstate root %s\n", j->loss_first,
-           j->loss_last, j->local.tokens, at_count(tokens_per_s).s, at_duration(at_cli_seconds()).s,
+           j->show.loss, j->local.tokens, at_count(tokens_per_s).s, at_duration(at_cli_seconds()).s,
            at_hash_hex(root).s);
     if (j->args->out != NULL)
         at_say("written to %s; try: %s ask --dir %s \"Call me \"", j->args->out, cli->program, j->args->out);
@@ -289,23 +268,20 @@ at_err_t at_train_alone(struct at_cli *cli, const struct at_train_setup *setup)
     struct job j = {.setup = setup, .args = a, .config = setup->config};
     AT_ASSERT((j.curve = json_array()) != NULL);
     at_screen_init(&j.screen, stderr);
+    at_train_show_begin(&j.show, setup, &j.screen);
     at_err_t err = prepare(&j, cli);
     if (err == AT_OK) {
         err = train(&j, &cli->diag);
         at_screen_clear(&j.screen);
-        bool keep = err == AT_OK || (err == AT_E_INTERRUPTED && a->out != NULL && j.local.state.round > 0);
-        if (err == AT_E_INTERRUPTED) {
-            cli->diag = (struct at_diag){0};
-            if (keep)
-                at_fail(&cli->diag, err, a->out, "interrupted; holds the model after %u rounds", j.local.state.round);
-            else
-                at_fail(&cli->diag, err, "train", "interrupted; nothing was written");
-        }
         struct at_diag write_diag = {0};
+        bool keep = err == AT_OK || (err == AT_E_INTERRUPTED && j.local.state.round > 0);
         at_err_t write_err = keep ? save(&j, &write_diag) : AT_OK;
         if (write_err != AT_OK) {
             err = write_err;
             cli->diag = write_diag;
+        } else if (err == AT_E_INTERRUPTED) {
+            cli->diag = (struct at_diag){0};
+            err = at_train_tell_interrupted(a, j.local.state.round, &cli->diag);
         }
     }
     if (err == AT_OK) err = report(&j, cli);

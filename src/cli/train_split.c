@@ -3,6 +3,7 @@
 #include "cli/train_probe.h"
 #include "cli/train_rounds.h"
 #include "cli/train_save.h"
+#include "cli/train_show.h"
 #include "os/sys.h"
 
 #include <inttypes.h>
@@ -26,6 +27,7 @@ struct run {
     const struct at_comm *comm;
     const struct at_exec *ex;
     struct at_screen *screen;
+    struct at_train_show show; /* also what this rank knows of the time, the loss and the round under way */
     struct at_rank *rank;
     struct at_train_files files;
     struct at_train_diary diary; /* rank 0's */
@@ -33,18 +35,18 @@ struct run {
     uint32_t rounds_here, probed_at, saved_at; /* rounds begun by this process; when links were measured, when saved */
     uint64_t steps_here, probed_steps;
     bool probed;
-    struct at_round round, before; /* the last one done, or the one under way; and the one before it */
-    struct at_rank_report last;    /* of the last round in the state */
-    bool looked;                   /* at the held-out text since then */
+    struct at_round before;     /* the round before that of `show` */
+    struct at_rank_report last; /* of the last round in the state */
+    bool looked;                /* at the held-out text since then */
     struct at_rank_figures figures;
-    double round_start_s, saved_s, save_cost_s, unit_start_s, unit_seconds;
+    double saved_s, save_cost_s, unit_seconds;
     uint32_t unit_steps; /* of this rank's replica in the round under way */
     struct at_split_result result;
 };
 
 static double clock_s(void *unused)
 {
-    return (double)at_clock_mono_ns() * 1e-9;
+    return at_train_clock();
 }
 
 struct at_rank_options at_split_options(const struct at_train_setup *s)
@@ -103,65 +105,31 @@ void at_split_result_release(struct at_split_result *r)
     *r = (struct at_split_result){0};
 }
 
-/* ---- what people see ---------------------------------------------------------------------------------------------- */
-
-static double tokens_in_all(const struct run *r)
-{
-    const struct at_train_config *c = &r->setup->config;
-    return (double)c->rounds * c->steps * c->batch * (double)r->setup->replicas * r->setup->preset->model.seq_len;
-}
-
-static double seconds_left(const struct run *r, double here, double spent_s, double done)
-{
-    double left = tokens_in_all(r) - done;
-    return here <= 0 || left <= 0 ? 0 : spent_s / here * left;
-}
-
-static void show_step(struct run *r, const struct at_unit_progress *p)
-{
-    char line[512];
-    struct at_screen *screen = r->screen;
-    double before = (double)r->diary.tokens + (double)r->result.tokens;
-    double now = (double)p->tokens * (double)r->setup->replicas, done = before + now;
-    double spent_s = r->result.train_seconds + clock_s(NULL) - r->round_start_s;
-    double here = (double)r->result.tokens + now;
-    snprintf(
-        line, sizeof line, "round %s%s%s  %s  %d rank%s step %2u/%u  loss %.3f  held-out %s%.3f%s  %s tok/s  %s left",
-        at_style(screen, AT_STYLE_BOLD), at_train_round_place(r->setup, &r->round).s, at_style(screen, AT_STYLE_PLAIN),
-        at_bar(screen, done / tokens_in_all(r), 20).s, r->comm->ranks, r->comm->ranks == 1 ? "" : "s", p->step,
-        r->round.steps, p->loss, at_style(screen, AT_STYLE_CYAN), r->result.loss_last, at_style(screen, AT_STYLE_PLAIN),
-        at_count(here / spent_s).s, at_duration(seconds_left(r, here, spent_s, done)).s);
-    at_screen_draw(screen, (const char *const[]){line}, 1);
-}
-
-static void show_round(struct run *r, const struct at_round *round)
-{
-    double here = (double)r->result.tokens, done = (double)r->diary.tokens + here, s = r->result.train_seconds;
-    at_screen_say(r->screen, "round %s  held-out %.4f  training %.4f  %s tok/s  %s left%s",
-                  at_train_round_place(r->setup, round).s, r->result.loss_last, r->last.loss_mean, at_count(here / s).s,
-                  at_duration(seconds_left(r, here, s, done)).s, at_train_round_choice(r->setup, round).s);
-}
-
 /* ---- the run ------------------------------------------------------------------------------------------------------ */
 
+/* Rank 0's interrupt is seen by next_order, once the round is done; or now, where nothing is kept of it. */
 static bool on_step(void *arg, const struct at_unit_progress *p)
 {
     struct run *r = arg;
+    const struct at_train_show *show = &r->show;
+    char who[32];
+    snprintf(who, sizeof who, "%d rank%s", r->comm->ranks, r->comm->ranks == 1 ? "" : "s");
     r->unit_steps = p->step;
-    r->unit_seconds = clock_s(NULL) - r->unit_start_s;
-    if (r->screen != NULL && r->screen->live) show_step(r, p);
-    if (r->round.seconds > 0 && r->unit_seconds >= r->round.seconds) return false;
+    r->unit_seconds = at_train_clock() - show->start_s;
+    at_train_show_step(&r->show, who, 0, p, true);
+    if (show->round.seconds > 0 && r->unit_seconds >= show->round.seconds) return false;
     if (!at_interrupted()) return true;
-    if (r->comm->rank == 0) return false;
+    if (r->comm->rank == 0) return r->setup->args->out != NULL;
     if (r->setup->node >= 0) /* another machine's Ctrl-C: rank 0 cannot know */
-        r->comm->ops->fail(r->comm->link, AT_E_INTERRUPTED, r->setup->args->node, "interrupted on this node");
+        r->comm->ops->fail(r->comm->link, AT_E_INTERRUPTED, r->setup->args->node,
+                           "interrupted on this node; the last checkpoint is whole");
     return true;
 }
 
 static at_err heldout(struct run *r, struct at_diag *diag)
 {
     r->looked = true;
-    return at_rank_heldout(r->rank, diag, &r->result.loss_last);
+    return at_rank_heldout(r->rank, diag, &r->show.loss);
 }
 
 /* A step's time before there was one: backward takes twice as long as forward. The replicas share the windows. */
@@ -192,13 +160,14 @@ static at_err begin(struct run *r, struct at_diag *diag)
         err = at_train_tell_all(r->comm, at_diary_begin(&r->diary, r->setup, rounds, diag), diag);
         r->files.diary = &r->diary;
     }
-    double start_s = clock_s(NULL);
+    double start_s = at_train_clock();
     if (err == AT_OK) err = heldout(r, diag);
     if (err != AT_OK) return err;
-    r->diary.measured.step_seconds = guess_step_seconds(r->setup, clock_s(NULL) - start_s);
-    r->result.loss_first = r->result.loss_last;
+    r->diary.measured.step_seconds = guess_step_seconds(r->setup, at_train_clock() - start_s);
+    r->result.loss_first = r->show.loss;
+    r->show.tokens_before = r->diary.tokens;
     if (r->screen != NULL) at_screen_say(r->screen, "held-out loss before: %.4f nats/byte", r->result.loss_first);
-    r->saved_s = clock_s(NULL);
+    r->saved_s = at_train_clock();
     return AT_OK;
 }
 
@@ -207,7 +176,7 @@ static at_err begin(struct run *r, struct at_diag *diag)
 static bool save_is_due(const struct run *r)
 {
     return r->setup->args->out != NULL && r->rounds_here != r->saved_at &&
-           at_train_save_due(r->setup->args, clock_s(NULL) - r->saved_s, r->save_cost_s);
+           at_train_save_due(r->setup->args, at_train_clock() - r->saved_s, r->save_cost_s);
 }
 
 static struct order next_order(struct run *r)
@@ -223,6 +192,7 @@ static struct order next_order(struct run *r)
         return o;
     }
     o.round = at_diary_next(&r->diary);
+    r->result.interrupted = o.round.steps != 0 && at_interrupted();
     bool over = o.round.steps == 0 || r->result.interrupted;
     if (!over && save_is_due(r)) o.kind = ORDER_SAVE;
     if (over) o.kind = ORDER_END;
@@ -237,14 +207,25 @@ static at_err note_round(struct run *r, const struct at_rank_report *report, str
     return at_diary_done(&r->diary, report->round, consumed, report->tokens, diag);
 }
 
+/* Of the last round that is in the state. */
+static const struct at_round *last_round(const struct run *r)
+{
+    return r->last.round == r->show.round.round ? &r->show.round : &r->before;
+}
+
+static void note_time(struct run *r)
+{
+    double now_s = at_train_clock();
+    r->show.train_seconds += now_s - r->show.start_s;
+    r->show.start_s = now_s;
+}
+
 /* The held-out text, and a line about it. Collective. */
 static at_err look(struct run *r, struct at_diag *diag)
 {
-    const struct at_round *round = r->last.round == r->round.round ? &r->round : &r->before;
     at_err_t err = heldout(r, diag);
-    r->result.train_seconds += clock_s(NULL) - r->round_start_s;
-    r->round_start_s = clock_s(NULL);
-    if (err == AT_OK && r->screen != NULL) show_round(r, round);
+    note_time(r);
+    if (err == AT_OK) at_train_show_round(&r->show, last_round(r), r->last.loss_mean);
     return err;
 }
 
@@ -260,13 +241,12 @@ static at_err account(struct run *r, const struct at_rank_report *report, struct
         err = at_train_tell_all(r->comm, note_round(r, report, diag), diag);
         if (err != AT_OK) return err;
     }
-    r->result.tokens += report->tokens;
+    r->show.tokens += report->tokens;
     r->result.rounds = report->round + 1;
     r->last = *report;
     r->looked = false;
-    if (at_train_looks(r->setup, r->last.round == r->round.round ? &r->round : &r->before)) return look(r, diag);
-    r->result.train_seconds += clock_s(NULL) - r->round_start_s;
-    r->round_start_s = clock_s(NULL);
+    if (at_train_looks(r->setup, last_round(r))) return look(r, diag);
+    note_time(r);
     return AT_OK;
 }
 
@@ -280,23 +260,20 @@ static at_err do_round(struct run *r, const struct at_round *round, struct at_di
     if (err == AT_OK) err = at_rank_broadcast(r->rank, r->starts->first, bytes, diag);
     if (err != AT_OK) return err;
     at_rank_set_starts(r->rank, r->starts->first);
-    r->before = r->round;
-    r->round = *round;
+    r->before = r->show.round;
     r->rounds_here++;
     r->steps_here += round->steps;
-    r->round_start_s = r->unit_start_s = clock_s(NULL);
+    at_train_show_start(&r->show, round);
     err = at_rank_round(r->rank, round, on_step, r, diag, &report);
     if (err == AT_OK) at_auto_note_steps(&r->diary.measured, r->unit_steps, r->unit_seconds);
-    if (err == AT_OK) err = account(r, &report, diag);
-    r->result.interrupted = r->comm->rank == 0 && at_interrupted();
-    return err;
+    return err == AT_OK ? account(r, &report, diag) : err;
 }
 
 /* With overlap the last round is not in the state yet. */
 static at_err join(struct run *r, struct at_diag *diag)
 {
     struct at_rank_report report = {0};
-    r->round_start_s = clock_s(NULL);
+    r->show.start_s = at_train_clock();
     at_err_t err = at_rank_join(r->rank, diag, &report);
     return err == AT_OK ? account(r, &report, diag) : err;
 }
@@ -304,10 +281,13 @@ static at_err join(struct run *r, struct at_diag *diag)
 /* After join. */
 static at_err save(struct run *r, struct at_diag *diag)
 {
-    double start_s = clock_s(NULL);
+    double start_s = at_train_clock();
     at_err_t err = AT_OK;
-    if (r->setup->args->out != NULL) err = at_train_files_save(&r->files, r->setup->args->out, diag);
-    r->saved_s = clock_s(NULL);
+    if (r->setup->args->out != NULL && r->result.rounds > 0) {
+        err = at_train_files_save(&r->files, r->setup->args->out, diag);
+        r->show.saved |= err == AT_OK;
+    }
+    r->saved_s = at_train_clock();
     r->save_cost_s = r->saved_s - start_s;
     r->saved_at = r->rounds_here;
     return err;
@@ -351,10 +331,14 @@ at_err_t at_split_run(const struct at_train_setup *setup, const struct at_comm *
     struct run r = {.setup = setup, .comm = comm, .ex = ex, .screen = screen, .starts = calloc(1, sizeof *r.starts)};
     at_err_t err = r.starts != NULL ? AT_OK : at_fail(diag, AT_E_NOMEM, "train", "no memory");
     err = at_train_tell_all(comm, err, diag);
+    at_train_show_begin(&r.show, setup, screen);
     if (err == AT_OK) err = begin(&r, diag);
     if (err == AT_OK) err = do_orders(&r, diag);
     if (err == AT_OK) err = at_rank_root(r.rank, diag, &r.result.root);
     if (err == AT_OK) err = gather_figures(&r, diag);
+    r.result.loss_last = r.show.loss;
+    r.result.tokens = r.show.tokens;
+    r.result.train_seconds = r.show.train_seconds;
     r.result.round_list = json_incref(r.diary.rounds);
     at_rank_release(r.rank);
     at_diary_release(&r.diary);

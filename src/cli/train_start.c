@@ -93,6 +93,15 @@ struct family { /* this process and its children */
     uint64_t verdict_ms; /* when a child was first seen to have ended by a verdict; 0: none */
 };
 
+static struct family *volatile own_family; /* what a signal handler may know of it */
+
+void at_train_kill_children(void)
+{
+    const struct family *f = own_family;
+    for (int i = 0; f != NULL && i < f->children; i++)
+        if (f->child[i].running) kill(f->child[i].pid, SIGKILL);
+}
+
 #define VERDICT_MS 2000 /* later than its child, this process hears the same verdict over its own links */
 
 /* A child that ends before it is linked has said why on stderr. */
@@ -142,8 +151,7 @@ static void overdue(void *arg, const struct at_diag *verdict)
         at_cli_tell_error(f->cli, verdict->err);
         fflush(stdout);
     }
-    for (int i = 0; i < f->children; i++)
-        if (f->child[i].running) kill(f->child[i].pid, SIGKILL);
+    at_train_kill_children();
     _exit(at_err_exit_code(verdict->err));
 }
 
@@ -245,6 +253,7 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
     f.child = calloc((size_t)ranks, sizeof *f.child);
     f.rank = calloc((size_t)ranks, sizeof *f.rank);
     at_err_t err = f.child != NULL && f.rank != NULL ? AT_OK : at_fail(diag, AT_E_NOMEM, "train", "no memory");
+    own_family = &f;
     if (err == AT_OK) err = at_ranks_address(at, diag, brief.host, &brief.port);
     if (err == AT_OK) err = make_secret(s, brief.secret, diag);
     if (err == AT_OK && own == 0) err = at_ranks_listen(brief.host, brief.port, diag, &listen_fd, &brief.port);
@@ -265,6 +274,7 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
         at_ranks_tls_release(links);
     }
     end_children(&f, err == AT_OK ? PARTING_MS : 300);
+    own_family = NULL;
     memset(brief.secret, 0, sizeof brief.secret);
     free(f.child);
     free(f.rank);

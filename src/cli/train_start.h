@@ -23,6 +23,9 @@ void at_rank_brief_release(struct at_rank_brief *b);
 at_err at_train_start(struct at_cli *cli, const struct at_train_setup *setup, int argc, char **argv,
                       struct at_screen *screen, int *ret_rank, struct at_split_result *ret_result);
 
+/* The processes that at_train_start has started; safe in a signal handler. */
+void at_train_kill_children(void);
+
 /* A started child's whole life: `atoll rank`. */
 at_err at_train_be_rank(struct at_cli *cli, const struct at_rank_brief *brief);
 

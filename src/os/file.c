@@ -1,5 +1,7 @@
 #include "os/file.h"
 
+#include "os/file_temp.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -149,18 +151,20 @@ at_err_t at_file_write_atomic(const char *path, const struct at_span *parts, int
         return fail_errno(diag, path, "write");
     }
     at_err_t err = AT_OK;
+    int note = at_file_temp_note(temp);
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
-    if (fd < 0) return fail_errno(diag, path, "write");
+    if (fd < 0) {
+        at_file_temp_forget(note);
+        return fail_errno(diag, path, "write");
+    }
     for (int i = 0; i < part_count && !err; i++) err = write_all(fd, parts[i], path, diag);
     if (!err && fchmod(fd, (mode_t)mode) != 0) err = fail_errno(diag, path, "set the mode of");
     if (!err && fsync(fd) != 0) err = fail_errno(diag, path, "write");
     if (close(fd) != 0 && !err) err = fail_errno(diag, path, "write");
     if (!err && rename(temp, path) != 0) err = fail_errno(diag, path, "replace");
-    if (err) {
-        unlink(temp);
-        return err;
-    }
-    return sync_folder_of(path, diag);
+    if (err) unlink(temp);
+    at_file_temp_forget(note);
+    return err ? err : sync_folder_of(path, diag);
 }
 
 bool at_file_exists(const char *path)

@@ -1,5 +1,7 @@
 #include "os/file_part.h"
 
+#include "os/file_temp.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,8 +35,12 @@ at_err_t at_file_part_create(struct at_file_part *f, const char *path, unsigned 
 {
     at_err_t err = keep_path(f, path, diag);
     if (err != AT_OK) return err;
+    f->note = at_file_temp_note(f->temp);
     int fd = open(f->temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
-    if (fd < 0) return fail_errno(diag, path, "write");
+    if (fd < 0) {
+        at_file_temp_forget(f->note);
+        return fail_errno(diag, path, "write");
+    }
     f->fd_plus_1 = fd + 1;
     f->writing = true;
     return AT_OK;
@@ -63,6 +69,7 @@ at_err_t at_file_part_commit(struct at_file_part *f, struct at_diag *diag)
     f->fd_plus_1 = 0;
     if (err == AT_OK) err = at_file_rename(f->temp, f->path, diag);
     if (err != AT_OK) unlink(f->temp);
+    at_file_temp_forget(f->note);
     return err;
 }
 
@@ -101,7 +108,10 @@ void at_file_part_drop(struct at_file_part *f)
 {
     if (f->fd_plus_1 > 0) {
         close(f->fd_plus_1 - 1);
-        if (f->writing) unlink(f->temp);
+        if (f->writing) {
+            unlink(f->temp);
+            at_file_temp_forget(f->note);
+        }
     }
     *f = (struct at_file_part){0};
 }

@@ -1,5 +1,7 @@
 #include "os/file_part.h"
 
+#include "os/file_temp.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -56,6 +58,34 @@ static void pieces_in_any_order_appear_whole(void **state)
     at_buf_release(&whole);
 }
 
+/* An end at once, in the middle of a file: only the old one is there. */
+static void what_is_unfinished_can_be_removed(void **state)
+{
+    struct at_file_part f;
+    struct at_buf whole = {0};
+    char path[AT_PATH_BYTES];
+    assert_int_equal(at_path_join(dir, "f", NULL, path), AT_OK);
+    assert_int_equal(at_file_write_atomic(path, &(struct at_span){(const uint8_t *)"old", 3}, 1, 0644, NULL), AT_OK);
+    assert_int_equal(at_file_part_create(&f, path, 0644, NULL), AT_OK);
+    assert_int_equal(at_file_part_put(&f, 0, at_span("new", 3), NULL), AT_OK);
+    assert_true(at_file_exists(f.temp));
+    at_file_temp_remove_all();
+    assert_false(at_file_exists(f.temp));
+    assert_int_not_equal(at_file_part_commit(&f, NULL), AT_OK);
+    assert_int_equal(at_file_read(path, 100, NULL, &whole), AT_OK);
+    assert_int_equal(whole.n, 3);
+    assert_memory_equal(whole.p, "old", 3);
+    at_buf_release(&whole);
+
+    /* What was finished or dropped is remembered no more: there is room for as many as ever. */
+    int note[20], kept = 0;
+    for (int i = 0; i < 20; i++) kept += (note[i] = at_file_temp_note(path)) >= 0;
+    assert_int_equal(kept, 16);
+    for (int i = 0; i < 20; i++) at_file_temp_forget(note[i]);
+    at_file_temp_remove_all();
+    assert_true(at_file_exists(path));
+}
+
 static void trouble_is_named(void **state)
 {
     struct at_file_part f;
@@ -71,6 +101,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_in_any_order_appear_whole),
+        cmocka_unit_test(what_is_unfinished_can_be_removed),
         cmocka_unit_test(trouble_is_named),
     };
     return cmocka_run_group_tests_name("file_part", tests, make_dir, remove_dir);

@@ -10,14 +10,6 @@ in_round() {
     now=$("$ATOLL" status --dir "$1" --json 2>/dev/null | "$TOOL" get round 2>/dev/null) || return 1
     [ "$now" -ge "$2" ]
 }
-wait_for() { # wait_for COMMAND...
-    left=600
-    while ! "$@"; do
-        left=$((left - 1))
-        [ $left -gt 0 ] || fail "in vain: $*"
-        sleep 0.1
-    done
-}
 start_demo() { # start_demo FOLDER ROUNDS
     "$ATOLL" demo --members 3 --rounds "$2" --steps 2 --seed 7 --data "$WORK/text.txt" --dir "$1" --json >"$WORK/demo.out" \
         2>"$WORK/demo.log" &
@@ -26,14 +18,12 @@ start_demo() { # start_demo FOLDER ROUNDS
 }
 
 start_demo "$WORK/k" 30
-wait_for in_round "$WORK/k/member-1" 2
+until_ 60 in_round "$WORK/k/member-1" 2
 kill -9 "$(pid_in "$WORK/k/member-2")"
 now=$("$ATOLL" status --dir "$WORK/k/member-1" --json | "$TOOL" get round)
-wait_for in_round "$WORK/k/member-1" $((now + 2))
+until_ 60 in_round "$WORK/k/member-1" $((now + 2))
 kill -9 "$(pid_in "$WORK/k/member-1")"
-got=0
-wait $demo || got=$?
-is $got 0 "the demo after two members were killed"
+ends 0 $demo 200 # though two members were killed
 is "$("$TOOL" get roots_agree <"$WORK/demo.out")" true
 is "$("$TOOL" get ledger <"$WORK/demo.out")" ok
 is "$("$TOOL" get rounds <"$WORK/demo.out")" 30
@@ -42,21 +32,12 @@ grep -q 'member-1 was killed by signal 9' "$WORK/demo.log" || fail "the death of
 
 for signal in INT KILL; do
     start_demo "$WORK/$signal" 1000
-    wait_for in_round "$WORK/$signal/member-1" 1
+    until_ 60 in_round "$WORK/$signal/member-1" 1
     pids="$(pid_in "$WORK/$signal/member-1") $(pid_in "$WORK/$signal/member-2") $(pid_in "$WORK/$signal/member-3")"
     is "$(echo $pids | wc -w)" 3
     kill -$signal $demo
-    got=0
-    wait $demo 2>/dev/null || got=$?
-    [ $signal = KILL ] || is $got 130
-    for pid in $pids; do
-        left=100
-        while alive "$pid" && [ $left -gt 0 ]; do
-            sleep 0.1
-            left=$((left - 1))
-        done
-        ! alive "$pid" || fail "a member outlived the demo ($signal)"
-    done
+    ends $([ $signal = KILL ] && echo 137 || echo 130) $demo
+    for pid in $pids; do until_ 10 gone "$pid"; done # no member outlives the demo
 done
 # What an interrupted demo leaves is a run that can go on.
 want 0 "$ATOLL" ledger verify "$WORK/INT/member-1"

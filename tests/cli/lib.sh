@@ -59,5 +59,71 @@ skip() {
     exit 77
 }
 
+# Nothing below waits without end: what hangs is a failure that says where.
+if [ -z "${SANITIZE:-}" ]; then PATIENCE=120; else PATIENCE=300; fi # s, for what takes seconds on a quiet machine
+now() { awk '{ printf "%d", $1 * 1000 }' /proc/uptime; } # ms
+
+# until_ SECONDS COMMAND...: tries again and again; fails after so many seconds.
+until_() {
+    deadline=$(($(now) + $1 * 1000))
+    shift
+    while ! "$@"; do
+        [ "$(now)" -lt $deadline ] || fail "in vain: $*"
+        sleep 0.05
+    done
+}
+
 # alive PID: it runs; one that has ended and was not waited for yet does not.
 alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null && [ "$(sed 's/.*) //; s/ .*//' "/proc/$1/stat" 2>/dev/null)" != Z ]; }
+gone() { ! alive "$1"; }
+
+# ends CODE PID [SECONDS]: a background process ends, by default within $PATIENCE, with that exit code.
+ends() {
+    until_ "${3:-$PATIENCE}" gone "$2"
+    got=0
+    wait "$2" 2>/dev/null || got=$?
+    [ $got -eq "$1" ] || fail "process $2 ended with exit code $got, not $1"
+}
+
+# all_end_in_time START WHY PIDS...: all of them end within 6 s after START (of `now`).
+all_end_in_time() {
+    start=$1 why=$2
+    shift 2
+    for p in "$@"; do
+        while alive "$p"; do
+            [ $(($(now) - start)) -lt 6000 ] || fail "process $p still runs 6 s after $why"
+            sleep 0.02
+        done
+    done
+}
+
+# await_round PID [N]: a background `train`, its stderr in $WORK/err, has told of its Nth round (the first).
+told_round() {
+    [ "$(grep -cs '^round ' "$WORK/err")" -ge "$2" ] || { gone "$1" && fail "ended early: $(cat "$WORK/err")"; }
+}
+await_round() { until_ $PATIENCE told_round "$1" "${2:-1}"; }
+
+# interrupt_round SIGNAL PID: the first signal to a background `train` (as await_round): the running round is finished and
+# saved, and it is told how to go on.
+interrupt_round() {
+    await_round "$2"
+    kill -"$1" "$2"
+    ends 130 "$2"
+    says "Finishing round"
+    says "goes on"
+}
+
+# interrupt_twice SIGNAL PID: in the middle of a long round; the second one stops at once, and no process is left.
+interrupt_twice() {
+    until_ $PATIENCE grep -qs '^held-out loss before' "$WORK/err"
+    kids=$(cat /proc/"$2"/task/"$2"/children)
+    PIDS="$PIDS $kids"
+    sleep 0.3 # into the round
+    kill -"$1" "$2"
+    until_ 30 grep -qs 'Finishing round' "$WORK/err"
+    second=$(now)
+    kill -"$1" "$2"
+    all_end_in_time "$second" "the second $1" "$2" $kids
+    ends 130 "$2"
+    says "stopped at once"
+}

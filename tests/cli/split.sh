@@ -59,17 +59,24 @@ is "$(json tokens)" $((2 * 16 * TOKENS))
 is "$(sed -n 's/.*"steps":\([0-9]*\),.*/\1/p' "$WORK/auto/journal.jsonl" | awk '{ n += $1 } END { print n }')" 16
 [ "$(json rounds.length)" -ge 2 ] || fail "one kind of round for young and old: $(json rounds)"
 
-# Going on: a run that was interrupted in one process ends in the root of the uninterrupted one under another split.
-long="--preset $PRESET --data $DATA --replicas 2 --rounds 6 --steps 2 --seed 11 --threads 1"
+# Going on: a run that was interrupted, in one process and split, ends in the root of the uninterrupted one under another
+# split.
+long="--preset $PRESET --data $DATA --replicas 2 --rounds 8 --steps 6 --seed 11 --threads 1"
 want 0 "$ATOLL" train $long --json
 whole=$(json state_root)
-rm "$WORK/err"
-"$ATOLL" train $long --out "$WORK/stopped" >"$WORK/out" 2>"$WORK/err" &
-pid=$!
-PIDS=$pid
-while ! grep -qs '^round ' "$WORK/err" && kill -0 $pid 2>/dev/null; do sleep 0.02; done
-kill -INT $pid 2>/dev/null || true
-wait $pid || true
+# stopped SIGNAL FOLDER ARGUMENTS...
+stopped() {
+    signal=$1 folder=$2
+    shift 2
+    rm "$WORK/err"
+    "$ATOLL" train $long "$@" --out "$folder" >"$WORK/out" 2>"$WORK/err" &
+    PIDS="$PIDS $!"
+    interrupt_round "$signal" $!
+}
+stopped TERM "$WORK/stopped"
+stopped INT "$WORK/stopped3" --tp 2
+want 0 "$ATOLL" train $long --resume "$WORK/stopped3" --json
+is "$(json state_root)" "$whole" "interrupted with --tp 2"
 cp -r "$WORK/stopped" "$WORK/stopped2"
 want 0 "$ATOLL" train $long --resume "$WORK/stopped" --out "$WORK/stopped" --tp 2 --json
 is "$(json state_root)" "$whole" "resumed with --tp 2"
@@ -110,17 +117,13 @@ done
 is "$(cksum "$WORK/huge/model.safetensors")" "$before"
 
 # In trouble: a rank is killed, or stops answering; rank 0 is.
-now() { awk '{ printf "%d", $1 * 1000 }' /proc/uptime; }
 # trouble SIGNAL WHO TEXT: WHO is 0 (the parent, rank 0) or the number of a child.
 trouble() {
     rm -rf "$WORK/t" "$WORK/err"
     "$ATOLL" train $small --rounds 100000 --tp 2 --out "$WORK/t" --json >"$WORK/out" 2>"$WORK/err" &
     pid=$!
     PIDS="$PIDS $pid"
-    while ! grep -qs '^round ' "$WORK/err"; do
-        alive $pid || fail "ended early: $(cat "$WORK/err")"
-        sleep 0.05
-    done
+    await_round $pid
     kids=$(cat /proc/$pid/task/$pid/children)
     PIDS="$PIDS $kids"
     set -- "$1" "$2" "$3" $kids
@@ -128,13 +131,9 @@ trouble() {
     [ "$2" = 0 ] || victim=$(echo $kids | cut -d' ' -f"$2")
     start=$(now)
     kill -"$1" "$victim"
-    for p in $pid $kids; do
-        [ "$2" = 0 ] && [ "$p" = "$pid" ] && continue # whoever is stopped, stays; the others must not
-        while alive "$p"; do
-            [ $(($(now) - start)) -lt 6000 ] || fail "process $p still runs 6 s after kill -$1 of rank $2"
-            sleep 0.02
-        done
-    done
+    others=$kids
+    [ "$2" = 0 ] || others="$pid $kids" # whoever is stopped, stays; the others must not
+    all_end_in_time "$start" "kill -$1 of rank $2" $others
     took=$(($(now) - start))
     kill -9 $pid 2>/dev/null || true
     got=0
@@ -155,20 +154,18 @@ if [ -z "${SANITIZE:-}" ]; then
     trouble STOP 0 "rank 0 (replica 0, stage 0, tensor rank 0; pid "
 fi
 
-# Interrupted: every process ends, and the model of what was done is there.
-rm "$WORK/err"
-"$ATOLL" train $small --rounds 100000 --tp 2 --out "$WORK/i" >"$WORK/out" 2>"$WORK/err" &
-pid=$!
-PIDS="$PIDS $pid"
-while ! grep -qs '^round ' "$WORK/err"; do sleep 0.05; done
-kids=$(cat /proc/$pid/task/$pid/children)
-kill -INT $pid
-got=0
-wait $pid || got=$?
-is $got 130
-says "interrupted"
-for p in $kids; do ! alive "$p" || fail "a rank still runs"; done
-want 0 "$ATOLL" root "$WORK/i"
+# Interrupted twice in the middle of a long round: every process ends at once, and the checkpoint is the one before.
+before=$(cksum "$WORK"/stopped2/*)
+for link in tls inproc; do
+    rm "$WORK/err"
+    "$ATOLL" train $small --rounds 100 --steps 100000 --tp 2 --link $link --resume "$WORK/stopped2" \
+        --out "$WORK/stopped2" --json >"$WORK/out" 2>"$WORK/err" &
+    PIDS="$PIDS $!"
+    interrupt_twice INT $!
+    is "$(json error.code)" 130
+    says "the last checkpoint is whole"
+    is "$(cksum "$WORK"/stopped2/*)" "$before" "the second interrupt, $link"
+done
 
 # A plan's file: here alone, whatever its nodes are; and two "machines", one of them never coming.
 layers=$("$TOOL" get num_hidden_layers <"$WORK/alone/config.json")
@@ -196,18 +193,16 @@ pid=$!
 PIDS="$PIDS $pid"
 want 0 "$ATOLL" train $far --node a --listen 127.0.0.1:$port --json
 is "$(json state_root)" "$root" "two machines"
-wait $pid || fail "node b ended with an error"
+ends 0 $pid
 is "$("$TOOL" get state_root <"$WORK/b.json")" "$root" "two machines, node b"
 head -c 32 /dev/urandom >"$WORK/secret2"
 chmod 600 "$WORK/secret2"
 "$ATOLL" train $far --node a --listen 127.0.0.1:$port >"$WORK/a.log" 2>&1 &
 pid=$!
 PIDS="$PIDS $pid"
-while ! grep -qs "waits " "$WORK/a.log"; do sleep 0.05; done
+until_ 60 grep -qs "waits " "$WORK/a.log"
 refused 6 "has another secret" "$ATOLL" train $planned --secret "$WORK/secret2" --node b --join 127.0.0.1:$port
 want 6 "$ATOLL" train $far --seed 12 --node b --join 127.0.0.1:$port
 says "training settings"
-got=0
-wait $pid || got=$?
-is $got 6
+ends 6 $pid
 grep -q "has training settings .* where rank 0 has" "$WORK/a.log" || fail "node a does not say what differs: $(cat "$WORK/a.log")"

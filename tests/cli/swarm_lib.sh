@@ -22,29 +22,11 @@ node() {
 # status DIR PATH: one value of the running node's status; empty when it does not answer.
 status() { "$ATOLL" status --dir "$1" --json 2>/dev/null | "$TOOL" get "$2" 2>/dev/null || true; }
 
-# until_ SECONDS COMMAND...: tries again and again; fails after so many seconds.
-until_() {
-    left=$(($1 * 10))
-    shift
-    while ! "$@"; do
-        left=$((left - 1))
-        [ $left -gt 0 ] || fail "in vain: $*"
-        sleep 0.1
-    done
-}
-
 round_is_at_least() {
     now=$(status "$1" round)
     [ -n "$now" ] && [ "$now" -ge "$2" ]
 }
 members_are() { [ "$(status "$1" members.length)" = "$2" ]; }
 ended() { [ "$("$ATOLL" status --dir "$1" --json 2>/dev/null | "$TOOL" get ended 2>/dev/null)" = true ]; }
-
-# ends CODE PID: waits for a node.
-ends() {
-    got=0
-    wait "$2" || got=$?
-    [ $got -eq "$1" ] || fail "a node ended with exit code $got, not $1"
-}
 
 root_of() { "$ATOLL" root "$1" || fail "no root in $1"; }

@@ -64,15 +64,34 @@ before=$(cksum "$WORK/m/model.safetensors")
 refused 3 "not empty" "$ATOLL" train $small --out "$WORK/m"
 is "$(cksum "$WORK/m/model.safetensors")" "$before"
 
-# Interrupted: the model of the last whole round is there, or nothing.
-"$ATOLL" train --data "$DATA" --rounds 1000 --steps 1 --seed 7 --out "$WORK/i" >"$WORK/out" 2>"$WORK/err" &
-pid=$!
-PIDS=$pid
-while ! grep -q '^round ' "$WORK/err"; do sleep 0.05; done
-kill -INT $pid
-got=0
-wait $pid || got=$?
-is $got 130
-says "interrupted"
+# Interrupted: the running round is finished, and a run that goes on from there ends as if nothing had been.
+long="--preset $PRESET --data $DATA --replicas 2 --rounds 8 --steps 6 --seed 7 --threads 1"
+want 0 "$ATOLL" train $long --json
+whole=$(json state_root)
+rm "$WORK/err"
+"$ATOLL" train $long --out "$WORK/i" >"$WORK/out" 2>"$WORK/err" &
+PIDS=$!
+interrupt_round INT $PIDS
 want 0 "$ATOLL" root "$WORK/i" --json
-[ "$(json round)" -ge 1 ] || fail "no round in the saved model"
+[ "$(json round)" -ge 1 ] && [ "$(json round)" -lt 8 ] || fail "round $(json round) in the saved model"
+cp -r "$WORK/i" "$WORK/i2"
+want 0 "$ATOLL" train $long --resume "$WORK/i" --json
+is "$(json state_root)" "$whole" "resumed after an interrupt"
+
+# A second time: at once, with the files of the checkpoint before and no others.
+before=$(cksum "$WORK"/i2/*)
+rm "$WORK/err"
+"$ATOLL" train $long --steps 100000 --resume "$WORK/i2" --out "$WORK/i2" --json >"$WORK/out" 2>"$WORK/err" &
+PIDS=$!
+interrupt_twice TERM $PIDS
+is "$(json error.code)" 130
+is "$(cksum "$WORK"/i2/*)" "$before" "the second interrupt"
+
+# Without --out there is nothing to finish a round for.
+rm "$WORK/err"
+"$ATOLL" train $long --steps 100000 >"$WORK/out" 2>"$WORK/err" &
+PIDS=$!
+until_ $PATIENCE grep -qs '^held-out loss before' "$WORK/err"
+kill -INT $PIDS
+ends 130 $PIDS
+says "nothing was written"

@@ -45,9 +45,7 @@ says "stdout"
 # An interrupted bench is an error like any other: one object, 130.
 "$ATOLL" bench train --preset tiny --json >"$WORK/out" 2>"$WORK/err" &
 PIDS=$!
-until grep -q "needs" "$WORK/err"; do sleep 0.05; done
+until_ 60 grep -q "needs" "$WORK/err"
 kill -TERM "$PIDS"
-got=0
-wait "$PIDS" || got=$?
-is $got 130
+ends 130 "$PIDS"
 is "$(json error.code)" 130
