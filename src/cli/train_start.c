@@ -90,6 +90,7 @@ struct family { /* this process and its children */
     struct at_child *child;
     int *rank; /* of each child */
     int children;
+    bool is_child;       /* of another process of this program, which tells people what happens */
     uint64_t verdict_ms; /* when a child was first seen to have ended by a verdict; 0: none */
 };
 
@@ -141,12 +142,18 @@ static void end_children(struct family *f, unsigned patience_ms)
     for (int i = 0; i < f->children; i++) at_child_end(&f->child[i], 0);
 }
 
+/* Rank 0's end it cannot tell itself. */
+static bool tells(const struct family *f, const struct at_diag *verdict)
+{
+    return !f->is_child || strcmp(verdict->where, "rank 0") == 0;
+}
+
 /* A verdict, and this rank is in the middle of something long: no rank may wait for that. What is being saved stays as it
  * was: files are put in place whole. */
 static void overdue(void *arg, const struct at_diag *verdict)
 {
     struct family *f = arg;
-    if (f->cli != NULL) {
+    if (tells(f, verdict)) {
         f->cli->diag = *verdict;
         at_cli_tell_error(f->cli, verdict->err);
         fflush(stdout);
@@ -297,7 +304,7 @@ at_err_t at_train_be_rank(struct at_cli *cli, const struct at_rank_brief *brief)
     if (err == AT_OK) err = at_train_setup_init(&setup, &args, &cli->diag);
     if (err == AT_OK && brief->rank >= setup.plan.ranks)
         err = at_fail(&cli->diag, AT_E_INTERNAL, "rank", "there is no rank %d", brief->rank);
-    struct family alone = {.setup = &setup};
+    struct family alone = {.cli = cli, .setup = &setup, .is_child = true};
     if (err == AT_OK) {
         for (int i = 0; i < setup.plan.ranks; i++) here += is_here(&setup, i);
         err = link_up(&alone, brief, -1, 60000, &cli->diag, &links);
@@ -306,7 +313,7 @@ at_err_t at_train_be_rank(struct at_cli *cli, const struct at_rank_brief *brief)
             err = run_rank(&setup, &comm, here, NULL, &cli->diag, &none);
         }
         at_ranks_tls_release(links);
-        if (err != AT_OK && strcmp(cli->diag.where, "rank 0") == 0) at_cli_tell_error(cli, err); /* it cannot itself */
+        if (err != AT_OK && tells(&alone, &cli->diag)) at_cli_tell_error(cli, err);
         if (err != AT_OK) _exit(at_err_exit_code(err));
     }
     at_split_result_release(&none);

@@ -9,7 +9,7 @@ struct at_file_part { /* zeroed: not open */
     int fd_plus_1;
     uint64_t bytes; /* reading: of the file */
     bool writing;
-    int note; /* writing: of file_temp.h */
+    int note;                 /* writing: of file_temp.h */
     char path[AT_PATH_BYTES]; /* what it will be called */
     char temp[AT_PATH_BYTES]; /* the neighbour that is written meanwhile */
 };

@@ -256,6 +256,7 @@ static at_err forward(const struct run *r, int i)
     if (err == AT_OK && p->ring && p->last) err = ring_before(r, i);
     if (err == AT_OK) err = take_input(r, a, i);
     if (err == AT_OK) err = told(r, at_stage_forward(r->ex, p->o.model, &p->tp, a, r->w->theta, cut_of(r, i).count));
+    if (err == AT_OK && r->w->look != NULL) r->w->look(r->w->look_arg, cut_of(r, i).first, a);
     if (err == AT_OK && !p->last) send_to(r, out, &p->o.behind, p->o.tag, i);
     if (err != AT_OK || !p->last || r->w->grad != NULL) return err;
     err = told(

@@ -74,6 +74,10 @@ struct at_pipeline_work {
     real *grad;       /* gradients are added here (zero it before); NULL: losses only */
     real inv;
     real *ret_loss; /* (sequences, T), last stage only, when grad is NULL */
+    /* When grad is NULL; may be NULL: sees the activations of each microbatch after this stage's forward pass, ascending.
+     * sequence: its first. */
+    void (*look)(void *look_arg, long sequence, struct at_activations *a);
+    void *look_arg;
 };
 /* Collective in the replica. io_sum: the losses are added on the last stage (all its tensor ranks), in token order. */
 at_err at_pipeline_run(struct at_pipeline *p, const struct at_exec *ex, const struct at_pipeline_work *work,

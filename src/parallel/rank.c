@@ -128,6 +128,8 @@ static struct rooms lay_out(struct at_rank *r, const struct at_rank_sizes *n, in
     r->start = cut(c, (size_t)replicas, sizeof *r->start);
     r->due = cut(c, (size_t)replicas, sizeof *r->due);
     r->stop_to = cut(c, (size_t)replicas, sizeof *r->stop_to);
+    r->found_from = cut(c, (size_t)replicas, sizeof *r->found_from);
+    r->found_in = cut(c, (size_t)replicas, sizeof *r->found_in);
     return rooms;
 }
 
@@ -228,6 +230,24 @@ static at_err gradient(void *arg, struct at_trainer *t, const struct at_exec *ex
     return AT_OK;
 }
 
+static at_err forward(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta,
+                      void (*look)(void *look_arg, long sequence, struct at_activations *a), void *look_arg,
+                      double *ret_sum, struct at_diag *diag)
+{
+    struct at_rank *r = arg;
+    double sum = 0;
+    struct at_pipeline_work work = {.theta = theta,
+                                    .input = t->input,
+                                    .target = t->target,
+                                    .sequences = t->config.batch,
+                                    .microbatches = (int)t->config.batch,
+                                    .look = look,
+                                    .look_arg = look_arg};
+    at_err_t err = at_pipeline_run(&r->pipeline, ex, &work, &sum, diag);
+    if (err == AT_OK) *ret_sum = r->place.last && r->place.tp_rank == 0 ? sum : 0;
+    return err;
+}
+
 /* Groups, and what the trainer is told of its replica: nothing when this rank is the whole of it. */
 static void join_groups(struct at_rank *r, const struct rooms *rooms)
 {
@@ -241,6 +261,7 @@ static void join_groups(struct at_rank *r, const struct rooms *rooms)
     r->others = (struct at_replica){.tp = at_group_tp(&r->stage),
                                     .arg = r,
                                     .gradient = gradient,
+                                    .forward = forward,
                                     .gather = at_group_gather(&r->replica),
                                     .leader = r->leader};
     if (r->n.members > 1) r->trainer.replica = &r->others;
@@ -345,8 +366,8 @@ at_err at_rank_begin(const struct at_rank *r, struct at_diag *diag)
     return at_fail(diag, r->failure.err, r->failure.where, "%s", r->failure.text);
 }
 
-/* The first failure of all ranks is the run's: this rank says its own, and then asks what the run ended with, by
- * waiting for something that nobody sends. */
+/* The first failure of all ranks is the run's: this rank says its own, unless rank 0 will say it for all, and then asks
+ * what the run ended with, by waiting for something that nobody sends. */
 at_err_t at_rank_fail(struct at_rank *r, at_err_t err, const struct at_diag *own, struct at_diag *ret_diag)
 {
     struct at_diag mine = *own, verdict = {0};
@@ -354,7 +375,7 @@ at_err_t at_rank_fail(struct at_rank *r, at_err_t err, const struct at_diag *own
     if (r->comm.ranks > 1) {
         uint8_t byte;
         int other = r->comm.rank == 0 ? 1 : 0;
-        r->comm.ops->fail(r->comm.link, mine.err, mine.where, mine.text);
+        if (!r->rank_0_tells) r->comm.ops->fail(r->comm.link, mine.err, mine.where, mine.text);
         at_err_t ended = at_comm_wait(&r->comm, at_comm_recv(&r->comm, other, AT_TAG_VERDICT, &byte, 1), &verdict);
         if (ended != AT_OK) verdict.err = ended;
     }

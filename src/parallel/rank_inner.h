@@ -16,6 +16,7 @@ enum {
     AT_TAG_PIPELINE,                       /* and the next */
     AT_TAG_EXCHANGE = AT_TAG_PIPELINE + 2, /* and the next */
     AT_TAG_STOP = AT_TAG_EXCHANGE + 2,
+    AT_TAG_FOUND,
     AT_TAG_BLOCK,
     AT_TAG_VERDICT,
 };
@@ -47,17 +48,26 @@ struct at_rank {
     real *loss;
     double *wave;
     struct at_hash *leaf, *leaf_all;
-    size_t *leaf_bytes;          /* [members] */
-    struct at_shard *shard;      /* [members] */
-    struct at_samples samples;   /* who trains on what, where the caller does not say */
-    uint64_t *start;             /* [replicas] first samples of the units that are under way, or come next */
-    uint64_t *due;               /* [replicas] those of `round`: what its updates must begin with */
+    size_t *leaf_bytes;        /* [members] */
+    struct at_shard *shard;    /* [members] */
+    struct at_samples samples; /* who trains on what, where the caller does not say */
+    uint64_t *start;           /* [replicas] first samples of the units that are under way, or come next */
+    uint64_t *due;             /* [replicas] those of `round`: what its updates must begin with */
+    /* rank_stop.c: when units end early, and whose was refused. */
     struct at_transfer *stop_to; /* [replicas] rank 0: to the leaders */
     struct at_transfer stop_from;
-    uint8_t stop_said, stop_heard;
+    uint32_t stop_said, stop_heard; /* 0: nothing; otherwise a unit ends after so many steps */
+    struct at_transfer *found_from; /* [replicas] rank 0: from the leaders */
+    struct at_culprit *found_in;    /* [replicas] */
+    struct at_transfer found_to;
+    struct at_culprit found_out;
+    struct at_culprit worst; /* rank 0: the earliest of this round that it knows; step 0: none */
+    int worst_replica;
+    bool rank_0_tells;        /* a unit was refused, and rank 0 says which and why */
     bool starts_set;          /* by the caller, for the next round */
     bool allotting, allotted; /* the starts of this round, and of `round`, are from `samples` */
-    bool stop_wish, stop_sent;
+    uint32_t stop_wish;       /* rank 0: what is to be said, once the others listen */
+    bool stop_sent;
     /* Overlap, as local.h has it: a unit starts before the result of the round before it is joined. */
     bool outstanding;       /* a round whose result is not yet in the state */
     struct at_round round;  /* that round, or the last one */
@@ -78,6 +88,20 @@ at_err_t at_rank_fail(struct at_rank *r, at_err_t err, const struct at_diag *own
 void at_rank_settle(struct at_rank *r);
 /* What a collective function starts with: AT_OK, or how the run has ended. */
 at_err at_rank_begin(const struct at_rank *r, struct at_diag *diag);
+
+/* rank_stop.c. Messages of this round may come (stop orders: once the round before is joined). */
+void at_rank_expect_stop(struct at_rank *r);
+void at_rank_expect_found(struct at_rank *r);
+/* Rank 0: units end after `step` steps, or now if they are past it; 0: as planned. Once a round. */
+void at_rank_say_stop(struct at_rank *r, uint32_t step);
+/* A leader, after each step: what has come meanwhile. False: the unit is to end here. */
+bool at_rank_goes_on(struct at_rank *r, uint32_t step, at_err_t *io_err, struct at_diag *diag);
+/* At the end of every unit. refused: by at_unit_train, which filled trainer.culprit. Rank 0 waits for the ends of all
+ * units; when any was refused, its answer is the run's end. AT_E_NONFINITE on all ranks of a refused replica. */
+at_err at_rank_tell_unit(struct at_rank *r, bool refused, struct at_diag *diag);
+/* Waits for this round's messages, but for those that tell_unit hears; after a failure for those, too. */
+at_err at_rank_settle_stop(struct at_rank *r, struct at_diag *diag);
+void at_rank_settle_found(struct at_rank *r);
 
 static inline double at_rank_seconds(const struct at_rank *r)
 {

@@ -5,47 +5,6 @@
 
 #include <string.h>
 
-/* ---- the order to stop, from rank 0 to the leaders of the other replicas: one byte a round ---- */
-
-static at_err wait_one(struct at_rank *r, struct at_transfer *t, struct at_diag *diag)
-{
-    at_err_t err = at_comm_wait(&r->comm, *t, diag);
-    *t = (struct at_transfer){0};
-    return err;
-}
-
-static int leader_of(const struct at_rank *r, int replica)
-{
-    return r->o.plan->stage[r->o.plan->replica[replica].stage_first].rank_first;
-}
-
-static void expect_stop(struct at_rank *r)
-{
-    r->stop_sent = false;
-    r->stop_heard = 0;
-    if (r->leader && r->comm.rank != 0)
-        r->stop_from = at_comm_recv(&r->comm, 0, AT_TAG_STOP, &r->stop_heard, sizeof r->stop_heard);
-}
-
-static void say_stop(struct at_rank *r, bool stop)
-{
-    if (r->comm.rank != 0 || r->stop_sent) return;
-    r->stop_sent = true;
-    r->stop_said = stop ? 1 : 0;
-    for (int i = 1; i < r->o.plan->replicas; i++)
-        r->stop_to[i] = at_comm_send(&r->comm, leader_of(r, i), AT_TAG_STOP, &r->stop_said, sizeof r->stop_said);
-}
-
-static at_err settle_stop(struct at_rank *r, struct at_diag *diag)
-{
-    at_err_t first = wait_one(r, &r->stop_from, diag);
-    for (int i = 0; i < r->o.plan->replicas; i++) {
-        at_err_t err = wait_one(r, &r->stop_to[i], diag);
-        if (first == AT_OK) first = err;
-    }
-    return first;
-}
-
 void at_rank_settle(struct at_rank *r)
 {
     if (r->outstanding && r->failure.err == AT_OK) { /* released without at_rank_join: the others count on our part */
@@ -54,8 +13,9 @@ void at_rank_settle(struct at_rank *r)
         (void)err;
     }
     at_exchange_settle(&r->exchange);
-    at_err_t known = settle_stop(r, NULL);
+    at_err_t known = at_rank_settle_stop(r, NULL);
     (void)known;
+    at_rank_settle_found(r);
 }
 
 /* ---- the end of a round ---- */
@@ -64,7 +24,7 @@ void at_rank_settle(struct at_rank *r)
 static void expect(struct at_rank *r, uint32_t codec)
 {
     at_exchange_expect(&r->exchange, codec);
-    expect_stop(r);
+    at_rank_expect_stop(r);
 }
 
 /* What the units left over is free again. */
@@ -96,7 +56,7 @@ static at_err take(struct at_rank *r, struct at_diag *diag, int *ret_first, int 
     double since = at_rank_seconds(r);
     at_err_t err = at_exchange_take(&r->exchange, diag, ret_first, ret_blocks);
     bool begins = err == AT_OK && *ret_first == 0;
-    if (begins) err = settle_stop(r, diag);
+    if (begins) err = at_rank_settle_stop(r, diag);
     r->wait_seconds += at_rank_seconds(r) - since;
     return err == AT_OK && begins ? check_units(r, diag) : err;
 }
@@ -180,14 +140,10 @@ static bool watch(void *arg, const struct at_unit_progress *p)
     bool go_on = (w->progress == NULL || w->progress(w->arg, p)) && w->err == AT_OK;
     if (!r->leader) return go_on;
     if (!go_on) {
-        r->stop_wish = true; /* with overlap the others may not listen for this round's word yet */
-        say_stop(r, true);
+        r->stop_wish = 1; /* now; with overlap the others may not listen for this round's word yet */
+        at_rank_say_stop(r, r->stop_wish);
     }
-    if (r->stop_from.v != 0 && r->comm.ops->done(r->comm.link, r->stop_from)) {
-        if (w->err == AT_OK) w->err = wait_one(r, &r->stop_from, w->diag);
-        if (r->stop_heard != 0) go_on = false;
-    }
-    return go_on;
+    return at_rank_goes_on(r, p->step, &w->err, w->diag) && go_on;
 }
 
 static at_err check_round(const struct at_rank *r, const struct at_round *round, struct at_diag *diag)
@@ -261,7 +217,8 @@ static at_err train(struct at_rank *r, const struct at_round *round, struct watc
         r->seen.stats = r->stats_before;
     }
     if (!r->outstanding) expect(r, round->codec);
-    r->stop_wish = false;
+    at_rank_expect_found(r);
+    r->stop_wish = 0;
     at_err_t err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->seen, &unit, watch, w, diag, ret_made);
     return err != AT_OK ? err : w->err;
 }
@@ -272,10 +229,16 @@ static at_err do_round(struct at_rank *r, const struct at_round *round, struct w
     if (err == AT_OK && r->outstanding && round->tau == 0) err = conclude(r, diag);
     if (err == AT_OK) err = allot(r, round, diag);
     struct at_unit_report made;
-    if (err == AT_OK) err = train(r, round, w, diag, &made);
+    struct at_diag refusal = {0};
     if (err != AT_OK) return err;
-    say_stop(r, r->stop_wish);
+    err = train(r, round, w, &refusal, &made);
+    if (err == AT_E_NONFINITE && r->trainer.culprit.step != 0) return at_rank_tell_unit(r, true, diag);
+    if (refusal.err != AT_OK) (void)at_fail(diag, refusal.err, refusal.where, "%s", refusal.text);
+    if (err != AT_OK) return err;
+    at_rank_say_stop(r, r->stop_wish);
+    if (r->comm.rank != 0 && (err = at_rank_tell_unit(r, false, diag)) != AT_OK) return err;
     err = hand_over(r, round, &made, diag);
+    if (err == AT_OK && r->comm.rank == 0) err = at_rank_tell_unit(r, false, diag);
     if (err != AT_OK) return err;
     r->round = *round;
     memcpy(r->due, r->start, (size_t)r->exchange.replicas * sizeof *r->due);

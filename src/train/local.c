@@ -1,6 +1,7 @@
 #include "train/local.h"
 
 #include "train/checkpoint_replica.h"
+#include "train/culprit.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -205,6 +206,7 @@ static at_err train(struct at_local *l, const struct at_exec *ex, const struct a
         unit.join = hear;
         unit.join_arg = &late;
     }
+    w->stopped = false;
     int err = at_unit_train(&l->trainer, ex, l->data, &late.seen, &unit, watch, w, diag, ret_report);
     if (err == AT_OK && w->stopped) err = at_fail(diag, AT_E_INTERRUPTED, "train", "stopped");
     return err;
@@ -251,25 +253,62 @@ static at_err allot(struct at_local *l, const struct at_round *round, struct at_
     return AT_OK;
 }
 
+/* Replica r's unit, of `steps` at most, and its update. */
+static at_err run_unit(struct at_local *l, const struct at_exec *ex, const struct at_round *round, uint64_t start,
+                       struct watcher *w, struct at_diag *diag)
+{
+    struct at_unit_report report;
+    struct at_local_replica *x = &l->replica[w->replica];
+    swap_theta(l, w->replica);
+    int err = train(l, ex, round, start, w, diag, &report);
+    if (err == AT_OK) {
+        x->info = report.info;
+        x->loss_mean = report.loss_mean;
+        err = hand_over(l, round, w->replica, diag);
+    }
+    swap_theta(l, w->replica);
+    return err;
+}
+
+/* A unit of replica `bad` was refused. Were the replicas side by side, another might have been before it: the steps that
+ * come before are run of those behind, and the earliest one is told (culprit.h). */
+static at_err tell_first(struct at_local *l, const struct at_exec *ex, const struct at_round *round,
+                         const uint64_t *start, int bad, struct watcher w, struct at_diag *diag)
+{
+    struct at_culprit first = l->trainer.culprit;
+    for (int r = bad + 1; r < l->replicas && first.step > 1; r++) {
+        struct at_round shorter = *round;
+        struct at_diag own = {0};
+        if (shorter.steps > first.step - 1) shorter.steps = first.step - 1;
+        w.replica = r;
+        int err = run_unit(l, ex, &shorter, start[r], &w, &own);
+        if (err != AT_OK && err != AT_E_NONFINITE) return at_fail(diag, err, own.where, "%s", own.text);
+        const struct at_culprit *found = &l->trainer.culprit;
+        if (err == AT_OK || found->step == 0 || found->step >= first.step) continue;
+        first = *found;
+        bad = r;
+    }
+    return at_culprit_tell(&l->model->params, &first, bad, diag);
+}
+
 /* Units of all replicas. The ranges of a round that fails, and what the units left over, are free again. */
 static at_err run_units(struct at_local *l, const struct at_exec *ex, const struct at_round *round,
                         at_local_progress_fn *progress, void *arg, struct at_diag *diag)
 {
     uint64_t start[AT_OUTER_REPLICAS_MAX], each = (uint64_t)round->steps * l->config.batch;
-    int err = allot(l, round, diag), done = 0;
+    int err = allot(l, round, diag);
     if (err != AT_OK) return err;
+    struct watcher w = {.l = l, .progress = progress, .arg = arg};
     for (int r = 0; r < l->replicas; r++) start[r] = at_samples_take(&l->samples);
-    for (; done < l->replicas && err == AT_OK; done++) {
-        struct watcher w = {.l = l, .progress = progress, .arg = arg, .replica = done};
-        struct at_unit_report report;
-        swap_theta(l, done);
-        err = train(l, ex, round, start[done], &w, diag, &report);
-        if (err == AT_OK) {
-            l->replica[done].info = report.info;
-            l->replica[done].loss_mean = report.loss_mean;
-            err = hand_over(l, round, done, diag);
-        }
-        swap_theta(l, done);
+    for (int r = 0; r < l->replicas && err == AT_OK; r++) {
+        struct at_diag own = {0};
+        w.replica = r;
+        l->trainer.culprit.step = 0;
+        err = run_unit(l, ex, round, start[r], &w, &own);
+        if (err == AT_E_NONFINITE && l->trainer.culprit.step != 0)
+            err = tell_first(l, ex, round, start, r, w, diag);
+        else if (err != AT_OK)
+            (void)at_fail(diag, err, own.where, "%s", own.text);
     }
     for (int r = 0; r < l->replicas; r++) {
         uint64_t used = err == AT_OK ? l->replica[r].info.samples : 0;

@@ -75,12 +75,14 @@ real *at_local_own(struct at_local *l, int replica, int part, int tensor, int sl
 /* Before own weights are filled in from a checkpoint: the next round then joins, as in the run that was never stopped. */
 void at_local_start(struct at_local *l);
 
-/* Told after every inner step of every replica; false stops the run: the round is thrown away (AT_E_INTERRUPTED). */
+/* Told after every inner step of every replica; false stops the run: the round is thrown away (AT_E_INTERRUPTED), and
+ * with a lossy codec or overlap the run is over, since its replicas are in the middle of it. */
 typedef bool at_local_progress_fn(void *arg, int replica, const struct at_unit_progress *progress);
 /* The round that comes next under the run's settings (auto: there is no link in one process, so the plain mean). steps 0:
  * the run is over. */
 struct at_round at_local_next(const struct at_local *l);
-/* One round: all replicas, then the outer step. loss: mean training loss of the round. round->round is that of the
+/* One round: all replicas, then the outer step. loss: mean training loss of the round. AT_E_NONFINITE names tensor, layer,
+ * replica, round and step, those that a split run names, too (culprit.h): the run is over. round->round is that of the
  * state; round->tau > 0 only when the settings have overlap, a lossy codec only when the kind has one (AT_E_USAGE). */
 at_err at_local_do(struct at_local *l, const struct at_exec *ex, const struct at_round *round,
                    at_local_progress_fn *progress, void *arg, struct at_diag *diag, double *ret_loss);

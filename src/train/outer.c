@@ -17,7 +17,7 @@ struct outer {
     struct at_state *state;
     double *squares; /* [n][numbers] sums of squares, or NULL */
     bool keep;       /* false: the results are only looked at */
-    atomic_int bad;  /* the first block with a result that is not finite */
+    atomic_int bad;  /* the lowest block number with a result that is not finite */
 };
 
 /* a = +0; for r ascending a = fma(w_r, x_r, a), over the next len elements of the n updates. */
@@ -87,20 +87,45 @@ static void block_job(void *arg, int job)
     struct outer *o = arg;
     int block = o->first + job;
     if (walk_block(o, block)) return;
-    int seen = atomic_load(&o->bad); /* threads may finish in any order: the lowest block is named */
-    while (block < seen && !atomic_compare_exchange_weak(&o->bad, &seen, block)) continue;
+    const struct at_params *p = o->state->params; /* threads may finish in any order: the lowest number is named */
+    int number = at_block_number(p, &p->block[block]), seen = atomic_load(&o->bad);
+    while (number < seen && !atomic_compare_exchange_weak(&o->bad, &seen, number)) continue;
 }
 
-static at_err pass(struct outer *o, const struct at_par *par, int blocks, bool keep, struct at_diag *diag)
+/* The lowest number that any rank of the replica names; numbers: none. A gain that this rank holds without answering for
+ * it, it shares with the rank that does. */
+static at_err agree(int *io_bad, const struct at_params *p, const struct at_gather *gather, struct at_diag *diag)
+{
+    size_t numbers = (size_t)p->numbers;
+    double *named = calloc(numbers, sizeof *named);
+    if (named == NULL) return at_fail(diag, AT_E_NOMEM, "update", "no memory for the outer step");
+    for (int i = 0; i < p->blocks; i++)
+        if (at_block_number(p, &p->block[i]) == *io_bad && at_params_owns(p, &p->block[i])) named[*io_bad] = 1;
+    at_err_t err = gather->run(gather->arg, named, numbers, diag);
+    for (int i = p->numbers; err == AT_OK && i-- > 0;)
+        if (named[i] != 0) *io_bad = i;
+    free(named);
+    return err;
+}
+
+static void pass(struct outer *o, const struct at_par *par, int blocks, bool keep)
+{
+    o->keep = keep;
+    atomic_init(&o->bad, o->state->params->numbers);
+    at_par_run(par, blocks, block_job, o);
+}
+
+/* After the first pass: is all of the step finite, on all ranks? */
+static at_err judge(struct outer *o, const struct at_gather *gather, struct at_diag *diag)
 {
     const struct at_params *p = o->state->params;
-    o->keep = keep;
-    atomic_init(&o->bad, p->blocks);
-    at_par_run(par, blocks, block_job, o);
-    int bad = atomic_load(&o->bad);
-    if (bad == p->blocks) return AT_OK;
-    return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, p->block[bad].tensor).s,
-                   "%s: the outer step makes a value that is not finite", at_tensor_place(p, p->block[bad].tensor).s);
+    int bad = atomic_load(&o->bad), tensor = p->tensors - 1;
+    at_err_t err = gather != NULL && gather->run != NULL ? agree(&bad, p, gather, diag) : AT_OK;
+    if (err != AT_OK || bad == p->numbers) return err;
+    while (p->tensor[tensor].number > bad) tensor--;
+    return at_fail(diag, AT_E_NONFINITE, at_tensor_name(p, tensor).s,
+                   "%s: the outer step of round %u makes a value that is not finite", at_tensor_place(p, tensor).s,
+                   o->round->round + 1);
 }
 
 static at_err check_updates(const struct at_state *state, const struct at_update *updates, int n,
@@ -134,7 +159,8 @@ static void round_weights(const double *w, int n, real *ret_w)
 }
 
 static at_err apply(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
-                    const struct at_round *round, const double *w, int first, int blocks, struct at_diag *diag)
+                    const struct at_round *round, const double *w, int first, int blocks,
+                    const struct at_gather *gather, struct at_diag *diag)
 {
     double fair[AT_OUTER_REPLICAS_MAX];
     real wr[AT_OUTER_REPLICAS_MAX], ws[AT_OUTER_REPLICAS_MAX];
@@ -144,8 +170,10 @@ static at_err apply(const struct at_exec *ex, struct at_state *state, const stru
     struct outer o = {
         .ex = *ex, .update = updates, .w = wr, .w_stats = ws, .n = n, .first = first, .round = round, .state = state};
     o.ex.par = &at_par_serial;
-    int err = pass(&o, ex->par, blocks, false, diag);
-    return err == AT_OK ? pass(&o, ex->par, blocks, true, diag) : err;
+    pass(&o, ex->par, blocks, false);
+    int err = judge(&o, gather, diag);
+    if (err == AT_OK) pass(&o, ex->par, blocks, true);
+    return err;
 }
 
 /* ---- clipping ---- */
@@ -214,7 +242,7 @@ at_err at_outer_step(const struct at_exec *ex, struct at_state *state, const str
     if (err != AT_OK) return err;
     token_weights(updates, n, w);
     if (round->clip != 0) err = clip_weights(ex, state, updates, n, gather, diag, w);
-    if (err == AT_OK) err = apply(ex, state, updates, n, round, w, 0, state->params->blocks, diag);
+    if (err == AT_OK) err = apply(ex, state, updates, n, round, w, 0, state->params->blocks, gather, diag);
     if (err == AT_OK) state->round++;
     return err;
 }
@@ -227,7 +255,7 @@ at_err at_outer_blocks(const struct at_exec *ex, struct at_state *state, const s
     int err = check_updates(state, updates, n, round, diag);
     if (err != AT_OK) return err;
     token_weights(updates, n, w);
-    return apply(ex, state, updates, n, round, w, first, blocks, diag);
+    return apply(ex, state, updates, n, round, w, first, blocks, NULL, diag);
 }
 
 void at_outer_skip(struct at_state *state)

@@ -164,13 +164,18 @@ static void test_momentum(void **state)
 }
 
 struct fake_gather {
-    double *sum; /* what the other rank has */
+    double *sum; /* what the other rank has, of the norms */
     size_t n;
+    size_t numbers, named; /* and the block whose result it refuses, from 1; 0: none */
 };
 
 static at_err_t add_other(void *arg, double *x, size_t n, struct at_diag *diag)
 {
     struct fake_gather *g = arg;
+    if (n == g->numbers) {
+        if (g->named != 0) x[g->named - 1] = 1;
+        return AT_OK;
+    }
     assert_int_equal(n, g->n);
     for (size_t i = 0; i < n; i++) {
         assert_true(x[i] == 0 || g->sum[i] == 0);
@@ -202,7 +207,7 @@ static void test_clipping(void **state)
             norm[j] = sqrt(sum);
         }
         double *other = calloc((size_t)(R * r.p.numbers), sizeof *other);
-        struct fake_gather fake = {other, (size_t)(R * r.p.numbers)};
+        struct fake_gather fake = {other, (size_t)(R * r.p.numbers), (size_t)r.p.numbers, 0};
         struct at_gather gather = {add_other, &fake};
         struct at_params more = r.p; /* a gain, which another tensor rank answers for */
         if (far) {
@@ -236,6 +241,33 @@ static void test_clipping(void **state)
         r.s.params = &r.p;
         rig_release(&r);
     }
+}
+
+/* Another rank of the replica refuses: so does this one, in the same words, and its state stays as it was. */
+static void test_all_ranks_refuse_alike(void **state)
+{
+    struct rig r;
+    rig_init(&r, 0);
+    struct at_state kept;
+    assert_int_equal(at_state_init(&kept, &r.p), AT_OK);
+    at_state_copy(&kept, &r.s);
+    struct at_round round = at_round_mean(4, 9, 0);
+    struct fake_gather fake = {.numbers = (size_t)r.p.numbers};
+    struct at_gather gather = {add_other, &fake};
+    for (int own = 0; own < 2; own++) /* own: its own is refused, too, which is behind the other's */
+        for (int tensor = 0; tensor < r.p.tensors - 1; tensor++) {
+            struct at_diag diag = {0};
+            const struct at_block *last = &r.p.block[r.p.blocks - 1];
+            r.s.theta[last->offset] = kept.theta[last->offset] = own ? (float)INFINITY : 1;
+            fake.named = (size_t)r.p.tensor[tensor].number + 1;
+            assert_int_equal(at_outer_step(&r.ex, &r.s, r.u, R, &round, &gather, &diag), AT_E_NONFINITE);
+            assert_string_equal(diag.where, at_tensor_name(&r.p, tensor).s);
+            assert_non_null(strstr(diag.text, "the outer step of round 5"));
+            assert_memory_equal(kept.theta, r.s.theta, r.n * sizeof(float));
+            assert_int_equal(r.s.round, 4);
+        }
+    at_state_release(&kept);
+    rig_release(&r);
 }
 
 static void test_rounds_of_fixed_settings(void **state)
@@ -311,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_refusals_leave_the_state_alone),
         cmocka_unit_test(test_momentum),
         cmocka_unit_test(test_clipping),
+        cmocka_unit_test(test_all_ranks_refuse_alike),
         cmocka_unit_test(test_rounds_of_fixed_settings),
         cmocka_unit_test(test_young_rounds),
     };

@@ -231,7 +231,12 @@ at_err at_trainer_step(struct at_trainer *t, const struct at_exec *ex, uint32_t 
     AT_ASSERT(t->replica == NULL);
     at_step_squares(t, ex);
     double norm = at_params_norm(&t->model->params, t->step);
-    if (!isfinite(norm)) return at_trainer_name_culprit(t, ex, diag);
+    if (!isfinite(norm)) {
+        at_err_t err = at_culprit_find(t, ex, diag, &t->culprit);
+        t->culprit.round = round;
+        t->culprit.step = k;
+        return err == AT_E_NONFINITE ? at_culprit_tell(&t->model->params, &t->culprit, -1, diag) : err;
+    }
     at_step_apply(t, ex, norm, (uint64_t)round * t->config.steps + k - 1, round == 0 ? k : 0);
     return AT_OK;
 }

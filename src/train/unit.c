@@ -62,6 +62,15 @@ static at_err gather(const struct run *u)
     return at_gather_run(r != NULL ? &r->gather : NULL, u->t->step, at_step_values(&u->t->model->params), u->diag);
 }
 
+/* What went wrong, found by all ranks of the replica, in this unit's words. */
+static at_err refuse(const struct run *u, struct at_culprit culprit)
+{
+    culprit.round = u->round;
+    culprit.step = u->done + 1;
+    u->t->culprit = culprit;
+    return at_culprit_tell(&u->t->model->params, &culprit, -1, u->diag);
+}
+
 /* One inner step; sets u->stop, and does nothing else, when the unit is to end before it. */
 static at_err step(struct run *u)
 {
@@ -79,7 +88,11 @@ static at_err step(struct run *u)
     if (u->stop) return AT_OK;
     double norm = at_params_norm(&t->model->params, t->step);
     sum = *at_step_loss(t);
-    if (!isfinite(sum) || !isfinite(norm)) return at_trainer_name_culprit(t, u->ex, u->diag);
+    if (!isfinite(sum) || !isfinite(norm)) {
+        struct at_culprit culprit;
+        err = at_culprit_find(t, u->ex, u->diag, &culprit);
+        return err == AT_E_NONFINITE ? refuse(u, culprit) : err;
+    }
     u->done++;
     at_step_apply(t, u->ex, norm, u->unit->step_first + u->done - 1, u->round == 0 ? u->done : 0);
     u->loss_sum += sum;
@@ -134,9 +147,10 @@ static at_err finish(const struct run *u)
     for (int id = 0; id < p->tensors; id++)
         for (int s = 0; s < p->tensor[id].slots; s++)
             if (t->step[p->tensor[id].number + s] != 0)
-                return at_fail(u->diag, AT_E_NONFINITE, at_tensor_name(p, id).s, "%s: a %s is not finite",
-                               at_tensor_place(p, id).s,
-                               t->step[p->tensor[id].number + s] < 2 ? "weight" : "statistic");
+                return refuse(u, (struct at_culprit){.tensor = (uint32_t)id,
+                                                     .what = t->step[p->tensor[id].number + s] < 2
+                                                                 ? AT_CULPRIT_MADE_WEIGHT
+                                                                 : AT_CULPRIT_MADE_STATISTIC});
     return AT_OK;
 }
 
@@ -152,6 +166,7 @@ at_err at_unit_train(struct at_trainer *t, const struct at_exec *ex, const struc
         return at_fail(diag, AT_E_DATA, "unit", "%u samples are not a multiple of the batch of %u", unit->samples,
                        batch);
     start(&u);
+    t->culprit = (struct at_culprit){0};
     int err = AT_OK;
     while (err == AT_OK && u.done < steps) {
         uint32_t before = u.done;

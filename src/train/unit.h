@@ -33,6 +33,14 @@ real at_lr(const struct at_train_config *c, uint64_t g);
 
 struct at_trainer;
 
+/* Where a unit stopped being finite (culprit.h): plain values, so that ranks of one build can tell each other. */
+struct at_culprit {
+    uint32_t round;
+    uint32_t
+        step; /* the inner step of the unit, from 1, that was refused; what the last one made: its steps + 1; 0: none */
+    uint32_t tensor, what; /* tensor id; enum at_culprit_what */
+};
+
 /* The other ranks of this trainer's replica, made by parallel/. All ranks of a replica run the same units, step by step
  * together; errors are the same on all. */
 struct at_replica {
@@ -42,6 +50,11 @@ struct at_replica {
      * ret_sum: the sum of the losses on one rank of the last stage, 0 on all others. */
     at_err_t (*gradient)(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta, double *ret_sum,
                          struct at_diag *diag);
+    /* The forward passes of that batch once more, a sequence at a time: every rank looks at what it has of each, in
+     * order, before anything else is computed. ret_sum as above. For at_culprit_find. */
+    at_err_t (*forward)(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta,
+                        void (*look)(void *look_arg, long sequence, struct at_activations *a), void *look_arg,
+                        double *ret_sum, struct at_diag *diag);
     struct at_gather gather; /* over the ranks of the replica */
     bool leader;             /* one rank of the replica: its progress function decides whether the unit ends early */
 };
@@ -59,6 +72,7 @@ struct at_trainer {
     int32_t *input, *target; /* (batch, T) */
     struct at_passing *pass;
     struct at_activations *act; /* [in_flight] */
+    struct at_culprit culprit;  /* of a unit that ended with AT_E_NONFINITE */
 };
 struct at_trainer_options {
     long microbatch; /* sequences per forward pass, at most config->batch; 0: see trainer.c, by memory */
@@ -106,7 +120,8 @@ struct at_unit_report {
 
 /* Runs the unit from `state` (of the trainer's model, unchanged but by join). Leaves the weights in t->theta and their
  * statistics in t->stats: the update is d = state->theta - t->theta. progress may be NULL. At least one step is done.
- * AT_E_NONFINITE naming tensor and layer; AT_E_DATA; in a split replica what the other ranks report. */
+ * AT_E_NONFINITE naming tensor, layer, round and step (also in t->culprit); AT_E_DATA; in a split replica what the other
+ * ranks report. */
 at_err at_unit_train(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data,
                      const struct at_state *state, const struct at_unit *unit, at_unit_progress_fn *progress, void *arg,
                      struct at_diag *diag, struct at_unit_report *ret_report);

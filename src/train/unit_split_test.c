@@ -148,6 +148,29 @@ static at_err_t gradient(void *arg, struct at_trainer *t, const struct at_exec *
     return r->err;
 }
 
+/* The same, forward only, a sequence at a time. */
+static at_err_t forward(void *arg, struct at_trainer *t, const struct at_exec *ex, const real *theta,
+                        void (*look)(void *look_arg, long sequence, struct at_activations *a), void *look_arg,
+                        double *ret_sum, struct at_diag *diag)
+{
+    struct rank *r = arg;
+    long T = r->m.params.config.seq_len;
+    double sum = 0;
+    bool last = at_shard_is_last(&r->m.params);
+    for (long i = 0; i < BATCH; i++) {
+        get_rows(r, theta, t->input + i * T, T);
+        r->err |= at_stage_forward(ex, &r->m, &r->replica.tp, t->act, theta, 1);
+        look(look_arg, i, t->act);
+        if (last)
+            r->err |= at_stage_loss(ex, &r->m, &r->replica.tp, t->act, t->target + i * T, 1, &sum);
+        else
+            put(r, &r->board->x[r->stage + 1][r->member.rank], t->act->x_last, (size_t)T * r->m.params.config.d_model);
+    }
+    *ret_sum = last && r->member.rank == 0 ? sum : 0;
+    (void)diag;
+    return r->err;
+}
+
 static void cut_stats(const struct at_state *from, struct at_state *to)
 {
     const struct at_params *p = to->params;
@@ -210,6 +233,7 @@ static void rank_init(struct rank *r, const struct trial *x, struct board *board
     r->replica = (struct at_replica){.tp = test_tp(&board->stage[stage], &r->member, tp_rank),
                                      .arg = r,
                                      .gradient = gradient,
+                                     .forward = forward,
                                      .gather = {gather, r},
                                      .leader = r->number == 0};
     if (board->tp == 1) r->replica.tp = at_tp_alone;
@@ -268,8 +292,8 @@ static void check_split(const struct trial *x, int tp, int pp, const struct rank
     run_split(x, tp, pp, rank);
     for (int i = 0; i < tp * pp; i++) {
         check_rank(&rank[i], alone);
-        assert_string_equal(rank[i].diag.where, rank[0].diag.where);
-        assert_string_equal(rank[i].diag.text, rank[0].diag.text);
+        assert_string_equal(rank[i].diag.where, alone->diag.where);
+        assert_string_equal(rank[i].diag.text, alone->diag.text);
         rank_release(&rank[i]);
     }
 }
@@ -379,24 +403,52 @@ static void test_join_is_a_shift(void **state)
     world_release(&w);
 }
 
-/* All ranks refuse a step that is not finite with the same words, which name a tensor. */
+/* Every value of one tensor's slot 3 (a gain: of all) becomes `value`. */
+struct poison {
+    enum at_role role;
+    int layer;
+    real value;
+    const char *text;
+};
+
+static void poison(const struct at_params *p, const struct poison *x, real *theta)
+{
+    int tensor = at_params_find(p, x->role, x->layer);
+    const struct at_block *b = at_params_block(p, tensor, at_role_is_gain(x->role) ? 0 : 3);
+    for (size_t i = 0; i < at_block_count(b); i++) theta[b->offset + i] = x->value;
+}
+
+/* All ranks refuse a step that is not finite with the words of the whole replica alone, wherever the value lies and
+ * whatever it spoils behind it. */
 static void test_not_finite_in_a_split_replica(void **state)
 {
-    struct world w;
-    struct rank alone;
-    world_init(&w, &tied_stages);
-    const struct at_params *p = &w.run.m.params;
-    int q = at_params_find(p, AT_ROLE_Q, 1);
-    const struct at_block *b = at_params_block(p, q, 3);
-    w.first.theta[b->offset] = (real)INFINITY;
-    struct trial x = {.run = &w.run, .round = 1, .first = &w.first};
-    run_split(&x, 1, 1, &alone);
-    assert_int_equal(alone.err, AT_E_NONFINITE);
-    assert_string_equal(alone.diag.where, at_tensor_name(p, q).s);
-    for (int tp = 1; tp <= 4; tp *= 2)
-        for (int pp = 2; pp <= 3; pp++) check_split(&x, tp, pp, &alone);
-    rank_release(&alone);
-    world_release(&w);
+    static const struct poison cases[] = {
+        {AT_ROLE_Q, 1, (real)INFINITY, "a weight"},
+        {AT_ROLE_UP, 1, REAL(3e38), "layer 1"},
+        {AT_ROLE_V, 0, REAL(3e38), "layer 0"},
+        {AT_ROLE_NORM2, 2, (real)NAN, "a weight"},
+        {AT_ROLE_O, 0, REAL(1e38), "layer"},
+        {AT_ROLE_EMBEDDING, 0, REAL(3e38), ""},
+        {AT_ROLE_K, 2, REAL(2e37), "layer 2: the attention"},
+        {AT_ROLE_DOWN, 1, REAL(3e38), "layer"},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof cases[0]; c++) {
+        struct world w;
+        struct rank alone;
+        world_init(&w, &tied_stages);
+        poison(&w.run.m.params, &cases[c], w.first.theta);
+        struct trial x = {
+            .run = &w.run, .round = 1, .first = &w.first, .micro = 1 + (long)(c % 2), .recompute = c % 3 == 0};
+        run_split(&x, 1, 1, &alone);
+        assert_int_equal(alone.err, AT_E_NONFINITE);
+        assert_non_null(strstr(alone.diag.text, cases[c].text));
+        assert_non_null(strstr(alone.diag.text, "round 2, step 1"));
+        for (int tp = 1; tp <= 4; tp *= 2)
+            for (int pp = 1; pp <= 3; pp++)
+                if (tp * pp > 1) check_split(&x, tp, pp, &alone);
+        rank_release(&alone);
+        world_release(&w);
+    }
 }
 
 /* What is said before is what is taken, for every kind of trainer. */

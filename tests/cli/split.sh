@@ -105,16 +105,32 @@ refused 3 "damaged" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
 refused 3 "model.safetensors" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
 refused 2 "--plan FILE" "$ATOLL" train $small --tp 2 --listen 127.0.0.1:0
 
-# Weights that make a step not finite: all ranks name it, nothing hangs, and what was there stays.
+# Weights that make a step not finite: split or not, one message names tensor, layer, replica, round and step; nothing
+# hangs, and what was there stays.
 cp -r "$WORK/alone" "$WORK/huge"
 "${HUGE:?huge_model}" "$WORK/huge"
-before=$(cksum "$WORK/huge/model.safetensors")
-refused 3 "not finite" "$ATOLL" train $small --rounds 3 --resume "$WORK/huge"
-for split in "--tp 2 --link inproc" "--tp 2 --pp 2 --microbatches 2"; do
-    refused 3 "not finite" "$ATOLL" train $small --rounds 3 --resume "$WORK/huge" --out "$WORK/huge" $split
+before=$(cksum "$WORK"/huge/*)
+refused 3 "is not finite (replica 0, round 3, step 1)" "$ATOLL" train $small --rounds 3 --resume "$WORK/huge"
+where=$(json error.where) message=$(json error.message)
+echo "not finite: $where: $message"
+for split in "--tp 2 --link inproc" "--tp 2 --pp 2 --microbatches 2" "--link tls"; do
+    "$ATOLL" train $small --rounds 3 --resume "$WORK/huge" --out "$WORK/huge" --json $split >"$WORK/out" 2>"$WORK/err" &
+    pid=$!
+    PIDS="$PIDS $pid"
+    start=$(now)
+    kids=
+    while alive $pid; do # every rank that is seen must be gone with its parent
+        kids="$kids $(cat /proc/$pid/task/$pid/children 2>/dev/null || true)"
+        [ $(($(now) - start)) -lt $((PATIENCE * 1000)) ] || fail "still runs: $split"
+        sleep 0.05
+    done
+    ends 3 $pid
+    for p in $kids; do ! alive "$p" || fail "a rank outlives the run: $split"; done
+    is "$(json error.where)" "$where" "$split"
+    is "$(json error.message | sed 's/ (said by rank 0 .*//')" "$message" "$split"
     is "$(grep -c '^atoll: ' "$WORK/err")" 1 "one message"
 done
-is "$(cksum "$WORK/huge/model.safetensors")" "$before"
+is "$(cksum "$WORK"/huge/*)" "$before"
 
 # In trouble: a rank is killed, or stops answering; rank 0 is.
 # trouble SIGNAL WHO TEXT: WHO is 0 (the parent, rank 0) or the number of a child.
