@@ -61,7 +61,7 @@ is "$(sed -n 's/.*"steps":\([0-9]*\),.*/\1/p' "$WORK/auto/journal.jsonl" | awk '
 
 # Going on: a run that was interrupted, in one process and split, ends in the root of the uninterrupted one under another
 # split.
-long="--preset $PRESET --data $DATA --replicas 2 --rounds 8 --steps 6 --seed 11 --threads 1"
+long="--preset $PRESET --data $DATA --replicas 2 --rounds 6 --steps 5 --seed 11 --threads 1"
 want 0 "$ATOLL" train $long --json
 whole=$(json state_root)
 # stopped SIGNAL FOLDER ARGUMENTS...
