@@ -64,7 +64,7 @@ struct at_ranks_tls_options {
     uint16_t port;
     int listen_fd;                     /* rank 0: from at_ranks_listen; taken over. Others: ignored */
     uint32_t wait_ms;                  /* for the others to come; 0: 30 s */
-    uint32_t silence_ms, heartbeat_ms; /* 0: 4000, 2000 */
+    uint32_t silence_ms, heartbeat_ms; /* 0: 4000, 1500 */
     /* Links with rank 0 only: they watch over ranks whose data goes another way (MPI). */
     bool star;
     /* Asked about ten times a second while the links are made; an error ends that, for all. NULL: never. */

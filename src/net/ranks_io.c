@@ -15,7 +15,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TURN_BYTES ((size_t)2 << 20) /* per link and turn and direction, so that no link starves another */
+/* Per link, turn and direction: no link starves another, and a turn of a rank that has little of a processor still ends
+ * soon enough for the heartbeats. */
+#define TURN_BYTES ((size_t)256 << 10)
 #define TURN_MS    100
 #define AWAKE_MS   250  /* what a turn counts for at most: a busy machine is late by as much, a stopped one by more */
 #define GOODBYE_MS 2000 /* for the last bytes to leave after release */

@@ -439,7 +439,7 @@ static void a_stopped_rank_ends_all(void **state)
 /* As a laptop that sleeps, or a machine that is paused: afterwards all go on, and a death is still noticed. */
 static void a_pause_of_all_blames_nobody(void **state)
 {
-    struct trouble t = {.ranks = 3, .silence_ms = 1000};
+    struct trouble t = {.ranks = 3, .silence_ms = 3000};
     struct process p[3];
     struct outcome out[3] = {0};
     struct pollfd nothing[3];
@@ -451,7 +451,7 @@ static void a_pause_of_all_blames_nobody(void **state)
     close(fd);
     for (int i = 0; i < 3; i++) assert_int_equal(read(p[i].up_fd, &byte, 1), 1);
     for (int i = 0; i < 3; i++) kill(p[i].pid, SIGSTOP);
-    sleep_ms(2500);
+    sleep_ms(5000);
     for (int i = 0; i < 3; i++) kill(p[i].pid, SIGCONT);
     for (int i = 0; i < 3; i++) nothing[i] = (struct pollfd){.fd = p[i].result_fd, .events = POLLIN};
     assert_int_equal(poll(nothing, 3, 1500), 0);

@@ -263,7 +263,7 @@ at_err_t at_ranks_tls_init(const struct at_ranks_tls_options *options, struct at
     w->listen_fd = w->rank == 0 ? options->listen_fd : -1;
     if (w->opt.wait_ms == 0) w->opt.wait_ms = 30000;
     if (w->opt.silence_ms == 0) w->opt.silence_ms = 4000;
-    if (w->opt.heartbeat_ms == 0) w->opt.heartbeat_ms = 2000;
+    if (w->opt.heartbeat_ms == 0) w->opt.heartbeat_ms = 1500;
     if (w->opt.overdue_ms == 0) w->opt.overdue_ms = 1000;
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->wake, NULL);
