@@ -71,7 +71,7 @@ like() {
 like "--outer diloco" KILL "" "--tp 2 --link inproc" INT "" "--pp 2"
 like "--outer sparse --tau 1" KILL "--tp 2" "" KILL "" "--tp 2 --pp 2 --link inproc"
 cp -r "$WORK/kept" "$WORK/both"
-like "--outer sparse" KILL "--pp 2 --link inproc" ""
+like "--outer sparse" INT "--pp 2 --link inproc" ""
 like "--tau 1" KILL "--tp 2 --link inproc" "--pp 2 --link inproc"
 
 # Of the last kind: what is not whole is refused, in words; without it, it is a valid run and another one.
