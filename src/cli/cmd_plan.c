@@ -49,8 +49,8 @@ static at_err exchange_of(const char *outer, uint32_t tau, struct at_diag *diag,
         double update, keeps, blob, sparse;
     } bytes[] = {[AT_OUTER_MEAN] = {4.07, 20, 4.03, 0},
                  [AT_OUTER_DILOCO] = {0.53, 28, 0.65, 0},
-                 [AT_OUTER_SPARSE] = {0.0264, 28, 0.77, 0.77},
-                 [AT_OUTER_AUTO] = {0.0264, 28, 4.03, 0.77}};
+                 [AT_OUTER_SPARSE] = {0.0264, 28, 1.12, 1.12},
+                 [AT_OUTER_AUTO] = {0.0264, 28, 4.03, 1.12}};
     enum at_outer_kind kind;
     at_err_t err = at_outer_kind_find(outer, diag, &kind);
     if (err != AT_OK) return err;
