@@ -1,5 +1,6 @@
 #include "train/culprit.h"
 
+#include "tensor/gemm.h"
 #include "tensor/ops.h"
 #include "train/trainer_inner.h"
 
@@ -79,12 +80,13 @@ static bool finite(const struct search *s, const real *x, long n)
     return at_all_finite(s->ex, x, n);
 }
 
-/* Columns [from, from + width) of each slot of the rows x(N, slots * each). */
-static bool finite_part(const real *x, long N, int slots, long each, long from, long width)
+/* Columns [from, from + width) of each slot of the rows x(N, slots * each), which lie `row` apart. */
+static bool finite_part(const real *x, long row, long N, int slots, long each, long from, long width)
 {
-    for (long i = 0; i < N * slots; i++)
-        for (long j = from; j < from + width; j++)
-            if (!isfinite(x[i * each + j])) return false;
+    for (long i = 0; i < N; i++)
+        for (int s = 0; s < slots; s++)
+            for (long j = from; j < from + width; j++)
+                if (!isfinite(x[i * row + s * each + j])) return false;
     return true;
 }
 
@@ -97,17 +99,18 @@ static int point_in_layer(const struct search *s, struct at_activations *a, int 
     int S = m->params.shard.slots;
     long N = B * (long)m->params.config.seq_len, d = m->params.config.d_model;
     long ff = m->params.config.d_ff / m->params.slots; /* of a slot */
-    long each = at_heads_slot(h), q = h->heads / S * h->head_size, kv = h->kv_heads / S * h->head_size;
+    long each = at_heads_slot(h), row = S * each, gu_row = at_gemm_row(S * 2 * ff), q = h->heads / S * h->head_size,
+         kv = h->kv_heads / S * h->head_size;
     if (!finite(s, k->norm1, N * d)) return 0;
-    if (!finite_part(k->qkv, N, S, each, 0, q)) return 1;
-    if (!finite_part(k->qkv, N, S, each, q, kv)) return 2;
-    if (!finite_part(k->qkv, N, S, each, q + kv, kv)) return 3;
+    if (!finite_part(k->qkv, row, N, S, each, 0, q)) return 1;
+    if (!finite_part(k->qkv, row, N, S, each, q, kv)) return 2;
+    if (!finite_part(k->qkv, row, N, S, each, q + kv, kv)) return 3;
     if (!finite(s, k->attention, N * h->heads * h->head_size)) return 4;
     if (!finite(s, k->x_mid, N * d)) return 5;
     if (!finite(s, k->norm2, N * d)) return 6;
-    if (!finite_part(k->gate_up, N, S, 2 * ff, 0, ff)) return 7;
-    if (!finite_part(k->gate_up, N, S, 2 * ff, ff, ff)) return 8;
-    if (!finite(s, k->hidden, N * ff * S)) return 9;
+    if (!finite_part(k->gate_up, gu_row, N, S, 2 * ff, 0, ff)) return 7;
+    if (!finite_part(k->gate_up, gu_row, N, S, 2 * ff, ff, ff)) return 8;
+    if (!finite_part(k->hidden, at_gemm_row(S * ff), N, S, ff, 0, ff)) return 9;
     if (!finite(s, x_next, N * d)) return 10;
     return LAYER_POINTS;
 }
