@@ -55,11 +55,12 @@ void at_interrupt_last(void (*last)(void))
 
 void at_interrupt_catch(void)
 {
-    struct sigaction action = {.sa_handler = on_interrupt};
+    struct sigaction action = {.sa_handler = on_interrupt}, before;
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
+    if (sigaction(SIGHUP, NULL, &before) != 0 || before.sa_handler != SIG_IGN) /* nohup's stays */
+        sigaction(SIGHUP, &action, NULL);
 }
 
 bool at_interrupted(void)

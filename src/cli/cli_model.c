@@ -131,15 +131,26 @@ static bool ends(const char *name, const char *with)
     return n > m && strcmp(name + n - m, with) == 0;
 }
 
+/* A file of a state, named by its root; one that was being written. */
+static bool is_of_state(const char *name)
+{
+    static const char *const with[] = {"stats-", "momentum-", "replica-"};
+    return begins(name, with, 3) && ends(name, ".safetensors");
+}
+
+static bool is_half(const char *name)
+{
+    static const char *const with[] = {
+        "stats-", "momentum-", "replica-", AT_CHECKPOINT_MODEL ".", AT_CHECKPOINT_CONFIG ".", AT_TRAIN_JOURNAL "."};
+    return begins(name, with, 6) && ends(name, ".tmp");
+}
+
 static at_err_t sweep_one(void *user, const char *name)
 {
-    static const char *const rooted[] = {"stats-", "momentum-", "replica-"};
-    static const char *const others[] = {AT_CHECKPOINT_MODEL ".", AT_CHECKPOINT_CONFIG ".", AT_TRAIN_JOURNAL "."};
     const struct sweep *s = user;
     char path[AT_PATH_BYTES];
-    bool old = begins(name, rooted, 3) && ends(name, ".safetensors") && !ends(name, s->keep);
-    bool half = (begins(name, rooted, 3) || begins(name, others, 3)) && ends(name, ".tmp");
-    if ((!old && !half) || at_path_join(s->dir, name, NULL, path) != AT_OK) return AT_OK;
+    bool old = is_of_state(name) && !ends(name, s->keep);
+    if ((!old && !is_half(name)) || at_path_join(s->dir, name, NULL, path) != AT_OK) return AT_OK;
     return at_file_remove(path, NULL);
 }
 
@@ -148,6 +159,29 @@ at_err at_cli_model_sweep(const char *dir, struct at_hash root, struct at_diag *
     struct sweep s = {.dir = dir};
     snprintf(s.keep, sizeof s.keep, "-%.16s.safetensors", at_hash_hex(root).s);
     return at_dir_list(dir, diag, sweep_one, &s);
+}
+
+/* What a folder holds beside a model. */
+struct content {
+    int entries, configs, ours;
+};
+
+static at_err_t count_one(void *user, const char *name)
+{
+    struct content *c = user;
+    bool config = strcmp(name, AT_CHECKPOINT_CONFIG) == 0;
+    c->entries++;
+    c->configs += config;
+    c->ours += config || is_of_state(name) || is_half(name) || strcmp(name, AT_TRAIN_JOURNAL) == 0;
+    return AT_OK;
+}
+
+at_err at_cli_model_is_free(const char *dir, struct at_diag *diag, bool *ret_free)
+{
+    struct content c = {0};
+    at_err_t err = at_file_exists(dir) ? at_dir_list(dir, diag, count_one, &c) : AT_OK;
+    if (err == AT_OK) *ret_free = c.entries == 0 || (c.ours == c.entries && c.configs < c.entries);
+    return err;
 }
 
 static at_err_t get(void *arg, int part, uint64_t offset, uint8_t *ret_bytes, size_t n, struct at_diag *diag)

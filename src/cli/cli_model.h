@@ -24,6 +24,9 @@ at_err at_cli_model_write(const char *dir, const struct at_state *state, struct 
 at_err at_cli_model_sweep(const char *dir, struct at_hash root, struct at_diag *diag);
 /* The same after a failure, for the model that is still there. */
 void at_cli_model_sweep_back(const char *dir);
+/* Whether a first model may be written there: the folder is missing, empty, or holds only what a first save left that
+ * never came to its model. */
+at_err at_cli_model_is_free(const char *dir, struct at_diag *diag, bool *ret_free);
 /* `also` is called when everything but model.safetensors is in place. */
 typedef at_err_t at_cli_model_also_fn(void *arg, const char *dir, struct at_hash root, struct at_diag *diag);
 at_err at_cli_model_write_with(const char *dir, const struct at_state *state, at_cli_model_also_fn *also, void *arg,

@@ -114,7 +114,9 @@ const struct at_command at_cmd_train = {
         "The same algorithm as a swarm's: with equal settings it ends in the same state root, to the bit, whatever\n"
         "the kernels, the number of threads and the split: --tp ranks share every layer, --pp stages the layers,\n"
         "--replicas train side by side. Without these it is one process. Ctrl-C finishes the running round and keeps\n"
-        "the model in --out (a second one stops at once); --resume goes on from there, under any split.",
+        "the model in --out (a second one stops at once; under mpirun the first does); --resume goes on from there, "
+        "under\n"
+        "any split.",
     .examples = "  atoll train --preset nano --data data/moby-dick.txt --replicas 4 --out my-model\n"
                 "  atoll train --data a.txt b.txt --rounds 6 --steps 10 --seed 7 --threads 2 --json\n"
                 "  atoll train --preset 10m --tp 2 --pp 2 --microbatches 4 --data a.txt\n"

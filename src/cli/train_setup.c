@@ -1,5 +1,6 @@
 #include "cli/train_setup.h"
 
+#include "cli/cli_model.h"
 #include "cli/cli_text.h"
 #include "model/hf.h"
 #include "os/file.h"
@@ -352,7 +353,7 @@ at_err_t at_train_check_out(const struct at_train_args *args, struct at_diag *di
     if (args->save_seconds.given && args->out == NULL)
         return at_fail(diag, AT_E_USAGE, "--save-seconds", "--save-seconds goes with --out D");
     if (args->out == NULL || (args->resume != NULL && strcmp(args->out, args->resume) == 0)) return AT_OK;
-    at_err_t err = at_dir_is_empty(args->out, diag, &empty);
+    at_err_t err = at_cli_model_is_free(args->out, diag, &empty);
     if (err == AT_OK && !empty)
         err = at_fail(diag, AT_E_DATA, args->out,
                       "the folder is not empty; nothing was changed: choose another for --out");

@@ -40,6 +40,7 @@ struct run {
     bool looked;                /* at the held-out text since then */
     struct at_rank_figures figures;
     double saved_s, save_cost_s, unit_seconds;
+    bool cut;            /* rank 0's unit, by an interrupt */
     uint32_t unit_steps; /* of this rank's replica in the round under way */
     struct at_split_result result;
 };
@@ -119,7 +120,8 @@ static bool on_step(void *arg, const struct at_unit_progress *p)
     at_train_show_step(&r->show, who, 0, p, true);
     if (show->round.seconds > 0 && r->unit_seconds >= show->round.seconds) return false;
     if (!at_interrupted()) return true;
-    if (r->comm->rank == 0) return r->setup->args->out != NULL;
+    r->cut = r->comm->rank == 0 && r->setup->args->out == NULL;
+    if (r->comm->rank == 0) return !r->cut;
     if (r->setup->node >= 0) /* another machine's Ctrl-C: rank 0 cannot know */
         r->comm->ops->fail(r->comm->link, AT_E_INTERRUPTED, r->setup->args->node,
                            "interrupted on this node; the last checkpoint is whole");
@@ -192,7 +194,7 @@ static struct order next_order(struct run *r)
         return o;
     }
     o.round = at_diary_next(&r->diary);
-    r->result.interrupted = o.round.steps != 0 && at_interrupted();
+    r->result.interrupted = at_interrupted() && (o.round.steps != 0 || r->cut);
     bool over = o.round.steps == 0 || r->result.interrupted;
     if (!over && save_is_due(r)) o.kind = ORDER_SAVE;
     if (over) o.kind = ORDER_END;
@@ -265,7 +267,8 @@ static at_err do_round(struct run *r, const struct at_round *round, struct at_di
     r->steps_here += round->steps;
     at_train_show_start(&r->show, round);
     err = at_rank_round(r->rank, round, on_step, r, diag, &report);
-    if (err == AT_OK) at_auto_note_steps(&r->diary.measured, r->unit_steps, r->unit_seconds);
+    double waited = round->tau > 0 ? report.exchange_seconds : 0; /* with overlap the unit waits for the round before */
+    if (err == AT_OK) at_auto_note_steps(&r->diary.measured, r->unit_steps, r->unit_seconds - waited);
     return err == AT_OK ? account(r, &report, diag) : err;
 }
 

@@ -16,6 +16,7 @@ static double set_bits(uint32_t k)
 
 void at_auto_note_steps(struct at_auto_measured *m, uint32_t steps, double seconds)
 {
+    if (!(seconds > 0)) return;
     double share = m->step_seconds > 0 && steps < 8 ? steps / 8.0 : 1; /* a short round says little */
     m->step_seconds += share * (seconds / steps - m->step_seconds);
 }

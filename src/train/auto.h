@@ -29,7 +29,7 @@ struct at_auto_run {
 };
 /* What was measured. 0: not known yet. */
 struct at_auto_measured {
-    double step_seconds;     /* an inner step of the slowest replica */
+    double step_seconds;     /* an inner step of the replica that measures, without waiting */
     double bytes_per_second; /* that its link takes */
     double rtt_seconds;
 };

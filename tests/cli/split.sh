@@ -184,6 +184,20 @@ for link in tls inproc; do
     is "$(cksum "$WORK"/stopped2/*)" "$before" "the second interrupt, $link"
 done
 
+# Without --out nothing is kept: one interrupt ends the run, in its last round too, with overlap too.
+for more in "--tau 0" "--tau 1"; do
+    rm "$WORK/err"
+    "$ATOLL" train $small --rounds 1 --steps 100000 --tp 2 --link inproc $more --json >"$WORK/out" 2>"$WORK/err" &
+    PIDS="$PIDS $!"
+    pid=$!
+    until_ $PATIENCE grep -qs '^held-out loss before' "$WORK/err"
+    sleep 0.3 # into the round
+    kill -INT $pid
+    ends 130 $pid
+    is "$(json error.code)" 130 "$more"
+    says "nothing was written"
+done
+
 # A plan's file: here alone, whatever its nodes are; and two "machines", one of them never coming.
 layers=$("$TOOL" get num_hidden_layers <"$WORK/alone/config.json")
 cat >"$WORK/plan.json" <<EOF

@@ -95,3 +95,15 @@ until_ $PATIENCE grep -qs '^held-out loss before' "$WORK/err"
 kill -INT $PIDS
 ends 130 $PIDS
 says "nothing was written"
+
+# A first save that comes to no model leaves a folder that the next run takes; one with somebody else's files it does not.
+want 5 sh -c 'data=$1 out=$2; shift 2; ulimit -f 40; exec "$0" train "$@" --data "$data" --out "$out"' "$ATOLL" \
+    "$DATA" "$WORK/first" $small
+says "$WORK/first"
+[ -e "$WORK/first/config.json" ] || mkdir -p "$WORK/first"
+touch "$WORK/first/journal.jsonl" "$WORK/first/replica-0000-0123456789abcdef.safetensors"
+want 0 "$ATOLL" train $small --out "$WORK/first"
+is "$(ls "$WORK/first" | grep -c replica)" 0
+mkdir "$WORK/foreign"
+touch "$WORK/foreign/config.json"
+refused 3 "the folder is not empty" "$ATOLL" train $small --out "$WORK/foreign"
