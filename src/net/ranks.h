@@ -7,7 +7,8 @@
  * tells rank 0, rank 0 composes the text once and tells everybody; if rank 0 itself is gone, each rank says so in the
  * same words. After the verdict every wait ends with it. A transfer's buffer is let go of before its wait returns.
  *
- * Who is hung: a sign of life is any byte, and a heartbeat when nothing else was sent. Silence is counted in the judge's
+ * Who is hung: a sign of life is any byte that arrives, also of something unfinished and of what the other side's system
+ * had taken before; and a heartbeat goes when nothing else was sent. Silence is counted in the judge's
  * own waking time: each turn of its loop counts for a quarter of a second at most, so a judge that was starved, stopped or
  * asleep gives the others that much longer, and a pause of all blames nobody. Rank 0 judges everybody and is judged by
  * everybody; two other ranks give each other three times as long, for rank 0 comes first.

@@ -286,7 +286,6 @@ static void read_some(struct at_ranks_tls *w, struct conn *c)
             return;
         }
         if (got == 0) return;
-        c->heard_awake_ms = w->awake_ms;
         sum += got;
         if (c->deaf) continue;
         pthread_mutex_lock(&w->mutex);
@@ -354,6 +353,8 @@ static void drive(struct at_ranks_tls *w, struct conn *c, int events)
 {
     if (c->state == CONN_CONNECT && (events & (POLLOUT | POLLERR | POLLHUP))) finish_connect(w, c);
     if (c->state == CONN_HANDSHAKE && events != 0) shake_hands(w, c);
+    /* A slow path takes seconds for one TLS record, of which nothing can be read before its end. */
+    if (c->state == CONN_UP && (events & POLLIN)) c->heard_awake_ms = w->awake_ms;
     if (c->state == CONN_UP && (events != 0 || c->more)) read_some(w, c);
     if (c->state == CONN_UP && (!c->wants_write || (events & POLLOUT))) write_some(w, c);
 }
