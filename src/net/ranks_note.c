@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char magic[8] = "ATRANKS1";
+static const char magic[8] = "ATRANKS2";
 
 enum { HELLO_HEAD = 28, ENTRY = 8 + AT_NOTE_HOST_BYTES };
 

@@ -1,7 +1,7 @@
 /* ranks_note.h: the payloads of the notes that ranks send each other (enum at_box_kind). Fixed layouts, little-endian,
  * texts NUL-padded. Reading checks everything and makes the texts printable: AT_E_PEER.
  *
- *   HELLO    "ATRANKS1", rank u32, ranks u32, pid u32, port u32, facts u32, then per fact name[32], value[72]
+ *   HELLO    "ATRANKS2", rank u32, ranks u32, pid u32, port u32, facts u32, then per fact name[32], value[72]
  *   TABLE    ranks u32, then per rank pid u32, port u32, host[48]
  *   REPORT   to rank 0, and VERDICT from it: index of the error in base/err.h u32, where[256], text[512] */
 #ifndef ATOLL_NET_RANKS_NOTE_H
