@@ -24,6 +24,7 @@ bool at_ranks_mpi_launched(void)
 
 #include "net/ranks_mpi_inner.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -38,7 +39,8 @@ bool at_ranks_mpi_launched(void)
 #define PROGRESS_US  1000
 #define POLLS_BUSY   200  /* before a wait gives way to others on this processor */
 #define POLLS_AWAKE  5000 /* before it sleeps between polls */
-#define EXIT_MS      5000 /* for the watch to end this process */
+#define EXIT_TURNS   60 /* of EXIT_TURN_MS, for the watch to end this process: 4 s of silence of rank 0, and some more */
+#define EXIT_TURN_MS 100
 #define PIECES_FIXED 4
 
 struct slot {
@@ -88,11 +90,17 @@ void at_ranks_mpi_abort(int exit_code)
     _exit(exit_code);
 }
 
-/* The watch tells everybody, in the same words, and ends this process as well. */
+/* The watch tells everybody, in the same words, and ends this process as well. It counts its own waking time, so that many
+ * short sleeps, each of which may last longer, fit it better than a long one; no signal cuts them short. */
 _Noreturn static void die(struct at_ranks_mpi *w, const struct at_diag *verdict)
 {
     at_mpi_watch_fail(w->watch, verdict);
-    nanosleep(&(struct timespec){EXIT_MS / 1000, 0}, NULL);
+    for (int i = 0; i < EXIT_TURNS; i++) {
+        struct timespec left = {0, EXIT_TURN_MS * 1000000L};
+        while (nanosleep(&left, &left) != 0 && errno == EINTR) {
+        }
+    }
+    at_mpi_watch_last_words(w->watch, verdict);
     at_ranks_mpi_abort(at_err_exit_code(verdict->err));
 }
 

@@ -17,6 +17,8 @@ at_err at_mpi_watch_start(const struct at_ranks_run *run, void (*last_words)(voi
                           void *arg, struct at_diag *diag, MPI_Comm *ret_comm, struct at_mpi_watch **ret_watch);
 /* This rank cannot go on: the verdict follows within moments, in another thread. Any thread. */
 void at_mpi_watch_fail(struct at_mpi_watch *w, const struct at_diag *what);
+/* Says the last words, unless they are said; returns when they are. Any thread. */
+void at_mpi_watch_last_words(struct at_mpi_watch *w, const struct at_diag *verdict);
 void at_mpi_watch_release(struct at_mpi_watch *w); /* NULL is fine */
 
 #endif

@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,8 @@ struct at_mpi_watch {
     void *arg;
     struct at_ranks_tls *links;
     char hosts[HOSTS_BYTES];
+    pthread_mutex_t mutex; /* of `said` */
+    bool said;
 };
 
 /* What rank 0 hands out. */
@@ -31,13 +34,20 @@ struct invitation {
     uint8_t port[2];         /* 0: rank 0 could not listen */
 };
 
+void at_mpi_watch_last_words(struct at_mpi_watch *w, const struct at_diag *verdict)
+{
+    pthread_mutex_lock(&w->mutex);
+    if (!w->said && w->last_words != NULL) w->last_words(w->arg, verdict);
+    w->said = true;
+    pthread_mutex_unlock(&w->mutex);
+}
+
 /* Told by the links' thread, after rank 0 has told the others. mpirun ends whatever is left once one rank has ended with
  * an error, so nobody waits for anything here. */
 static void on_verdict(void *arg, const struct at_diag *verdict)
 {
     struct at_mpi_watch *w = arg;
-    if (w->last_words != NULL && (w->run.rank == 0 || strcmp(verdict->where, "rank 0") == 0))
-        w->last_words(w->arg, verdict);
+    if (w->run.rank == 0 || strcmp(verdict->where, "rank 0") == 0) at_mpi_watch_last_words(w, verdict);
     if (w->run.rank == 0) nanosleep(&(struct timespec){0, LINGER_MS * 1000000L}, NULL);
     _exit(at_err_exit_code(verdict->err));
 }
@@ -145,6 +155,7 @@ at_err_t at_mpi_watch_start(const struct at_ranks_run *run,
     int fd = -1;
     if (w == NULL) return at_fail(diag, AT_E_NOMEM, "MPI", "no memory for the links");
     *w = (struct at_mpi_watch){.run = *run, .last_words = last_words, .arg = arg};
+    pthread_mutex_init(&w->mutex, NULL);
     at_err_t err = hand_out(run, diag, ret_comm, &v, &fd);
     memcpy(w->hosts, v.hosts, sizeof w->hosts);
     struct at_ranks_tls_options o = {
@@ -165,10 +176,12 @@ at_err_t at_mpi_watch_start(const struct at_ranks_run *run,
     else if (fd >= 0)
         close(fd);
     memset(o.secret, 0, sizeof o.secret);
-    if (err == AT_OK)
+    if (err == AT_OK) {
         *ret_watch = w;
-    else
-        free(w);
+        return AT_OK;
+    }
+    pthread_mutex_destroy(&w->mutex);
+    free(w);
     return err;
 }
 
@@ -182,6 +195,7 @@ void at_mpi_watch_release(struct at_mpi_watch *w)
 {
     if (w == NULL) return;
     at_ranks_tls_release(w->links);
+    pthread_mutex_destroy(&w->mutex);
     free(w);
 }
 
