@@ -91,6 +91,7 @@ struct family { /* this process and its children */
     int *rank; /* of each child */
     int children;
     bool is_child;       /* of another process of this program, which tells people what happens */
+    bool rank_0_gone;    /* ranks.h */
     uint64_t verdict_ms; /* when a child was first seen to have ended by a verdict; 0: none */
 };
 
@@ -142,10 +143,10 @@ static void end_children(struct family *f, unsigned patience_ms)
     for (int i = 0; i < f->children; i++) at_child_end(&f->child[i], 0);
 }
 
-/* Rank 0's end it cannot tell itself. */
+/* A child speaks when rank 0 cannot; Ctrl-C reaches its parent, too. */
 static bool tells(const struct family *f, const struct at_diag *verdict)
 {
-    return !f->is_child || strcmp(verdict->where, "rank 0") == 0;
+    return !f->is_child || (f->rank_0_gone && verdict->err != AT_E_INTERRUPTED);
 }
 
 /* A verdict, and this rank is in the middle of something long: no rank may wait for that. What is being saved stays as it
@@ -221,6 +222,7 @@ static at_err link_up(struct family *f, const struct at_rank_brief *brief, int l
         .wait_ms = wait_ms,
         .go_on = look_after,
         .overdue = overdue,
+        .rank_0_gone = &f->rank_0_gone,
         .arg = f,
     };
     memcpy(o.secret, brief->secret, sizeof o.secret);

@@ -74,6 +74,10 @@ struct at_ranks_tls_options {
      * others have been told: the rank is busy with something long. NULL: nothing. */
     void (*overdue)(void *arg, const struct at_diag *verdict);
     uint32_t overdue_ms;
+    /* Set before overdue, init or a wait tells of a verdict: rank 0 has not told it, for it is gone, hung or was never
+     * reached, so this rank found it alone and is the one to tell people. Whom a verdict blames says nothing about that: a
+     * living rank 0 can be blamed, too. False on rank 0. NULL: not asked for. */
+    bool *rank_0_gone;
     void *arg;
 };
 /* A listening socket, close-on-exec. port 0: the system picks. AT_E_PORT naming host and port. */

@@ -63,6 +63,7 @@ static void set_verdict(struct at_ranks_tls *w, const struct at_diag *what)
     w->verdict_turn = w->turns;
     pthread_mutex_lock(&w->mutex);
     w->verdict = *what;
+    if (w->opt.rank_0_gone != NULL) *w->opt.rank_0_gone = w->rank != 0 && !w->told_by_0;
     for (int i = 0; i < w->conns; i++)
         if (at_box_let_go(&w->conn[i]->box) != AT_OK) at_ranks_close(w, w->conn[i]);
     w->failed = true;

@@ -25,6 +25,7 @@ struct at_mpi_watch {
     char hosts[HOSTS_BYTES];
     pthread_mutex_t mutex; /* of `said` */
     bool said;
+    bool rank_0_gone; /* of the links' thread */
 };
 
 /* What rank 0 hands out. */
@@ -47,7 +48,7 @@ void at_mpi_watch_last_words(struct at_mpi_watch *w, const struct at_diag *verdi
 static void on_verdict(void *arg, const struct at_diag *verdict)
 {
     struct at_mpi_watch *w = arg;
-    if (w->run.rank == 0 || strcmp(verdict->where, "rank 0") == 0) at_mpi_watch_last_words(w, verdict);
+    if (w->run.rank == 0 || w->rank_0_gone) at_mpi_watch_last_words(w, verdict);
     if (w->run.rank == 0) nanosleep(&(struct timespec){0, LINGER_MS * 1000000L}, NULL);
     _exit(at_err_exit_code(verdict->err));
 }
@@ -167,6 +168,7 @@ at_err_t at_mpi_watch_start(const struct at_ranks_run *run,
         .star = true,
         .overdue = on_verdict,
         .overdue_ms = 1,
+        .rank_0_gone = &w->rank_0_gone,
         .arg = w,
     };
     memcpy(o.secret, v.secret, sizeof o.secret);

@@ -179,6 +179,7 @@ struct outcome {
     at_err_t init_err;
     struct at_diag diag;
     uint64_t ms;
+    bool rank_0_gone;
 };
 typedef bool play_fn(const struct at_comm *c, struct at_diag *diag);
 struct actor {
@@ -198,6 +199,7 @@ static void *act(void *arg)
         return NULL;
     }
     struct at_ranks_tls *w = NULL;
+    a->options.rank_0_gone = &a->out.rank_0_gone;
     a->out.init_err = at_ranks_tls_init(&a->options, &a->out.diag, &w);
     if (a->out.init_err != AT_OK) return NULL;
     a->comm = at_ranks_tls_comm(w);
@@ -276,7 +278,7 @@ static bool play_fail(const struct at_comm *c, struct at_diag *diag)
     uint8_t b[64], mine[64] = {0};
     struct at_transfer lost = at_comm_send(c, (c->rank + 1) % c->ranks, 9, mine, sizeof mine);
     struct at_transfer t = at_comm_recv(c, c->rank == 0 ? 1 : 0, 5, b, sizeof b);
-    if (c->rank == 2) (c->ops->fail)(c->link, AT_E_NONFINITE, "layer 3", "the gradient is not finite");
+    if (c->rank == 2) (c->ops->fail)(c->link, AT_E_NONFINITE, "rank 0", "the gradient is not finite");
     at_err_t err = at_comm_wait(c, t, diag), then = at_comm_wait(c, lost, NULL);
     at_err_t again = at_comm_wait(c, at_comm_send(c, (c->rank + 1) % c->ranks, 9, mine, 1), NULL);
     return err == AT_E_NONFINITE && (then == AT_OK || then == AT_E_NONFINITE) && again == AT_E_NONFINITE;
@@ -289,7 +291,8 @@ static void one_failure_ends_all(void **state)
         play_threads(tls == 1, 4, play_fail, actor);
         for (int i = 0; i < 4; i++) { /* the verdict may reach a rank before its last link is made */
             assert_true(actor[i].out.ok || actor[i].out.init_err == AT_E_NONFINITE);
-            assert_string_equal(actor[i].out.diag.where, "layer 3");
+            assert_string_equal(actor[i].out.diag.where, "rank 0");
+            assert_false(actor[i].out.rank_0_gone); /* blamed, and still the one that tells */
             assert_non_null(strstr(actor[i].out.diag.text, "the gradient is not finite"));
             assert_non_null(strstr(actor[i].out.diag.text, "rank 2 (replica 0, stage 1, tensor rank 0"));
             assert_string_equal(actor[i].out.diag.text, actor[0].out.diag.text);
@@ -341,6 +344,7 @@ _Noreturn static void be_rank(const struct trouble *t, struct at_ranks_tls_optio
     struct outcome out = {0};
     struct at_ranks_tls *w = NULL;
     uint8_t b[8], c8[8] = {0};
+    o->rank_0_gone = &out.rank_0_gone;
     if (t->before != NULL) t->before(o->run.rank, o);
     at_err_t err = at_ranks_tls_init(o, &out.diag, &w);
     if (err == AT_OK) {
@@ -401,6 +405,7 @@ static struct at_diag play_trouble(const struct trouble *t, uint64_t limit_ms, c
         assert_non_null(strstr(out[i].diag.text, words));
         assert_int_equal(out[i].diag.err, AT_E_PEER);
         assert_true(out[i].ms - start_ms <= limit_ms);
+        assert_int_equal(out[i].rank_0_gone, t->signal != 0 && t->odd == 0);
     }
     for (int i = 0; i < t->ranks; i++) {
         kill(p[i].pid, SIGKILL);
