@@ -1,3 +1,7 @@
+#ifndef _DEFAULT_SOURCE
+#define _DEFAULT_SOURCE /* IFF_UP */
+#endif
+
 #ifdef ATOLL_MPI
 
 #include "net/ranks_mpi_inner.h"
@@ -5,6 +9,7 @@
 
 #include <arpa/inet.h>
 #include <ifaddrs.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -67,7 +72,7 @@ static at_err finish(MPI_Request *request, uint64_t until_ms, struct at_diag *di
     return AT_OK;
 }
 
-/* This machine's addresses that others may reach, IPv4 first come, as many as fit. */
+/* This machine's IPv4 addresses that others may reach, in the system's order, as many as fit; "" when there are none. */
 static void own_addresses(char ret_hosts[HOSTS_BYTES])
 {
     struct ifaddrs *all = NULL;
@@ -76,7 +81,9 @@ static void own_addresses(char ret_hosts[HOSTS_BYTES])
     for (struct ifaddrs *i = all; i != NULL; i = i->ifa_next) {
         char text[INET_ADDRSTRLEN];
         const struct sockaddr_in *a = (const void *)i->ifa_addr;
-        if (a == NULL || a->sin_family != AF_INET || (ntohl(a->sin_addr.s_addr) >> 24) == 127) continue;
+        if ((i->ifa_flags & IFF_UP) == 0 || a == NULL || a->sin_family != AF_INET ||
+            (ntohl(a->sin_addr.s_addr) >> 24) == 127)
+            continue;
         if (inet_ntop(AF_INET, &a->sin_addr, text, sizeof text) == NULL || n + strlen(text) + 2 > HOSTS_BYTES) continue;
         n += (size_t)snprintf(ret_hosts + n, HOSTS_BYTES - n, "%s%s", n > 0 ? "," : "", text);
     }
@@ -114,10 +121,15 @@ static at_err invite(bool one_machine, struct at_diag *diag, struct invitation *
     if (err != AT_OK) return at_fail(diag, err, "MPI", "the system gives no random bytes");
     memcpy(v->secret, random.seed, sizeof v->secret);
     memset(&random, 0, sizeof random);
-    if (!one_machine) own_addresses(v->hosts);
-    bool loopback = v->hosts[0] == 0;
-    if (loopback) snprintf(v->hosts, sizeof v->hosts, "127.0.0.1");
-    err = at_ranks_listen(loopback ? "127.0.0.1" : "0.0.0.0", 0, diag, ret_fd, &port);
+    if (one_machine)
+        snprintf(v->hosts, sizeof v->hosts, "127.0.0.1");
+    else
+        own_addresses(v->hosts);
+    if (v->hosts[0] == 0)
+        return at_fail(
+            diag, AT_E_ENV, "rank 0",
+            "this machine, rank 0's, has no IPv4 address for the others: give it one, or run all on one machine");
+    err = at_ranks_listen(one_machine ? "127.0.0.1" : "0.0.0.0", 0, diag, ret_fd, &port);
     v->port[0] = (uint8_t)port;
     v->port[1] = (uint8_t)(port >> 8);
     return err;
@@ -143,8 +155,9 @@ static at_err hand_out(const struct at_ranks_run *run, struct at_diag *diag, MPI
     err = finish(&request, until_ms, diag);
     if (own != AT_OK || err != AT_OK) return own != AT_OK ? own : err;
     v->hosts[HOSTS_BYTES - 1] = 0;
-    return v->port[0] != 0 || v->port[1] != 0 ? AT_OK
-                                              : at_fail(diag, AT_E_PEER, "rank 0", "%s cannot listen", run->name[0]);
+    return v->port[0] != 0 || v->port[1] != 0
+               ? AT_OK
+               : at_fail(diag, AT_E_PEER, "rank 0", "%s has no address to listen at", run->name[0]);
 }
 
 at_err_t at_mpi_watch_start(const struct at_ranks_run *run,
