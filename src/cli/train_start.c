@@ -5,6 +5,7 @@
 #include "cli/cli_text.h"
 #include "cli/train_save.h"
 #include "os/file.h"
+#include "os/file_temp.h"
 #include "os/sys.h"
 
 #include <fcntl.h>
@@ -150,7 +151,7 @@ static bool tells(const struct family *f, const struct at_diag *verdict)
 }
 
 /* A verdict, and this rank is in the middle of something long: no rank may wait for that. What is being saved stays as it
- * was: files are put in place whole. */
+ * was: files are put in place whole, and what is unfinished beside them goes. */
 static void overdue(void *arg, const struct at_diag *verdict)
 {
     struct family *f = arg;
@@ -160,6 +161,7 @@ static void overdue(void *arg, const struct at_diag *verdict)
         fflush(stdout);
     }
     at_train_kill_children();
+    at_file_temp_remove_all();
     _exit(at_err_exit_code(verdict->err));
 }
 

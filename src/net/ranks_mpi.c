@@ -23,6 +23,7 @@ bool at_ranks_mpi_launched(void)
 #ifdef ATOLL_MPI
 
 #include "net/ranks_mpi_inner.h"
+#include "os/file_temp.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -86,6 +87,7 @@ at_err_t at_ranks_mpi_start(struct at_diag *diag, int *ret_rank, int *ret_ranks)
 
 void at_ranks_mpi_abort(int exit_code)
 {
+    at_file_temp_remove_all();
     if (initialized) MPI_Abort(MPI_COMM_WORLD, exit_code);
     _exit(exit_code);
 }

@@ -5,6 +5,7 @@
 #ifdef ATOLL_MPI
 
 #include "net/ranks_mpi_inner.h"
+#include "os/file_temp.h"
 #include "os/sys.h"
 
 #include <arpa/inet.h>
@@ -55,6 +56,7 @@ static void on_verdict(void *arg, const struct at_diag *verdict)
     struct at_mpi_watch *w = arg;
     if (w->run.rank == 0 || w->rank_0_gone) at_mpi_watch_last_words(w, verdict);
     if (w->run.rank == 0) nanosleep(&(struct timespec){0, LINGER_MS * 1000000L}, NULL);
+    at_file_temp_remove_all();
     _exit(at_err_exit_code(verdict->err));
 }
 
