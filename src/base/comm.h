@@ -8,7 +8,9 @@
  *
  * Failure is for all: once a rank is dead, hung, of another program, or has called fail(), every wait of every rank ends
  * within 6 seconds with AT_E_PEER (or the code given to fail) and the same text, which names rank, replica, stage and
- * peer. One thread of a rank posts and waits. */
+ * peer. They are seconds in which the ranks that judge are given a processor, and they begin when the last bytes of a hung
+ * rank have arrived. Only a path that loses everything between two ranks which rank 0 still hears takes up to 14: neither
+ * of them is dead or hung. One thread of a rank posts and waits. */
 #ifndef ATOLL_BASE_COMM_H
 #define ATOLL_BASE_COMM_H
 

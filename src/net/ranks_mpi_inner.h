@@ -12,7 +12,8 @@ struct at_mpi_watch;
 
 /* Collective, before any other thread calls MPI. Copies MPI_COMM_WORLD (errors are returned; owned by the caller) and
  * hands the run's secret and rank 0's addresses out over it; compares the facts. run and its texts are borrowed. AT_E_PEER
- * with the verdict, AT_E_ENV. From its return on a verdict ends this process (ranks.h). */
+ * with the verdict, AT_E_ENV. A verdict ends this process (ranks.h) from its return on, and may do so before: as soon as
+ * the links are being made. The last words are then said all the same: by whoever ends it, once. */
 at_err at_mpi_watch_start(const struct at_ranks_run *run, void (*last_words)(void *arg, const struct at_diag *verdict),
                           void *arg, struct at_diag *diag, MPI_Comm *ret_comm, struct at_mpi_watch **ret_watch);
 /* This rank cannot go on: the verdict follows within moments, in another thread. Any thread. */
