@@ -36,7 +36,8 @@ struct at_codec_values {
 };
 
 #define AT_CODEC_WORDS 128
-/* Reads a block's weights or statistics from the front. Made by open; borrows the payload. */
+/* Reads a block's weights or statistics from the front. Made by open; borrows the payload. A kilobyte: many of them
+ * belong on the heap, since a pool's threads have small stacks. */
 struct at_codec_reader {
     const struct at_codec *codec;
     const uint8_t *at, *end;

@@ -9,15 +9,18 @@
 #include <string.h>
 
 struct outer {
-    struct at_exec ex; /* one thread: a block is one job */
+    struct at_exec ex; /* one thread: a block is walked by one */
     const struct at_update *update;
     const real *w, *w_stats; /* [n] of the weights and of the statistics */
-    int n, first;            /* blocks from here on */
+    int n, first, end;       /* updates; blocks [first, end) */
     const struct at_round *round;
     struct at_state *state;
-    double *squares; /* [n][numbers] sums of squares, or NULL */
-    bool keep;       /* false: the results are only looked at */
-    atomic_int bad;  /* the lowest block number with a result that is not finite */
+    struct at_codec_reader *readers; /* [walkers][n]: a kilobyte each, too much for a thread's stack */
+    int walkers;                     /* jobs, each of which takes block after block */
+    double *squares;                 /* [n][numbers] sums of squares, or NULL */
+    bool keep;                       /* false: the results are only looked at */
+    atomic_int next;                 /* the block that is taken next */
+    atomic_int bad;                  /* the lowest block number with a result that is not finite */
 };
 
 /* a = +0; for r ascending a = fma(w_r, x_r, a), over the next len elements of the n updates. */
@@ -55,10 +58,9 @@ static bool step(const struct outer *o, size_t from, size_t len, real *a)
     return o->keep || (all_finite(y, len) && (momentum == NULL || all_finite(m, len)));
 }
 
-/* One block, run by run. False if it only looks, and a value is not finite. */
-static bool walk_block(const struct outer *o, int block)
+/* One block, run by run, with readers d[n]. False if it only looks, and a value is not finite. */
+static bool walk_block(const struct outer *o, int block, struct at_codec_reader *d)
 {
-    struct at_codec_reader d[AT_OUTER_REPLICAS_MAX];
     const struct at_params *p = o->state->params;
     const struct at_block *b = &p->block[block];
     real a[AT_CODEC_CHUNK], *stats = o->state->stats + at_block_stats_offset(p, block);
@@ -82,14 +84,20 @@ static bool walk_block(const struct outer *o, int block)
     return true;
 }
 
-static void block_job(void *arg, int job)
+/* Threads may finish in any order: the lowest number is named. */
+static void name_bad(struct outer *o, int block)
 {
-    struct outer *o = arg;
-    int block = o->first + job;
-    if (walk_block(o, block)) return;
-    const struct at_params *p = o->state->params; /* threads may finish in any order: the lowest number is named */
+    const struct at_params *p = o->state->params;
     int number = at_block_number(p, &p->block[block]), seen = atomic_load(&o->bad);
     while (number < seen && !atomic_compare_exchange_weak(&o->bad, &seen, number)) continue;
+}
+
+static void walk_job(void *arg, int job)
+{
+    struct outer *o = arg;
+    struct at_codec_reader *d = o->readers + (size_t)job * (size_t)o->n;
+    for (int block; (block = atomic_fetch_add(&o->next, 1)) < o->end;)
+        if (!walk_block(o, block, d)) name_bad(o, block);
 }
 
 /* The lowest number that any rank of the replica names; numbers: none. A gain that this rank holds without answering for
@@ -108,11 +116,12 @@ static at_err agree(int *io_bad, const struct at_params *p, const struct at_gath
     return err;
 }
 
-static void pass(struct outer *o, const struct at_par *par, int blocks, bool keep)
+static void pass(struct outer *o, const struct at_par *par, bool keep)
 {
     o->keep = keep;
+    atomic_init(&o->next, o->first);
     atomic_init(&o->bad, o->state->params->numbers);
-    at_par_run(par, blocks, block_job, o);
+    at_par_run(par, o->walkers, walk_job, o);
 }
 
 /* After the first pass: is all of the step finite, on all ranks? */
@@ -170,9 +179,14 @@ static at_err apply(const struct at_exec *ex, struct at_state *state, const stru
     struct outer o = {
         .ex = *ex, .update = updates, .w = wr, .w_stats = ws, .n = n, .first = first, .round = round, .state = state};
     o.ex.par = &at_par_serial;
-    pass(&o, ex->par, blocks, false);
+    o.end = first + blocks;
+    o.walkers = blocks < ex->par->threads ? blocks : ex->par->threads;
+    o.readers = malloc(((size_t)o.walkers * (size_t)n + 1) * sizeof *o.readers);
+    if (o.readers == NULL) return at_fail(diag, AT_E_NOMEM, "update", "no memory to read %d updates", n);
+    pass(&o, ex->par, false);
     int err = judge(&o, gather, diag);
-    if (err == AT_OK) pass(&o, ex->par, blocks, true);
+    if (err == AT_OK) pass(&o, ex->par, true);
+    free(o.readers);
     return err;
 }
 

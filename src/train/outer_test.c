@@ -2,6 +2,7 @@
 #include "train/gather.h"
 #include "train/train_test_util.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -270,6 +271,53 @@ static void test_all_ranks_refuse_alike(void **state)
     rig_release(&r);
 }
 
+struct errand {
+    struct rig *r;
+    const struct at_round *round;
+    at_err_t err;
+};
+
+static void *run_errand(void *arg)
+{
+    struct errand *e = arg;
+    e->err = at_outer_step(&e->r->ex, &e->r->s, e->r->u, R, e->round, NULL, NULL);
+    return NULL;
+}
+
+/* A pool's threads may have small stacks: 256 KiB are enough, for the codec whose readers are the largest, too. */
+static void test_small_stack(void **state)
+{
+    struct rig r;
+    rig_init(&r, 0);
+    real *e = calloc(r.n, sizeof *e);
+    struct at_round round = {.round = 4, .codec = AT_CODEC_SPARSE, .k = 64, .alpha = 0.9f, .clip = 1};
+    for (int i = 0; i < R; i++) {
+        struct at_update_info info = r.u[i].info;
+        struct at_update_source source = {.params = &r.p,
+                                          .theta_start = r.s.theta,
+                                          .theta = r.theta[i],
+                                          .feedback = e,
+                                          .stats = r.stats[i],
+                                          .stats_public = r.s.stats};
+        for (size_t j = 0; j < r.n; j++) e[j] = r.s.theta[j] - r.theta[i][j];
+        at_buf_clear(&r.blob[i]);
+        assert_int_equal(at_update_encode(&at_codec_sparse, round.k, &info, &source, NULL, NULL, &r.blob[i]), AT_OK);
+        assert_int_equal(at_update_parse(&r.p, at_buf_span(&r.blob[i]), NULL, &r.u[i]), AT_OK);
+    }
+    struct errand errand = {.r = &r, .round = &round, .err = AT_E_USAGE};
+    pthread_attr_t attr;
+    pthread_t thread;
+    assert_int_equal(pthread_attr_init(&attr), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attr, (size_t)256 << 10), 0);
+    assert_int_equal(pthread_create(&thread, &attr, run_errand, &errand), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(errand.err, AT_OK);
+    assert_int_equal(r.s.round, 5);
+    (void)pthread_attr_destroy(&attr);
+    free(e);
+    rig_release(&r);
+}
+
 static void test_rounds_of_fixed_settings(void **state)
 {
     struct at_train_config train = test_train_config(); /* 4 x 3 steps */
@@ -344,6 +392,7 @@ int main(void)
         cmocka_unit_test(test_momentum),
         cmocka_unit_test(test_clipping),
         cmocka_unit_test(test_all_ranks_refuse_alike),
+        cmocka_unit_test(test_small_stack),
         cmocka_unit_test(test_rounds_of_fixed_settings),
         cmocka_unit_test(test_young_rounds),
     };
