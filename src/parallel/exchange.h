@@ -32,6 +32,7 @@ enum { AT_EXCHANGE_HEAD_BYTES = 16, AT_EXCHANGE_ROOMS = 2 };
 /* What a run's updates are, as sets of bits 1 << codec id: the largest blob that any of them makes has room. */
 struct at_exchange_needs {
     uint32_t whole, parts; /* of those that travel whole; in fragments */
+    uint32_t k;            /* sparse: the largest that a round of the run may have; else 0 */
     size_t fragment_bytes; /* the same on all ranks */
 };
 struct at_exchange_needs at_exchange_needs_of(const struct at_outer_config *outer);

@@ -61,8 +61,10 @@ struct at_exchange_needs at_exchange_needs_of(const struct at_outer_config *oute
         break;
     }
     uint32_t parts = outer->tau > 0 ? 0 : all & (plain | int4);
-    return (struct at_exchange_needs){
-        .whole = all & ~parts, .parts = parts, .fragment_bytes = AT_EXCHANGE_FRAGMENT_BYTES};
+    return (struct at_exchange_needs){.whole = all & ~parts,
+                                      .parts = parts,
+                                      .k = outer->kind == AT_OUTER_AUTO ? AT_SPARSE_K_MAX : outer->k,
+                                      .fragment_bytes = AT_EXCHANGE_FRAGMENT_BYTES};
 }
 
 /* Slots that a rank of the plan has at most. */
@@ -85,7 +87,7 @@ static int cut(const struct at_params *whole, const struct at_params *mine, int 
     bool fresh = true; /* nothing of mine in this fragment yet */
     for (int i = 0; i < whole->blocks; i++) {
         const struct at_block *b = &whole->block[i];
-        size_t bytes = AT_UPDATE_BLOCK_BYTES + at_codec_plain.bytes_max(whole, b);
+        size_t bytes = AT_UPDATE_BLOCK_BYTES + at_codec_plain.bytes_max(whole, b, 0);
         bool every = whole->tensor[b->tensor].slots == 1, full = false;
         for (int run = 0; run * width < whole->slots; run++) {
             if (!every && run != b->slot / width) continue;
@@ -117,17 +119,17 @@ struct measured {
     size_t bytes; /* of the block */
 };
 
-/* The most bytes of a blob with those of our blocks [first, end) that w carries (NULL: all), by any of the codecs; 0:
- * there are none. */
-static size_t blob_bytes_max(const struct at_params *p, uint32_t codecs, const struct at_exchange_way *w, int first,
-                             int end)
+/* The most bytes of a blob with those of our blocks [first, end) that w carries (NULL: all), by any of the codecs, with
+ * at most k; 0: there are none. */
+static size_t blob_bytes_max(const struct at_params *p, uint32_t codecs, uint32_t k, const struct at_exchange_way *w,
+                             int first, int end)
 {
     size_t sum = 0;
     for (int i = first; codecs != 0 && i < end; i++) {
         size_t most = 0;
         if (w != NULL && !at_exchange_carries(p, w, i)) continue;
         for (uint32_t id = AT_CODEC_PLAIN; id <= AT_CODEC_SPARSE; id++) {
-            size_t n = (codecs >> id & 1) != 0 ? at_codec_find(id)->bytes_max(p, &p->block[i]) : 0;
+            size_t n = (codecs >> id & 1) != 0 ? at_codec_find(id)->bytes_max(p, &p->block[i], k) : 0;
             if (n > most) most = n;
         }
         sum += AT_UPDATE_BLOCK_BYTES + most;
@@ -138,9 +140,9 @@ static size_t blob_bytes_max(const struct at_params *p, uint32_t codecs, const s
 static struct at_exchange_memory memory_of(const struct at_params *p, const struct at_exchange_needs *needs,
                                            const struct measured *m, const struct at_exchange_way *w)
 {
-    struct at_exchange_memory n = {.whole = blob_bytes_max(p, needs->whole, w, 0, p->blocks)};
+    struct at_exchange_memory n = {.whole = blob_bytes_max(p, needs->whole, needs->k, w, 0, p->blocks)};
     for (int i = 0, which = 0; i < m->cuts; i++) {
-        size_t bytes = blob_bytes_max(p, needs->parts, w, m->cut[i], m->cut[i + 1]);
+        size_t bytes = blob_bytes_max(p, needs->parts, needs->k, w, m->cut[i], m->cut[i + 1]);
         if (bytes == 0) continue;
         if (bytes > n.part[which]) n.part[which] = bytes;
         which = (which + 1) % AT_EXCHANGE_ROOMS;

@@ -126,7 +126,7 @@ static const char *one_round(struct at_exchange *x, const struct shelf *s, uint3
         if (codec->id == AT_CODEC_SPARSE && blocks != x->params->blocks) return "sparse goes whole";
         size_t bytes = 0;
         for (int b = first; b < first + blocks; b++)
-            bytes += AT_UPDATE_BLOCK_BYTES + at_codec_plain.bytes_max(x->params, &s->params.block[b]);
+            bytes += AT_UPDATE_BLOCK_BYTES + at_codec_plain.bytes_max(x->params, &s->params.block[b], 0);
         if (!x->whole && blocks > 1 && bytes > x->needs.fragment_bytes) return "a fragment is too large";
         for (int r = 0; r < x->replicas; r++) {
             struct at_update_info want = info_of(r, round);
@@ -220,8 +220,16 @@ static void room_is_for_two_fragments(void **state)
     assert_in_range(at_exchange_bytes(&plan, &p->model, 0, &needs), 1, 4 * 2 * F / 4); /* four bits and more, of 32 */
     at_outer_config_default(&outer, AT_OUTER_SPARSE);
     outer.tau = 0;
-    needs = at_exchange_needs_of(&outer); /* whole ones, at most 2.6 kB for every chunk of 4096 begun */
-    assert_in_range(at_exchange_bytes(&plan, &p->model, 0, &needs), 4 * 5 * M, 4 * 13 * M);
+    needs = at_exchange_needs_of(&outer); /* whole ones, at most 0.7 kB for a chunk of 4096, and the statistics */
+    assert_in_range(at_exchange_bytes(&plan, &p->model, 0, &needs), 4 * 4 * M, 4 * 6 * M);
+    outer.k = AT_SPARSE_K_MAX; /* 2.9 kB */
+    needs = at_exchange_needs_of(&outer);
+    size_t most = at_exchange_bytes(&plan, &p->model, 0, &needs);
+    assert_in_range(most, 4 * 10 * M, 4 * 12 * M);
+    at_outer_config_default(&outer, AT_OUTER_AUTO); /* which may take any k */
+    outer.tau = 0;
+    needs = at_exchange_needs_of(&outer);
+    assert_true(at_exchange_bytes(&plan, &p->model, 0, &needs) >= most);
     at_plan_release(&plan);
     assert_true(split_plan(&plan, cut, 1, 1)); /* a model smaller than a fragment: one room of its size */
     at_outer_config_default(&outer, AT_OUTER_MEAN);

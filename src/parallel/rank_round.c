@@ -156,6 +156,8 @@ static at_err check_round(const struct at_rank *r, const struct at_round *round,
     const struct at_exchange_needs *needs = &r->exchange.needs;
     if (((needs->whole | needs->parts) >> round->codec & 1) == 0)
         return at_fail(diag, AT_E_DATA, "round", "codec %u is not one of this run's outer step", round->codec);
+    if (round->k > needs->k)
+        return at_fail(diag, AT_E_DATA, "round", "%u of 4096 are kept; in this run at most %u", round->k, needs->k);
     if (round->clip != 0 && (needs->parts >> round->codec & 1) != 0)
         return at_fail(diag, AT_E_DATA, "round", "clipping needs whole updates; those of codec %u go in fragments",
                        round->codec);

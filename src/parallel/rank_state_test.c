@@ -321,27 +321,35 @@ static void release_waits_for_what_is_under_way(void **state)
     stop(&run, &j);
 }
 
-/* Clipping needs whole updates: what goes in fragments has no norm before its end. */
-static void clipped_round(struct split_job *j, struct at_rank *r, int rank)
+/* Clipping needs whole updates: what goes in fragments has no norm before its end. And there is room for the k of the
+ * run's settings only. */
+static void impossible_round(struct split_job *j, struct at_rank *r, int rank)
 {
     struct at_round round = at_outer_round(&j->outer, &j->run->config, NULL);
-    round.clip = 1;
+    if (round.k != 0)
+        round.k++;
+    else
+        round.clip = 1;
     j->err[rank] = at_rank_round(r, &round, NULL, NULL, &j->diag[rank], &j->report[rank]);
 }
 
-static void a_dense_round_is_not_clipped(void **state)
+static void rounds_that_there_is_no_room_for(void **state)
 {
     static const char *const cut[] = {"1x4", "1x2 2x2"};
-    struct test_run run;
-    struct split_job j;
-    start(&run, &j, cut, 2);
-    j.body = clipped_round;
-    run_clean(&j);
-    for (int i = 0; i < j.plan.ranks; i++) {
-        assert_int_equal(j.err[i], AT_E_DATA);
-        assert_non_null(strstr(j.diag[i].text, "clipping needs whole updates"));
+    for (int sparse = 0; sparse < 2; sparse++) {
+        struct test_run run;
+        struct split_job j;
+        start(&run, &j, cut, 2);
+        if (sparse) at_outer_config_default(&j.outer, AT_OUTER_SPARSE);
+        if (sparse) j.outer.dense_fraction = 0;
+        j.body = impossible_round;
+        run_clean(&j);
+        for (int i = 0; i < j.plan.ranks; i++) {
+            assert_int_equal(j.err[i], AT_E_DATA);
+            assert_non_null(strstr(j.diag[i].text, sparse ? "in this run at most 64" : "clipping needs whole updates"));
+        }
+        stop(&run, &j);
     }
-    stop(&run, &j);
 }
 
 /* With overlap a report is of the round before, while losses of the next one arrive. */
@@ -458,7 +466,7 @@ int main(void)
         cmocka_unit_test(replicas_that_differ_have_no_root),
         cmocka_unit_test(a_state_moves_between_cuts),
         cmocka_unit_test(release_waits_for_what_is_under_way),
-        cmocka_unit_test(a_dense_round_is_not_clipped),
+        cmocka_unit_test(rounds_that_there_is_no_room_for),
         cmocka_unit_test(a_late_report_has_its_own_rounds_loss),
         cmocka_unit_test(ranges_are_the_callers),
         cmocka_unit_test(a_unit_of_other_samples_is_refused),

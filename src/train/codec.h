@@ -51,8 +51,8 @@ struct at_codec {
     uint32_t id;
     real beta;          /* of the error feedback; 0: none, and d itself is coded */
     uint32_t param_max; /* of the parameter k, which is then 1 to param_max; 0: it has none */
-    /* Bytes of a block's payload at most, whatever k is. */
-    size_t (*bytes_max)(const struct at_params *p, const struct at_block *b);
+    /* Bytes of a block's payload at most, whatever is in it; k: as in at_codec_block, and more k never need less. */
+    size_t (*bytes_max)(const struct at_params *p, const struct at_block *b, uint32_t k);
     /* Appends the weights' part, then the statistics' part. Lossy codecs code e, others start - now: the block's
      * elements. */
     at_err_t (*encode)(const struct at_codec_block *b, const struct at_codec_values *x, struct at_buf *out);

@@ -20,7 +20,7 @@ static size_t weights_bytes(const struct at_codec_block *b)
     return whole * (2 + GROUP / 2) + (rest != 0 ? 2 + (rest + 1) / 2 : 0);
 }
 
-static size_t bytes_max(const struct at_params *p, const struct at_block *b)
+static size_t bytes_max(const struct at_params *p, const struct at_block *b, uint32_t k)
 {
     struct at_codec_block c = {.params = p, .block = b};
     return weights_bytes(&c) + at_stats_code_bytes_max(at_block_stats_count(p, b));
@@ -95,7 +95,7 @@ static at_err_t check(const struct at_codec_block *b, struct at_span payload, st
     size_t n = at_codec_used(b->params, b->block), weights = weights_bytes(b);
     if (payload.n < weights)
         return at_fail(diag, AT_E_TRUNCATED, name.s, "%zu bytes; its weights take %zu", payload.n, weights);
-    if (payload.n > bytes_max(b->params, b->block))
+    if (payload.n > bytes_max(b->params, b->block, 0))
         return at_fail(diag, AT_E_DATA, name.s, "%zu bytes are too many", payload.n);
     for (size_t i = 0, at = 0; i < n; i += GROUP, at += 2 + GROUP / 2)
         if ((uint32_t)(payload.p[at] | payload.p[at + 1] << 8) > 0x7C00) /* 2^121: any sum of products is finite */

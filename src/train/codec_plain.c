@@ -3,7 +3,7 @@
 #include "train/codec.h"
 #include "train/state.h"
 
-static size_t bytes_max(const struct at_params *p, const struct at_block *b)
+static size_t bytes_max(const struct at_params *p, const struct at_block *b, uint32_t k)
 {
     return 4 * (at_block_count(b) + at_block_stats_count(p, b));
 }
@@ -42,7 +42,7 @@ static at_err_t check(const struct at_codec_block *b, struct at_span payload, st
 {
     const struct at_params *p = b->params;
     struct at_tensor_name name = at_tensor_name(p, b->block->tensor);
-    size_t want = bytes_max(p, b->block);
+    size_t want = bytes_max(p, b->block, 0);
     if (payload.n != want)
         return at_fail(diag, payload.n < want ? AT_E_TRUNCATED : AT_E_DATA, name.s, "%zu bytes instead of %zu",
                        payload.n, want);

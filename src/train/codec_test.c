@@ -187,7 +187,7 @@ static void rig_encode(struct rig *r, const struct at_codec *codec)
     at_buf_clear(&r->out);
     assert_int_equal(codec->encode(&r->b, &x, &r->out), AT_OK);
     assert_int_equal(codec->encode_stats(&r->b, r->stats, &r->out), AT_OK);
-    assert_true(r->out.n <= codec->bytes_max(&r->p, r->b.block));
+    assert_true(r->out.n <= codec->bytes_max(&r->p, r->b.block, r->b.k));
     assert_int_equal(codec->check(&r->b, at_buf_span(&r->out), NULL), AT_OK);
 }
 

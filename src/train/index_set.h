@@ -17,7 +17,8 @@
 
 #define AT_INDEX_COLUMNS 768
 #define AT_INDEX_LEN_MAX 4096
-/* Bits that a set of n of len costs at most: 11 for one that is kept, 1 for one that is not. */
+/* Bits that a set of n of len costs at most: 11 for one that is kept, 1 for one that is not. The coder loses 0.0015 more
+ * for each of the len. */
 #define AT_INDEX_BITS_MAX(n, len) ((n)*11 + ((len) - (n)))
 
 struct at_index_set {  /* what was learned in one block */

@@ -133,7 +133,7 @@ size_t at_update_bytes_max(const struct at_params *p)
     for (int b = 0; b < p->blocks; b++) {
         size_t most = 0;
         for (int i = 0; i < CODECS; i++) {
-            size_t n = codecs[i]->bytes_max(p, &p->block[b]);
+            size_t n = codecs[i]->bytes_max(p, &p->block[b], codecs[i]->param_max);
             if (n > most) most = n;
         }
         sum += AT_UPDATE_BLOCK_BYTES + most;

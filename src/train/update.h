@@ -74,7 +74,8 @@ struct at_update {
     int blocks;              /* there */
 };
 
-/* The most bytes a blob of this model, or part of it, may have (what to accept from a peer). */
+/* The most bytes a blob of this model, or part of it, may have by any codec with any k (what to accept from a peer). What
+ * at_update_add takes is bounded by the codec and k of its header. */
 size_t at_update_bytes_max(const struct at_params *p);
 /* An empty update of these params; takes memory the first time only. AT_E_NOMEM. */
 at_err at_update_begin(struct at_update *u, const struct at_params *p);
