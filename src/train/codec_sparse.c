@@ -331,7 +331,8 @@ static at_err_t check(const struct at_codec_block *b, struct at_span payload, st
     struct at_tensor_name name = at_tensor_name(b->params, b->block->tensor);
     struct at_span weights, stats;
     if (!cut(payload, &weights, &stats))
-        return at_fail(diag, AT_E_TRUNCATED, name.s, "%zu bytes; its weights take more", payload.n);
+        return at_fail(diag, AT_E_TRUNCATED, name.s, "%zu bytes do not begin with its weights and their length",
+                       payload.n);
     if (payload.n > bytes_max(b->params, b->block, b->k))
         return at_fail(diag, AT_E_DATA, name.s, "%zu bytes are too many", payload.n);
     return AT_OK;

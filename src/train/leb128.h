@@ -15,14 +15,15 @@ static inline size_t at_leb128_write(uint32_t x, uint8_t ret[AT_LEB128_BYTES_MAX
     return n;
 }
 
-/* Takes a number off the front of `bytes`. False: cut off, or more than 32 bits. */
+/* Takes a number off the front of `bytes`. False: cut off, more than 32 bits, or in more bytes than it needs: a number has
+ * one form, so that an update has one, too. */
 static inline bool at_leb128_take(struct at_span *bytes, uint32_t *ret)
 {
     uint64_t x = 0;
     for (size_t n = 0; n < AT_LEB128_BYTES_MAX && n < bytes->n; n++) {
         x |= (uint64_t)(bytes->p[n] & 127) << (7 * n);
         if (bytes->p[n] > 127) continue;
-        if (x > UINT32_MAX) return false;
+        if (x > UINT32_MAX || (n > 0 && bytes->p[n] == 0)) return false;
         *bytes = at_span(bytes->p + n + 1, bytes->n - n - 1);
         *ret = (uint32_t)x;
         return true;

@@ -245,7 +245,7 @@ at_err at_update_add(struct at_update *u, struct at_span blob, struct at_diag *d
     for (uint32_t i = 0; i < blocks; i++) {
         uint32_t left_out, n;
         if (!at_leb128_take(&rest, &left_out) || !at_leb128_take(&rest, &n))
-            return at_fail(diag, AT_E_TRUNCATED, "update", "%u of %u blocks", i, blocks);
+            return at_fail(diag, AT_E_TRUNCATED, "update", "%u of %u blocks can be read", i, blocks);
         if (left_out > (uint32_t)u->params->numbers - number_min)
             return at_fail(diag, AT_E_DATA, "update", "block %u is followed by none of this model's", number_min);
         uint32_t number = number_min + left_out;

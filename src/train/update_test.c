@@ -117,6 +117,37 @@ static void test_hostile_updates(void **state)
     rig_release(&r);
 }
 
+/* A number has one form: padded, cut off or beyond 32 bits it is none. Nor is an update with such a number. */
+static void test_numbers_have_one_form(void **state)
+{
+    static const uint32_t numbers[] = {0, 1, 127, 128, 300, 16383, 16384, 1u << 28, UINT32_MAX};
+    uint8_t bytes[AT_LEB128_BYTES_MAX + 1];
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        uint32_t x = 0;
+        size_t n = at_leb128_write(numbers[i], bytes);
+        struct at_span all = at_span(bytes, n), cut_off = at_span(bytes, n - 1);
+        assert_true(at_leb128_take(&all, &x) && x == numbers[i] && all.n == 0);
+        assert_false(at_leb128_take(&cut_off, &x));
+        bytes[n - 1] |= 0x80;
+        bytes[n] = 0;
+        struct at_span padded = at_span(bytes, n + 1);
+        assert_false(at_leb128_take(&padded, &x));
+    }
+    static const uint8_t beyond[] = {0xFF, 0xFF, 0xFF, 0xFF, 0x10};
+    struct at_span large = at_span(beyond, sizeof beyond);
+    uint32_t x;
+    assert_false(at_leb128_take(&large, &x));
+    struct rig r;
+    rig_init(&r, 0);
+    size_t n = r.blob.n, at = AT_UPDATE_HEADER_BYTES;
+    assert_int_equal(at_buf_append(&r.blob, "", 1), AT_OK);
+    assert_int_equal(r.blob.p[at], 0); /* nothing is left out before the first block: 00, and now 80 00 */
+    memmove(r.blob.p + at + 1, r.blob.p + at, n - at);
+    r.blob.p[at] = 0x80;
+    assert_int_equal(parse_exact(&r, n + 1), AT_E_TRUNCATED);
+    rig_release(&r);
+}
+
 /* A rank of a replica that is cut in `tp` parts, and the part of flat values that it holds. */
 static void cut(const struct at_params *whole, const struct at_params *p, const real *values, real *ret_values)
 {
@@ -267,6 +298,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hostile_updates),
+        cmocka_unit_test(test_numbers_have_one_form),
         cmocka_unit_test(test_ranks_of_other_cuts),
         cmocka_unit_test(test_fragments),
     };
