@@ -7,7 +7,10 @@
  * value is looked at only when all that it is made from is finite, so the name is the same whatever the kernels, threads,
  * microbatches and cut into ranks. Exact: yes.
  *
- * Between replicas: the earliest inner step of the round counts, of several with that step the lowest replica. */
+ * Between replicas: the earliest inner step of the round counts, of several with that step the lowest replica.
+ *
+ * Only the steps of units: what an outer step names is in outer.h. There ranks agree on the tensor if updates are applied
+ * whole; in fragments, of several bad ones any may be named. */
 #ifndef ATOLL_TRAIN_CULPRIT_H
 #define ATOLL_TRAIN_CULPRIT_H
 

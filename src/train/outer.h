@@ -84,7 +84,10 @@ struct at_gather; /* gather.h */
 at_err at_outer_step(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
                      const struct at_round *round, const struct at_gather *gather, struct at_diag *diag);
 /* The same in fragments, for rounds without clipping: params->block[first .. first + blocks), which are there in all
- * updates; then, after the last one, at_outer_skip. An error leaves the fragments before it applied. */
+ * updates; then, after the last one, at_outer_skip. An error leaves the fragments before it applied. AT_E_NONFINITE names
+ * the first bad tensor of this fragment that this rank holds: a rank does not know of later fragments, nor of what other
+ * ranks hold. So if several tensors turn out not to be finite, which of them a run names depends on how it is cut, and on
+ * which rank speaks first. That it ends does not. */
 at_err at_outer_blocks(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
                        const struct at_round *round, int first, int blocks, struct at_diag *diag);
 /* Only the round number moves: a round that nobody finished, or the end of one in fragments. */
