@@ -34,7 +34,7 @@ static inline uint32_t at_range_byte(struct at_range_reader *r)
 
 static inline void at_range_open(struct at_range_reader *r, struct at_span bytes)
 {
-    *r = (struct at_range_reader){.at = bytes.p, .end = bytes.p + bytes.n, .range = UINT32_MAX};
+    *r = (struct at_range_reader){.at = bytes.p, .end = bytes.n > 0 ? bytes.p + bytes.n : bytes.p, .range = UINT32_MAX};
     for (int i = 0; i < 4; i++) r->code = r->code << 8 | at_range_byte(r);
 }
 

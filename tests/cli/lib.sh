@@ -103,13 +103,12 @@ told_round() {
 }
 await_round() { until_ $PATIENCE told_round "$1" "${2:-1}"; }
 
-# interrupt_round SIGNAL PID: the first signal to a background `train` (as await_round): the running round is finished and
-# saved, and it is told how to go on.
+# interrupt_round SIGNAL PID: the first signal to a background `train` (as await_round): the running round, if it did not
+# come between two, is finished and saved, and it is told how to go on.
 interrupt_round() {
     await_round "$2"
     kill -"$1" "$2"
     ends 130 "$2"
-    says "Finishing round"
     says "goes on"
 }
 

@@ -57,7 +57,10 @@ before=$(status "$WORK/a" round)
 until_ 60 round_is_at_least "$WORK/a" $((before + 2))
 node c2 "$ATOLL" start --dir "$WORK/c" --threads 1 --json
 c=$PID
-c_works() { [ "$(status "$WORK/c" round)" = "$(status "$WORK/a" round)" ]; }
+c_works() { # rounds may be shorter than asking takes
+    reached=$(status "$WORK/a" round)
+    [ "$(status "$WORK/c" round)" -ge "${reached:-1000000}" ] 2>/dev/null
+}
 until_ 60 c_works
 is "$(status "$WORK/a" members.length)" 3
 
