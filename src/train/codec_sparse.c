@@ -1,5 +1,5 @@
 /* Codecs "sparse" and "sparse6s": of every chunk of 4096 values the k largest, each a sign and one bit of size;
- * statistics as log2 ratios in halves of an octave (stats_code.h). For slow links.
+ * statistics as log2 ratios in whole octaves (stats_code.h). For slow links.
  *
  * The block's elements without padded rows, in memory order, are cut in chunks of 4096 (the last one short, len). Of a
  * chunk the first count = max(1, floor(k * len / 4096)) by (|e| bits descending, index ascending) are kept; those that
@@ -29,7 +29,7 @@
 #define LOG2E 0x1.71547652b82fep+0
 enum {
     CHUNK = AT_CODEC_CHUNK,
-    STATS_STEPS = 2,
+    STATS_STEPS = 1,
     K_MAX = 1024,
     STEPS = 8,
     LEVEL_FIRST = -10 * STEPS,
