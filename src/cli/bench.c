@@ -28,16 +28,24 @@ double at_bench_median(const double *value, int count)
     return count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
 }
 
+/* The best of a few: threads that were just woken may share a processor for a moment. */
 double at_bench_peak_gflops(const struct at_exec *ex)
 {
+    enum { TRIES = 3 };
     long iterations = 1000;
-    for (;;) {
+    double best = 0;
+    for (int tries = 0; tries < TRIES;) {
         double start_s = at_bench_clock_s(), flops = at_peak_flops_run(ex->kern, ex->par, iterations);
         double spent_s = at_bench_clock_s() - start_s;
-        if (spent_s >= 0.04) return flops / spent_s * 1e-9;
         double factor = spent_s > 1e-4 ? 0.05 / spent_s : 20;
-        iterations = (long)((double)iterations * (factor < 1.1 ? 1.1 : factor)) + 1;
+        if (spent_s < 0.04 && tries == 0) {
+            iterations = (long)((double)iterations * (factor < 1.1 ? 1.1 : factor)) + 1;
+            continue;
+        }
+        if (flops / spent_s > best) best = flops / spent_s;
+        tries++;
     }
+    return best * 1e-9;
 }
 
 void at_bench_fill(real *x, size_t n, uint32_t seed)

@@ -26,7 +26,7 @@ enum { AT_BENCH_MEASUREMENTS = 5 };
 
 double at_bench_clock_s(void);
 double at_bench_median(const double *value, int count); /* 1 <= count <= 1024 */
-double at_bench_peak_gflops(const struct at_exec *ex);  /* over about 50 ms */
+double at_bench_peak_gflops(const struct at_exec *ex);  /* best of three runs of 50 ms */
 /* Numbers of magnitude one, none of them subnormal or special. */
 void at_bench_fill(real *x, size_t n, uint32_t seed);
 /* AT_E_INTERRUPTED once somebody pressed Ctrl-C. */
