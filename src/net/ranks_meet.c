@@ -157,7 +157,7 @@ void at_ranks_proven(struct at_ranks_tls *w, struct conn *c)
     }
     h.port = w->entry[w->rank].port;
     h.facts = w->opt.run.facts;
-    memcpy(h.fact, w->opt.run.fact, (size_t)h.facts * sizeof h.fact[0]);
+    if (h.facts > 0) memcpy(h.fact, w->opt.run.fact, (size_t)h.facts * sizeof h.fact[0]);
     if (at_note_hello_write(&h, &note) == AT_OK) at_ranks_note(w, c, AT_BOX_HELLO, at_buf_span(&note));
     at_buf_release(&note);
     if (w->verdict_ms != 0 && w->rank == 0) tell_verdict(w, c);
