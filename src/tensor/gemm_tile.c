@@ -1,8 +1,8 @@
 /* gemm_tile.c: the blocked matrix product over an instruction set's tile (after Goto & van de Geijn, "Anatomy of
  * high-performance matrix multiplication", ACM TOMS 34(3), 2008).
  *
- * K is walked in pieces. For each block of A (whole panels of mr rows, sized for the second-level cache; packed, or read
- * where it lies) all tiles of a block of B run, whose panels of 2*lanes columns are packed with the first of them. What
+ * K is walked in pieces. For each block of A (whole panels of mr rows, sized for the second-level cache; read where
+ * it lies, or packed by the first tiles that use it) all tiles of a block of B run, whose panels of 2*lanes columns are packed with the first of them. What
  * the joins need:
  *  - chain: a later piece loads the accumulators from C and goes on;
  *  - grains: a piece holds whole grains; a tile runs one grain after the other, each added to C;
