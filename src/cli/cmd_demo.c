@@ -411,6 +411,7 @@ static at_err read_points(struct job *j)
     if ((err = ask_json(j, &s, &j->cli->diag, &object)) != AT_OK) return err;
     d->loss_last = number(object, "heldout_loss_last", d->loss_last);
     json_decref(object);
+    show_round(j); /* the members may have ended before we looked at the last rounds */
     return AT_OK;
 }
 
