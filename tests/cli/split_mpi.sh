@@ -23,20 +23,12 @@ want 2 mpi 3 --tp 2 --json
 says "use mpirun -n 4"
 
 # trouble SIGNAL RANK: while 4 ranks train, RANK gets SIGNAL. All processes are gone 6 s later, and what is told names it.
-# Time in which this script itself was not given the processor (a turn of its loop longer than 0.25 s) does not count: the
-# ranks' own judges do not count it either. In any case it is over after 25 s.
 trouble() {
     rm -f "$WORK/err"
     mpi 4 --rounds 100000 --tp 2 >"$WORK/out" 2>"$WORK/err" &
     pid=$!
     PIDS="$PIDS $pid"
-    turns=0
-    while ! grep -qs '^round ' "$WORK/err"; do
-        turns=$((turns + 1))
-        [ $turns -le 900 ] || fail "no round within 90 s"
-        alive $pid || fail "mpirun ended before the first round"
-        sleep 0.1
-    done
+    await_round $pid
     all= victim=
     for p in $(pgrep -f -- "--data $WORK/text.txt"); do
         rank=$(tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
@@ -48,24 +40,13 @@ trouble() {
     set -- "$1" "$2" $all
     is $# 6 "ranks and two words"
     kill "-$1" "$victim"
-    before=$(date +%s%3N) spent=0 wall=0
-    while :; do
-        left=
-        for p in $pid $all; do ! alive "$p" || left="$left $p"; done
-        [ -n "$left" ] || break
-        sleep 0.05
-        now=$(date +%s%3N)
-        turn=$((now - before)) wall=$((wall + now - before)) before=$now
-        [ $turn -le 250 ] || turn=250
-        spent=$((spent + turn))
-        [ $spent -le 6000 ] && [ $wall -le 25000 ] || fail "$1 of rank $2: processes$left still run after $wall ms"
-    done
+    all_end_in_time "$1 of rank $2" $pid $all
     got=0
     wait $pid || got=$?
     [ $got -ne 0 ] || fail "exit code 0 though rank $2 got $1"
     says "atoll: rank $2 (replica $(($2 / 2)), stage 0, tensor rank $(($2 % 2)); pid $victim at 127.0.0.1"
     [ "$(grep 'is gone: ' "$WORK/err" | sed 's/.*is gone: //' | sort -u | wc -l)" = 1 ] || fail "two stories: $(cat "$WORK/err")"
-    echo "rank $2, $1: all gone after $wall ms"
+    echo "rank $2, $1: all gone after $took ms"
 }
 trouble KILL 2
 says "is gone: connection closed"

@@ -68,10 +68,7 @@ is "$(cksum "$WORK/m/model.safetensors")" "$before"
 long="--preset $PRESET --data $DATA --replicas 2 --rounds 8 --steps 6 --seed 7 --threads 1"
 want 0 "$ATOLL" train $long --json
 whole=$(json state_root)
-rm "$WORK/err"
-"$ATOLL" train $long --out "$WORK/i" >"$WORK/out" 2>"$WORK/err" &
-PIDS=$!
-interrupt_round INT $PIDS
+interrupt_round INT "$WORK/i" "$ATOLL" train $long
 want 0 "$ATOLL" root "$WORK/i" --json
 [ "$(json round)" -ge 1 ] && [ "$(json round)" -lt 8 ] || fail "round $(json round) in the saved model"
 cp -r "$WORK/i" "$WORK/i2"
