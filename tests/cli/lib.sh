@@ -5,7 +5,8 @@ set -eu
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/atoll-test.XXXXXX")
 PIDS= MOUNTED=
 # The model: nano; under the sanitizers, where arithmetic crawls, one of 2 layers of 32.
-if [ -z "${SANITIZE:-}" ]; then PRESET=nano TOKENS=512; else PRESET=tiny TOKENS=64; fi # tokens of a step
+# TOKENS of a step; MANY: steps that take some 0.2 s, so that a signal comes in the middle of something.
+if [ -z "${SANITIZE:-}" ]; then PRESET=nano TOKENS=512 MANY=6; else PRESET=tiny TOKENS=64 MANY=60; fi
 cleanup() {
     status=$?
     for pid in $PIDS; do kill -9 "$pid" 2>/dev/null || true; done

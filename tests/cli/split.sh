@@ -62,7 +62,7 @@ is "$(grep -o '"rounds":[0-9]*' "$WORK/out" | cut -d: -f2 | awk '{ n += $1 } END
 
 # Going on: a run that was interrupted, in one process and split, ends in the root of the uninterrupted one under another
 # split.
-long="--preset $PRESET --data $DATA --replicas 2 --rounds 6 --steps 5 --seed 11 --threads 1"
+long="--preset $PRESET --data $DATA --replicas 2 --rounds 6 --steps $MANY --seed 11 --threads 1"
 want 0 "$ATOLL" train $long --json
 whole=$(json state_root)
 interrupt_round TERM "$WORK/stopped" "$ATOLL" train $long

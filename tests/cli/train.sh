@@ -65,7 +65,7 @@ refused 3 "not empty" "$ATOLL" train $small --out "$WORK/m"
 is "$(cksum "$WORK/m/model.safetensors")" "$before"
 
 # Interrupted: the running round is finished, and a run that goes on from there ends as if nothing had been.
-long="--preset $PRESET --data $DATA --replicas 2 --rounds 8 --steps 6 --seed 7 --threads 1"
+long="--preset $PRESET --data $DATA --replicas 2 --rounds 8 --steps $MANY --seed 7 --threads 1"
 want 0 "$ATOLL" train $long --json
 whole=$(json state_root)
 interrupt_round INT "$WORK/i" "$ATOLL" train $long
