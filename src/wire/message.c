@@ -1,6 +1,6 @@
 #include "wire/message.h"
-#include "wire/pb.h"
 #include "wire/printable.h"
+#include "wire/vote_pb.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -70,30 +70,17 @@ static char *pb_string(const char *s)
     return (char *)(uintptr_t)s;
 }
 
-static void build_signed(const struct at_signed_record *from, Atoll__Pb__Signed *to)
-{
-    atoll__pb__signed__init(to);
-    to->body = at_pb_bytes(from->body, from->body_bytes);
-    to->author = at_pb_bytes(from->author.b, sizeof from->author.b);
-    to->sig = at_pb_bytes(from->sig.b, sizeof from->sig.b);
-}
-
 static void build_log_part(const struct at_msg_log_part *from, struct message_pb *pb)
 {
     atoll__pb__log_part__init(&pb->log_part);
     pb->log_part.from = from->from;
     for (uint32_t i = 0; i < from->record_count; i++) {
-        build_signed(&from->records[i], &pb->record[i]);
+        at_pb_signed_build(&from->records[i], &pb->record[i]);
         pb->record_at[i] = &pb->record[i];
     }
     for (uint32_t i = 0; i < from->checkpoint_count; i++) {
-        const struct at_log_checkpoint *c = &from->checkpoints[i];
-        Atoll__Pb__Checkpoint *to = pb->checkpoint_at[i] = &pb->checkpoint[i];
-        atoll__pb__checkpoint__init(to);
-        to->size = c->size;
-        to->root = pb_hash(&c->root);
-        to->steward = at_pb_bytes(c->steward.b, sizeof c->steward.b);
-        to->sig = at_pb_bytes(c->sig.b, sizeof c->sig.b);
+        at_pb_checkpoint_build(&from->checkpoints[i], &pb->checkpoint[i]);
+        pb->checkpoint_at[i] = &pb->checkpoint[i];
     }
     pb->log_part.n_records = from->record_count;
     pb->log_part.records = pb->record_at;
@@ -138,7 +125,7 @@ static void build_log(const struct at_message *msg, struct message_pb *pb)
         build_log_part(&msg->log_part, pb);
         break;
     case AT_MSG_SUBMIT:
-        build_signed(msg->submit.record, &pb->record[0]);
+        at_pb_signed_build(msg->submit.record, &pb->record[0]);
         atoll__pb__submit__init(&pb->submit);
         pb->submit.record = &pb->record[0];
         break;
@@ -294,13 +281,6 @@ static bool read_hash(const ProtobufCBinaryData *field, struct at_hash *ret)
     return at_pb_fixed(field, ret->b, sizeof ret->b);
 }
 
-static bool read_signed(const Atoll__Pb__Signed *from, struct at_signed_record *to)
-{
-    return from != NULL &&
-           at_signed_record_from(at_span(from->body.data, from->body.len), at_span(from->author.data, from->author.len),
-                                 at_span(from->sig.data, from->sig.len), NULL, to) == AT_OK;
-}
-
 static bool read_log_part(const Atoll__Pb__LogPart *from, struct at_pb_arena *arena, struct at_msg_log_part *to)
 {
     if (from->n_records > AT_LOG_PART_MAX || from->n_checkpoints > AT_LOG_PART_MAX) return false;
@@ -308,15 +288,9 @@ static bool read_log_part(const Atoll__Pb__LogPart *from, struct at_pb_arena *ar
     struct at_log_checkpoint *checkpoints = at_pb_take(arena, from->n_checkpoints * sizeof *checkpoints);
     if (records == NULL || checkpoints == NULL) return false;
     for (size_t i = 0; i < from->n_records; i++)
-        if (!read_signed(from->records[i], &records[i])) return false;
-    for (size_t i = 0; i < from->n_checkpoints; i++) {
-        const Atoll__Pb__Checkpoint *c = from->checkpoints[i];
-        checkpoints[i].size = c->size;
-        if (!read_hash(&c->root, &checkpoints[i].root) ||
-            !at_pb_fixed(&c->steward, checkpoints[i].steward.b, AT_KEY_BYTES) ||
-            !at_pb_fixed(&c->sig, checkpoints[i].sig.b, AT_SIG_BYTES))
-            return false;
-    }
+        if (!at_pb_signed_read(from->records[i], &records[i])) return false;
+    for (size_t i = 0; i < from->n_checkpoints; i++)
+        if (!at_pb_checkpoint_read(from->checkpoints[i], &checkpoints[i])) return false;
     *to = (struct at_msg_log_part){.from = from->from,
                                    .records = records,
                                    .record_count = (uint32_t)from->n_records,
@@ -393,7 +367,7 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
     case AT_MSG_SUBMIT: {
         struct at_signed_record *rec = at_pb_take(arena, sizeof *rec);
         m->submit.record = rec;
-        return rec != NULL && read_signed(pb->submit->record, rec);
+        return rec != NULL && at_pb_signed_read(pb->submit->record, rec);
     }
     case AT_MSG_REFUSED:
         return read_hash(&pb->refused->record_hash, &m->refused.record) &&
