@@ -375,6 +375,7 @@ static inline void net_op(struct net *w, struct net_actor *a, uint64_t seq, cons
         uint8_t bytes[AT_EVIDENCE_BYTES_MAX];
         size_t n;
         if (at_evidence_encode(&e, bytes, &n) != AT_OK) net_violation(w, "evidence that proves nothing");
+        if (w->o.real_signatures && at_evidence_verify(&e) != AT_OK) net_violation(w, "evidence is not signed");
         if (w->o.hostile[op->votes[0].seat] == HONEST) net_violation(w, "evidence against an honest seat");
         w->evidence++;
         break;

@@ -237,7 +237,7 @@ bool at_simplex_cast(struct at_simplex *x, uint64_t view, enum at_vote_kind kind
 
 void at_simplex_finalise(struct at_simplex *x)
 {
-    for (uint64_t h = x->tip.view + 1; h < x->view; h++) {
+    for (uint64_t h = x->tip.view + 1; h <= x->view; h++) { /* the present one: only where the window ends */
         const struct at_simplex_view *v = at_simplex_view(x, h);
         if (v == NULL || v->certificate[AT_VOTE_BLOCK].seats == 0 || v->certificate[AT_VOTE_FINAL].seats != 0) continue;
         (void)at_simplex_cast(x, h, AT_VOTE_FINAL, v->certificate[AT_VOTE_BLOCK].hash);
