@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SENDS_MAX      160 /* ops of one step that may be left out when there are too many */
-#define RESEND_PENDING 4   /* own records told again every Δ */
-#define OTHERS_MAX     96  /* ops that may not, besides two for each view: a finalise vote, a final block */
+#define SENDS_MAX  160 /* ops of one step that may be left out when there are too many */
+#define OTHERS_MAX 96  /* ops that may not, besides two for each view: a finalise vote, a final block */
 
 /* ---- ops ---- */
 struct at_simplex_op *at_simplex_op(struct at_simplex *x, enum at_simplex_op_kind kind)
@@ -114,13 +113,7 @@ static void resend(struct at_simplex *x)
 {
     send_view(x, at_simplex_all(x));
     at_simplex_send_status(x, at_simplex_all(x), !at_simplex_voting(x));
-    for (uint32_t i = 0, n = 0; i < x->queue_count && n < RESEND_PENDING; i++) {
-        const struct at_simplex_pending *p = &x->queue[x->order[i]];
-        if (p->origin != x->me) continue;
-        n++;
-        struct at_agree *m = at_simplex_send(x, at_simplex_all(x), AT_AGREE_PENDING);
-        if (m != NULL) m->pending = &p->record;
-    }
+    at_simplex_queue_age(x);
     /* The leader has voted, and its block has not come. */
     const uint32_t leader = at_simplex_leader(x->view, x->options.seat_count);
     const struct at_simplex_view *now = at_simplex_view(x, x->view);

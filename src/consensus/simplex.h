@@ -37,13 +37,15 @@
  * judges them after finality, in order, and drops what it refuses.
  *
  * Bounds: `views_max` views after the last final block are kept, two blocks' outlines for each; a seat has one vote of a
- * kind in each; 256 records wait, of which peers may fill a share each. All memory is allocated by init. Blocks' bytes
+ * kind in each; 256 records wait, of which peers may fill a share each; a peer's record that is not final after 16 Δ is
+ * its origin's business again (a hostile peer may have told it to one seat only). All memory is allocated by init. Blocks' bytes
  * are the driver's to keep. After views_max views without a final block it stays in the last one.
  *
  * The driver applies ops in order; stores all of one update's persist ops in one transaction, then gives PERSISTED. On
- * start it gives back (restore) what it has stored: own votes, certificates and blocks of views after the tip's, and in
- * any case the own votes of the newest view. What is at or before the tip may go, but for final blocks and their
- * certificates, which laggards ask for (SERVE). */
+ * start it gives back (restore) what it has stored: own votes, certificates and blocks of views after the tip's; the own
+ * votes of the newest view in any case; the last final blocks, in order, with AT_SIMPLEX_RECENT records in all, so that
+ * all seats agree on which records are not taken again. What is at or before the tip may go, but for final blocks and
+ * their certificates, which laggards ask for (SERVE). */
 #ifndef ATOLL_CONSENSUS_SIMPLEX_H
 #define ATOLL_CONSENSUS_SIMPLEX_H
 
@@ -156,7 +158,8 @@ struct at_simplex;
 /* AT_E_NOMEM; AT_E_USAGE: an option is out of range. */
 at_err at_simplex_init(const struct at_simplex_options *options, struct at_simplex **ret_simplex);
 void at_simplex_release(struct at_simplex *x);
-/* Before START: an own VOTE, a CERTIFICATE, or a block (PROPOSAL) from the store. AT_E_DATA: it cannot be ours. */
+/* Before START: an own VOTE, a CERTIFICATE, or a block (PROPOSAL; one at or before the tip must be final) from the store.
+ * AT_E_DATA: it cannot be ours. */
 at_err at_simplex_restore(struct at_simplex *x, const struct at_agree *stored);
 void at_simplex_step(struct at_simplex *x, const struct at_simplex_event *event, struct at_simplex_update *ret_update);
 /* now_ms at which a TICK is due, or AT_SIMPLEX_NO_DEADLINE. */

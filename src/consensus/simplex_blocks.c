@@ -106,6 +106,9 @@ void at_simplex_take_block(struct at_simplex *x, struct at_span bytes, const str
     if (sig != NULL)
         at_simplex_take_vote(
             x, &(struct at_vote){.view = b->view, .kind = AT_VOTE_BLOCK, .hash = hash, .seat = leads, .sig = *sig});
+    if (x->restoring && b->view <= x->tip.view)
+        for (uint32_t i = 0; i < b->record_count; i++)
+            at_simplex_queue_recent(x, at_signed_record_leaf(&b->records[i]));
     struct at_simplex_view *v = at_simplex_view_take(x, b->view);
     if (v == NULL || at_simplex_block(x, b->view, &hash) != NULL) return;
     struct at_simplex_block *to;

@@ -103,9 +103,18 @@ static inline void disk_options(const struct disk *d, struct at_simplex_options 
     }
 }
 
-/* ... and the rest into the machine. */
-static inline void disk_restore(const struct disk *d, struct at_simplex *x, uint32_t term)
+/* ... and the rest into the machine: final blocks, then what is newer than the tip. */
+static inline void disk_restore(const struct disk *d, struct at_simplex *x, uint32_t term, uint64_t tip_view)
 {
+    for (size_t i = 0; i < d->count; i++) {
+        if (d->items[i].kind != AT_SIMPLEX_FINAL) continue;
+        const struct disk_item *block = disk_block(d, &d->items[i].hash);
+        AT_ASSERT(block != NULL);
+        struct at_agree m = {.term = term, .kind = AT_AGREE_PROPOSAL};
+        m.proposal.block = at_span(block->bytes, block->n);
+        at_err_t err = at_simplex_restore(x, &m);
+        AT_ASSERT(err == AT_OK);
+    }
     for (size_t i = 0; i < d->count; i++) {
         const struct disk_item *it = &d->items[i];
         struct at_agree m = {.term = term};
@@ -119,6 +128,7 @@ static inline void disk_restore(const struct disk *d, struct at_simplex *x, uint
             m.certificate = it->certificate;
             break;
         case AT_SIMPLEX_PERSIST_BLOCK:
+            if (it->view <= tip_view) continue;
             m.kind = AT_AGREE_PROPOSAL;
             m.proposal.block = at_span(it->bytes, it->n);
             break;

@@ -333,4 +333,28 @@ static inline void net_judge_idle(struct net *w)
         if (at_simplex_deadline(w->actors[i].x) != AT_SIMPLEX_NO_DEADLINE) net_violation(w, "a timer runs while idle");
 }
 
+/* ---- without faults ---- */
+static inline struct net_options net_calm(uint32_t n)
+{
+    return (struct net_options){.seed = 1,
+                                .n = n,
+                                .latency_min_ms = 100,
+                                .latency_max_ms = 100,
+                                .views_max = 16,
+                                .delta_ms = 200,
+                                .delta_max_ms = 3200};
+}
+
+static inline void net_submit(struct net *w, uint32_t actor, uint32_t number)
+{
+    net_push(w, (struct net_event){.at_ms = w->now_ms, .what = NET_SUBMIT, .actor = actor, .arg = number});
+}
+
+static inline void net_finish(struct net *w)
+{
+    if (w->violated) fprintf(stderr, "%s\n", w->violation);
+    AT_ASSERT(!w->violated);
+    net_free(w);
+}
+
 #endif

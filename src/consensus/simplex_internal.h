@@ -40,6 +40,7 @@ struct at_simplex_pending {
     struct at_hash leaf;
     uint32_t origin;  /* the seat that told of it */
     uint64_t in_view; /* the newest known block with it; 0: none */
+    uint32_t age;     /* how often Δ has gone by since, while something waited */
 };
 
 struct at_simplex_want { /* the one thing asked for most urgently */
@@ -145,7 +146,10 @@ uint32_t at_simplex_certificates(const struct at_simplex *x, const struct at_sim
 void at_simplex_queue_init(struct at_simplex *x);
 at_err at_simplex_queue_add(struct at_simplex *x, uint32_t origin, const struct at_signed_record *record);
 void at_simplex_queue_seen(struct at_simplex *x, const struct at_simplex_block *block);  /* it is known */
+void at_simplex_queue_recent(struct at_simplex *x, struct at_hash leaf);                 /* final: not taken again */
 void at_simplex_queue_final(struct at_simplex *x, const struct at_simplex_block *block); /* its records go */
+/* Δ has gone by: tells the oldest own records again, and forgets what others keep for themselves. */
+void at_simplex_queue_age(struct at_simplex *x);
 /* Copies what waits and is in no block from `parent` back to the tip. Returns how many. */
 uint32_t at_simplex_queue_pick(const struct at_simplex *x, uint64_t parent_view, const struct at_hash *parent,
                                struct at_signed_record *ret, uint32_t max);

@@ -437,7 +437,7 @@ static inline void net_start(struct net *w, struct net_actor *a)
     a->final_count = disk_final_count(&a->disk);
     a->tick_at = AT_SIMPLEX_NO_DEADLINE;
     a->persist_at = 0;
-    disk_restore(&a->disk, a->x, NET_TERM);
+    disk_restore(&a->disk, a->x, NET_TERM, o.tip.view);
     net_step(w, a, (struct at_simplex_event){.kind = AT_SIMPLEX_START});
     for (uint32_t s = 0; s < w->o.n; s++)
         for (uint32_t i = 0; s != a->seat && i < w->actor_count; i++)

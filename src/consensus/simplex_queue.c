@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#define TOLD_AGAIN 4  /* own records, every Δ */
+#define AGE_MAX    16 /* Δ that a peer's record may wait here */
+
 void at_simplex_queue_init(struct at_simplex *x)
 {
     for (uint16_t i = 0; i < AT_SIMPLEX_QUEUE_MAX; i++) x->order[i] = i;
@@ -44,6 +47,7 @@ at_err at_simplex_queue_add(struct at_simplex *x, uint32_t origin, const struct 
     p->leaf = leaf;
     p->origin = origin;
     p->in_view = 0;
+    p->age = 0;
     for (uint64_t h = x->tip.view + 1; h <= x->view; h++) { /* its block may have come before it */
         const struct at_simplex_view *v = at_simplex_view(x, h);
         for (int k = 0; v != NULL && k < 2; k++)
@@ -73,16 +77,39 @@ void at_simplex_queue_seen(struct at_simplex *x, const struct at_simplex_block *
     }
 }
 
+void at_simplex_queue_recent(struct at_simplex *x, struct at_hash leaf)
+{
+    x->recent[x->recent_next++ % AT_SIMPLEX_RECENT] = leaf;
+}
+
+static void drop(struct at_simplex *x, uint32_t at)
+{
+    uint16_t place = x->order[at];
+    x->queue_count--;
+    memmove(&x->order[at], &x->order[at + 1], (x->queue_count - at) * sizeof x->order[0]);
+    x->order[x->queue_count] = place;
+}
+
 void at_simplex_queue_final(struct at_simplex *x, const struct at_simplex_block *block)
 {
     for (uint32_t i = 0; i < block->record_count; i++) {
-        x->recent[x->recent_next++ % AT_SIMPLEX_RECENT] = block->leaf[i];
+        at_simplex_queue_recent(x, block->leaf[i]);
         uint32_t at = find(x, &block->leaf[i]);
-        if (at == x->queue_count) continue;
-        uint16_t place = x->order[at];
-        x->queue_count--;
-        memmove(&x->order[at], &x->order[at + 1], (x->queue_count - at) * sizeof x->order[0]);
-        x->order[x->queue_count] = place;
+        if (at < x->queue_count) drop(x, at);
+    }
+}
+
+void at_simplex_queue_age(struct at_simplex *x)
+{
+    uint32_t told = 0;
+    for (uint32_t i = x->queue_count; i-- != 0;)
+        if (++waiting(x, i)->age > AGE_MAX && waiting(x, i)->origin != x->me) drop(x, i);
+    for (uint32_t i = 0; i < x->queue_count && told < TOLD_AGAIN; i++) {
+        const struct at_simplex_pending *p = waiting(x, i);
+        if (p->origin != x->me) continue;
+        told++;
+        struct at_agree *m = at_simplex_send(x, at_simplex_all(x), AT_AGREE_PENDING);
+        if (m != NULL) m->pending = &p->record;
     }
 }
 
