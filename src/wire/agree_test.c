@@ -259,7 +259,7 @@ static void evidence_proves_or_is_refused(void **state)
         for (size_t k = 0; k < n; k++) { /* no byte of it may be another */
             bytes[k] ^= 4;
             assert_true(at_evidence_decode(at_span(bytes, n), NULL, &back) != AT_OK ||
-                        at_evidence_verify(&back) == AT_E_SIGNATURE || back.vote[0].seat != 2);
+                        at_evidence_verify(&back) == AT_E_SIGNATURE);
             bytes[k] ^= 4;
         }
         back = e[i]; /* the other way round is another spelling of the same proof */

@@ -52,8 +52,10 @@ struct at_evidence at_evidence_of_votes(struct at_hash run, const struct at_node
                                         const struct at_vote *a, const struct at_vote *b)
 {
     bool swap = vote_cmp(a, b) > 0;
-    return (struct at_evidence){
+    struct at_evidence e = {
         .run = run, .key = *key, .of_votes = true, .term = term, .vote = {swap ? *b : *a, swap ? *a : *b}};
+    e.vote[0].seat = e.vote[1].seat = 0;
+    return e;
 }
 
 struct at_evidence at_evidence_of_roots(struct at_hash run, const struct at_log_checkpoint *a,
@@ -69,7 +71,7 @@ static bool proves(const struct at_evidence *e)
 {
     if (e->of_votes) {
         const struct at_vote *a = &e->vote[0], *b = &e->vote[1];
-        return a->view == b->view && a->seat == b->seat && at_votes_exclude(a, b) && vote_cmp(a, b) < 0;
+        return a->view == b->view && a->seat == 0 && b->seat == 0 && at_votes_exclude(a, b) && vote_cmp(a, b) < 0;
     }
     const struct at_log_checkpoint *a = &e->roots[0], *b = &e->roots[1];
     return a->size == b->size && at_node_id_eq(&a->steward, &e->key) && at_node_id_eq(&b->steward, &e->key) &&

@@ -51,7 +51,7 @@ struct at_evidence {
     struct at_node_id key;
     bool of_votes;
     uint32_t term;                     /* of_votes */
-    struct at_vote vote[2];            /* of_votes: ascending by (kind, hash) */
+    struct at_vote vote[2];            /* of_votes: ascending by (kind, hash); seat 0: it is not signed, `key` is */
     struct at_log_checkpoint roots[2]; /* else: ascending by root; `steward` is `key` */
 };
 /* Puts the pair in order. They must exclude each other. */
