@@ -106,6 +106,15 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         snprintf(line, line_bytes, "the run ends after %u rounds", rec->end.rounds);
         at_json_set_int(object, "rounds", rec->end.rounds);
         break;
+    case AT_RECORD_READY:
+        snprintf(line, line_bytes, "stands for a seat of term %u", rec->stand.term);
+        at_json_set_int(object, "term", rec->stand.term);
+        break;
+    case AT_RECORD_BLOCK:
+        snprintf(line, line_bytes, "block of view %" PRIu64 ", term %u", rec->head.view, rec->head.term);
+        at_json_set_int(object, "term", rec->head.term);
+        at_json_set_int(object, "view", rec->head.view);
+        break;
     default:
         snprintf(line, line_bytes, "leaves");
         break;

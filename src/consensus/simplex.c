@@ -52,7 +52,7 @@ static void send_vote(struct at_simplex *x, uint32_t to, const struct at_simplex
 {
     const struct at_simplex_ballot *b = &v->ballot[x->me];
     const struct at_simplex_block *block = at_simplex_block(x, v->view, &b->hash[kind]);
-    bool leads = kind == AT_VOTE_BLOCK && at_simplex_leader(v->view, x->options.seat_count) == x->me;
+    bool leads = kind == AT_VOTE_BLOCK && at_view_leader(v->view, x->options.seat_count) == x->me;
     if (leads && with_block && x->out_view == v->view && block != NULL) {
         struct at_agree *m = at_simplex_send(x, to, AT_AGREE_PROPOSAL);
         if (m == NULL) return;
@@ -115,7 +115,7 @@ static void resend(struct at_simplex *x)
     at_simplex_send_status(x, at_simplex_all(x), !at_simplex_voting(x));
     at_simplex_queue_age(x);
     /* The leader has voted, and its block has not come. */
-    const uint32_t leader = at_simplex_leader(x->view, x->options.seat_count);
+    const uint32_t leader = at_view_leader(x->view, x->options.seat_count);
     const struct at_simplex_view *now = at_simplex_view(x, x->view);
     if (now != NULL && (now->ballot[leader].has & AT_BIT(AT_VOTE_BLOCK)) != 0 &&
         at_simplex_block(x, x->view, &now->ballot[leader].hash[AT_VOTE_BLOCK]) == NULL)

@@ -49,8 +49,8 @@
 #ifndef ATOLL_CONSENSUS_SIMPLEX_H
 #define ATOLL_CONSENSUS_SIMPLEX_H
 
-#include "consensus/beacon.h"
 #include "wire/agree.h"
+#include "wire/beacon.h"
 
 #define AT_SIMPLEX_QUEUE_MAX   256
 #define AT_SIMPLEX_FUTURE_MS   5000
@@ -172,12 +172,5 @@ struct at_simplex_status {
     bool voting, abstaining;
 };
 struct at_simplex_status at_simplex_status(const struct at_simplex *x);
-
-/* The leader of a view: seats in turn. Everybody can compute it, a dead seat costs one time-out in n views, and no one
- * can arrange to lead often. The order of the seats is the caller's: a term may draw it from the beacon. */
-static inline uint32_t at_simplex_leader(uint64_t view, uint32_t seat_count)
-{
-    return (uint32_t)(view % seat_count);
-}
 
 #endif

@@ -43,7 +43,7 @@ static const struct at_simplex_state *state_after(struct at_simplex *x, uint64_t
         struct at_simplex_block *b = x->path[n];
         if (!b->ready) {
             b->state.beacon = state->beacon;
-            at_beacon_take(&b->state.beacon, at_simplex_leader(b->view, x->options.seat_count), b->reveal);
+            at_beacon_take(&b->state.beacon, at_view_leader(b->view, x->options.seat_count), b->reveal);
             b->state.time_ms = b->time_ms;
             b->ready = true;
         }
@@ -102,7 +102,7 @@ void at_simplex_take_block(struct at_simplex *x, struct at_span bytes, const str
     if (at_block_decode(bytes, NULL, x->room) != AT_OK) return;
     const struct at_block *b = &x->room->block;
     if (!is_ours(x, b)) return;
-    const uint32_t leads = at_simplex_leader(b->view, x->options.seat_count);
+    const uint32_t leads = at_view_leader(b->view, x->options.seat_count);
     if (sig != NULL)
         at_simplex_take_vote(
             x, &(struct at_vote){.view = b->view, .kind = AT_VOTE_BLOCK, .hash = hash, .seat = leads, .sig = *sig});
@@ -186,7 +186,7 @@ uint32_t at_simplex_certificates(const struct at_simplex *x, const struct at_sim
 void at_simplex_propose(struct at_simplex *x)
 {
     const struct at_simplex_view *now = at_simplex_view_take(x, x->view);
-    if (now == NULL || !at_simplex_voting(x) || at_simplex_leader(x->view, x->options.seat_count) != x->me) return;
+    if (now == NULL || !at_simplex_voting(x) || at_view_leader(x->view, x->options.seat_count) != x->me) return;
     if ((now->ballot[x->me].has & (AT_BIT(AT_VOTE_BLOCK) | AT_BIT(AT_VOTE_DUMMY))) != 0) return;
     if (!x->fast && !(x->slow && x->now_ms >= x->entered_ms + x->delta_ms)) return;
     uint64_t parent_view;
@@ -223,7 +223,7 @@ void at_simplex_propose(struct at_simplex *x)
 /* ---- following ---- */
 void at_simplex_vote(struct at_simplex *x)
 {
-    const uint32_t leader = at_simplex_leader(x->view, x->options.seat_count);
+    const uint32_t leader = at_view_leader(x->view, x->options.seat_count);
     const struct at_simplex_view *v = at_simplex_view(x, x->view);
     if (v == NULL || leader == x->me || !at_simplex_voting(x)) return;
     if ((v->ballot[x->me].has & (AT_BIT(AT_VOTE_BLOCK) | AT_BIT(AT_VOTE_DUMMY))) != 0) return;

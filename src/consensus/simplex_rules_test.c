@@ -71,7 +71,7 @@ static struct at_hash block(struct puppet *p, uint64_t view, uint64_t parent_vie
                             void (*bend)(struct puppet *p, struct at_block *b))
 {
     struct at_block *b = &p->w->room.block;
-    uint32_t leader = at_simplex_leader(view, 4);
+    uint32_t leader = at_view_leader(view, 4);
     memset(b, 0, sizeof *b);
     b->run = p->w->run;
     b->term = NET_TERM;

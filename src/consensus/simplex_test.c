@@ -61,7 +61,7 @@ static void finality_in_three_delays(void **state)
         uint64_t messages = w->messages, bytes = w->bytes;
         const uint32_t count = 10;
         for (uint32_t k = 1; k <= count; k++) {
-            uint32_t leader = at_simplex_leader(w->actors[0].x->view, o.n);
+            uint32_t leader = at_view_leader(w->actors[0].x->view, o.n);
             uint64_t from = w->now_ms;
             net_submit(w, k % 2 ? leader : (leader + 1) % o.n, k);
             net_run_until(w, w->now_ms + 1000);

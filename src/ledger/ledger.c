@@ -1,4 +1,5 @@
 #include "ledger/ledger.h"
+#include "ledger/ledger_inner.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,38 +24,41 @@
  *   EPOCH    the steward        CLOSED         round is the closed one; balances are the      READY, next round
  *                                              fold's; nobody in: same root
  *   END      the steward        READY          counts the rounds done                         ENDED, for good
+ *   READY    an active member   any but ENDED  for the next term, once; shows its key; in a   a candidate for a seat
+ *                                              young run a ticket that no other member has
+ *                                              shown, later confirmed work or a ticket
+ *   BLOCK    the leader of its  any but ENDED  several stewards; this term, a later view and  block time, the beacon
+ *            view               later time than the last; its beacon's next link
+ *
+ * "The steward" is any holder of a seat; what it writes is a word, and what is in the last column happens when enough
+ * words agree (ledger.h). It may not say the same thing twice.
  * ------------------------------------------------------------------------------------------------------------------ */
 enum role { ANYONE, MEMBER, STEWARD };
 enum { IN_READY = 1 << AT_LEDGER_READY, IN_TRAINING = 1 << AT_LEDGER_TRAINING, IN_CLOSED = 1 << AT_LEDGER_CLOSED };
 #define NOT_ENDED (IN_READY | IN_TRAINING | IN_CLOSED)
 
-struct context { /* a record being judged; `replica` is the author's index or -1 */
+struct context { /* a record being judged */
     const struct at_ledger *ledger;
     const struct at_record *rec;
     const struct at_node_id *author;
-    int replica;
+    int replica, seat; /* the author's; -1: none */
     struct at_diag *diag;
 };
 typedef at_err_t judge_fn(const struct context *c);
-typedef at_err_t take_fn(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
-                         int replica);
 
-static judge_fn judge_join, judge_leave, judge_open, judge_receipt, judge_close, judge_epoch, judge_end;
-static take_fn take_join, take_leave, take_open, take_receipt, take_close, take_epoch, take_end;
+static judge_fn judge_join, judge_leave, judge_open, judge_receipt, judge_close, judge_epoch, judge_end, judge_ready,
+    judge_block;
 
 static const struct rule {
     enum role author;
     unsigned phases;
     judge_fn *judge;
-    take_fn *take;
 } rules[AT_RECORD_KIND_COUNT] = {
-    [AT_RECORD_JOIN] = {ANYONE, NOT_ENDED, judge_join, take_join},
-    [AT_RECORD_LEAVE] = {MEMBER, NOT_ENDED, judge_leave, take_leave},
-    [AT_RECORD_OPEN] = {STEWARD, IN_READY, judge_open, take_open},
-    [AT_RECORD_RECEIPT] = {MEMBER, IN_TRAINING, judge_receipt, take_receipt},
-    [AT_RECORD_CLOSE] = {STEWARD, IN_TRAINING, judge_close, take_close},
-    [AT_RECORD_EPOCH] = {STEWARD, IN_CLOSED, judge_epoch, take_epoch},
-    [AT_RECORD_END] = {STEWARD, IN_READY, judge_end, take_end},
+    [AT_RECORD_JOIN] = {ANYONE, NOT_ENDED, judge_join},      [AT_RECORD_LEAVE] = {MEMBER, NOT_ENDED, judge_leave},
+    [AT_RECORD_OPEN] = {STEWARD, IN_READY, judge_open},      [AT_RECORD_RECEIPT] = {MEMBER, IN_TRAINING, judge_receipt},
+    [AT_RECORD_CLOSE] = {STEWARD, IN_TRAINING, judge_close}, [AT_RECORD_EPOCH] = {STEWARD, IN_CLOSED, judge_epoch},
+    [AT_RECORD_END] = {STEWARD, IN_READY, judge_end},        [AT_RECORD_READY] = {MEMBER, NOT_ENDED, judge_ready},
+    [AT_RECORD_BLOCK] = {STEWARD, NOT_ENDED, judge_block},
 };
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
@@ -66,10 +70,10 @@ static at_err_t refuse(const struct context *c, const char *why)
 
 static at_err_t judge_role(const struct context *c, enum role role)
 {
-    bool steward = at_node_id_eq(c->author, &c->ledger->genesis.steward);
+    bool steward = c->seat >= 0;
     if (role == ANYONE || (role == STEWARD && steward)) return AT_OK;
     if (c->replica < 0 && !steward) return refuse(c, "the author is a stranger to this run");
-    if (role == STEWARD) return refuse(c, "only the steward may write it");
+    if (role == STEWARD) return refuse(c, "only a steward may write it");
     if (c->replica < 0) return refuse(c, "the author is not a member");
     return c->ledger->members[c->replica].active ? AT_OK : refuse(c, "the author has left");
 }
@@ -179,180 +183,58 @@ static at_err_t judge_end(const struct context *c)
     return right ? AT_OK : refuse(c, "it does not count the rounds done");
 }
 
-/* ---- the fold ---------------------------------------------------------------------------------------------------- */
-static size_t slot_of(const struct at_ledger *l, const struct at_node_id *id)
+/* A word said twice changes nothing and would fill the log. */
+static at_err_t judge_word(const struct context *c)
 {
-    size_t i = (size_t)at_load_le64(id->b) & (l->slot_count - 1);
-    while (l->slots[i] != 0 && !at_node_id_eq(&l->members[l->slots[i] - 1].id, id)) i = (i + 1) & (l->slot_count - 1);
-    return i;
+    const struct at_steward_words *words = c->rec->kind == AT_RECORD_END ? &c->ledger->end_words : &c->ledger->words;
+    struct at_word word = at_ledger_word(c->rec);
+    bool said = at_words_has(words, (uint32_t)c->seat, &word);
+    return said ? refuse(c, "this steward has said so already") : AT_OK;
 }
 
-int at_ledger_find(const struct at_ledger *l, const struct at_node_id *id)
+static at_err_t judge_ticket(const struct context *c)
 {
-    return l->slot_count != 0 ? (int)l->slots[slot_of(l, id)] - 1 : -1;
-}
-
-/* realloc of count elements; the old block stays on failure. */
-static at_err_t grow(void **block, size_t count, size_t element_bytes)
-{
-    size_t bytes;
-    void *p = at_mul_size(count, element_bytes, &bytes) ? realloc(*block, bytes) : NULL;
-    if (p == NULL) return AT_E_NOMEM;
-    *block = p;
-    return AT_OK;
-}
-
-/* Room for one more member. On failure nothing visible has changed: larger blocks do no harm. */
-static at_err_t members_reserve(struct at_ledger *l)
-{
-    if (l->member_count < l->member_cap) return AT_OK;
-    uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
-    void *members = l->members, *allotments = l->allotments, *claims = l->claims;
-    at_err_t err = grow(&members, cap, sizeof *l->members);
-    l->members = members;
-    if (!err) err = grow(&allotments, cap, sizeof *l->allotments);
-    l->allotments = allotments;
-    if (!err) err = grow(&claims, cap, sizeof *l->claims);
-    l->claims = claims;
-    if (err) return err;
-    uint32_t *slots = calloc(slot_count, sizeof *slots);
-    if (slots == NULL) return AT_E_NOMEM;
-    free(l->slots);
-    l->slots = slots;
-    l->slot_count = slot_count;
-    l->member_cap = cap;
-    for (uint32_t i = 0; i < l->member_count; i++) slots[slot_of(l, &l->members[i].id)] = i + 1;
-    return AT_OK;
-}
-
-static at_err_t take_join(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
-                          int replica)
-{
-    if (replica < 0) {
-        at_err_t err = members_reserve(l);
-        if (err) return err;
-        l->slots[slot_of(l, author)] = l->member_count + 1;
-        replica = (int)l->member_count++;
-        memset(&l->members[replica], 0, sizeof *l->members);
-        memset(&l->allotments[replica], 0, sizeof *l->allotments);
-        l->members[replica].id = *author;
+    const struct at_ledger *l = c->ledger;
+    const struct at_stand *stand = &c->rec->stand;
+    if (!stand->has_ticket) {
+        bool young = l->round < AT_SEATS_YOUNG_ROUNDS;
+        if (l->members[c->replica].vouched || (!young && l->members[c->replica].confirmed > 0)) return AT_OK;
+        return refuse(c,
+                      young ? "a seat of a young run needs the founder's ticket" : "the author has no confirmed work");
     }
-    struct at_member *m = &l->members[replica];
-    memcpy(m->name, rec->join.name, sizeof m->name);
-    m->active = true;
-    m->standing_ms = rec->time_ms;
-    l->active_count++;
-    return AT_OK;
+    for (uint32_t r = 0; r < l->member_count; r++)
+        if (r != (uint32_t)c->replica && l->members[r].vouched &&
+            at_node_id_eq(&l->members[r].ticket, &stand->ticket.ticket))
+            return refuse(c, "another member has shown this ticket");
+    bool right = at_ticket_verify(&stand->ticket, l->run, &l->genesis.steward, c->author) == AT_OK;
+    return right ? AT_OK : refuse(c, "its ticket is not the founder's, or not for the author");
 }
 
-static at_err_t take_leave(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
-                           int replica)
+static at_err_t judge_ready(const struct context *c)
 {
-    (void)author;
-    l->members[replica].active = false;
-    l->members[replica].standing_ms = rec->time_ms;
-    l->active_count--;
-    return AT_OK;
+    const struct at_ledger *l = c->ledger;
+    const struct at_stand *stand = &c->rec->stand;
+    if (stand->term != l->seats.term + 1) return refuse(c, "it is not for the next term");
+    if (l->members[c->replica].stands_for == stand->term) return refuse(c, "the author stands already");
+    if (at_seat_key_verify(&stand->key, l->run, c->author, &stand->key_use))
+        return refuse(c, "the author does not show that it has the seat's key");
+    bool founder = at_node_id_eq(c->author, &l->genesis.steward);
+    return founder ? AT_OK : judge_ticket(c);
 }
 
-static at_err_t take_open(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
-                          int replica)
+static at_err_t judge_block(const struct context *c)
 {
-    (void)author;
-    (void)replica;
-    /* Each unit may come back at CLOSE as one free range; taking one may leave a shorter rest. */
-    uint32_t count = at_replicas_count(&rec->open.replicas);
-    at_err_t err = at_samples_reserve(&l->samples, 2 * (size_t)count);
-    if (err) return err;
-    memset(l->allotments, 0, l->member_count * sizeof *l->allotments);
-    for (uint32_t r = 0; r < l->member_count; r++) {
-        if (!at_replicas_has(&rec->open.replicas, r)) continue;
-        l->allotments[r].allotted = true;
-        l->allotments[r].range = (struct at_range){.start = at_samples_take(&l->samples), .samples = l->samples.unit};
-    }
-    l->received_count = 0;
-    l->state_root = rec->open.state_root;
-    l->phase = AT_LEDGER_TRAINING;
-    return AT_OK;
-}
-
-static at_err_t take_receipt(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
-                             int replica)
-{
-    (void)author;
-    l->allotments[replica].received = true;
-    l->allotments[replica].receipt = rec->receipt;
-    l->received_count++;
-    return AT_OK;
-}
-
-/* One claim per unit that `counts` says counts; claims point at members by their tag. */
-static size_t gather_claims(struct at_ledger *l, bool included_only)
-{
-    size_t n = 0;
-    for (uint32_t r = 0; r < l->member_count; r++) {
-        const struct at_allotment *u = &l->allotments[r];
-        if (included_only ? !u->included : !u->received) continue;
-        l->claims[n++] = (struct at_points_claim){.flops = u->receipt.flops, .id = &l->members[r].id, .tag = r};
-    }
-    return n;
-}
-
-static void confirm_points(struct at_ledger *l)
-{
-    size_t n = gather_claims(l, true);
-    at_points_split(l->genesis.issuance, l->claims, n);
-    uint64_t sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        l->members[l->claims[i].tag].confirmed += l->claims[i].ret_points;
-        sum += l->claims[i].ret_points;
-    }
-    AT_ASSERT(sum == (n != 0 ? l->genesis.issuance : 0)); /* conservation: work is at least one step each */
-    l->confirmed += sum;
-}
-
-static at_err_t take_close(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
-                           int replica)
-{
-    (void)author;
-    (void)replica;
-    l->included_count = 0;
-    for (uint32_t r = 0; r < l->member_count; r++) {
-        struct at_allotment *u = &l->allotments[r];
-        if (!u->allotted) continue;
-        u->included = at_replicas_has(&rec->close.included, r);
-        uint64_t used = u->included ? u->receipt.samples : 0;
-        at_samples_free(&l->samples, (struct at_range){u->range.start + used, u->range.samples - used});
-        if (!u->included) continue;
-        l->included_count++;
-        l->tokens += u->receipt.tokens;
-        l->members[r].tokens += u->receipt.tokens;
-        l->members[r].rounds++;
-    }
-    confirm_points(l);
-    l->phase = AT_LEDGER_CLOSED;
-    return AT_OK;
-}
-
-static at_err_t take_epoch(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
-                           int replica)
-{
-    (void)author;
-    (void)replica;
-    l->state_root = rec->epoch.state_root;
-    l->heldout_loss = rec->epoch.heldout_loss;
-    l->round++;
-    l->phase = AT_LEDGER_READY;
-    return AT_OK;
-}
-
-static at_err_t take_end(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author, int replica)
-{
-    (void)rec;
-    (void)author;
-    (void)replica;
-    l->phase = AT_LEDGER_ENDED;
-    return AT_OK;
+    const struct at_ledger *l = c->ledger;
+    const struct at_head *head = &c->rec->head;
+    if (l->seats.count == 1) return refuse(c, "a single steward makes no blocks");
+    if (head->term != l->seats.term) return refuse(c, "it is of another term");
+    if (head->view <= l->view) return refuse(c, "its view is not later than the last block's");
+    if (at_view_leader(head->view, l->seats.count) != (uint32_t)c->seat)
+        return refuse(c, "its author does not lead this view");
+    if (c->rec->time_ms <= l->block_ms) return refuse(c, "its time is not later than the last block's");
+    return at_beacon_fits(&l->beacon, (uint32_t)c->seat, head->reveal)
+               ? AT_OK
+               : refuse(c, "it does not reveal the next link of its author's beacon");
 }
 
 /* ---- the public face --------------------------------------------------------------------------------------------- */
@@ -365,6 +247,8 @@ at_err at_ledger_init(struct at_ledger *ledger, const struct at_genesis *genesis
     ledger->run = at_genesis_run_id(at_buf_span(&bytes));
     ledger->flops_per_token = at_model_flops_per_token(&genesis->model);
     at_samples_init(&ledger->samples, at_genesis_unit_samples(genesis));
+    ledger->seats = (struct at_seats){.term = 1, .count = 1};
+    ledger->seats.seat[0] = (struct at_seat){.member = genesis->steward, .key = genesis->steward};
 out:
     at_buf_release(&bytes);
     return err;
@@ -375,6 +259,7 @@ void at_ledger_release(struct at_ledger *ledger)
     free(ledger->members);
     free(ledger->allotments);
     free(ledger->claims);
+    free(ledger->candidates);
     free(ledger->slots);
     if (ledger->samples.unit != 0) at_samples_release(&ledger->samples);
     *ledger = (struct at_ledger){.heldout_loss = -1.0};
@@ -390,12 +275,14 @@ at_err at_ledger_judge(const struct at_ledger *ledger, const struct at_signed_re
                         .rec = &rec,
                         .author = &signed_rec->author,
                         .replica = at_ledger_find(ledger, &signed_rec->author),
+                        .seat = at_ledger_seat(ledger, &signed_rec->author),
                         .diag = diag};
     if (!at_hash_eq(rec.run, ledger->run)) return refuse(&c, "it belongs to another run");
     const struct rule *rule = &rules[rec.kind];
     err = judge_role(&c, rule->author);
     if (!err) err = judge_phase(&c, rule->phases);
     if (!err) err = rule->judge(&c);
+    if (!err && rule->author == STEWARD && rec.kind != AT_RECORD_BLOCK) err = judge_word(&c);
     if (err) return err;
     if (ret_rec != NULL) *ret_rec = rec;
     return AT_OK;
@@ -414,7 +301,7 @@ at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *
     struct at_record rec;
     at_err_t err = at_ledger_judge(ledger, signed_rec, diag, &rec);
     if (err) return err;
-    err = rules[rec.kind].take(ledger, &rec, &signed_rec->author, at_ledger_find(ledger, &signed_rec->author));
+    err = at_ledger_take(ledger, &rec, &signed_rec->author);
     if (err) return at_fail(diag, err, "ledger", "out of memory");
     at_merkle_append(&ledger->tree, at_signed_record_leaf(signed_rec));
     if (ret_rec != NULL) *ret_rec = rec;
@@ -442,15 +329,6 @@ struct at_hash at_ledger_balances(const struct at_ledger *ledger)
         at_sha256_update(&ctx, row, sizeof row);
     }
     return at_sha256_final(&ctx);
-}
-
-void at_ledger_pending(struct at_ledger *ledger, uint64_t *ret_points)
-{
-    for (uint32_t r = 0; r < ledger->member_count; r++) ret_points[r] = 0;
-    if (ledger->phase != AT_LEDGER_TRAINING) return;
-    size_t n = gather_claims(ledger, false);
-    at_points_split(ledger->genesis.issuance, ledger->claims, n);
-    for (size_t i = 0; i < n; i++) ret_points[ledger->claims[i].tag] = ledger->claims[i].ret_points;
 }
 
 double at_ledger_share(const struct at_ledger *ledger, uint32_t replica)

@@ -5,6 +5,11 @@
  *
  *     READY --OPEN--> TRAINING --CLOSE--> CLOSED --EPOCH--> READY ...        READY --END--> ENDED
  *
+ * What the stewards settle (OPEN, CLOSE, EPOCH, END) takes effect with the word that completes a quorum (words.h): 2f+1
+ * for OPEN, CLOSE and END, f+1 for EPOCH; with one steward, at once. A term ends at a round's edge (seats.h): with one
+ * steward as soon as four members stand for a seat; with several after AT_TERM_ROUNDS, and the next seats are drawn as
+ * soon as f+1 leaders have revealed a link of their beacons since, so that nobody knew the draw when it stood.
+ *
  * Who may write what, and when a record is refused, is the one table in ledger.c. A record is judged by at_ledger_check
  * (signature included) or at_ledger_judge (without), and taken by at_ledger_apply, which judges again but leaves the
  * signature to its caller. Nothing changes when a record is refused.
@@ -15,7 +20,13 @@
 
 #include "base/samples.h"
 #include "ledger/points.h"
+#include "ledger/seats.h"
+#include "ledger/words.h"
+#include "wire/beacon.h"
 #include "wire/record.h"
+
+#define AT_TERM_ROUNDS        32  /* a term of several stewards lasts at least so long */
+#define AT_SEATS_YOUNG_ROUNDS 100 /* until then the founder's ticket decides who may stand, later confirmed work */
 
 enum at_ledger_phase { AT_LEDGER_READY, AT_LEDGER_TRAINING, AT_LEDGER_CLOSED, AT_LEDGER_ENDED };
 
@@ -27,6 +38,12 @@ struct at_member { /* replica index = position = order of first JOIN records */
     uint64_t confirmed;   /* micro-points */
     uint64_t tokens;      /* of included receipts */
     uint32_t rounds;      /* included receipts */
+    /* its standing for a seat */
+    uint32_t stands_for;      /* the term of its READY; 0: none yet */
+    uint64_t stood_at;        /* index of that record */
+    struct at_seat stand;     /* what it would hold */
+    bool vouched;             /* it has shown a ticket: */
+    struct at_node_id ticket; /* this one */
 };
 
 struct at_allotment { /* a replica's part in the current round; kept from OPEN until the next OPEN */
@@ -50,7 +67,17 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     uint32_t member_count, active_count, included_count; /* included_count: of the last CLOSE */
     uint32_t received_count;                             /* receipts of the current round */
     struct at_samples samples;
+    struct at_seats seats;   /* of this term */
+    uint32_t term_round;     /* in which it began */
+    uint64_t view, block_ms; /* of the last BLOCK */
+    struct at_beacon beacon; /* after it */
     /* private */
+    struct at_steward_words words,
+        end_words; /* of the running phase; END's apart: whoever wants the end may open meanwhile */
+    bool drawing;  /* the term is over; the draw waits for reveals after: */
+    struct at_beacon cut;
+    uint64_t cut_record; /* and counts who stood before this record */
+    struct at_candidate *candidates;
     uint32_t member_cap, slot_count, *slots; /* node id -> replica + 1, open addressing */
     struct at_points_claim *claims;
     uint64_t flops_per_token;
@@ -68,6 +95,11 @@ at_err at_ledger_judge(const struct at_ledger *ledger, const struct at_signed_re
 at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *rec, struct at_diag *diag,
                        struct at_record *ret_rec);
 
+/* The seat of a member in this term, or -1. */
+static inline int at_ledger_seat(const struct at_ledger *ledger, const struct at_node_id *id)
+{
+    return at_seats_find(&ledger->seats, id);
+}
 /* Replica index of a key, or -1. O(1). */
 int at_ledger_find(const struct at_ledger *ledger, const struct at_node_id *id);
 /* The current round's unit of a replica: its range after OPEN, its receipt. NULL: it takes no part. */

@@ -17,10 +17,47 @@ static uint8_t next(struct script *s)
     return *s->p++;
 }
 
+static struct at_keypair seat_key[FIXTURE_KEYS];
+static struct at_beacon_chain chain[FIXTURE_KEYS];
+static struct at_ticket_use ticket[FIXTURE_KEYS];
+static uint32_t revealed[FIXTURE_KEYS];
+
+static void make_standing(struct log_fixture *f)
+{
+    for (int k = 0; k < FIXTURE_KEYS; k++) {
+        uint8_t seed[AT_KEY_BYTES] = {(uint8_t)(k + 101)};
+        struct at_ticket made;
+        AT_ASSERT(at_keypair_from_seed(seed, &seat_key[k]) == AT_OK);
+        at_beacon_chain_init(&chain[k], at_sha256(seed, sizeof seed), 400);
+        AT_ASSERT(at_ticket_make(&f->key[0], f->ledger.run, &made) == AT_OK);
+        AT_ASSERT(at_ticket_show(&made, f->ledger.run, &f->key[k].id, &ticket[k]) == AT_OK);
+    }
+}
+
+static struct at_record ready_record(struct log_fixture *f, int author)
+{
+    struct at_record rec = fixture_record(f, AT_RECORD_READY);
+    rec.stand = (struct at_stand){.term = f->ledger.seats.term + 1,
+                                  .key = seat_key[author].id,
+                                  .key_use = at_seat_key_show(&seat_key[author], rec.run, &f->key[author].id),
+                                  .chain = chain[author].commitment,
+                                  .has_ticket = true,
+                                  .ticket = ticket[author]};
+    return rec;
+}
+
+static struct at_record block_record(struct log_fixture *f, int author, uint8_t views)
+{
+    struct at_record rec = fixture_record(f, AT_RECORD_BLOCK);
+    rec.head = (struct at_head){.term = f->ledger.seats.term, .view = f->ledger.view + views % 8u};
+    AT_ASSERT(at_beacon_chain_next(&chain[author], revealed[author], &rec.head.reveal));
+    return rec;
+}
+
 static struct at_record make(struct log_fixture *f, struct script *s, int author)
 {
     uint8_t bits = next(s);
-    switch (next(s) % 7) {
+    switch (next(s) % 9) {
     case 0:
         return fixture_record(f, AT_RECORD_JOIN);
     case 1:
@@ -35,8 +72,12 @@ static struct at_record make(struct log_fixture *f, struct script *s, int author
         return fixture_close_record(f, bits);
     case 5:
         return fixture_epoch_record(f);
-    default:
+    case 6:
         return fixture_end_record(f);
+    case 7:
+        return ready_record(f, author);
+    default:
+        return block_record(f, author, bits);
     }
 }
 
@@ -61,6 +102,12 @@ static void bend(struct at_record *rec, struct script *s)
     case AT_RECORD_END:
         rec->end.rounds ^= next(s);
         break;
+    case AT_RECORD_READY:
+        ((uint8_t *)&rec->stand)[next(s) % offsetof(struct at_stand, has_ticket)] ^= next(s);
+        break;
+    case AT_RECORD_BLOCK:
+        ((uint8_t *)&rec->head)[next(s) % sizeof rec->head] ^= next(s);
+        break;
     default:
         rec->time_ms -= next(s);
         break;
@@ -84,16 +131,23 @@ static void check_fold(const struct at_ledger *l)
     AT_ASSERT(sum == l->confirmed && tokens == l->tokens && l->confirmed % l->genesis.issuance == 0);
     for (size_t i = 0; i < l->samples.whole.count; i++) freed += l->samples.whole.r[i].samples;
     for (size_t i = 0; i < l->samples.part.count; i++) freed += l->samples.part.r[i].samples;
+    for (uint32_t i = 0; i < l->seats.count; i++)
+        AT_ASSERT(at_ledger_find(l, &l->seats.seat[i].member) >= 0 &&
+                  at_seats_find(&l->seats, &l->seats.seat[i].member) == (int)i);
+    AT_ASSERT(l->seats.count % 3 == 1 && l->seats.count <= AT_SEATS_MAX);
     AT_ASSERT(tokens / l->genesis.model.seq_len + freed + used == l->samples.next);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct log_fixture f; /* keys are made once; the ledger is fresh each time */
-    if (f.now_ms == 0)
+    if (f.now_ms == 0) {
         fixture_init(&f);
-    else
+        make_standing(&f);
+    } else {
         AT_ASSERT(at_ledger_init(&f.ledger, &f.genesis, NULL) == AT_OK);
+    }
+    memset(revealed, 0, sizeof revealed);
     struct script s = {.p = data, .n = size};
     for (int i = 0; i < 400 && s.n != 0; i++) {
         int author = next(&s) % FIXTURE_KEYS;
@@ -103,11 +157,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (at_record_encode(&rec, NULL, rec_signed.body, &rec_signed.body_bytes) != AT_OK) continue;
         struct at_hash root = at_ledger_root(&f.ledger), balances = at_ledger_balances(&f.ledger);
         struct at_diag diag = {.err = AT_OK};
+        uint32_t term = f.ledger.seats.term;
         if (at_ledger_apply(&f.ledger, &rec_signed, &diag, NULL) != AT_OK) {
             AT_ASSERT(diag.text[0] != '\0');
             AT_ASSERT(at_hash_eq(root, at_ledger_root(&f.ledger)));
             AT_ASSERT(at_hash_eq(balances, at_ledger_balances(&f.ledger)));
+        } else if (rec.kind == AT_RECORD_BLOCK) {
+            revealed[author]++;
         }
+        if (f.ledger.seats.term != term) memset(revealed, 0, sizeof revealed);
         check_fold(&f.ledger);
     }
     at_ledger_release(&f.ledger);

@@ -177,7 +177,7 @@ static void steward_records_are_checked(void **state)
     for (int k = 0; k < 2; k++) assert_int_equal(fixture_join(f, k), AT_OK);
     expect_refused(f, 0, &rec, "too few members");
     assert_int_equal(fixture_join(f, 2), AT_OK);
-    expect_refused(f, 1, &rec, "only the steward");
+    expect_refused(f, 1, &rec, "only a steward");
     expect_refused(f, 7, &rec, "stranger");
     rec = fixture_open_record(f, 0xf);
     expect_refused(f, 0, &rec, "not an active member");

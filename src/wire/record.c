@@ -10,8 +10,8 @@ static const char prefix[] = "atoll record 1"; /* signed with its NUL, so that n
 
 const char *at_record_kind_name(enum at_record_kind kind)
 {
-    static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",    "JOIN",  "LEAVE", "OPEN",
-                                                           "RECEIPT", "CLOSE", "EPOCH", "END"};
+    static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",  "JOIN",  "LEAVE", "OPEN",  "RECEIPT",
+                                                           "CLOSE", "EPOCH", "END",   "READY", "BLOCK"};
     return kind >= 0 && kind < AT_RECORD_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -54,6 +54,8 @@ struct record_pb {
         Atoll__Pb__Close close;
         Atoll__Pb__Epoch epoch;
         Atoll__Pb__End end;
+        Atoll__Pb__Stand stand;
+        Atoll__Pb__Head head;
     };
 };
 
@@ -86,13 +88,27 @@ static void build_epoch(const struct at_epoch *from, Atoll__Pb__Epoch *to)
     to->balances = pb_hash(&from->balances);
 }
 
+static void build_stand(const struct at_stand *from, Atoll__Pb__Stand *to)
+{
+    atoll__pb__stand__init(to);
+    to->term = from->term;
+    to->key = at_pb_bytes(from->key.b, sizeof from->key.b);
+    to->key_use = at_pb_bytes(from->key_use.b, sizeof from->key_use.b);
+    to->chain = pb_hash(&from->chain);
+    if (!from->has_ticket) return;
+    to->ticket = at_pb_bytes(from->ticket.ticket.b, sizeof from->ticket.ticket.b);
+    to->ticket_sig = at_pb_bytes(from->ticket.founder.b, sizeof from->ticket.founder.b);
+    to->ticket_use = at_pb_bytes(from->ticket.bearer.b, sizeof from->ticket.bearer.b);
+}
+
 /* The generated message over `rec`; borrows from it. The kind must be one of ours. */
 static void build(const struct at_record *rec, struct record_pb *pb)
 {
     static const Atoll__Pb__Record__BodyCase body_case[AT_RECORD_KIND_COUNT] = {
         ATOLL__PB__RECORD__BODY__NOT_SET, ATOLL__PB__RECORD__BODY_JOIN,    ATOLL__PB__RECORD__BODY_LEAVE,
         ATOLL__PB__RECORD__BODY_OPEN,     ATOLL__PB__RECORD__BODY_RECEIPT, ATOLL__PB__RECORD__BODY_CLOSE,
-        ATOLL__PB__RECORD__BODY_EPOCH,    ATOLL__PB__RECORD__BODY_END};
+        ATOLL__PB__RECORD__BODY_EPOCH,    ATOLL__PB__RECORD__BODY_END,     ATOLL__PB__RECORD__BODY_STAND,
+        ATOLL__PB__RECORD__BODY_HEAD};
     atoll__pb__record__init(&pb->record);
     pb->record.version = RECORD_VERSION;
     pb->record.run = pb_hash(&rec->run);
@@ -127,6 +143,15 @@ static void build(const struct at_record *rec, struct record_pb *pb)
     case AT_RECORD_END:
         atoll__pb__end__init(&pb->end);
         pb->end.rounds = rec->end.rounds;
+        break;
+    case AT_RECORD_READY:
+        build_stand(&rec->stand, &pb->stand);
+        break;
+    case AT_RECORD_BLOCK:
+        atoll__pb__head__init(&pb->head);
+        pb->head.term = rec->head.term;
+        pb->head.view = rec->head.view;
+        pb->head.reveal = pb_hash(&rec->head.reveal);
         break;
     case AT_RECORD_NONE:
     case AT_RECORD_KIND_COUNT:
@@ -187,6 +212,18 @@ static bool read_epoch(const Atoll__Pb__Epoch *from, struct at_epoch *to)
            at_pb_fixed(&from->balances, to->balances.b, AT_HASH_BYTES);
 }
 
+static bool read_stand(const Atoll__Pb__Stand *from, struct at_stand *to)
+{
+    to->term = from->term;
+    to->has_ticket = from->ticket.len != 0;
+    return at_pb_fixed(&from->key, to->key.b, AT_KEY_BYTES) &&
+           at_pb_fixed(&from->key_use, to->key_use.b, AT_SIG_BYTES) &&
+           at_pb_fixed(&from->chain, to->chain.b, AT_HASH_BYTES) &&
+           (!to->has_ticket || (at_pb_fixed(&from->ticket, to->ticket.ticket.b, AT_KEY_BYTES) &&
+                                at_pb_fixed(&from->ticket_sig, to->ticket.founder.b, AT_SIG_BYTES) &&
+                                at_pb_fixed(&from->ticket_use, to->ticket.bearer.b, AT_SIG_BYTES)));
+}
+
 static bool read_body(const Atoll__Pb__Record *pb, struct at_record *rec)
 {
     switch (pb->body_case) {
@@ -215,6 +252,14 @@ static bool read_body(const Atoll__Pb__Record *pb, struct at_record *rec)
         rec->kind = AT_RECORD_END;
         rec->end.rounds = pb->end->rounds;
         return true;
+    case ATOLL__PB__RECORD__BODY_STAND:
+        rec->kind = AT_RECORD_READY;
+        return read_stand(pb->stand, &rec->stand);
+    case ATOLL__PB__RECORD__BODY_HEAD:
+        rec->kind = AT_RECORD_BLOCK;
+        rec->head.term = pb->head->term;
+        rec->head.view = pb->head->view;
+        return at_pb_fixed(&pb->head->reveal, rec->head.reveal.b, AT_HASH_BYTES);
     default:
         return false;
     }

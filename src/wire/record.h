@@ -10,6 +10,7 @@
 #include "base/merkle.h"
 #include "base/sign.h"
 #include "wire/genesis.h"
+#include "wire/ticket.h"
 
 #define AT_RECORD_BYTES_MAX 1024
 #define AT_NAME_BYTES_MAX   32
@@ -41,6 +42,8 @@ enum at_record_kind {
     AT_RECORD_CLOSE,
     AT_RECORD_EPOCH,
     AT_RECORD_END,
+    AT_RECORD_READY,
+    AT_RECORD_BLOCK,
     AT_RECORD_KIND_COUNT
 };
 const char *at_record_kind_name(enum at_record_kind kind); /* "JOIN", ...; never NULL */
@@ -75,6 +78,19 @@ struct at_epoch { /* the steward, when the round has been applied */
 struct at_end { /* the steward */
     uint32_t rounds;
 };
+struct at_stand { /* READY: a member that will hold a seat of the next term, if it is drawn */
+    uint32_t term;
+    struct at_node_id key; /* signs its votes and cosignatures in that term */
+    struct at_sig key_use; /* the key's own, over its member: nobody can show another's key (wire/ticket.h) */
+    struct at_hash chain;  /* its beacon's commitment */
+    bool has_ticket;
+    struct at_ticket_use ticket;
+};
+struct at_head { /* BLOCK: the steward that leads the view; time_ms is the block's */
+    uint32_t term;
+    uint64_t view;
+    struct at_hash reveal;
+};
 
 struct at_record {
     struct at_hash run;
@@ -87,6 +103,8 @@ struct at_record {
         struct at_close close;
         struct at_epoch epoch;
         struct at_end end;
+        struct at_stand stand;
+        struct at_head head;
     };
 };
 

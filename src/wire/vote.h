@@ -33,6 +33,13 @@ struct at_certificate {
     struct at_sig sig[AT_SEATS_MAX]; /* of the seats in `seats`, ascending, without gaps */
 };
 
+/* The leader of a view: seats in turn. Everybody can compute it, a dead seat costs one time-out in n views, and no one
+ * can arrange to lead often. The order of the seats is the caller's. */
+static inline uint32_t at_view_leader(uint64_t view, uint32_t seat_count)
+{
+    return (uint32_t)(view % seat_count);
+}
+
 /* The bytes that are signed. */
 #define AT_VOTE_TEXT_BYTES (13 + AT_HASH_BYTES + 4 + 8 + 1 + AT_HASH_BYTES)
 void at_vote_text(const struct at_vote *vote, struct at_hash run, uint32_t term, uint8_t ret[AT_VOTE_TEXT_BYTES]);

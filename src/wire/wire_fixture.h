@@ -78,6 +78,15 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
     case AT_RECORD_END:
         r.end.rounds = 24;
         break;
+    case AT_RECORD_READY:
+        r.stand = (struct at_stand){.term = 2, .chain = fixture_hash(12), .has_ticket = true};
+        memset(r.stand.key.b, 13, sizeof r.stand.key.b);
+        memset(r.stand.key_use.b, 14, sizeof r.stand.key_use.b);
+        memset(&r.stand.ticket, 15, sizeof r.stand.ticket);
+        break;
+    case AT_RECORD_BLOCK:
+        r.head = (struct at_head){.term = 2, .view = 9, .reveal = fixture_hash(16)};
+        break;
     default:
         break;
     }

@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "consensus/beacon.h"
+#include "wire/beacon.h"
 
 #include <string.h>
 

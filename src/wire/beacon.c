@@ -1,4 +1,4 @@
-#include "consensus/beacon.h"
+#include "wire/beacon.h"
 
 #include <string.h>
 

@@ -1,0 +1,12 @@
+/* ledger_inner.h: between ledger.c, which judges records, and ledger_take.c, which takes them. */
+#ifndef ATOLL_LEDGER_LEDGER_INNER_H
+#define ATOLL_LEDGER_LEDGER_INNER_H
+
+#include "ledger/ledger.h"
+
+/* What a steward's record says, as a word. */
+struct at_word at_ledger_word(const struct at_record *rec);
+/* Takes a record that was judged right. AT_E_NOMEM, and nothing has changed. */
+at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author);
+
+#endif

@@ -1,0 +1,319 @@
+/* ledger_take.c: what an accepted record does to the ledger. */
+#include "ledger/ledger_inner.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t slot_of(const struct at_ledger *l, const struct at_node_id *id)
+{
+    size_t i = (size_t)at_load_le64(id->b) & (l->slot_count - 1);
+    while (l->slots[i] != 0 && !at_node_id_eq(&l->members[l->slots[i] - 1].id, id)) i = (i + 1) & (l->slot_count - 1);
+    return i;
+}
+
+int at_ledger_find(const struct at_ledger *l, const struct at_node_id *id)
+{
+    return l->slot_count != 0 ? (int)l->slots[slot_of(l, id)] - 1 : -1;
+}
+
+/* realloc of count elements; the old block stays on failure. */
+static at_err_t grow(void **block, size_t count, size_t element_bytes)
+{
+    size_t bytes;
+    void *p = at_mul_size(count, element_bytes, &bytes) ? realloc(*block, bytes) : NULL;
+    if (p == NULL) return AT_E_NOMEM;
+    *block = p;
+    return AT_OK;
+}
+
+/* Room for one more member. On failure nothing visible has changed: larger blocks do no harm. */
+static at_err_t members_reserve(struct at_ledger *l)
+{
+    if (l->member_count < l->member_cap) return AT_OK;
+    uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
+    void *members = l->members, *allotments = l->allotments, *claims = l->claims, *candidates = l->candidates;
+    at_err_t err = grow(&members, cap, sizeof *l->members);
+    l->members = members;
+    if (!err) err = grow(&allotments, cap, sizeof *l->allotments);
+    l->allotments = allotments;
+    if (!err) err = grow(&claims, cap, sizeof *l->claims);
+    l->claims = claims;
+    if (!err) err = grow(&candidates, cap, sizeof *l->candidates);
+    l->candidates = candidates;
+    if (err) return err;
+    uint32_t *slots = calloc(slot_count, sizeof *slots);
+    if (slots == NULL) return AT_E_NOMEM;
+    free(l->slots);
+    l->slots = slots;
+    l->slot_count = slot_count;
+    l->member_cap = cap;
+    for (uint32_t i = 0; i < l->member_count; i++) slots[slot_of(l, &l->members[i].id)] = i + 1;
+    return AT_OK;
+}
+
+static at_err_t take_join(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
+                          int replica)
+{
+    if (replica < 0) {
+        at_err_t err = members_reserve(l);
+        if (err) return err;
+        l->slots[slot_of(l, author)] = l->member_count + 1;
+        replica = (int)l->member_count++;
+        memset(&l->members[replica], 0, sizeof *l->members);
+        memset(&l->allotments[replica], 0, sizeof *l->allotments);
+        l->members[replica].id = *author;
+    }
+    struct at_member *m = &l->members[replica];
+    memcpy(m->name, rec->join.name, sizeof m->name);
+    m->active = true;
+    m->standing_ms = rec->time_ms;
+    l->active_count++;
+    return AT_OK;
+}
+
+static at_err_t take_leave(struct at_ledger *l, const struct at_record *rec, int replica)
+{
+    l->members[replica].active = false;
+    l->members[replica].standing_ms = rec->time_ms;
+    l->active_count--;
+    return AT_OK;
+}
+
+/* ---- what stewards settle ---- */
+static void begin_phase(struct at_ledger *l, enum at_ledger_phase phase)
+{
+    l->phase = phase;
+    at_words_clear(&l->words);
+    at_words_clear(&l->end_words);
+}
+
+static void open_round(struct at_ledger *l, const struct at_word *settled)
+{
+    memset(l->allotments, 0, l->member_count * sizeof *l->allotments);
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        if (!at_replicas_has(&settled->replicas, r)) continue;
+        l->allotments[r].allotted = true;
+        l->allotments[r].range = (struct at_range){.start = at_samples_take(&l->samples), .samples = l->samples.unit};
+    }
+    l->received_count = 0;
+    l->state_root = settled->root;
+    begin_phase(l, AT_LEDGER_TRAINING);
+}
+
+/* The words' replicas, less who has left since and, should they have become too many, without effect. */
+static bool can_open(const struct at_ledger *l, struct at_word *settled)
+{
+    struct at_replicas in;
+    memset(&in, 0, sizeof in);
+    for (uint32_t r = 0; r < l->member_count; r++)
+        if (at_replicas_has(&settled->replicas, r) && l->members[r].active) at_replicas_add(&in, r);
+    settled->replicas = in;
+    uint32_t count = at_replicas_count(&in);
+    return count > 0 && at_samples_can_take(&l->samples, count);
+}
+
+static at_err_t take_receipt(struct at_ledger *l, const struct at_record *rec, int replica)
+{
+    l->allotments[replica].received = true;
+    l->allotments[replica].receipt = rec->receipt;
+    l->received_count++;
+    return AT_OK;
+}
+
+/* One claim per unit that `counts` says counts; claims point at members by their tag. */
+static size_t gather_claims(struct at_ledger *l, bool included_only)
+{
+    size_t n = 0;
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        const struct at_allotment *u = &l->allotments[r];
+        if (included_only ? !u->included : !u->received) continue;
+        l->claims[n++] = (struct at_points_claim){.flops = u->receipt.flops, .id = &l->members[r].id, .tag = r};
+    }
+    return n;
+}
+
+static void confirm_points(struct at_ledger *l)
+{
+    size_t n = gather_claims(l, true);
+    at_points_split(l->genesis.issuance, l->claims, n);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        l->members[l->claims[i].tag].confirmed += l->claims[i].ret_points;
+        sum += l->claims[i].ret_points;
+    }
+    AT_ASSERT(sum == (n != 0 ? l->genesis.issuance : 0)); /* conservation: work is at least one step each */
+    l->confirmed += sum;
+}
+
+void at_ledger_pending(struct at_ledger *ledger, uint64_t *ret_points)
+{
+    for (uint32_t r = 0; r < ledger->member_count; r++) ret_points[r] = 0;
+    if (ledger->phase != AT_LEDGER_TRAINING) return;
+    size_t n = gather_claims(ledger, false);
+    at_points_split(ledger->genesis.issuance, ledger->claims, n);
+    for (size_t i = 0; i < n; i++) ret_points[ledger->claims[i].tag] = ledger->claims[i].ret_points;
+}
+
+static void close_round(struct at_ledger *l, const struct at_word *settled)
+{
+    l->included_count = 0;
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        struct at_allotment *u = &l->allotments[r];
+        if (!u->allotted) continue;
+        u->included = at_replicas_has(&settled->replicas, r);
+        uint64_t used = u->included ? u->receipt.samples : 0;
+        at_samples_free(&l->samples, (struct at_range){u->range.start + used, u->range.samples - used});
+        if (!u->included) continue;
+        l->included_count++;
+        l->tokens += u->receipt.tokens;
+        l->members[r].tokens += u->receipt.tokens;
+        l->members[r].rounds++;
+    }
+    confirm_points(l);
+    begin_phase(l, AT_LEDGER_CLOSED);
+}
+
+/* ---- terms ---- */
+/* Who stands for the next term, as the log was before record `before`; in the order of replicas. */
+static size_t gather_candidates(struct at_ledger *l, uint64_t before)
+{
+    size_t n = 0;
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        const struct at_member *m = &l->members[r];
+        if (m->active && m->stands_for == l->seats.term + 1 && m->stood_at < before)
+            l->candidates[n++] = (struct at_candidate){.seat = m->stand, .work = m->confirmed};
+    }
+    return n;
+}
+
+static void begin_term(struct at_ledger *l, size_t candidates)
+{
+    l->seats = at_seats_draw(&l->seats, l->candidates, candidates, l->beacon.seed);
+    l->drawing = false;
+    l->term_round = l->round;
+    l->view = 0;
+    for (uint32_t s = 0; s < AT_SEATS_MAX; s++) {
+        l->beacon.used[s] = 0;
+        l->beacon.head[s] = s < l->seats.count ? l->seats.seat[s].chain : (struct at_hash){0};
+    }
+    at_words_clear(&l->words); /* seats have other holders */
+    at_words_clear(&l->end_words);
+}
+
+/* At a round's edge. */
+static void maybe_end_term(struct at_ledger *l)
+{
+    size_t candidates = gather_candidates(l, UINT64_MAX);
+    if (l->seats.count == 1) { /* a single steward reveals nothing, and could choose any seed: its members trust it */
+        if (at_seats_next_count(1, candidates) == 1) return;
+        l->beacon.seed = l->state_root;
+        begin_term(l, candidates);
+    } else if (candidates > 0 && !l->drawing && l->round - l->term_round >= AT_TERM_ROUNDS) {
+        l->drawing = true;
+        l->cut = l->beacon;
+        l->cut_record = l->tree.size;
+    }
+}
+
+static void end_round(struct at_ledger *l, const struct at_word *settled)
+{
+    l->state_root = settled->root;
+    l->heldout_loss = settled->number;
+    l->round++;
+    begin_phase(l, AT_LEDGER_READY);
+    maybe_end_term(l);
+}
+
+static at_err_t take_block(struct at_ledger *l, const struct at_record *rec, uint32_t seat)
+{
+    l->view = rec->head.view;
+    l->block_ms = rec->time_ms;
+    at_beacon_take(&l->beacon, seat, rec->head.reveal);
+    if (l->drawing && at_beacon_leaders_since(&l->beacon, &l->cut) > at_seats_faults(l->seats.count))
+        begin_term(l, gather_candidates(l, l->cut_record));
+    return AT_OK;
+}
+
+static at_err_t take_ready(struct at_ledger *l, const struct at_record *rec, int replica)
+{
+    struct at_member *m = &l->members[replica];
+    m->stands_for = rec->stand.term;
+    m->stood_at = l->tree.size;
+    m->stand = (struct at_seat){.member = m->id, .key = rec->stand.key, .chain = rec->stand.chain};
+    if (rec->stand.has_ticket) {
+        m->vouched = true;
+        m->ticket = rec->stand.ticket.ticket;
+    }
+    return AT_OK;
+}
+
+/* ---- all of them ---- */
+struct at_word at_ledger_word(const struct at_record *rec)
+{
+    struct at_word word;
+    memset(&word, 0, sizeof word);
+    switch (rec->kind) {
+    case AT_RECORD_OPEN:
+        word.root = rec->open.state_root;
+        word.replicas = rec->open.replicas;
+        break;
+    case AT_RECORD_CLOSE:
+        word.replicas = rec->close.included;
+        break;
+    case AT_RECORD_EPOCH:
+        word.root = rec->epoch.state_root;
+        word.number = rec->epoch.heldout_loss;
+        break;
+    default: /* END says nothing that the ledger does not know */
+        break;
+    }
+    return word;
+}
+
+static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, uint32_t seat)
+{
+    struct at_word word = at_ledger_word(rec), settled;
+    uint32_t faults = at_seats_faults(l->seats.count),
+             need = rec->kind == AT_RECORD_EPOCH ? faults + 1 : 2 * faults + 1;
+    struct at_steward_words *words = rec->kind == AT_RECORD_END ? &l->end_words : &l->words;
+    if (rec->kind ==
+        AT_RECORD_OPEN) { /* each unit may come back at CLOSE as one free range, and leave a shorter rest */
+        at_err_t err = at_samples_reserve(&l->samples, 2 * (size_t)l->member_count);
+        if (err) return err;
+    }
+    if (!at_words_say(words, seat, &word, need, l->seats.count, &settled)) return AT_OK;
+    switch (rec->kind) {
+    case AT_RECORD_OPEN:
+        if (can_open(l, &settled)) open_round(l, &settled);
+        break;
+    case AT_RECORD_CLOSE:
+        close_round(l, &settled);
+        break;
+    case AT_RECORD_EPOCH:
+        end_round(l, &settled);
+        break;
+    default:
+        begin_phase(l, AT_LEDGER_ENDED);
+        break;
+    }
+    return AT_OK;
+}
+
+at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author)
+{
+    int replica = at_ledger_find(l, author), seat = at_ledger_seat(l, author);
+    switch (rec->kind) {
+    case AT_RECORD_JOIN:
+        return take_join(l, rec, author, replica);
+    case AT_RECORD_LEAVE:
+        return take_leave(l, rec, replica);
+    case AT_RECORD_RECEIPT:
+        return take_receipt(l, rec, replica);
+    case AT_RECORD_READY:
+        return take_ready(l, rec, replica);
+    case AT_RECORD_BLOCK:
+        return take_block(l, rec, (uint32_t)seat);
+    default:
+        return take_word(l, rec, (uint32_t)seat);
+    }
+}

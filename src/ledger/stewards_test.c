@@ -1,0 +1,346 @@
+/* The ledger with several stewards: how a run gets them, what they settle together, how their terms end. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "ledger/log_fixture.h"
+
+#include <stdlib.h>
+
+enum { LINKS = 64 }; /* of a beacon's chain */
+
+struct rig {
+    struct log_fixture f;
+    struct at_keypair seat_key[FIXTURE_KEYS];
+    struct at_beacon_chain chain[FIXTURE_KEYS];
+    struct at_ticket ticket[FIXTURE_KEYS];
+    uint32_t revealed[FIXTURE_KEYS]; /* in this term */
+};
+
+static int setup(void **state)
+{
+    struct rig *r = calloc(1, sizeof *r);
+    assert_non_null(r);
+    fixture_init(&r->f);
+    for (int k = 0; k < FIXTURE_KEYS; k++) {
+        uint8_t seed[AT_KEY_BYTES] = {(uint8_t)(k + 101)};
+        assert_int_equal(at_keypair_from_seed(seed, &r->seat_key[k]), AT_OK);
+        at_beacon_chain_init(&r->chain[k], at_sha256(seed, sizeof seed), LINKS);
+        assert_int_equal(at_ticket_make(&r->f.key[0], r->f.ledger.run, &r->ticket[k]), AT_OK);
+        assert_int_equal(fixture_join(&r->f, k), AT_OK);
+    }
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct rig *r = *state;
+    fixture_release(&r->f);
+    free(r);
+    return 0;
+}
+
+static void refused(struct rig *r, int key, const struct at_record *rec, const char *why)
+{
+    struct at_diag diag = {0};
+    assert_int_equal(fixture_write(&r->f, key, rec, &diag), AT_E_VERIFY);
+    if (strstr(diag.text, why) == NULL) fail_msg("'%s' does not say '%s'", diag.text, why);
+}
+
+/* Not kept in the fixture, which holds fewer records than a term has. */
+static void taken(struct rig *r, int key, const struct at_record *rec)
+{
+    struct at_diag diag = {0};
+    struct at_signed_record s = fixture_sign(&r->f, key, rec);
+    if (at_ledger_check(&r->f.ledger, &s, &diag) != AT_OK) fail_msg("%s", diag.text);
+    assert_int_equal(at_ledger_apply(&r->f.ledger, &s, &diag, NULL), AT_OK);
+}
+
+/* What member k writes to stand, with its ticket. */
+static struct at_record stand_record(struct rig *r, int k)
+{
+    struct at_record rec = fixture_record(&r->f, AT_RECORD_READY);
+    rec.stand = (struct at_stand){.term = r->f.ledger.seats.term + 1,
+                                  .key = r->seat_key[k].id,
+                                  .key_use = at_seat_key_show(&r->seat_key[k], rec.run, &r->f.key[k].id),
+                                  .chain = r->chain[k].commitment,
+                                  .has_ticket = true};
+    assert_int_equal(at_ticket_show(&r->ticket[k], rec.run, &r->f.key[k].id, &rec.stand.ticket), AT_OK);
+    return rec;
+}
+
+static void stands(struct rig *r, int k)
+{
+    struct at_record rec = stand_record(r, k);
+    taken(r, k, &rec);
+}
+
+/* The members 0 to 3 hold the seats of term 2, in this order. */
+static void four_stewards(struct rig *r)
+{
+    for (int k = 0; k < 4; k++) stands(r, k);
+    fixture_round(&r->f, 0xff, 0xff, 1);
+    assert_int_equal(r->f.ledger.seats.term, 2);
+    assert_int_equal(r->f.ledger.seats.count, 4);
+    assert_int_equal(r->f.ledger.term_round, 1);
+    for (int k = 0; k < 4; k++) assert_true(at_ledger_seat(&r->f.ledger, &r->f.key[k].id) >= 0);
+}
+
+static void one_steward_becomes_four_with_the_fourth_ready(void **state)
+{
+    struct rig *r = *state;
+    for (int k = 0; k < 3; k++) stands(r, k);
+    fixture_round(&r->f, 0xff, 0xff, 1);
+    assert_int_equal(r->f.ledger.seats.count, 1);
+    stands(r, 3); /* the others still stand: the term is the same */
+    assert_int_equal(r->f.ledger.seats.count, 1);
+    fixture_round(&r->f, 0xff, 0x1, 1);
+    assert_int_equal(r->f.ledger.seats.count, 4);
+    assert_int_equal(r->f.ledger.seats.term, 2);
+    int founder = at_ledger_seat(&r->f.ledger, &r->f.key[0].id);
+    assert_int_equal(founder, 0);
+    assert_true(at_node_id_eq(&r->f.ledger.seats.seat[0].key, &r->seat_key[0].id));
+    assert_true(at_hash_eq(r->f.ledger.beacon.head[0], r->chain[0].commitment));
+}
+
+static void who_may_stand(void **state)
+{
+    struct rig *r = *state;
+    struct at_record rec = stand_record(r, 1);
+    rec.stand.term = 3;
+    refused(r, 1, &rec, "not for the next term");
+    rec = stand_record(r, 1);
+    rec.stand.has_ticket = false;
+    memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
+    refused(r, 1, &rec, "needs the founder's ticket");
+    rec = stand_record(r, 1);
+    refused(r, 2, &rec, "does not show that it has the seat's key"); /* as another member */
+    rec.stand.key = r->seat_key[2].id;
+    refused(r, 1, &rec, "does not show that it has the seat's key"); /* with another's key */
+    rec = stand_record(r, 1);
+    rec.stand.ticket.bearer.b[5] ^= 1;
+    refused(r, 1, &rec, "ticket is not the founder's");
+    struct at_ticket own; /* signed by itself, not by the founder */
+    assert_int_equal(at_ticket_make(&r->f.key[1], rec.run, &own), AT_OK);
+    rec = stand_record(r, 1);
+    assert_int_equal(at_ticket_show(&own, rec.run, &r->f.key[1].id, &rec.stand.ticket), AT_OK);
+    refused(r, 1, &rec, "ticket is not the founder's");
+    stands(r, 1);
+    rec = stand_record(r, 1);
+    refused(r, 1, &rec, "stands already");
+    rec = stand_record(r, 2); /* the ticket of somebody who has shown it, for another member */
+    assert_int_equal(at_ticket_show(&r->ticket[1], rec.run, &r->f.key[2].id, &rec.stand.ticket), AT_OK);
+    refused(r, 2, &rec, "another member has shown this ticket");
+    rec = stand_record(r, 0); /* the founder needs none */
+    rec.stand.has_ticket = false;
+    memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
+    taken(r, 0, &rec);
+}
+
+/* Word by word: what three of four say happens, and what one says alone does not. */
+static void a_round_of_four_stewards(void **state)
+{
+    struct rig *r = *state;
+    struct at_ledger *l = &r->f.ledger;
+    four_stewards(r);
+    struct at_record rec = fixture_open_record(&r->f, 0x0f);
+    refused(r, 5, &rec, "only a steward");
+    taken(r, 0, &rec);
+    refused(r, 0, &rec, "said so already");
+    rec = fixture_open_record(&r->f, 0x20); /* a liar's: only its friend takes part */
+    taken(r, 1, &rec);
+    rec = fixture_open_record(&r->f, 0x1f);
+    assert_int_equal(l->phase, AT_LEDGER_READY);
+    taken(r, 2, &rec);
+    assert_int_equal(l->phase, AT_LEDGER_TRAINING);
+    for (uint32_t k = 0; k < FIXTURE_KEYS; k++) assert_int_equal(at_ledger_allotment(l, k) != NULL, k < 4);
+    rec = fixture_open_record(&r->f, 0x0f); /* the fourth steward is late */
+    refused(r, 3, &rec, "a round is open");
+
+    for (int k = 0; k < 4; k++) {
+        rec = fixture_receipt_record(&r->f, k, 2);
+        taken(r, k, &rec);
+    }
+    uint64_t confirmed = l->confirmed;
+    rec = fixture_close_record(&r->f, 0x8); /* the liar's: only replica 3 */
+    taken(r, 1, &rec);
+    rec = fixture_close_record(&r->f, 0x7);
+    taken(r, 3, &rec);
+    assert_int_equal(l->phase, AT_LEDGER_TRAINING);
+    rec = fixture_close_record(&r->f, 0x3);
+    taken(r, 2, &rec);
+    assert_int_equal(l->phase, AT_LEDGER_CLOSED);
+    assert_int_equal(l->included_count, 2); /* 0 and 1: each is named by two of the three */
+    assert_true(l->allotments[0].included && l->allotments[1].included);
+    assert_int_equal(l->confirmed - confirmed, l->genesis.issuance);
+
+    struct at_hash before = l->state_root;
+    struct at_record lie = rec = fixture_epoch_record(&r->f);
+    lie.epoch.state_root.b[0] ^= 1;
+    taken(r, 1, &lie);
+    taken(r, 0, &rec);
+    assert_true(l->phase == AT_LEDGER_CLOSED && at_hash_eq(l->state_root, before));
+    taken(r, 3, &rec); /* the second of f+1 */
+    assert_int_equal(l->phase, AT_LEDGER_READY);
+    assert_true(at_hash_eq(l->state_root, rec.epoch.state_root));
+
+    rec = fixture_end_record(&r->f);
+    taken(r, 1, &rec); /* alone it ends nothing, and the others go on */
+    taken(r, 2, &rec);
+    refused(r, 2, &rec, "said so already");
+    struct at_record open = fixture_open_record(&r->f, 0x0f);
+    taken(r, 1, &open);
+    assert_int_equal(l->phase, AT_LEDGER_READY);
+    taken(r, 0, &rec);
+    assert_int_equal(l->phase, AT_LEDGER_ENDED);
+}
+
+static void who_leaves_between_the_words_takes_no_part(void **state)
+{
+    struct rig *r = *state;
+    four_stewards(r);
+    struct at_record rec = fixture_open_record(&r->f, 0xf0);
+    taken(r, 0, &rec);
+    taken(r, 1, &rec);
+    assert_int_equal(fixture_leave(&r->f, 5), AT_OK);
+    rec = fixture_open_record(&r->f, 0xd0);
+    taken(r, 2, &rec);
+    assert_int_equal(r->f.ledger.phase, AT_LEDGER_TRAINING);
+    assert_null(at_ledger_allotment(&r->f.ledger, 5));
+    assert_non_null(at_ledger_allotment(&r->f.ledger, 4));
+}
+
+static int leader(const struct rig *r, uint64_t view)
+{
+    const struct at_seats *s = &r->f.ledger.seats;
+    for (int k = 0; k < FIXTURE_KEYS; k++)
+        if (at_node_id_eq(&r->f.key[k].id, &s->seat[at_view_leader(view, s->count)].member)) return k;
+    fail_msg("nobody leads view %u", (unsigned)view);
+    return -1;
+}
+
+/* What the leader of a view writes, with the link-th of the links that it has not revealed yet. */
+static struct at_record block_record(struct rig *r, uint64_t view, uint32_t link)
+{
+    struct at_record rec = fixture_record(&r->f, AT_RECORD_BLOCK);
+    int k = leader(r, view);
+    rec.head = (struct at_head){.term = r->f.ledger.seats.term, .view = view};
+    assert_true(at_beacon_chain_next(&r->chain[k], r->revealed[k] + link, &rec.head.reveal));
+    return rec;
+}
+
+static void block(struct rig *r, uint64_t view)
+{
+    int k = leader(r, view);
+    struct at_record rec = block_record(r, view, 0);
+    taken(r, k, &rec);
+    r->revealed[k]++;
+}
+
+static void blocks_are_judged(void **state)
+{
+    struct rig *r = *state;
+    struct at_record rec = fixture_record(&r->f, AT_RECORD_BLOCK);
+    rec.head = (struct at_head){.term = 1, .view = 1};
+    refused(r, 0, &rec, "single steward");
+    four_stewards(r);
+    block(r, 1);
+    block(r, 5); /* the views between ended with dummies */
+    assert_int_equal(r->f.ledger.view, 5);
+    rec = block_record(r, 5, 0);
+    refused(r, leader(r, 5), &rec, "view is not later");
+    rec = block_record(r, 6, 0);
+    refused(r, leader(r, 7), &rec, "does not lead");
+    rec.time_ms = r->f.ledger.block_ms;
+    refused(r, leader(r, 6), &rec, "time is not later");
+    rec = block_record(r, 6, 1);
+    refused(r, leader(r, 6), &rec, "next link"); /* the one after the next */
+    rec = block_record(r, 6, 0);
+    rec.head.term = 1;
+    refused(r, leader(r, 6), &rec, "another term");
+    struct at_hash seed = r->f.ledger.beacon.seed;
+    block(r, 6);
+    assert_false(at_hash_eq(seed, r->f.ledger.beacon.seed));
+}
+
+/* A round that the stewards 0 to 2 settle; replica 4 works alone. */
+static void round_of_four(struct rig *r)
+{
+    struct at_record rec = fixture_open_record(&r->f, 0x10);
+    for (int k = 0; k < 3; k++) taken(r, k, &rec);
+    rec = fixture_receipt_record(&r->f, 4, 1);
+    taken(r, 4, &rec);
+    rec = fixture_close_record(&r->f, 0x10);
+    for (int k = 0; k < 3; k++) taken(r, k, &rec);
+    rec = fixture_epoch_record(&r->f);
+    for (int k = 0; k < 2; k++) taken(r, k, &rec);
+}
+
+static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
+{
+    struct rig *r = *state;
+    struct at_ledger *l = &r->f.ledger;
+    four_stewards(r);
+    for (int k = 1; k < 6; k++) stands(r, k); /* not the founder, whose seat is deserted; 4 has nearly all the work */
+    block(r, 1);
+    for (int i = 1; i < AT_TERM_ROUNDS; i++) round_of_four(r);
+    block(r, 2);
+    block(r, 3); /* reveals before the cut do not count */
+    assert_int_equal(l->seats.term, 2);
+    round_of_four(r);
+    assert_int_equal(l->round, 1 + AT_TERM_ROUNDS);
+    assert_int_equal(l->seats.term, 2);
+    block(r, 5);
+    block(r, 9); /* the same leader once more */
+    assert_int_equal(l->seats.term, 2);
+    struct at_record rec = fixture_open_record(&r->f, 0x10);
+    taken(r, 1, &rec);
+    stands(r, 6); /* has seen a part of the seed */
+    block(r, 10);
+    assert_int_equal(l->seats.term, 3);
+    assert_int_equal(l->seats.count, 4);
+    assert_int_equal(at_ledger_seat(l, &r->f.key[0].id), -1);
+    assert_int_equal(at_ledger_seat(l, &r->f.key[6].id), -1);
+    for (int k = 1; k < 4; k++) assert_true(at_ledger_seat(l, &r->f.key[k].id) > 0);
+    assert_int_equal(at_ledger_seat(l, &r->f.key[4].id) == 0 || at_ledger_seat(l, &r->f.key[5].id) == 0, 1);
+    assert_int_equal(l->view, 0);
+    refused(r, 0, &rec, "only a steward");
+    taken(r, 1, &rec); /* words said to the old term's count do not count any more */
+    assert_int_equal(l->phase, AT_LEDGER_READY);
+    rec = stand_record(r, 6);
+    assert_int_equal(rec.stand.term, 4);
+    taken(r, 6, &rec);
+}
+
+static void later_confirmed_work_lets_stand(void **state)
+{
+    struct rig *r = *state;
+    r->f.ledger.round = AT_SEATS_YOUNG_ROUNDS; /* as after so many rounds */
+    r->f.ledger.members[2].confirmed = 1;
+    struct at_record rec = stand_record(r, 2);
+    rec.stand.has_ticket = false;
+    memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
+    taken(r, 2, &rec);
+    rec = stand_record(r, 3);
+    rec.stand.has_ticket = false;
+    memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
+    refused(r, 3, &rec, "no confirmed work");
+    stands(r, 3); /* a ticket still does */
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+int main(void)
+{
+    const struct CMUnitTest tests[] = {T(one_steward_becomes_four_with_the_fourth_ready),
+                                       T(who_may_stand),
+                                       T(a_round_of_four_stewards),
+                                       T(who_leaves_between_the_words_takes_no_part),
+                                       T(blocks_are_judged),
+                                       T(a_term_ends_after_its_rounds_and_f_plus_one_reveals),
+                                       T(later_confirmed_work_lets_stand)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

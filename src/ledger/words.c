@@ -1,0 +1,49 @@
+#include "ledger/words.h"
+
+#include <string.h>
+
+void at_words_clear(struct at_steward_words *w)
+{
+    w->said = 0;
+}
+
+static bool agree(const struct at_word *a, const struct at_word *b)
+{
+    return at_hash_eq(a->root, b->root) && memcmp(&a->number, &b->number, sizeof a->number) == 0;
+}
+
+bool at_words_has(const struct at_steward_words *w, uint32_t seat, const struct at_word *word)
+{
+    const struct at_word *old = &w->word[seat];
+    return (w->said >> seat & 1) != 0 && agree(old, word) &&
+           memcmp(&old->replicas, &word->replicas, sizeof word->replicas) == 0;
+}
+
+/* The replicas in at least `need` of the words of `seats`. */
+static void settle_replicas(const struct at_steward_words *w, uint32_t seats, uint32_t need, struct at_replicas *ret)
+{
+    memset(ret, 0, sizeof *ret);
+    for (uint32_t r = 0; r < AT_MEMBERS_MAX; r++) {
+        uint32_t count = 0;
+        for (uint32_t s = 0; s < AT_SEATS_MAX; s++)
+            count += (seats >> s & 1) != 0 && at_replicas_has(&w->word[s].replicas, r);
+        if (count >= need) at_replicas_add(ret, r);
+    }
+}
+
+bool at_words_say(struct at_steward_words *w, uint32_t seat, const struct at_word *word, uint32_t need,
+                  uint32_t seat_count, struct at_word *ret_settled)
+{
+    uint32_t agreeing = 0, count = 0;
+    w->word[seat] = *word;
+    w->said |= UINT32_C(1) << seat;
+    for (uint32_t s = 0; s < seat_count; s++) {
+        if ((w->said >> s & 1) == 0 || !agree(&w->word[s], word)) continue;
+        agreeing |= UINT32_C(1) << s;
+        count++;
+    }
+    if (count < need) return false;
+    *ret_settled = *word;
+    settle_replicas(w, agreeing, at_seats_faults(seat_count) + 1, &ret_settled->replicas);
+    return true;
+}
