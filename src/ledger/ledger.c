@@ -27,13 +27,15 @@
  *   READY    an active member   any but ENDED  for the next term, once; shows its key; in a   a candidate for a seat
  *                                              young run a ticket that no other member has
  *                                              shown, later confirmed work or a ticket
- *   BLOCK    the leader of its  any but ENDED  several stewards; this term, a later view and  block time, the beacon
- *            view               later time than the last; its beacon's next link
+ *   BLOCK    nobody: author     any but ENDED  several stewards; this term, a later view and  block time, the beacon
+ *            and signature are                 time than the last; the beacon's next link of
+ *            zero (ledger.h)                   the seat that leads the view
  *
  * "The steward" is any holder of a seat; what it writes is a word, and what is in the last column happens when enough
- * words agree (ledger.h). It may not say the same thing twice.
+ * words agree (ledger.h). Among several, a word must be later than the author's last one, else anybody could say an old
+ * one again; it must say something new, and there are eight for each seat and phase.
  * ------------------------------------------------------------------------------------------------------------------ */
-enum role { ANYONE, MEMBER, STEWARD };
+enum role { ANYONE, MEMBER, STEWARD, NOBODY };
 enum { IN_READY = 1 << AT_LEDGER_READY, IN_TRAINING = 1 << AT_LEDGER_TRAINING, IN_CLOSED = 1 << AT_LEDGER_CLOSED };
 #define NOT_ENDED (IN_READY | IN_TRAINING | IN_CLOSED)
 
@@ -58,7 +60,7 @@ static const struct rule {
     [AT_RECORD_OPEN] = {STEWARD, IN_READY, judge_open},      [AT_RECORD_RECEIPT] = {MEMBER, IN_TRAINING, judge_receipt},
     [AT_RECORD_CLOSE] = {STEWARD, IN_TRAINING, judge_close}, [AT_RECORD_EPOCH] = {STEWARD, IN_CLOSED, judge_epoch},
     [AT_RECORD_END] = {STEWARD, IN_READY, judge_end},        [AT_RECORD_READY] = {MEMBER, NOT_ENDED, judge_ready},
-    [AT_RECORD_BLOCK] = {STEWARD, NOT_ENDED, judge_block},
+    [AT_RECORD_BLOCK] = {NOBODY, NOT_ENDED, judge_block},
 };
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
@@ -71,6 +73,8 @@ static at_err_t refuse(const struct context *c, const char *why)
 static at_err_t judge_role(const struct context *c, enum role role)
 {
     bool steward = c->seat >= 0;
+    static const struct at_node_id nobody;
+    if (role == NOBODY) return at_node_id_eq(c->author, &nobody) ? AT_OK : refuse(c, "nobody may write it");
     if (role == ANYONE || (role == STEWARD && steward)) return AT_OK;
     if (c->replica < 0 && !steward) return refuse(c, "the author is a stranger to this run");
     if (role == STEWARD) return refuse(c, "only a steward may write it");
@@ -183,13 +187,16 @@ static at_err_t judge_end(const struct context *c)
     return right ? AT_OK : refuse(c, "it does not count the rounds done");
 }
 
-/* A word said twice changes nothing and would fill the log. */
 static at_err_t judge_word(const struct context *c)
 {
     const struct at_steward_words *words = c->rec->kind == AT_RECORD_END ? &c->ledger->end_words : &c->ledger->words;
+    if (c->ledger->seats.count == 1) return AT_OK; /* each of its words is a deed, and ends its phase */
+    if (c->replica < 0) return refuse(c, "the author is not a member");
+    if (c->rec->time_ms <= c->ledger->members[c->replica].word_ms)
+        return refuse(c, "older than the author's last word");
     struct at_word word = at_ledger_word(c->rec);
-    bool said = at_words_has(words, (uint32_t)c->seat, &word);
-    return said ? refuse(c, "this steward has said so already") : AT_OK;
+    if (at_words_has(words, (uint32_t)c->seat, &word)) return refuse(c, "this steward has said so already");
+    return at_words_left(words, (uint32_t)c->seat) ? AT_OK : refuse(c, "this steward has changed its mind too often");
 }
 
 static at_err_t judge_ticket(const struct context *c)
@@ -218,6 +225,14 @@ static at_err_t judge_ready(const struct context *c)
     if (l->members[c->replica].stands_for == stand->term) return refuse(c, "the author stands already");
     if (at_seat_key_verify(&stand->key, l->run, c->author, &stand->key_use))
         return refuse(c, "the author does not show that it has the seat's key");
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        const struct at_member *m = &l->members[r];
+        if (r != (uint32_t)c->replica && m->stands_for == stand->term && at_node_id_eq(&m->stand.key, &stand->key))
+            return refuse(c, "another member stands with this key");
+    }
+    for (uint32_t i = 0; i < l->seats.count; i++)
+        if (at_node_id_eq(&l->seats.seat[i].key, &stand->key) && !at_node_id_eq(&l->seats.seat[i].member, c->author))
+            return refuse(c, "another member's seat has this key");
     bool founder = at_node_id_eq(c->author, &l->genesis.steward);
     return founder ? AT_OK : judge_ticket(c);
 }
@@ -229,12 +244,10 @@ static at_err_t judge_block(const struct context *c)
     if (l->seats.count == 1) return refuse(c, "a single steward makes no blocks");
     if (head->term != l->seats.term) return refuse(c, "it is of another term");
     if (head->view <= l->view) return refuse(c, "its view is not later than the last block's");
-    if (at_view_leader(head->view, l->seats.count) != (uint32_t)c->seat)
-        return refuse(c, "its author does not lead this view");
     if (c->rec->time_ms <= l->block_ms) return refuse(c, "its time is not later than the last block's");
-    return at_beacon_fits(&l->beacon, (uint32_t)c->seat, head->reveal)
+    return at_beacon_fits(&l->beacon, at_view_leader(head->view, l->seats.count), head->reveal)
                ? AT_OK
-               : refuse(c, "it does not reveal the next link of its author's beacon");
+               : refuse(c, "it does not reveal the next link of its leader's beacon");
 }
 
 /* ---- the public face --------------------------------------------------------------------------------------------- */
@@ -279,10 +292,13 @@ at_err at_ledger_judge(const struct at_ledger *ledger, const struct at_signed_re
                         .diag = diag};
     if (!at_hash_eq(rec.run, ledger->run)) return refuse(&c, "it belongs to another run");
     const struct rule *rule = &rules[rec.kind];
+    static const struct at_sig none;
     err = judge_role(&c, rule->author);
+    if (!err && rule->author == NOBODY && memcmp(&signed_rec->sig, &none, sizeof none) != 0)
+        err = refuse(&c, "it carries a signature");
     if (!err) err = judge_phase(&c, rule->phases);
     if (!err) err = rule->judge(&c);
-    if (!err && rule->author == STEWARD && rec.kind != AT_RECORD_BLOCK) err = judge_word(&c);
+    if (!err && rule->author == STEWARD) err = judge_word(&c);
     if (err) return err;
     if (ret_rec != NULL) *ret_rec = rec;
     return AT_OK;
@@ -293,6 +309,20 @@ at_err at_ledger_check(const struct at_ledger *ledger, const struct at_signed_re
     if (at_signed_record_verify(rec) != AT_OK)
         return at_fail(diag, AT_E_SIGNATURE, "record", "the record's signature does not verify");
     return at_ledger_judge(ledger, rec, diag, NULL);
+}
+
+at_err at_ledger_begin_block(struct at_ledger *ledger, const struct at_block_head *head, struct at_diag *diag,
+                             struct at_signed_record *ret_rec)
+{
+    struct at_record rec;
+    memset(&rec, 0, sizeof rec);
+    rec.kind = AT_RECORD_BLOCK;
+    rec.run = ledger->run;
+    rec.time_ms = head->time_ms;
+    rec.head = (struct at_head){.term = head->term, .view = head->view, .reveal = head->reveal};
+    memset(ret_rec, 0, sizeof *ret_rec);
+    at_err_t err = at_record_encode(&rec, diag, ret_rec->body, &ret_rec->body_bytes);
+    return err ? err : at_ledger_apply(ledger, ret_rec, diag, NULL);
 }
 
 at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *signed_rec, struct at_diag *diag,

@@ -6,9 +6,16 @@
  *     READY --OPEN--> TRAINING --CLOSE--> CLOSED --EPOCH--> READY ...        READY --END--> ENDED
  *
  * What the stewards settle (OPEN, CLOSE, EPOCH, END) takes effect with the word that completes a quorum (words.h): 2f+1
- * for OPEN, CLOSE and END, f+1 for EPOCH; with one steward, at once. A term ends at a round's edge (seats.h): with one
- * steward as soon as four members stand for a seat; with several after AT_TERM_ROUNDS, and the next seats are drawn as
- * soon as f+1 leaders have revealed a link of their beacons since, so that nobody knew the draw when it stood.
+ * for OPEN, CLOSE and END, f+1 for EPOCH; with one steward, at once.
+ *
+ * A term ends at a round's edge (seats.h): with one steward as soon as four members stand for a seat, itself among them;
+ * with several after AT_TERM_ROUNDS, or when a beacon is half used. Who stands then is fixed, with the work confirmed
+ * then; the seats are drawn as soon as f+1 leaders have revealed a link of their beacons since, so that nobody who could
+ * still choose to stand knew the draw. The next term begins with the block that brings the last of these reveals: what
+ * else is in that block is judged with the new seats, and later blocks of the old term are refused.
+ *
+ * Blocks of several stewards are in the log as BLOCK records without author and signature: at_ledger_begin_block makes
+ * them from final blocks, nobody can write one, and what vouches for them is the stewards' quorum under the log's root.
  *
  * Who may write what, and when a record is refused, is the one table in ledger.c. A record is judged by at_ledger_check
  * (signature included) or at_ledger_judge (without), and taken by at_ledger_apply, which judges again but leaves the
@@ -35,12 +42,12 @@ struct at_member { /* replica index = position = order of first JOIN records */
     char name[AT_NAME_BYTES_MAX + 1];
     bool active;          /* joined and has not left; one who left may join again and keeps its index and points */
     uint64_t standing_ms; /* time of its last JOIN or LEAVE; the next must be later: an old one cannot be replayed */
+    uint64_t word_ms;     /* the same for its words among several stewards */
     uint64_t confirmed;   /* micro-points */
     uint64_t tokens;      /* of included receipts */
     uint32_t rounds;      /* included receipts */
     /* its standing for a seat */
     uint32_t stands_for;      /* the term of its READY; 0: none yet */
-    uint64_t stood_at;        /* index of that record */
     struct at_seat stand;     /* what it would hold */
     bool vouched;             /* it has shown a ticket: */
     struct at_node_id ticket; /* this one */
@@ -76,7 +83,7 @@ struct at_ledger { /* read the fields freely; only the functions below write the
         end_words; /* of the running phase; END's apart: whoever wants the end may open meanwhile */
     bool drawing;  /* the term is over; the draw waits for reveals after: */
     struct at_beacon cut;
-    uint64_t cut_record; /* and counts who stood before this record */
+    size_t candidate_count; /* of those who stood then: */
     struct at_candidate *candidates;
     uint32_t member_cap, slot_count, *slots; /* node id -> replica + 1, open addressing */
     struct at_points_claim *claims;
@@ -94,6 +101,16 @@ at_err at_ledger_judge(const struct at_ledger *ledger, const struct at_signed_re
 /* Judges, then takes it as the next record. The signature must have been checked. ret_rec may be NULL. */
 at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *rec, struct at_diag *diag,
                        struct at_record *ret_rec);
+
+/* A block that the stewards have made final, before its records: the BLOCK record as it is in the log now. AT_E_VERIFY:
+ * it is of another term, and none of its records count. */
+struct at_block_head {
+    uint32_t term;
+    uint64_t view, time_ms;
+    struct at_hash reveal;
+};
+at_err at_ledger_begin_block(struct at_ledger *ledger, const struct at_block_head *head, struct at_diag *diag,
+                             struct at_signed_record *ret_rec);
 
 /* The seat of a member in this term, or -1. */
 static inline int at_ledger_seat(const struct at_ledger *ledger, const struct at_node_id *id)

@@ -174,44 +174,55 @@ static void close_round(struct at_ledger *l, const struct at_word *settled)
 }
 
 /* ---- terms ---- */
-/* Who stands for the next term, as the log was before record `before`; in the order of replicas. */
-static size_t gather_candidates(struct at_ledger *l, uint64_t before)
+/* Who stands for the next term, in the order of replicas. */
+static void gather_candidates(struct at_ledger *l)
 {
-    size_t n = 0;
+    l->candidate_count = 0;
     for (uint32_t r = 0; r < l->member_count; r++) {
         const struct at_member *m = &l->members[r];
-        if (m->active && m->stands_for == l->seats.term + 1 && m->stood_at < before)
-            l->candidates[n++] = (struct at_candidate){.seat = m->stand, .work = m->confirmed};
+        bool founder = at_node_id_eq(&m->id, &l->genesis.steward);
+        if (m->active && m->stands_for == l->seats.term + 1)
+            l->candidates[l->candidate_count++] =
+                (struct at_candidate){.seat = m->stand, .work = m->confirmed, .vouched = m->vouched || founder};
     }
-    return n;
 }
 
-static void begin_term(struct at_ledger *l, size_t candidates)
+static void begin_term(struct at_ledger *l)
 {
-    l->seats = at_seats_draw(&l->seats, l->candidates, candidates, l->beacon.seed);
+    struct at_seats before = l->seats;
+    l->seats = at_seats_draw(&before, l->candidates, l->candidate_count, l->beacon.seed);
     l->drawing = false;
     l->term_round = l->round;
     l->view = 0;
-    for (uint32_t s = 0; s < AT_SEATS_MAX; s++) {
+    for (uint32_t s = 0; s < l->seats.count; s++) {
+        struct at_hash chain = l->seats.seat[s].chain;
+        if (s < before.count && at_hash_eq(chain, before.seat[s].chain)) continue; /* no READY: its links are known */
         l->beacon.used[s] = 0;
-        l->beacon.head[s] = s < l->seats.count ? l->seats.seat[s].chain : (struct at_hash){0};
+        l->beacon.head[s] = chain;
     }
     at_words_clear(&l->words); /* seats have other holders */
     at_words_clear(&l->end_words);
 }
 
+static bool term_is_over(const struct at_ledger *l)
+{
+    bool over = l->round - l->term_round >= AT_TERM_ROUNDS;
+    for (uint32_t s = 0; s < l->seats.count; s++) over = over || l->beacon.used[s] > AT_BEACON_LENGTH_MAX / 2;
+    return over;
+}
+
 /* At a round's edge. */
 static void maybe_end_term(struct at_ledger *l)
 {
-    size_t candidates = gather_candidates(l, UINT64_MAX);
+    if (l->drawing) return;
+    gather_candidates(l);
     if (l->seats.count == 1) { /* a single steward reveals nothing, and could choose any seed: its members trust it */
-        if (at_seats_next_count(1, candidates) == 1) return;
+        if (at_seats_next_count(&l->seats, l->candidates, l->candidate_count) == 1) return;
         l->beacon.seed = l->state_root;
-        begin_term(l, candidates);
-    } else if (candidates > 0 && !l->drawing && l->round - l->term_round >= AT_TERM_ROUNDS) {
+        begin_term(l);
+    } else if (l->candidate_count > 0 && term_is_over(l)) {
         l->drawing = true;
         l->cut = l->beacon;
-        l->cut_record = l->tree.size;
     }
 }
 
@@ -224,13 +235,12 @@ static void end_round(struct at_ledger *l, const struct at_word *settled)
     maybe_end_term(l);
 }
 
-static at_err_t take_block(struct at_ledger *l, const struct at_record *rec, uint32_t seat)
+static at_err_t take_block(struct at_ledger *l, const struct at_record *rec)
 {
     l->view = rec->head.view;
     l->block_ms = rec->time_ms;
-    at_beacon_take(&l->beacon, seat, rec->head.reveal);
-    if (l->drawing && at_beacon_leaders_since(&l->beacon, &l->cut) > at_seats_faults(l->seats.count))
-        begin_term(l, gather_candidates(l, l->cut_record));
+    at_beacon_take(&l->beacon, at_view_leader(rec->head.view, l->seats.count), rec->head.reveal);
+    if (l->drawing && at_beacon_leaders_since(&l->beacon, &l->cut) > at_seats_faults(l->seats.count)) begin_term(l);
     return AT_OK;
 }
 
@@ -238,9 +248,8 @@ static at_err_t take_ready(struct at_ledger *l, const struct at_record *rec, int
 {
     struct at_member *m = &l->members[replica];
     m->stands_for = rec->stand.term;
-    m->stood_at = l->tree.size;
     m->stand = (struct at_seat){.member = m->id, .key = rec->stand.key, .chain = rec->stand.chain};
-    if (rec->stand.has_ticket) {
+    if (rec->stand.has_ticket && !m->vouched) {
         m->vouched = true;
         m->ticket = rec->stand.ticket.ticket;
     }
@@ -270,7 +279,7 @@ struct at_word at_ledger_word(const struct at_record *rec)
     return word;
 }
 
-static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, uint32_t seat)
+static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, int replica, uint32_t seat)
 {
     struct at_word word = at_ledger_word(rec), settled;
     uint32_t faults = at_seats_faults(l->seats.count),
@@ -281,6 +290,7 @@ static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, uint
         at_err_t err = at_samples_reserve(&l->samples, 2 * (size_t)l->member_count);
         if (err) return err;
     }
+    if (replica >= 0) l->members[replica].word_ms = rec->time_ms;
     if (!at_words_say(words, seat, &word, need, l->seats.count, &settled)) return AT_OK;
     switch (rec->kind) {
     case AT_RECORD_OPEN:
@@ -312,8 +322,8 @@ at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const st
     case AT_RECORD_READY:
         return take_ready(l, rec, replica);
     case AT_RECORD_BLOCK:
-        return take_block(l, rec, (uint32_t)seat);
+        return take_block(l, rec);
     default:
-        return take_word(l, rec, (uint32_t)seat);
+        return take_word(l, rec, replica, (uint32_t)seat);
     }
 }

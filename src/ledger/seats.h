@@ -4,15 +4,16 @@
  * A term has n = 3f+1 seats, n = 1, 4, 7 .. 31. The next term's are drawn among the candidates (members that sent READY
  * for it), by confirmed work and never by number of keys:
  *
- *   n          stays, or grows by three when there are that many candidates; from one seat to four at once
+ *   n          stays, or grows by three when enough candidates have no seat; from one seat to four at once, if its
+ *              holder is a candidate
  *   a draw     takes candidates one after the other, each with chance (work + 1) / (the sum of those left)
  *   a holder   that is a candidate keeps its seat and gets its new key; one that is none keeps its old key, until
  *              somebody takes its place
- *   new ones   go, in the order of the draw, first to the seats that growth adds, then to those whose holders are no
- *              candidates, then to those whose holders the draw did not name; the last two kinds are at most f a term,
- *              so that whoever gains work for one term cannot take the log over in it
+ *   new ones   go, in the order of the draw, to the seats that growth adds; or, in a term that does not grow, first to
+ *              the seats whose holders are no candidates, then to those whose holders the draw did not name, at most f
  *
- * Nobody is left out for ever: a holder that has not the work for its seat loses it sooner or later. */
+ * So newcomers are never more than the f that the term bears, whatever work they have, once it has ten seats. Growth to
+ * four and to seven, where three are more than f, goes to vouched candidates only. */
 #ifndef ATOLL_LEDGER_SEATS_H
 #define ATOLL_LEDGER_SEATS_H
 
@@ -33,12 +34,13 @@ struct at_seats {
 struct at_candidate {
     struct at_seat seat; /* as READY says */
     uint64_t work;       /* confirmed micro-points */
+    bool vouched;        /* by the founder's ticket, or is the founder */
 };
 
 /* -1: none. */
 int at_seats_find(const struct at_seats *seats, const struct at_node_id *member);
-/* The number of seats that the next term has with so many candidates. */
-uint32_t at_seats_next_count(uint32_t count, size_t candidates);
+/* The number of seats that the next term has with these candidates. */
+uint32_t at_seats_next_count(const struct at_seats *seats, const struct at_candidate *candidates, size_t count);
 /* The seats of the term after `seats`. Reorders `candidates`; no member may be there twice. */
 struct at_seats at_seats_draw(const struct at_seats *seats, struct at_candidate *candidates, size_t count,
                               struct at_hash seed);

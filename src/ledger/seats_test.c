@@ -21,7 +21,7 @@ static struct at_node_id id_of(uint32_t i)
 
 static struct at_candidate candidate(uint32_t i, uint64_t work)
 {
-    struct at_candidate c = {.seat.member = id_of(i), .work = work};
+    struct at_candidate c = {.seat.member = id_of(i), .work = work, .vouched = true};
     c.seat.key = id_of(i + 1000);
     return c;
 }
@@ -58,23 +58,49 @@ static void no_member_twice(const struct at_seats *s)
     for (uint32_t i = 0; i < s->count; i++) assert_int_equal(at_seats_find(s, &s->seat[i].member), (int)i);
 }
 
-static void grows_by_three_up_to_31(void **state)
+static uint32_t next_count(uint32_t seats, uint32_t first, uint32_t end, bool vouched)
+{
+    struct at_seats s = seats == 1 ? founded() : term_of(seats);
+    struct at_candidate list[100];
+    for (uint32_t i = first; i < end; i++) {
+        list[i - first] = candidate(i, i);
+        list[i - first].vouched = vouched;
+    }
+    return at_seats_next_count(&s, list, end - first);
+}
+
+static void growth_needs_three_who_have_no_seat(void **state)
 {
     (void)state;
-    assert_int_equal(at_seats_next_count(1, 3), 1);
-    assert_int_equal(at_seats_next_count(1, 4), 4);
-    assert_int_equal(at_seats_next_count(1, 1000), 4);
-    assert_int_equal(at_seats_next_count(4, 6), 4);
-    assert_int_equal(at_seats_next_count(28, 1000), 31);
-    assert_int_equal(at_seats_next_count(31, 1000), 31);
-    struct at_seats s = founded();
-    for (uint32_t count = 4; count <= AT_SEATS_MAX; count += 3) {
-        struct at_candidate list[40];
-        for (uint32_t i = 0; i < 40; i++) list[i] = candidate(i, i);
-        struct at_seats next = at_seats_draw(&s, list, 40, seed_of(count));
-        assert_int_equal(next.count, count);
+    assert_int_equal(next_count(1, 0, 3, true), 1);
+    assert_int_equal(next_count(1, 0, 4, true), 4);
+    assert_int_equal(next_count(1, 0, 100, true), 4);
+    assert_int_equal(next_count(1, 1, 100, true), 1); /* without the only one who could hand the log over */
+    assert_int_equal(next_count(1, 0, 100, false), 1);
+    assert_int_equal(next_count(4, 0, 6, true), 4);
+    assert_int_equal(next_count(4, 3, 7, true), 7);
+    assert_int_equal(next_count(4, 0, 100, false), 4);
+    assert_int_equal(next_count(7, 0, 100, false), 10);
+    assert_int_equal(next_count(28, 0, 100, false), 31);
+    assert_int_equal(next_count(31, 0, 100, true), 31);
+}
+
+static void newcomers_are_never_more_than_f(void **state)
+{
+    (void)state;
+    struct at_seats s = term_of(7);
+    for (uint32_t term = 0; term < 9; term++) {
+        struct at_candidate list[60];
+        for (uint32_t i = 0; i < 60; i++) {
+            struct at_node_id id = id_of(i);
+            list[i] = candidate(i, at_seats_find(&s, &id) < 0 ? 1000000 : 1);
+        }
+        for (uint32_t i = 0; i < 60; i++) list[i].vouched = false;
+        struct at_seats next = at_seats_draw(&s, list, 60, seed_of(term));
         assert_int_equal(next.term, s.term + 1);
-        assert_true(changed(&s, &next) <= 3 + at_seats_faults(s.count));
+        assert_int_equal(next.count, s.count < AT_SEATS_MAX ? s.count + 3 : s.count);
+        assert_true(changed(&s, &next) <= at_seats_faults(next.count));
+        assert_true(changed(&s, &next) >= 3);
         no_member_twice(&next);
         s = next;
     }
@@ -108,10 +134,10 @@ static void deserted_seats_are_filled_first_and_at_most_f_change(void **state)
 {
     (void)state;
     for (uint32_t k = 0; k < 200; k++) {
-        struct at_seats s = term_of(7); /* f = 2; members 1 and 4 do not stand; 7, 8, 9, with most of the work, do */
-        struct at_candidate list[8];
+        struct at_seats s = term_of(7); /* f = 2; members 1 and 4 do not stand; 7 and 8, with most of the work, do */
+        struct at_candidate list[7];
         size_t n = 0;
-        for (uint32_t i = 0; i < 10; i++)
+        for (uint32_t i = 0; i < 9; i++)
             if (i != 1 && i != 4) list[n++] = candidate(i, i >= 7 ? 1000000 : 1);
         struct at_seats next = at_seats_draw(&s, list, n, seed_of(k));
         assert_int_equal(next.count, 7);
@@ -151,6 +177,7 @@ static void the_draw_goes_by_work(void **state)
     for (uint32_t k = 0; k < draws; k++) {
         struct at_seats s = term_of(4);
         struct at_candidate list[3] = {candidate(10, 99), candidate(11, 199), candidate(12, 699)};
+        for (uint32_t i = 0; i < 3; i++) list[i].vouched = false;
         struct at_seats next = at_seats_draw(&s, list, 3, seed_of(k));
         for (uint32_t i = 0; i < 3; i++) {
             struct at_node_id id = id_of(10 + i);
@@ -183,7 +210,7 @@ static void the_draw_is_a_function_of_its_input(void **state)
         next[turn] = at_seats_draw(&s, list, 20, seed_of(77));
     }
     assert_memory_equal(&next[0], &next[1], sizeof next[0]);
-    static const char expected[] = "084b7fc316b84d1953e39abbe0100664cacb7ff67279ac92dea7d5f483652d2e";
+    static const char expected[] = "b4249ab150329c15160b61788c1747853b6e5236b7426ebaf67ba260cb538eb7";
     assert_string_equal(at_hash_hex(at_sha256(next[0].seat, 10 * sizeof next[0].seat[0])).s, expected);
 }
 
@@ -227,7 +254,8 @@ static void words_settle_what_enough_of_them_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(grows_by_three_up_to_31),
+        cmocka_unit_test(growth_needs_three_who_have_no_seat),
+        cmocka_unit_test(newcomers_are_never_more_than_f),
         cmocka_unit_test(a_holder_that_stands_gets_its_new_key),
         cmocka_unit_test(nobody_stands_and_nothing_changes_but_the_term),
         cmocka_unit_test(deserted_seats_are_filled_first_and_at_most_f_change),

@@ -29,7 +29,10 @@ static int setup(void **state)
         uint8_t seed[AT_KEY_BYTES] = {(uint8_t)(k + 101)};
         assert_int_equal(at_keypair_from_seed(seed, &r->seat_key[k]), AT_OK);
         at_beacon_chain_init(&r->chain[k], at_sha256(seed, sizeof seed), LINKS);
-        assert_int_equal(at_ticket_make(&r->f.key[0], r->f.ledger.run, &r->ticket[k]), AT_OK);
+        seed[1] = 1;
+        struct at_keypair ticket;
+        assert_int_equal(at_keypair_from_seed(seed, &ticket), AT_OK);
+        r->ticket[k] = at_ticket_make(&r->f.key[0], r->f.ledger.run, &ticket);
         assert_int_equal(fixture_join(&r->f, k), AT_OK);
     }
     *state = r;
@@ -124,8 +127,8 @@ static void who_may_stand(void **state)
     rec = stand_record(r, 1);
     rec.stand.ticket.bearer.b[5] ^= 1;
     refused(r, 1, &rec, "ticket is not the founder's");
-    struct at_ticket own; /* signed by itself, not by the founder */
-    assert_int_equal(at_ticket_make(&r->f.key[1], rec.run, &own), AT_OK);
+    struct at_ticket own =
+        at_ticket_make(&r->f.key[1], rec.run, &r->seat_key[7]); /* signed by itself, not the founder */
     rec = stand_record(r, 1);
     assert_int_equal(at_ticket_show(&own, rec.run, &r->f.key[1].id, &rec.stand.ticket), AT_OK);
     refused(r, 1, &rec, "ticket is not the founder's");
@@ -150,7 +153,8 @@ static void a_round_of_four_stewards(void **state)
     struct at_record rec = fixture_open_record(&r->f, 0x0f);
     refused(r, 5, &rec, "only a steward");
     taken(r, 0, &rec);
-    refused(r, 0, &rec, "said so already");
+    struct at_record again = fixture_open_record(&r->f, 0x0f);
+    refused(r, 0, &again, "said so already");
     rec = fixture_open_record(&r->f, 0x20); /* a liar's: only its friend takes part */
     taken(r, 1, &rec);
     rec = fixture_open_record(&r->f, 0x1f);
@@ -191,6 +195,7 @@ static void a_round_of_four_stewards(void **state)
     rec = fixture_end_record(&r->f);
     taken(r, 1, &rec); /* alone it ends nothing, and the others go on */
     taken(r, 2, &rec);
+    rec.time_ms = ++r->f.now_ms;
     refused(r, 2, &rec, "said so already");
     struct at_record open = fixture_open_record(&r->f, 0x0f);
     taken(r, 1, &open);
@@ -223,48 +228,127 @@ static int leader(const struct rig *r, uint64_t view)
     return -1;
 }
 
-/* What the leader of a view writes, with the link-th of the links that it has not revealed yet. */
-static struct at_record block_record(struct rig *r, uint64_t view, uint32_t link)
+/* A final block of a view, with the link-th of the links that its leader has not revealed yet. */
+static struct at_block_head head_of(struct rig *r, uint64_t view, uint32_t link)
 {
-    struct at_record rec = fixture_record(&r->f, AT_RECORD_BLOCK);
+    struct at_block_head head = {.term = r->f.ledger.seats.term, .view = view, .time_ms = ++r->f.now_ms};
     int k = leader(r, view);
-    rec.head = (struct at_head){.term = r->f.ledger.seats.term, .view = view};
-    assert_true(at_beacon_chain_next(&r->chain[k], r->revealed[k] + link, &rec.head.reveal));
-    return rec;
+    assert_true(at_beacon_chain_next(&r->chain[k], r->revealed[k] + link, &head.reveal));
+    return head;
 }
 
 static void block(struct rig *r, uint64_t view)
 {
     int k = leader(r, view);
-    struct at_record rec = block_record(r, view, 0);
-    taken(r, k, &rec);
+    struct at_block_head head = head_of(r, view, 0);
+    struct at_diag diag = {0};
+    struct at_signed_record rec;
+    uint64_t size = r->f.ledger.tree.size;
+    if (at_ledger_begin_block(&r->f.ledger, &head, &diag, &rec) != AT_OK) fail_msg("%s", diag.text);
+    assert_int_equal(r->f.ledger.tree.size, size + 1);
     r->revealed[k]++;
+}
+
+static void no_block(struct rig *r, const struct at_block_head *head, const char *why)
+{
+    struct at_diag diag = {0};
+    struct at_signed_record rec;
+    struct at_hash root = at_ledger_root(&r->f.ledger);
+    assert_int_equal(at_ledger_begin_block(&r->f.ledger, head, &diag, &rec), AT_E_VERIFY);
+    if (strstr(diag.text, why) == NULL) fail_msg("'%s' does not say '%s'", diag.text, why);
+    assert_true(at_hash_eq(root, at_ledger_root(&r->f.ledger)));
 }
 
 static void blocks_are_judged(void **state)
 {
     struct rig *r = *state;
-    struct at_record rec = fixture_record(&r->f, AT_RECORD_BLOCK);
-    rec.head = (struct at_head){.term = 1, .view = 1};
-    refused(r, 0, &rec, "single steward");
+    struct at_block_head head = {.term = 1, .view = 1, .time_ms = 1};
+    no_block(r, &head, "single steward");
     four_stewards(r);
     block(r, 1);
     block(r, 5); /* the views between ended with dummies */
     assert_int_equal(r->f.ledger.view, 5);
-    rec = block_record(r, 5, 0);
-    refused(r, leader(r, 5), &rec, "view is not later");
-    rec = block_record(r, 6, 0);
-    refused(r, leader(r, 7), &rec, "does not lead");
-    rec.time_ms = r->f.ledger.block_ms;
-    refused(r, leader(r, 6), &rec, "time is not later");
-    rec = block_record(r, 6, 1);
-    refused(r, leader(r, 6), &rec, "next link"); /* the one after the next */
-    rec = block_record(r, 6, 0);
-    rec.head.term = 1;
-    refused(r, leader(r, 6), &rec, "another term");
+    head = head_of(r, 5, 0);
+    no_block(r, &head, "view is not later");
+    head = head_of(r, 6, 0);
+    head.time_ms = r->f.ledger.block_ms;
+    no_block(r, &head, "time is not later");
+    head = head_of(r, 6, 1);
+    no_block(r, &head, "next link"); /* the one after the next */
+    head = head_of(r, 7, 0);
+    head.view = 6; /* another leader's */
+    no_block(r, &head, "next link");
+    head = head_of(r, 6, 0);
+    head.term = 1;
+    no_block(r, &head, "another term");
     struct at_hash seed = r->f.ledger.beacon.seed;
     block(r, 6);
     assert_false(at_hash_eq(seed, r->f.ledger.beacon.seed));
+}
+
+static void nobody_can_write_a_block(void **state)
+{
+    struct rig *r = *state;
+    four_stewards(r);
+    struct at_block_head head = head_of(r, 1, 0);
+    struct at_record rec = fixture_record(&r->f, AT_RECORD_BLOCK);
+    rec.head = (struct at_head){.term = head.term, .view = UINT64_MAX, .reveal = head.reveal};
+    refused(r, leader(r, 1), &rec, "nobody may write it"); /* the leader itself, for ever after */
+    struct at_diag diag = {0};
+    struct at_signed_record s = fixture_sign(&r->f, leader(r, 1), &rec);
+    memset(&s.author, 0, sizeof s.author);
+    assert_int_equal(at_ledger_check(&r->f.ledger, &s, &diag), AT_E_SIGNATURE);
+    diag = (struct at_diag){0};
+    assert_int_equal(at_ledger_apply(&r->f.ledger, &s, &diag, NULL), AT_E_VERIFY);
+    if (strstr(diag.text, "carries a signature") == NULL) fail_msg("%s", diag.text);
+    memset(&s.sig, 0, sizeof s.sig);
+    assert_int_equal(at_ledger_check(&r->f.ledger, &s, &diag), AT_E_SIGNATURE);
+}
+
+/* What a steward has said once cannot be said again by somebody who has read it. */
+static void old_words_are_not_said_again(void **state)
+{
+    struct rig *r = *state;
+    four_stewards(r);
+    struct at_record first = fixture_open_record(&r->f, 0x0f), second = fixture_open_record(&r->f, 0xff);
+    taken(r, 1, &first);
+    taken(r, 1, &second);
+    refused(r, 1, &first, "older than the author's last word");
+    refused(r, 1, &second, "older than the author's last word");
+    for (unsigned i = 2; i < AT_WORDS_MAX; i++) {
+        struct at_record rec = fixture_open_record(&r->f, 0x10 + i);
+        taken(r, 1, &rec);
+    }
+    struct at_record rec = fixture_open_record(&r->f, 0x40);
+    refused(r, 1, &rec, "changed its mind too often");
+}
+
+static void one_key_one_seat(void **state)
+{
+    struct rig *r = *state;
+    stands(r, 1);
+    struct at_record rec = stand_record(r, 2); /* one owner of two members, who has the key and says so for both */
+    rec.stand.key = r->seat_key[1].id;
+    rec.stand.key_use = at_seat_key_show(&r->seat_key[1], rec.run, &r->f.key[2].id);
+    refused(r, 2, &rec, "another member stands with this key");
+    for (int k = 0; k < 4; k++)
+        if (k != 1) stands(r, k);
+    fixture_round(&r->f, 0xff, 0xff, 1);
+    rec = stand_record(r, 5);
+    rec.stand.key = r->seat_key[1].id;
+    rec.stand.key_use = at_seat_key_show(&r->seat_key[1], rec.run, &r->f.key[5].id);
+    refused(r, 5, &rec, "another member's seat has this key");
+}
+
+static void without_its_holder_a_single_seat_stays_single(void **state)
+{
+    struct rig *r = *state;
+    for (int k = 1; k < 6; k++) stands(r, k);
+    fixture_round(&r->f, 0xff, 0xff, 1);
+    assert_int_equal(r->f.ledger.seats.count, 1);
+    stands(r, 0);
+    fixture_round(&r->f, 0xff, 0xff, 1);
+    assert_int_equal(r->f.ledger.seats.count, 4);
 }
 
 /* A round that the stewards 0 to 2 settle; replica 4 works alone. */
@@ -299,8 +383,19 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
     assert_int_equal(l->seats.term, 2);
     struct at_record rec = fixture_open_record(&r->f, 0x10);
     taken(r, 1, &rec);
-    stands(r, 6); /* has seen a part of the seed */
+    stands(r, 6);                                     /* has seen a part of the seed */
+    assert_int_equal(fixture_leave(&r->f, 5), AT_OK); /* and so has this one: it changes the draw no more */
+    struct at_hash seed = l->beacon.seed;
+    struct at_candidate drawn[FIXTURE_KEYS];
+    size_t drawn_count = 0;
+    for (uint32_t k = 1; k < 6; k++)
+        drawn[drawn_count++] =
+            (struct at_candidate){.seat = l->members[k].stand, .work = l->members[k].confirmed, .vouched = true};
+    struct at_seats before = l->seats;
     block(r, 10);
+    assert_false(at_hash_eq(seed, l->beacon.seed));
+    struct at_seats expected = at_seats_draw(&before, drawn, drawn_count, l->beacon.seed);
+    assert_memory_equal(&l->seats, &expected, sizeof expected);
     assert_int_equal(l->seats.term, 3);
     assert_int_equal(l->seats.count, 4);
     assert_int_equal(at_ledger_seat(l, &r->f.key[0].id), -1);
@@ -309,6 +404,7 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
     assert_int_equal(at_ledger_seat(l, &r->f.key[4].id) == 0 || at_ledger_seat(l, &r->f.key[5].id) == 0, 1);
     assert_int_equal(l->view, 0);
     refused(r, 0, &rec, "only a steward");
+    rec = fixture_open_record(&r->f, 0x10);
     taken(r, 1, &rec); /* words said to the old term's count do not count any more */
     assert_int_equal(l->phase, AT_LEDGER_READY);
     rec = stand_record(r, 6);
@@ -340,6 +436,10 @@ int main(void)
                                        T(a_round_of_four_stewards),
                                        T(who_leaves_between_the_words_takes_no_part),
                                        T(blocks_are_judged),
+                                       T(nobody_can_write_a_block),
+                                       T(old_words_are_not_said_again),
+                                       T(one_key_one_seat),
+                                       T(without_its_holder_a_single_seat_stays_single),
                                        T(a_term_ends_after_its_rounds_and_f_plus_one_reveals),
                                        T(later_confirmed_work_lets_stand)};
     return cmocka_run_group_tests(tests, NULL, NULL);

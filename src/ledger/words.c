@@ -5,6 +5,12 @@
 void at_words_clear(struct at_steward_words *w)
 {
     w->said = 0;
+    memset(w->count, 0, sizeof w->count);
+}
+
+bool at_words_left(const struct at_steward_words *w, uint32_t seat)
+{
+    return w->count[seat] < AT_WORDS_MAX;
 }
 
 static bool agree(const struct at_word *a, const struct at_word *b)
@@ -37,6 +43,7 @@ bool at_words_say(struct at_steward_words *w, uint32_t seat, const struct at_wor
     uint32_t agreeing = 0, count = 0;
     w->word[seat] = *word;
     w->said |= UINT32_C(1) << seat;
+    w->count[seat]++;
     for (uint32_t s = 0; s < seat_count; s++) {
         if ((w->said >> s & 1) == 0 || !agree(&w->word[s], word)) continue;
         agreeing |= UINT32_C(1) << s;

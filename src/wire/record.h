@@ -86,7 +86,7 @@ struct at_stand { /* READY: a member that will hold a seat of the next term, if 
     bool has_ticket;
     struct at_ticket_use ticket;
 };
-struct at_head { /* BLOCK: the steward that leads the view; time_ms is the block's */
+struct at_head { /* BLOCK: of several stewards; it has no author and no signature; time_ms is the block's */
     uint32_t term;
     uint64_t view;
     struct at_hash reveal;

@@ -26,15 +26,12 @@ at_err at_seat_key_verify(const struct at_node_id *key, struct at_hash run, cons
     return at_verify(key, text_of("atoll holder 1", run, member, text), key_use);
 }
 
-at_err at_ticket_make(const struct at_keypair *founder, struct at_hash run, struct at_ticket *ret_ticket)
+struct at_ticket at_ticket_make(const struct at_keypair *founder, struct at_hash run, const struct at_keypair *key)
 {
     uint8_t text[TEXT_BYTES];
-    struct at_keypair key;
-    at_err_t err = at_keypair_generate(&key);
-    if (err) return err;
-    memcpy(ret_ticket->seed, key.seed, sizeof ret_ticket->seed);
-    ret_ticket->founder = at_sign(founder, text_of("atoll ticket 1", run, &key.id, text));
-    return AT_OK;
+    struct at_ticket ticket = {.founder = at_sign(founder, text_of("atoll ticket 1", run, &key->id, text))};
+    memcpy(ticket.seed, key->seed, sizeof ticket.seed);
+    return ticket;
 }
 
 at_err at_ticket_show(const struct at_ticket *ticket, struct at_hash run, const struct at_node_id *member,

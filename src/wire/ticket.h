@@ -1,7 +1,8 @@
 /* ticket.h: what a member shows when it stands for a seat. Pure; Exact: yes.
  *
  * That it holds the key of the seat: the key signs its member's id ("atoll holder 1\0" ‖ run ‖ member). Otherwise somebody
- * could stand with another's key, and one signature would count for two seats.
+ * could stand with another's key, and one signature would count for two seats. (That one owner shows one key for two of
+ * its members, the ledger refuses.)
  *
  * In a young run, the founder's word that the bearer of its invite may hold a seat.
  * A ticket is a key pair. Its secret travels in the invite, its public key is signed by the founder ("atoll ticket 1\0" ‖
@@ -25,8 +26,8 @@ struct at_sig at_seat_key_show(const struct at_keypair *key, struct at_hash run,
 at_err at_seat_key_verify(const struct at_node_id *key, struct at_hash run, const struct at_node_id *member,
                           const struct at_sig *key_use); /* AT_E_SIGNATURE */
 
-/* A new ticket. AT_E_ENV: no randomness. */
-at_err at_ticket_make(const struct at_keypair *founder, struct at_hash run, struct at_ticket *ret_ticket);
+/* `key` is new (at_keypair_generate) and nothing but a ticket's. */
+struct at_ticket at_ticket_make(const struct at_keypair *founder, struct at_hash run, const struct at_keypair *key);
 /* What READY shows. AT_E_INTERNAL: the seed is no key. */
 at_err at_ticket_show(const struct at_ticket *ticket, struct at_hash run, const struct at_node_id *member,
                       struct at_ticket_use *ret_use);
