@@ -67,8 +67,9 @@ struct at_simplex {
     uint64_t top,
         final_top; /* the newest view with any certificate; with a finalisation that is not told yet. 0: none */
     bool started, restoring, abstaining, broken;
-    uint32_t answered;   /* seats that told our newest votes */
-    uint64_t own_newest; /* view */
+    uint32_t answered;       /* seats that told our newest votes */
+    uint64_t own_newest;     /* the newest view with own votes, */
+    uint32_t own_newest_has; /* and their kinds, AT_BIT(kind) */
     /* time */
     uint64_t now_ms, clock_ms, entered_ms;
     uint64_t timer_ms, resend_ms; /* 0: not running */
@@ -127,8 +128,9 @@ const struct at_certificate *at_simplex_certificate(const struct at_simplex *x, 
 bool at_simplex_durable(const struct at_simplex *x, uint64_t view); /* every own vote in it is */
 uint32_t at_simplex_vote_count(const struct at_simplex *x, uint64_t view, enum at_vote_kind kind);
 bool at_simplex_cast(struct at_simplex *x, uint64_t view, enum at_vote_kind kind, struct at_hash hash);
-void at_simplex_finalise(struct at_simplex *x);                         /* votes so wherever it may */
-void at_simplex_note(struct at_simplex *x, const struct at_vote *vote); /* a vote known to be authentic */
+void at_simplex_finalise(struct at_simplex *x);                             /* votes so wherever it may */
+void at_simplex_note_own(struct at_simplex *x, const struct at_vote *vote); /* cast now, or in an earlier life */
+void at_simplex_note(struct at_simplex *x, const struct at_vote *vote);     /* a vote known to be authentic */
 void at_simplex_take_vote(struct at_simplex *x, const struct at_vote *vote);
 void at_simplex_take_certificate(struct at_simplex *x, const struct at_certificate *certificate);
 

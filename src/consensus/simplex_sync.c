@@ -168,8 +168,7 @@ at_err at_simplex_restore(struct at_simplex *x, const struct at_agree *stored)
         if (stored->vote.seat != x->me) err = AT_E_DATA;
         if (err == AT_OK) err = x->options.verify(x->options.user, &stored->vote) == AT_OK ? AT_OK : AT_E_DATA;
         if (err) break;
-        if (stored->vote.view > x->own_newest) x->own_newest = stored->vote.view;
-        at_simplex_note(x, &stored->vote);
+        at_simplex_note_own(x, &stored->vote);
         break;
     case AT_AGREE_CERTIFICATE:
         at_simplex_take_certificate(x, stored->certificate);

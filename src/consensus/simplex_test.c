@@ -182,6 +182,46 @@ static void an_old_disk_abstains(void **state)
     net_finish(w);
 }
 
+/* Whatever the age of the old disk: it abstains exactly when a vote that it sent is not on it. */
+static void an_old_disk_of_any_age(void **state)
+{
+    (void)state;
+    uint32_t abstained = 0, voted = 0;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        struct net_options o = net_calm(4);
+        o.seed = seed;
+        o.latency_min_ms = 5;
+        o.latency_max_ms = 60;
+        o.fsync_max_ms = 10;
+        struct net *w = net_make(&o);
+        records(w, 0, 1, 4);
+        net_submit(w, 1, 5);
+        net_run_until(w, w->now_ms + net_draw(w, 300)); /* in the midst of a view, too */
+        struct net_actor *a = &w->actors[0];
+        size_t cut = net_draw(w, 2) ? a->disk.count : net_draw(w, a->disk.count);
+        while (cut != 0 && cut < a->disk.count && a->disk.items[cut].seq == a->disk.items[cut - 1].seq) cut--;
+        net_stop(w, a);
+        if (cut < a->disk.count) disk_cut(&a->disk, cut);
+        uint64_t newest = 0;
+        for (uint64_t view = 1; view < NET_VIEWS_MAX; view++)
+            if (w->cast[0][view].has != 0) newest = view;
+        uint32_t sent = w->cast[0][newest].has, kept = 0;
+        for (size_t i = 0; i < a->disk.count; i++)
+            if (a->disk.items[i].kind == AT_SIMPLEX_PERSIST_VOTE && a->disk.items[i].vote.view == newest)
+                kept |= AT_BIT(a->disk.items[i].vote.kind);
+        net_run_until(w, w->now_ms + 100); /* what it sent arrives */
+        net_start(w, a);
+        net_run_until(w, w->now_ms + 1000);
+        assert_int_equal(at_simplex_status(a->x).abstaining, (sent & ~kept) != 0);
+        abstained += at_simplex_status(a->x).abstaining;
+        voted += at_simplex_status(a->x).voting;
+        w->final_of[0] = UINT32_MAX; /* it was cut back: not judged by numbers */
+        records(w, 1, 6, 4);
+        net_finish(w);
+    }
+    assert_true(abstained >= 5 && voted >= 5);
+}
+
 static void a_whole_disk_votes_on(void **state)
 {
     (void)state;
@@ -230,6 +270,7 @@ int main(void)
                                        cmocka_unit_test(a_laggard_far_behind_the_window_catches_up),
                                        cmocka_unit_test(the_window_ends_and_opens_again),
                                        cmocka_unit_test(an_old_disk_abstains),
+                                       cmocka_unit_test(an_old_disk_of_any_age),
                                        cmocka_unit_test(a_whole_disk_votes_on),
                                        cmocka_unit_test(options_out_of_range_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,13 +105,21 @@ static void count(struct at_simplex *x, struct at_simplex_view *v, const struct 
 }
 
 /* ---- votes ---- */
+
+/* Does it add to what is known of its seat's newest view? */
+static bool is_newest(const struct at_simplex *x, const struct at_vote *vote)
+{
+    const struct at_simplex_peer *p = &x->peer[vote->seat];
+    if (p->newest_count == 0 || vote->view > p->newest[0].view) return true;
+    if (p->newest_count == AT_NEWEST_MAX || vote->view < p->newest[0].view) return false;
+    return p->newest[0].kind != vote->kind;
+}
+
 static void note_newest(struct at_simplex *x, const struct at_vote *vote)
 {
     struct at_simplex_peer *p = &x->peer[vote->seat];
-    if (vote->view > (p->newest_count != 0 ? p->newest[0].view : 0)) p->newest_count = 0;
-    if (p->newest_count == AT_NEWEST_MAX || (p->newest_count != 0 && vote->view < p->newest[0].view)) return;
-    for (uint32_t i = 0; i < p->newest_count; i++)
-        if (p->newest[i].kind == vote->kind) return;
+    if (!is_newest(x, vote)) return;
+    if (p->newest_count != 0 && vote->view > p->newest[0].view) p->newest_count = 0;
     p->newest[p->newest_count++] = *vote;
 }
 
@@ -156,7 +164,9 @@ static bool verified(const struct at_simplex *x, const struct at_vote *vote)
 /* Our own signature under a vote that our store lacks: it is a store of the past. */
 static bool from_our_future(const struct at_simplex *x, const struct at_vote *vote)
 {
-    return vote->seat == x->me && (vote->view > x->own_newest || (vote->view > x->tip.view && !known(x, vote)));
+    if (vote->seat != x->me) return false;
+    if (vote->view > x->own_newest || (vote->view > x->tip.view && !known(x, vote))) return true;
+    return vote->view == x->own_newest && (x->own_newest_has & AT_BIT(vote->kind)) == 0;
 }
 
 void at_simplex_take_vote(struct at_simplex *x, const struct at_vote *vote)
@@ -164,8 +174,8 @@ void at_simplex_take_vote(struct at_simplex *x, const struct at_vote *vote)
     if (vote->seat >= x->options.seat_count || known(x, vote)) return;
     bool own = vote->seat == x->me;
     if (!own && vote->view <= x->tip.view) {
-        if (x->peer[vote->seat].newest_count != 0 && vote->view <= x->peer[vote->seat].newest[0].view) return;
-        if (x->options.verify(x->options.user, vote) == AT_OK) note_newest(x, vote);
+        /* Too late to count, but the seat may have to be told of it. */
+        if (is_newest(x, vote) && x->options.verify(x->options.user, vote) == AT_OK) note_newest(x, vote);
         return;
     }
     if (x->options.verify(x->options.user, vote) != AT_OK) return;
@@ -206,6 +216,16 @@ void at_simplex_take_certificate(struct at_simplex *x, const struct at_certifica
         x->peer[x->from].view = certificate->view + 1;
 }
 
+void at_simplex_note_own(struct at_simplex *x, const struct at_vote *vote)
+{
+    if (vote->view > x->own_newest) x->own_newest_has = 0;
+    if (vote->view >= x->own_newest) {
+        x->own_newest = vote->view;
+        x->own_newest_has |= AT_BIT(vote->kind);
+    }
+    at_simplex_note(x, vote);
+}
+
 static bool may_cast(const struct at_simplex *x, const struct at_simplex_view *v, enum at_vote_kind kind)
 {
     uint32_t has = v->ballot[x->me].has;
@@ -230,8 +250,7 @@ bool at_simplex_cast(struct at_simplex *x, uint64_t view, enum at_vote_kind kind
     x->options.sign(x->options.user, &vote);
     at_simplex_op(x, AT_SIMPLEX_PERSIST_VOTE)->votes[0] = vote;
     v->own_seq[kind] = x->vote_seq = x->seq;
-    if (view > x->own_newest) x->own_newest = view;
-    at_simplex_note(x, &vote);
+    at_simplex_note_own(x, &vote);
     return true;
 }
 
