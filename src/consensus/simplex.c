@@ -177,7 +177,10 @@ static bool advance(struct at_simplex *x)
     uint64_t next = x->top + 1;
     if (next <= x->view || next - x->tip.view > x->options.views_max) return false;
     const struct at_certificate *by = at_simplex_certificate(x, x->top);
-    if (by != NULL && by->kind == AT_VOTE_DUMMY) {
+    const struct at_simplex_view *left = at_simplex_view(x, x->view);
+    /* An own dummy vote counts as well: else f seats that do not finalise could keep Δ too short for ever. */
+    bool gave_up = left != NULL && (left->ballot[x->me].has & AT_BIT(AT_VOTE_DUMMY)) != 0;
+    if (gave_up || (by != NULL && by->kind == AT_VOTE_DUMMY)) {
         uint64_t more = (uint64_t)x->delta_ms * 2;
         x->delta_ms = more < x->options.delta_max_ms ? (uint32_t)more : x->options.delta_max_ms;
     }

@@ -17,8 +17,9 @@
  *   a notarised block, no own dummy vote     finalise(view, hash); never dummy in that view afterwards
  *   2f+1 finalise(view, hash)                block and ancestors are final, told in order
  *   every Δ with something waiting           resends own votes and the notarisation of h-1, asks for what is missing
- *   moved by a dummy / a block final         Δ doubles / shrinks to 7/10, within its bounds: with f seats dead it still
- *                                            comes down, because 2^f (7/10)^(2f+1) < 1
+ *   moved by a dummy, or after an own dummy  Δ doubles: the time was too short for us, whatever the others saw
+ *   a block is final                         Δ shrinks to 7/10. Both within its bounds: with f seats dead it still comes
+ *                                            down, because 2^f (7/10)^(2f+1) < 1
  *   nothing waiting                          no timer runs, nothing is sent
  *
  * "Something waits": a record that is in no notarised block; f+1 dummy votes in h; or, Δ after h began, a record whose

@@ -29,6 +29,7 @@ enum hostile {
     HOSTILE_TWINS,  /* two honest machines with one key, each linked to some: equivocates, partially proposes */
     HOSTILE_DOUBLE, /* one machine, and votes for everything it sees, to some */
     HOSTILE_WILD,   /* signs whatever: blocks with forbidden parents, random votes, certificates, garbage */
+    HOSTILE_MEAN,   /* one machine; keeps finality to itself, and proposes to f+1 seats only */
     HOSTILE_COUNT
 };
 
@@ -336,8 +337,18 @@ static inline void net_serve(struct net *w, const struct net_actor *a, uint32_t 
 }
 
 /* ---- a driver ---- */
+static inline bool net_says_final(const struct at_agree *m)
+{
+    if (m->kind == AT_AGREE_VOTE) return m->vote.kind == AT_VOTE_FINAL;
+    if (m->kind == AT_AGREE_CERTIFICATE) return m->certificate->kind == AT_VOTE_FINAL;
+    for (uint32_t i = 0; m->kind == AT_AGREE_PROPOSAL && i < m->proposal.certificate_count; i++)
+        if (m->proposal.certificates[i]->kind == AT_VOTE_FINAL) return true;
+    return false;
+}
+
 static inline void net_op(struct net *w, struct net_actor *a, uint64_t seq, const struct at_simplex_op *op)
 {
+    const bool mean = w->o.hostile[a->seat] == HOSTILE_MEAN;
     switch (op->kind) {
     case AT_SIMPLEX_FINAL:
         disk_write(&a->disk, seq, op);
@@ -350,6 +361,7 @@ static inline void net_op(struct net *w, struct net_actor *a, uint64_t seq, cons
         disk_write(&a->disk, seq, op);
         break;
     case AT_SIMPLEX_SEND:
+        if (mean && net_says_final(&op->message)) break;
         if (a->honest && op->message.kind == AT_AGREE_VOTE) net_judge_vote(w, a, &op->message.vote);
         if (a->honest && op->message.kind == AT_AGREE_PROPOSAL && op->message.proposal.is_signed) {
             struct at_span block = op->message.proposal.block;
@@ -361,12 +373,14 @@ static inline void net_op(struct net *w, struct net_actor *a, uint64_t seq, cons
                                              .hash = at_sha256(block.p, block.n),
                                              .seat = a->seat});
         }
-        net_send(w, a, op->to, &op->message);
+        net_send(w, a, mean && op->message.kind == AT_AGREE_PROPOSAL ? op->to & ((2u << w->o.n / 3) - 1) : op->to,
+                 &op->message);
         break;
     case AT_SIMPLEX_SEND_BLOCK:
         net_send_block(w, a, op->to, &op->hash, NULL);
         break;
     case AT_SIMPLEX_SERVE:
+        if (mean) break;
         net_serve(w, a, op->to, op->view);
         break;
     case AT_SIMPLEX_EVIDENCE: {
