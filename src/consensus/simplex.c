@@ -56,6 +56,7 @@ static void send_vote(struct at_simplex *x, uint32_t to, const struct at_simplex
     if (leads && with_block && x->out_view == v->view && block != NULL) {
         struct at_agree *m = at_simplex_send(x, to, AT_AGREE_PROPOSAL);
         if (m == NULL) return;
+        x->out_lent = true;
         m->proposal.block = at_span(x->out, x->out_n);
         m->proposal.is_signed = true;
         m->proposal.sig = b->sig[kind];
@@ -94,19 +95,25 @@ static void flush(struct at_simplex *x)
     if (m != NULL) m->certificate = certificate;
 }
 
+static void send_certificate(struct at_simplex *x, uint32_t to, uint64_t view)
+{
+    const struct at_certificate *certificate = at_simplex_certificate(x, view);
+    if (certificate == NULL || !at_simplex_durable(x, view)) return;
+    struct at_agree *m = at_simplex_send(x, to, AT_AGREE_CERTIFICATE);
+    if (m != NULL) m->certificate = certificate;
+}
+
 static void send_view(struct at_simplex *x, uint32_t to)
 {
     const struct at_simplex_view *now = at_simplex_view(x, x->view), *before = at_simplex_view(x, x->view - 1);
     for (int k = AT_VOTE_BLOCK; now != NULL && k < AT_VOTE_KIND_COUNT; k++)
         if ((now->ballot[x->me].has & AT_BIT(k)) != 0 && vote_durable(x, now, k))
             send_vote(x, to, now, (enum at_vote_kind)k, false);
-    if (before == NULL) return; /* final: a status tells */
+    send_certificate(x, to, x->view); /* there is one only where the window ends */
+    if (before == NULL) return;       /* final: a status tells */
     if ((before->ballot[x->me].has & AT_BIT(AT_VOTE_FINAL)) != 0 && vote_durable(x, before, AT_VOTE_FINAL))
         send_vote(x, to, before, AT_VOTE_FINAL, false);
-    const struct at_certificate *certificate = at_simplex_certificate(x, x->view - 1);
-    if (certificate == NULL || !at_simplex_durable(x, x->view - 1)) return;
-    struct at_agree *m = at_simplex_send(x, to, AT_AGREE_CERTIFICATE);
-    if (m != NULL) m->certificate = certificate;
+    send_certificate(x, to, x->view - 1);
 }
 
 static void resend(struct at_simplex *x)
@@ -160,10 +167,18 @@ static void run_resend(struct at_simplex *x)
     if (x->resend_ms == 0) x->resend_ms = x->now_ms + x->delta_ms;
 }
 
+/* The view after the newest one that ended, or the last one of the window after `from`. */
+static uint64_t next_view(const struct at_simplex *x, uint64_t from)
+{
+    const uint64_t last = from + x->options.views_max;
+    return x->top < last ? x->top + 1 : last;
+}
+
 uint64_t at_simplex_deadline(const struct at_simplex *x)
 {
     uint64_t at = AT_SIMPLEX_NO_DEADLINE;
     if (x->broken || !x->started) return at;
+    if (next_view(x, x->tip.view) > x->view) return x->now_ms; /* the tip moved: the window does with the next step */
     if (x->timer_ms != 0 && x->timer_ms < at) at = x->timer_ms;
     if (x->resend_ms != 0 && x->resend_ms < at) at = x->resend_ms;
     uint64_t patience = x->entered_ms + x->delta_ms;
@@ -174,8 +189,8 @@ uint64_t at_simplex_deadline(const struct at_simplex *x)
 /* ---- progress ---- */
 static bool advance(struct at_simplex *x)
 {
-    uint64_t next = x->top + 1;
-    if (next <= x->view || next - x->tip.view > x->options.views_max) return false;
+    const uint64_t next = next_view(x, x->window);
+    if (next <= x->view) return false;
     const struct at_certificate *by = at_simplex_certificate(x, x->top);
     const struct at_simplex_view *left = at_simplex_view(x, x->view);
     /* An own dummy vote counts as well: else f seats that do not finalise could keep Δ too short for ever. */
@@ -200,6 +215,7 @@ static void progress(struct at_simplex *x)
         at_simplex_finalise(x);
         flush(x);
         again |= at_simplex_tell_final(x);
+        if (x->view <= x->tip.view) return; /* the last view of the window is final: the next step moves on */
         if (again) continue;
         at_simplex_queue_weigh(x);
         const size_t before = x->update.op_count;
@@ -242,6 +258,11 @@ void at_simplex_step(struct at_simplex *x, const struct at_simplex_event *event,
     memset(&x->update, 0, sizeof x->update);
     x->update.ops = x->ops;
     x->from = AT_SEATS_MAX;
+    x->out_lent = false;
+    if (x->window != x->tip.view) {
+        x->window = x->tip.view;
+        x->window_certificate = x->tip.certificate;
+    }
     if (event->now_ms > x->now_ms) x->now_ms = event->now_ms;
     x->clock_ms = event->clock_ms;
     if (!x->broken) {
@@ -305,6 +326,8 @@ at_err at_simplex_init(const struct at_simplex_options *options, struct at_simpl
     x->f = (options->seat_count - 1) / 3;
     x->me = options->seat;
     x->tip = options->tip;
+    x->window = x->tip.view;
+    x->window_certificate = x->tip.certificate;
     x->view = x->tip.view + 1;
     x->delta_ms = options->delta_ms;
     x->abstaining = options->abstain;

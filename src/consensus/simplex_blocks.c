@@ -187,7 +187,7 @@ void at_simplex_propose(struct at_simplex *x)
 {
     const struct at_simplex_view *now = at_simplex_view_take(x, x->view);
     if (now == NULL || !at_simplex_voting(x) || at_view_leader(x->view, x->options.seat_count) != x->me) return;
-    if ((now->ballot[x->me].has & (AT_BIT(AT_VOTE_BLOCK) | AT_BIT(AT_VOTE_DUMMY))) != 0) return;
+    if ((now->ballot[x->me].has & (AT_BIT(AT_VOTE_BLOCK) | AT_BIT(AT_VOTE_DUMMY))) != 0 || x->out_lent) return;
     if (!x->fast && !(x->slow && x->now_ms >= x->entered_ms + x->delta_ms)) return;
     uint64_t parent_view;
     struct at_hash parent;
@@ -207,6 +207,7 @@ void at_simplex_propose(struct at_simplex *x)
     b->record_count = at_simplex_queue_pick(x, parent_view, &parent, b->records, AT_BLOCK_RECORDS_MAX);
     x->out_n = at_block_encode(b, x->out);
     x->out_view = x->view;
+    x->out_lent = true;
     struct at_hash hash = at_sha256(x->out, x->out_n);
     struct at_simplex_view *v = at_simplex_view_take(x, x->view);
     struct at_simplex_block *to = &v->block[v->block[0].have];

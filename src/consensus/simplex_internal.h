@@ -63,6 +63,10 @@ struct at_simplex {
     uint32_t f;
     uint32_t me;
     struct at_simplex_tip tip;
+    /* The tip's view when the step began. The ring holds the `views_max` views after it, so what ops point to stays where
+     * it is until the next step, though the tip may move meanwhile. */
+    uint64_t window;
+    struct at_certificate window_certificate; /* of that view */
     uint64_t view;
     uint64_t top,
         final_top; /* the newest view with any certificate; with a finalisation that is not told yet. 0: none */
@@ -81,7 +85,8 @@ struct at_simplex {
     /* the block that was proposed last */
     uint64_t out_view;
     size_t out_n;
-    uint8_t *out; /* AT_BLOCK_BYTES_MAX */
+    uint8_t *out;  /* AT_BLOCK_BYTES_MAX */
+    bool out_lent; /* to an op of this step */
     struct at_block_room *room;
     /* */
     struct at_simplex_want want_block, want_certificates;

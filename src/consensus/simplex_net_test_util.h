@@ -259,6 +259,10 @@ static inline void net_judge_final(struct net *w, struct net_actor *a, const str
         w->chain[height].time_ms = op->time_ms;
         w->chain_count = height + 1;
     }
+    const struct at_certificate *c = op->certificate;
+    if (c != NULL && (c->view != op->view || c->kind != AT_VOTE_FINAL || !at_hash_eq(c->hash, op->hash) ||
+                      (uint32_t)__builtin_popcount(c->seats) != 2 * (w->o.n / 3) + 1))
+        net_violation(w, "the certificate of final view %llu is none", (unsigned long long)op->view);
     if (height + 1 == w->chain_count) w->last_final_ms = w->now_ms;
     const struct disk_item *block = disk_block(&a->disk, &op->hash);
     if (block == NULL || at_block_decode(at_span(block->bytes, block->n), NULL, &w->room) != AT_OK) {

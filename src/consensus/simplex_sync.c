@@ -64,8 +64,8 @@ static void take_status(struct at_simplex *x, const struct at_agree_status *stat
         }
     }
     serve(x, status);
-    if (status->view < x->view && x->view - 1 > x->tip.view)
-        send_certificate(x, at_simplex_certificate(x, x->view - 1));
+    for (uint64_t h = x->view - 1; h <= x->view; h++) /* the present view has one only where the window ends */
+        if (status->view <= h && h > x->tip.view) send_certificate(x, at_simplex_certificate(x, h));
     if (status->asks) at_simplex_send_status(x, AT_BIT(x->from), false);
     if (status->tip_view > x->tip.view || status->view > x->view) at_simplex_catch_up(x, x->from);
 }
@@ -88,7 +88,7 @@ static void take_ask(struct at_simplex *x, const struct at_agree_ask *ask)
         return;
     }
     uint64_t h = ask->first > x->tip.view ? ask->first : x->tip.view + 1;
-    for (uint32_t n = 0; h <= ask->last && h < x->view && n < AT_PROPOSAL_CERTIFICATES_MAX / 2; h++, n++) {
+    for (uint32_t n = 0; h <= ask->last && h <= x->view && n < AT_PROPOSAL_CERTIFICATES_MAX / 2; h++, n++) {
         const struct at_simplex_view *v = at_simplex_view(x, h);
         if (v == NULL) continue;
         for (int k = AT_VOTE_BLOCK; k <= AT_VOTE_DUMMY; k++)

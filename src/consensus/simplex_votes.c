@@ -6,21 +6,25 @@
 
 static bool in_window(const struct at_simplex *x, uint64_t view)
 {
-    return view > x->tip.view && view - x->tip.view <= x->options.views_max;
+    return view > x->tip.view && view - x->window <= x->options.views_max;
+}
+
+static struct at_simplex_view *slot(const struct at_simplex *x, uint64_t view)
+{
+    struct at_simplex_view *v = &x->views[view % x->options.views_max];
+    return v->view == view ? v : NULL;
 }
 
 struct at_simplex_view *at_simplex_view(const struct at_simplex *x, uint64_t view)
 {
-    if (!in_window(x, view)) return NULL;
-    struct at_simplex_view *v = &x->views[view % x->options.views_max];
-    return v->view == view ? v : NULL;
+    return in_window(x, view) ? slot(x, view) : NULL;
 }
 
 struct at_simplex_view *at_simplex_view_take(struct at_simplex *x, uint64_t view)
 {
     if (!in_window(x, view)) return NULL;
     struct at_simplex_view *v = &x->views[view % x->options.views_max];
-    if (v->view != view) { /* what stood here is at or before the tip */
+    if (v->view != view) { /* what stood here was final before this step */
         memset(v, 0, sizeof *v);
         v->view = view;
     }
@@ -46,8 +50,9 @@ const struct at_certificate *at_simplex_dummy(const struct at_simplex *x, uint64
 
 const struct at_certificate *at_simplex_certificate(const struct at_simplex *x, uint64_t view)
 {
-    if (view == x->tip.view) return x->tip.certificate.seats != 0 ? &x->tip.certificate : NULL;
-    const struct at_simplex_view *v = at_simplex_view(x, view);
+    if (view < x->tip.view) return NULL;
+    if (view == x->window) return x->window_certificate.seats != 0 ? &x->window_certificate : NULL;
+    const struct at_simplex_view *v = view == x->tip.view ? slot(x, view) : at_simplex_view(x, view);
     static const enum at_vote_kind best_first[] = {AT_VOTE_FINAL, AT_VOTE_BLOCK, AT_VOTE_DUMMY};
     for (size_t i = 0; v != NULL && i < 3; i++)
         if (v->certificate[best_first[i]].seats != 0) return &v->certificate[best_first[i]];
