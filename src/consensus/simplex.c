@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SENDS_MAX  160 /* ops of one step that may be left out when there are too many */
-#define OTHERS_MAX 96  /* ops that may not, besides two for each view: a finalise vote, a final block */
+#define SENDS_MAX   160 /* ops of one step that may be left out when there are too many */
+#define STRETCH_MAX 24
+#define OTHERS_MAX  96 /* ops that may not, besides two for each view: a finalise vote, a final block */
 
 /* ---- ops ---- */
 struct at_simplex_op *at_simplex_op(struct at_simplex *x, enum at_simplex_op_kind kind)
@@ -116,9 +117,26 @@ static void send_view(struct at_simplex *x, uint32_t to)
     send_certificate(x, to, x->view - 1);
 }
 
+/* One of the older views with a notarised block that is not final, in turn: a finalise vote that was lost with a link may
+ * be the one that is missing. */
+static void resend_older(struct at_simplex *x)
+{
+    uint64_t h = x->older != 0 && x->older < x->view - 1 ? x->older : x->view - 2;
+    for (x->older = 0; x->view >= 2 && h > x->tip.view; h--) {
+        const struct at_simplex_view *v = at_simplex_view(x, h);
+        if (v == NULL || v->certificate[AT_VOTE_BLOCK].seats == 0) continue;
+        send_certificate(x, at_simplex_all(x), h);
+        if ((v->ballot[x->me].has & AT_BIT(AT_VOTE_FINAL)) != 0 && vote_durable(x, v, AT_VOTE_FINAL))
+            send_vote(x, at_simplex_all(x), v, AT_VOTE_FINAL, false);
+        x->older = h - 1;
+        return;
+    }
+}
+
 static void resend(struct at_simplex *x)
 {
     send_view(x, at_simplex_all(x));
+    resend_older(x);
     at_simplex_send_status(x, at_simplex_all(x), !at_simplex_voting(x));
     at_simplex_queue_age(x);
     /* The leader has voted, and its block has not come. */
@@ -135,10 +153,21 @@ static bool something_waits(const struct at_simplex *x)
     return x->fast || (x->slow && x->now_ms >= x->entered_ms + x->delta_ms);
 }
 
+/* Doublings of the timer in the second half of the window. 2f+1 dummy votes need f+1 honest timers, so the time that the
+ * seats spend before its end grows with 2^24: no asynchrony lasts as long. What it lasts is made good in a fraction. */
+static uint32_t timer_stretch(const struct at_simplex *x)
+{
+    const uint64_t past = x->view - x->tip.view, half = x->options.views_max / 2;
+    const uint64_t step = x->options.views_max < 64 ? 1 : x->options.views_max / 64;
+    const uint64_t doublings = past > half ? (past - half + step - 1) / step : 0;
+    return doublings < STRETCH_MAX ? (uint32_t)doublings : STRETCH_MAX;
+}
+
 static void run_timer(struct at_simplex *x)
 {
     const struct at_simplex_view *v = at_simplex_view_take(x, x->view);
-    /* In the last view of the window only its leader can still help: whoever gave it up would be stuck for good. */
+    /* In the last view of the window only its leader can still help, or finality of an earlier view: whoever gave it up
+     * would be stuck for good. */
     bool last = x->view - x->tip.view >= x->options.views_max;
     bool gave_up = (v->ballot[x->me].has & AT_BIT(AT_VOTE_DUMMY)) != 0;
     bool disk_behind = x->vote_seq > x->durable; /* the delay is our own: no vote could leave anyway */
@@ -146,7 +175,11 @@ static void run_timer(struct at_simplex *x)
         x->timer_ms = 0;
         return;
     }
-    if (x->timer_ms == 0) x->timer_ms = x->now_ms + 3 * (uint64_t)x->delta_ms;
+    const uint32_t stretch = timer_stretch(x);
+    if (x->timer_ms == 0 || stretch < x->timer_stretch) { /* less: the tip has moved */
+        x->timer_ms = x->now_ms + (3 * (uint64_t)x->delta_ms << stretch);
+        x->timer_stretch = stretch;
+    }
     if (x->now_ms < x->timer_ms) return;
     x->timer_ms = 0;
     (void)at_simplex_cast(x, x->view, AT_VOTE_DUMMY, (struct at_hash){0});
@@ -229,27 +262,25 @@ static void progress(struct at_simplex *x)
     at_simplex_ask(x);
 }
 
-static void take_message(struct at_simplex *x, const struct at_agree *m)
+static at_err_t take_message(struct at_simplex *x, const struct at_agree *m)
 {
-    if (m->term != x->options.term) return;
+    if (m->term != x->options.term) return AT_OK;
+    at_err_t err = AT_OK;
     switch (m->kind) {
     case AT_AGREE_VOTE:
-        at_simplex_take_vote(x, &m->vote);
-        break;
+        return at_simplex_take_vote(x, &m->vote);
     case AT_AGREE_CERTIFICATE:
-        at_simplex_take_certificate(x, m->certificate);
-        break;
-    case AT_AGREE_PROPOSAL:
-        for (uint32_t i = 0; i < m->proposal.certificate_count; i++)
-            at_simplex_take_certificate(x, m->proposal.certificates[i]);
-        at_simplex_take_block(x, m->proposal.block, m->proposal.is_signed ? &m->proposal.sig : NULL);
-        break;
+        return at_simplex_take_certificate(x, m->certificate);
+    case AT_AGREE_PROPOSAL: /* up to the first lie: so much may be wasted on a message, and no more */
+        for (uint32_t i = 0; i < m->proposal.certificate_count && err == AT_OK; i++)
+            err = at_simplex_take_certificate(x, m->proposal.certificates[i]);
+        if (err) return err;
+        return at_simplex_take_block(x, m->proposal.block, m->proposal.is_signed ? &m->proposal.sig : NULL);
     case AT_AGREE_PENDING:
-        (void)!at_simplex_queue_add(x, x->from, m->pending); /* full or not for us: its origin keeps it */
-        break;
+        err = at_simplex_queue_add(x, x->from, m->pending);
+        return err == AT_OK || err == AT_E_TOO_BIG ? AT_OK : AT_E_PEER; /* full: its origin keeps it */
     default:
-        at_simplex_take_sync(x, m);
-        break;
+        return at_simplex_take_sync(x, m);
     }
 }
 
@@ -282,7 +313,7 @@ void at_simplex_step(struct at_simplex *x, const struct at_simplex_event *event,
         case AT_SIMPLEX_MESSAGE:
             AT_ASSERT(event->from < x->options.seat_count && event->from != x->me);
             x->from = event->from;
-            take_message(x, event->message);
+            x->update.err = take_message(x, event->message);
             break;
         case AT_SIMPLEX_LINK:
             AT_ASSERT(event->from < x->options.seat_count && event->from != x->me);

@@ -128,14 +128,14 @@ enum at_simplex_op_kind {
     /* send: */
     AT_SIMPLEX_SEND,       /* message, to every seat in `to` */
     AT_SIMPLEX_SEND_BLOCK, /* the stored block `hash` of `view`, as a proposal without signature, to `to`; if it is there */
-    AT_SIMPLEX_SERVE,      /* stored final blocks of views > `view` to `to`, ascending, up to some number of them: each
-                            * block with a certificate, that first, then the blocks before it that have none */
+    AT_SIMPLEX_SERVE,      /* stored final blocks of views > `view` to `to`, ascending, until a certificate's view is >=
+                            * `last`: each block with a certificate, that first, then the blocks before it that have none */
     /* tell: */
     AT_SIMPLEX_EVIDENCE, /* votes[2] of one seat */
 };
 struct at_simplex_op {
     enum at_simplex_op_kind kind;
-    uint64_t view;
+    uint64_t view, last;
     struct at_hash hash;
     uint64_t time_ms;
     struct at_span bytes;
@@ -147,8 +147,10 @@ struct at_simplex_op {
 };
 /* Borrowed until the next step. */
 struct at_simplex_update {
-    at_err_t err; /* SUBMIT: AT_E_TOO_BIG: the queue is full; or `check` refused. Any: AT_E_VERIFY: a quorum signed what
-                   * excludes what is final: more than f seats lie; nothing is done any more */
+    at_err_t
+        err; /* SUBMIT: AT_E_TOO_BIG: the queue is full; or `check` refused. MESSAGE: AT_E_PEER: what no honest seat
+                   * passes on, a forged signature or a malformed block: the link is to be closed. Any: AT_E_VERIFY: a
+                   * quorum signed what excludes what is final: more than f seats lie; nothing is done any more */
     const struct at_simplex_op *ops;
     size_t op_count;
     uint64_t persist; /* not 0: the number of this update's transaction */

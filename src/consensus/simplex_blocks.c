@@ -96,21 +96,23 @@ static bool is_ours(const struct at_simplex *x, const struct at_block *b)
 }
 
 /* A block is taken when the leader's first vote names it and its records hold, or when a quorum has vouched for it. */
-void at_simplex_take_block(struct at_simplex *x, struct at_span bytes, const struct at_sig *sig)
+at_err_t at_simplex_take_block(struct at_simplex *x, struct at_span bytes, const struct at_sig *sig)
 {
     struct at_hash hash = at_sha256(bytes.p, bytes.n);
-    if (at_block_decode(bytes, NULL, x->room) != AT_OK) return;
+    if (at_block_decode(bytes, NULL, x->room) != AT_OK) return AT_E_PEER;
     const struct at_block *b = &x->room->block;
-    if (!is_ours(x, b)) return;
+    if (!is_ours(x, b)) return AT_E_PEER;
     const uint32_t leads = at_view_leader(b->view, x->options.seat_count);
-    if (sig != NULL)
-        at_simplex_take_vote(
-            x, &(struct at_vote){.view = b->view, .kind = AT_VOTE_BLOCK, .hash = hash, .seat = leads, .sig = *sig});
+    if (sig != NULL) {
+        const struct at_vote vote = {.view = b->view, .kind = AT_VOTE_BLOCK, .hash = hash, .seat = leads, .sig = *sig};
+        at_err_t err = at_simplex_take_vote(x, &vote);
+        if (err) return err;
+    }
     if (x->restoring && b->view <= x->tip.view)
         for (uint32_t i = 0; i < b->record_count; i++)
             at_simplex_queue_recent(x, at_signed_record_leaf(&b->records[i]));
     struct at_simplex_view *v = at_simplex_view_take(x, b->view);
-    if (v == NULL || at_simplex_block(x, b->view, &hash) != NULL) return;
+    if (v == NULL || at_simplex_block(x, b->view, &hash) != NULL) return AT_OK;
     struct at_simplex_block *to;
     if (x->restoring) {
         to = &v->block[v->block[0].have];
@@ -119,16 +121,17 @@ void at_simplex_take_block(struct at_simplex *x, struct at_span bytes, const str
     } else {
         const struct at_simplex_ballot *leader = &v->ballot[leads];
         bool named = (leader->has & AT_BIT(AT_VOTE_BLOCK)) != 0 && at_hash_eq(leader->hash[AT_VOTE_BLOCK], hash);
-        if (!named || v->block[0].have || !records_ok(x, b)) return;
+        if (!named || v->block[0].have || !records_ok(x, b)) return AT_OK;
         to = &v->block[0];
     }
     outline(b, hash, to);
     at_simplex_queue_seen(x, to);
-    if (x->restoring) return;
+    if (x->restoring) return AT_OK;
     struct at_simplex_op *op = at_simplex_op(x, AT_SIMPLEX_PERSIST_BLOCK);
     op->view = b->view;
     op->hash = hash;
     op->bytes = bytes;
+    return AT_OK;
 }
 
 /* ---- parents ---- */

@@ -81,10 +81,134 @@ static void the_last_views_certificate_is_passed_on(void **state)
     puppet_free(p);
 }
 
+/* ---- what one peer may cost ---- */
+
+/* Steps one message of seat `from`; counts the ops of a kind, and returns what the step said. */
+static at_err_t step(struct puppet *p, uint32_t from, const struct at_agree *m, enum at_simplex_op_kind kind,
+                     uint32_t *count)
+{
+    struct at_simplex_event e = {.kind = AT_SIMPLEX_MESSAGE,
+                                 .now_ms = p->w->now_ms,
+                                 .clock_ms = NET_EPOCH_MS + p->w->now_ms,
+                                 .from = from,
+                                 .message = m};
+    struct at_simplex_update u;
+    at_simplex_step(p->x, &e, &u);
+    for (size_t i = 0; i < u.op_count; i++) *count += u.ops[i].kind == kind;
+    return u.err;
+}
+
+/* `count` final blocks, each on the one before. */
+static void hear_finals(struct puppet *p, uint64_t count)
+{
+    for (uint64_t view = 1, led = 0; led < count; view++) {
+        if (at_view_leader(view, 4) == 0) { /* the own views: skipped */
+            for (uint32_t from = 1; from < 4; from++) hear_vote(p, from, view, AT_VOTE_DUMMY, tip(p));
+            continue;
+        }
+        struct at_hash a = block(p, view, p->x->tip.view, tip(p), NULL);
+        at_beacon_take(&p->beacon, at_view_leader(view, 4), p->w->room.block.reveal);
+        for (uint32_t from = 1; from < 4; from++) hear_vote(p, from, view, AT_VOTE_BLOCK, a);
+        for (uint32_t from = 1; from < 4; from++) hear_vote(p, from, view, AT_VOTE_FINAL, a);
+        assert_int_equal(at_simplex_status(p->x).tip_view, view);
+        led++;
+    }
+}
+
+static void a_peer_is_served_a_range_once(void **state)
+{
+    (void)state;
+    struct puppet *p = puppet_make(0);
+    hear_finals(p, 60);
+    const uint64_t end = at_simplex_status(p->x).tip_view;
+    uint32_t serves = 0;
+    for (int again = 0; again < 3; again++)
+        for (uint64_t t = 0; t < end; t++) { /* it claims to be one block further each time, within one moment */
+            struct at_agree m = {
+                .term = NET_TERM, .kind = AT_AGREE_STATUS, .status = {.view = t + 1, .tip_view = t, .asks = true}};
+            assert_int_equal(step(p, 2, &m, AT_SIMPLEX_SERVE, &serves), AT_OK);
+        }
+    assert_in_range(serves, 1, 4); /* 64 views' worth */
+    uint32_t more = 0;
+    tick_to(p, 4000); /* a Δ later it is served again, and so is another peer at once */
+    struct at_agree m = {.term = NET_TERM, .kind = AT_AGREE_STATUS, .status = {.view = 1, .tip_view = 0}};
+    (void)step(p, 2, &m, AT_SIMPLEX_SERVE, &more);
+    (void)step(p, 3, &m, AT_SIMPLEX_SERVE, &more);
+    assert_int_equal(more, 2);
+    puppet_free(p);
+}
+
+static void a_peer_is_sent_so_many_blocks_and_no_more(void **state)
+{
+    (void)state;
+    struct puppet *p = puppet_make(0);
+    hear_finals(p, 1);
+    uint32_t blocks = 0, others = 0;
+    struct at_agree m = {.term = NET_TERM, .kind = AT_AGREE_ASK};
+    m.ask = (struct at_agree_ask){.of_block = true, .first = 1, .last = 1, .hash = tip(p)};
+    for (int i = 0; i < 1000; i++) assert_int_equal(step(p, 2, &m, AT_SIMPLEX_SEND_BLOCK, &blocks), AT_OK);
+    assert_in_range(blocks, 1, 64);
+    (void)step(p, 3, &m, AT_SIMPLEX_SEND_BLOCK, &others);
+    assert_int_equal(others, 1);
+    puppet_free(p);
+}
+
+static uint64_t verified_count;
+static at_err_t verify_counted(void *user, const struct at_vote *vote)
+{
+    verified_count++;
+    return net_verify(user, vote);
+}
+
+static void a_forgery_is_reported_at_its_first_signature(void **state)
+{
+    (void)state;
+    struct puppet *p = puppet_make(0);
+    p->x->options.verify = verify_counted;
+    struct at_certificate c = {.view = 3, .kind = AT_VOTE_DUMMY, .seats = 0xe};
+    for (uint32_t i = 0; i < 3; i++) {
+        struct at_vote vote = {.view = 3, .kind = AT_VOTE_DUMMY, .seat = i + 1};
+        net_sign_as(p->w, &vote);
+        c.sig[i] = vote.sig;
+    }
+    c.sig[2].b[0] ^= 1;
+    struct at_block *b = &p->w->room.block;
+    memset(b, 0, sizeof *b);
+    b->run = p->w->run;
+    b->term = NET_TERM;
+    b->view = 1;
+    struct at_agree m = {.term = NET_TERM, .kind = AT_AGREE_PROPOSAL};
+    m.proposal.block = at_span(p->bytes, at_block_encode(b, p->bytes));
+    m.proposal.certificate_count = AT_PROPOSAL_CERTIFICATES_MAX;
+    for (uint32_t i = 0; i < AT_PROPOSAL_CERTIFICATES_MAX; i++) m.proposal.certificates[i] = &c;
+    uint32_t sent = 0;
+    verified_count = 0;
+    assert_int_equal(step(p, 1, &m, AT_SIMPLEX_SEND, &sent), AT_E_PEER);
+    assert_int_equal(verified_count, 3);
+    c.view = 1000; /* beyond the window: nothing of it is kept, so nothing is checked */
+    verified_count = 0;
+    assert_int_equal(step(p, 1, &m, AT_SIMPLEX_SEND, &sent), AT_OK);
+    assert_int_equal(verified_count, 0);
+    struct at_agree vote = {.term = NET_TERM, .kind = AT_AGREE_VOTE};
+    vote.vote = (struct at_vote){.view = 1, .kind = AT_VOTE_DUMMY, .seat = 1};
+    assert_int_equal(step(p, 1, &vote, AT_SIMPLEX_SEND, &sent), AT_E_PEER);
+    struct at_signed_record r = net_record(1, 1);
+    r.sig.b[0] = 0;
+    struct at_agree pending = {.term = NET_TERM, .kind = AT_AGREE_PENDING, .pending = &r};
+    assert_int_equal(step(p, 1, &pending, AT_SIMPLEX_SEND, &sent), AT_E_PEER);
+    p->bytes[0] ^= 0xff;
+    m.proposal.certificate_count = 0;
+    assert_int_equal(step(p, 1, &m, AT_SIMPLEX_SEND, &sent), AT_E_PEER);
+    puppet_free(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_final_certificate_outlives_its_place_in_the_ring),
                                        cmocka_unit_test(a_certificate_of_the_last_view_moves),
-                                       cmocka_unit_test(the_last_views_certificate_is_passed_on)};
+                                       cmocka_unit_test(the_last_views_certificate_is_passed_on),
+                                       cmocka_unit_test(a_peer_is_served_a_range_once),
+                                       cmocka_unit_test(a_peer_is_sent_so_many_blocks_and_no_more),
+                                       cmocka_unit_test(a_forgery_is_reported_at_its_first_signature)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

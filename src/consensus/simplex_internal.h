@@ -54,8 +54,10 @@ struct at_simplex_peer {
     uint64_t view;         /* it has shown to have the certificate of the view before */
     uint32_t newest_count; /* the newest votes of its seat */
     struct at_vote newest[AT_NEWEST_MAX];
-    uint64_t served_ms, served_tip, asked_ms, asked_tip;
+    uint64_t served_ms, served_last, asked_ms, asked_tip;
     bool served, asked;
+    uint64_t spent_ms; /* since then it has cost `spent` blocks' worth of answers */
+    uint32_t spent;
 };
 
 struct at_simplex {
@@ -77,6 +79,8 @@ struct at_simplex {
     /* time */
     uint64_t now_ms, clock_ms, entered_ms;
     uint64_t timer_ms, resend_ms; /* 0: not running */
+    uint32_t timer_stretch;       /* it was set with */
+    uint64_t older;               /* views up to this one are still to be resent, newest first; 0: begin again */
     uint32_t delta_ms;
     bool fast, slow; /* something waits; something waits once Δ has gone by in this view */
     /* durability and what waits for it */
@@ -136,13 +140,14 @@ bool at_simplex_cast(struct at_simplex *x, uint64_t view, enum at_vote_kind kind
 void at_simplex_finalise(struct at_simplex *x);                             /* votes so wherever it may */
 void at_simplex_note_own(struct at_simplex *x, const struct at_vote *vote); /* cast now, or in an earlier life */
 void at_simplex_note(struct at_simplex *x, const struct at_vote *vote);     /* a vote known to be authentic */
-void at_simplex_take_vote(struct at_simplex *x, const struct at_vote *vote);
-void at_simplex_take_certificate(struct at_simplex *x, const struct at_certificate *certificate);
+/* These: AT_E_PEER: no honest seat passes it on. */
+at_err_t at_simplex_take_vote(struct at_simplex *x, const struct at_vote *vote);
+at_err_t at_simplex_take_certificate(struct at_simplex *x, const struct at_certificate *certificate);
 
 /* simplex_blocks.c */
 struct at_simplex_block *at_simplex_block(const struct at_simplex *x, uint64_t view, const struct at_hash *hash);
-void at_simplex_take_block(struct at_simplex *x, struct at_span bytes,
-                           const struct at_sig *sig); /* leader's, or NULL */
+/* `sig`: the leader's, or NULL. AT_E_PEER: as above. */
+at_err_t at_simplex_take_block(struct at_simplex *x, struct at_span bytes, const struct at_sig *sig);
 void at_simplex_propose(struct at_simplex *x);
 void at_simplex_vote(struct at_simplex *x);
 bool at_simplex_tell_final(struct at_simplex *x); /* true: the tip moved */
@@ -166,7 +171,7 @@ void at_simplex_queue_weigh(struct at_simplex *x); /* sets fast and slow */
 void at_simplex_abstain(struct at_simplex *x);
 void at_simplex_send_status(struct at_simplex *x, uint32_t to, bool asks);
 void at_simplex_catch_up(struct at_simplex *x, uint32_t from); /* this peer seems to be ahead */
-void at_simplex_take_sync(struct at_simplex *x, const struct at_agree *message);
+at_err_t at_simplex_take_sync(struct at_simplex *x, const struct at_agree *message);
 void at_simplex_want_block(struct at_simplex *x, uint64_t view, const struct at_hash *hash);
 void at_simplex_want_certificates(struct at_simplex *x, uint64_t first, uint64_t last);
 void at_simplex_ask(struct at_simplex *x); /* sends the asks that are due */

@@ -85,6 +85,7 @@ struct net {
     size_t heap_count, heap_cap;
     bool cut[AT_SEATS_MAX][AT_SEATS_MAX]; /* from, to */
     bool calm;                            /* the faults are over */
+    bool finals_lost;                     /* no finalise vote arrives anywhere */
     struct at_agree_mem mem;
     struct at_block_room room;
     struct at_hash seen_hash[64]; /* for hostile seats: what they may play with */
@@ -321,12 +322,12 @@ static inline void net_send_block(struct net *w, const struct net_actor *a, uint
     net_send(w, a, to, &m);
 }
 
-/* SERVE: up to 8 runs of final blocks after `view`, each from its certificate back. */
-static inline void net_serve(struct net *w, const struct net_actor *a, uint32_t to, uint64_t view)
+/* SERVE: the runs of final blocks after `view` up to the one that reaches `last`, each from its certificate back. */
+static inline void net_serve(struct net *w, const struct net_actor *a, uint32_t to, uint64_t view, uint64_t last)
 {
     const struct disk *d = &a->disk;
-    int runs = 0;
-    for (size_t i = 0, first = 0; i < d->count && runs < 8; i++) {
+    bool done = false;
+    for (size_t i = 0, first = 0; i < d->count && !done; i++) {
         const struct disk_item *it = &d->items[i];
         if (it->kind != AT_SIMPLEX_FINAL || it->certificate == NULL) continue;
         if (it->view > view) {
@@ -334,7 +335,7 @@ static inline void net_serve(struct net *w, const struct net_actor *a, uint32_t 
             for (size_t k = i; k-- > first;)
                 if (d->items[k].kind == AT_SIMPLEX_FINAL && d->items[k].view > view)
                     net_send_block(w, a, to, &d->items[k].hash, NULL);
-            runs++;
+            done = it->view >= last;
         }
         first = i + 1;
     }
@@ -365,7 +366,7 @@ static inline void net_op(struct net *w, struct net_actor *a, uint64_t seq, cons
         disk_write(&a->disk, seq, op);
         break;
     case AT_SIMPLEX_SEND:
-        if (mean && net_says_final(&op->message)) break;
+        if ((mean || w->finals_lost) && net_says_final(&op->message)) break;
         if (a->honest && op->message.kind == AT_AGREE_VOTE) net_judge_vote(w, a, &op->message.vote);
         if (a->honest && op->message.kind == AT_AGREE_PROPOSAL && op->message.proposal.is_signed) {
             struct at_span block = op->message.proposal.block;
@@ -385,7 +386,7 @@ static inline void net_op(struct net *w, struct net_actor *a, uint64_t seq, cons
         break;
     case AT_SIMPLEX_SERVE:
         if (mean) break;
-        net_serve(w, a, op->to, op->view);
+        net_serve(w, a, op->to, op->view, op->last);
         break;
     case AT_SIMPLEX_EVIDENCE: {
         struct at_evidence e =
@@ -409,6 +410,8 @@ static inline void net_step(struct net *w, struct net_actor *a, struct at_simple
     struct at_simplex_update u;
     at_simplex_step(a->x, &e, &u);
     if (u.err == AT_E_VERIFY) w->broken = true;
+    if (u.err == AT_E_PEER && w->o.hostile[e.from] == HONEST)
+        net_violation(w, "honest seat %u is taken for a forger by seat %u", e.from, a->seat);
     for (size_t i = 0; i < u.op_count; i++) net_op(w, a, u.persist, &u.ops[i]);
     if (u.persist != 0) {
         uint64_t at = w->now_ms + (w->o.fsync_max_ms ? net_draw(w, w->o.fsync_max_ms + 1) : 0);

@@ -1,4 +1,5 @@
-/* simplex_progress_test.c: what must not stop or slow the order for good: seats that keep finality to themselves. */
+/* simplex_progress_test.c: what must not stop or slow the order for good: seats that keep finality to themselves, delays
+ * beyond every time-out, finalise votes that are lost. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,8 +38,55 @@ static void seats_that_do_not_finalise_cannot_keep_the_timers_short(void **state
     }
 }
 
+/* Delays far beyond the longest Δ, for ten minutes, in a window of 64 views whose last leader is dead: the timers of its
+ * second half outgrow the delays, so that it is never full. */
+static void the_last_views_leader_is_not_needed(void **state)
+{
+    (void)state;
+    struct net_options o = net_calm(4);
+    o.views_max = 64;
+    o.delta_max_ms = 400;
+    o.hostile[0] = HOSTILE_SILENT;
+    struct net *w = net_make(&o);
+    net_run_until(w, 1000);
+    w->o.latency_min_ms = w->o.latency_max_ms = 5000;
+    net_submit(w, 0, 0);
+    net_run_until(w, 600000);
+    w->o.latency_min_ms = w->o.latency_max_ms = 10;
+    const size_t before = w->chain_count;
+    net_submit(w, 0, 0);
+    uint64_t end = w->now_ms + 60000;
+    while (w->chain_count == before && !w->violated && w->now_ms < end) net_run_until(w, w->now_ms + 50);
+    assert_true(w->chain_count > before);
+    net_finish(w);
+}
+
+/* Every view up to the window's end has its block, and every finalise vote was lost; the last leader is dead. */
+static void lost_finalise_votes_come_again(void **state)
+{
+    (void)state;
+    struct net_options o = net_calm(4);
+    o.views_max = 8;
+    struct net *w = net_make(&o);
+    net_run_until(w, 1000);
+    w->finals_lost = true;
+    for (uint32_t i = 0; i < 4; i++) w->cut[0][i] = w->cut[i][0] = i != 0;
+    uint64_t end = w->now_ms + 600000;
+    while (at_simplex_status(w->actors[1].x).view < 8 && w->now_ms < end) {
+        net_submit(w, 1, 0);
+        net_run_until(w, w->now_ms + 500);
+    }
+    assert_int_equal(at_simplex_status(w->actors[1].x).view, 8);
+    assert_int_equal(w->chain_count, 0);
+    w->finals_lost = false;
+    assert_true(first_final(w, 600000) < 600000);
+    net_finish(w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(seats_that_do_not_finalise_cannot_keep_the_timers_short)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(seats_that_do_not_finalise_cannot_keep_the_timers_short),
+                                       cmocka_unit_test(the_last_views_leader_is_not_needed),
+                                       cmocka_unit_test(lost_finalise_votes_come_again)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#define SERVE_VIEWS 16
+#define SPEND_MAX   64 /* blocks' worth of answers to one peer in Δ: 5 MB at most */
+
 void at_simplex_abstain(struct at_simplex *x)
 {
     if (x->abstaining) return;
@@ -31,16 +34,34 @@ void at_simplex_catch_up(struct at_simplex *x, uint32_t from)
     at_simplex_send_status(x, AT_BIT(from), true);
 }
 
+/* Whether the peer may have this much of us, in blocks' worth. It asks again, others, when it may not. */
+static bool afford(struct at_simplex *x, uint32_t blocks)
+{
+    struct at_simplex_peer *p = &x->peer[x->from];
+    if (x->now_ms >= p->spent_ms + x->delta_ms) {
+        p->spent_ms = x->now_ms;
+        p->spent = 0;
+    }
+    if (p->spent + blocks > SPEND_MAX) return false;
+    p->spent += blocks;
+    return true;
+}
+
+/* Once in Δ to each peer, unless it got through with what it was served. */
 static void serve(struct at_simplex *x, const struct at_agree_status *status)
 {
     struct at_simplex_peer *p = &x->peer[x->from];
     if (status->tip_view >= x->tip.view) return;
-    if (p->served && status->tip_view <= p->served_tip && x->now_ms < p->served_ms + x->delta_ms) return;
+    if (p->served && status->tip_view < p->served_last && x->now_ms < p->served_ms + x->delta_ms) return;
+    if (!afford(x, SERVE_VIEWS)) return;
+    uint64_t last = status->tip_view + SERVE_VIEWS;
+    if (last > x->tip.view) last = x->tip.view;
     p->served = true;
-    p->served_tip = status->tip_view;
+    p->served_last = last;
     p->served_ms = x->now_ms;
     struct at_simplex_op *op = at_simplex_op(x, AT_SIMPLEX_SERVE);
     op->view = status->tip_view;
+    op->last = last;
     op->to = AT_BIT(x->from);
 }
 
@@ -70,16 +91,18 @@ static void take_status(struct at_simplex *x, const struct at_agree_status *stat
     if (status->tip_view > x->tip.view || status->view > x->view) at_simplex_catch_up(x, x->from);
 }
 
-static void take_newest(struct at_simplex *x, const struct at_agree_newest *newest)
+static at_err_t take_newest(struct at_simplex *x, const struct at_agree_newest *newest)
 {
-    if (newest->nonce != x->options.nonce) return;
+    if (newest->nonce != x->options.nonce) return AT_OK;
     for (uint32_t i = 0; i < newest->count; i++)
-        if (newest->votes[i].seat == x->me) at_simplex_take_vote(x, &newest->votes[i]);
+        if (newest->votes[i].seat != x->me || at_simplex_take_vote(x, &newest->votes[i]) != AT_OK) return AT_E_PEER;
     x->answered |= AT_BIT(x->from);
+    return AT_OK;
 }
 
 static void take_ask(struct at_simplex *x, const struct at_agree_ask *ask)
 {
+    if (!afford(x, 1)) return; /* the certificates below are about as much as a block */
     if (ask->of_block) {
         struct at_simplex_op *op = at_simplex_op(x, AT_SIMPLEX_SEND_BLOCK);
         op->view = ask->first;
@@ -96,21 +119,21 @@ static void take_ask(struct at_simplex *x, const struct at_agree_ask *ask)
     }
 }
 
-void at_simplex_take_sync(struct at_simplex *x, const struct at_agree *message)
+at_err_t at_simplex_take_sync(struct at_simplex *x, const struct at_agree *message)
 {
     switch (message->kind) {
     case AT_AGREE_STATUS:
         take_status(x, &message->status);
         break;
     case AT_AGREE_NEWEST:
-        take_newest(x, &message->newest);
-        break;
+        return take_newest(x, &message->newest);
     case AT_AGREE_ASK:
         take_ask(x, &message->ask);
         break;
     default:
         break;
     }
+    return AT_OK;
 }
 
 /* ---- what is missing ---- */
@@ -171,15 +194,15 @@ at_err at_simplex_restore(struct at_simplex *x, const struct at_agree *stored)
         at_simplex_note_own(x, &stored->vote);
         break;
     case AT_AGREE_CERTIFICATE:
-        at_simplex_take_certificate(x, stored->certificate);
+        err = at_simplex_take_certificate(x, stored->certificate);
         break;
     case AT_AGREE_PROPOSAL:
-        at_simplex_take_block(x, stored->proposal.block, NULL);
+        err = at_simplex_take_block(x, stored->proposal.block, NULL);
         break;
     default:
         err = AT_E_DATA;
         break;
     }
     x->restoring = false;
-    return err;
+    return err ? AT_E_DATA : AT_OK;
 }

@@ -174,41 +174,57 @@ static bool from_our_future(const struct at_simplex *x, const struct at_vote *vo
     return vote->view == x->own_newest && (x->own_newest_has & AT_BIT(vote->kind)) == 0;
 }
 
-void at_simplex_take_vote(struct at_simplex *x, const struct at_vote *vote)
+at_err_t at_simplex_take_vote(struct at_simplex *x, const struct at_vote *vote)
 {
-    if (vote->seat >= x->options.seat_count || known(x, vote)) return;
+    if (vote->seat >= x->options.seat_count) return AT_E_PEER;
+    if (known(x, vote)) return AT_OK;
     bool own = vote->seat == x->me;
     if (!own && vote->view <= x->tip.view) {
         /* Too late to count, but the seat may have to be told of it. */
-        if (is_newest(x, vote) && x->options.verify(x->options.user, vote) == AT_OK) note_newest(x, vote);
-        return;
+        if (!is_newest(x, vote)) return AT_OK;
+        if (x->options.verify(x->options.user, vote) != AT_OK) return AT_E_PEER;
+        note_newest(x, vote);
+        return AT_OK;
     }
-    if (x->options.verify(x->options.user, vote) != AT_OK) return;
+    if (x->options.verify(x->options.user, vote) != AT_OK) return AT_E_PEER;
     if (own) {
         if (from_our_future(x, vote)) at_simplex_abstain(x);
-        return;
+        return AT_OK;
     }
     if (in_window(x, vote->view))
         at_simplex_note(x, vote);
     else
         at_simplex_catch_up(x, x->from);
+    return AT_OK;
 }
 
-void at_simplex_take_certificate(struct at_simplex *x, const struct at_certificate *certificate)
+/* Of a view beyond the window: a reason to ask the peer, who answers at most once in Δ, so its signatures need no check;
+ * but for our own, which may tell of a vote that we do not know of. */
+static at_err_t take_beyond(struct at_simplex *x, const struct at_certificate *certificate, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        struct at_vote vote = at_certificate_vote(certificate, i);
+        if (!from_our_future(x, &vote)) continue;
+        if (x->options.verify(x->options.user, &vote) != AT_OK) return AT_E_PEER;
+        at_simplex_abstain(x);
+    }
+    at_simplex_catch_up(x, x->from);
+    return AT_OK;
+}
+
+at_err_t at_simplex_take_certificate(struct at_simplex *x, const struct at_certificate *certificate)
 {
     uint32_t n = (uint32_t)__builtin_popcount(certificate->seats);
-    if (n < 2 * x->f + 1 || certificate->seats > at_simplex_all(x) || certificate->view <= x->tip.view) return;
+    if (n < 2 * x->f + 1 || certificate->seats > at_simplex_all(x)) return AT_E_PEER;
+    if (certificate->view <= x->tip.view) return AT_OK;
+    if (!in_window(x, certificate->view)) return take_beyond(x, certificate, n);
     const struct at_simplex_view *have = at_simplex_view(x, certificate->view);
     if (have == NULL || have->certificate[certificate->kind].seats == 0) {
         for (uint32_t i = 0; i < n; i++) {
             struct at_vote vote = at_certificate_vote(certificate, i);
-            if (!verified(x, &vote) && x->options.verify(x->options.user, &vote) != AT_OK) return;
+            if (!verified(x, &vote) && x->options.verify(x->options.user, &vote) != AT_OK) return AT_E_PEER;
         }
         struct at_simplex_view *v = at_simplex_view_take(x, certificate->view);
-        if (v == NULL) {
-            at_simplex_catch_up(x, x->from);
-            return;
-        }
         for (uint32_t i = 0; i < n; i++) {
             struct at_vote vote = at_certificate_vote(certificate, i);
             if (from_our_future(x, &vote)) at_simplex_abstain(x);
@@ -219,6 +235,7 @@ void at_simplex_take_certificate(struct at_simplex *x, const struct at_certifica
     }
     if (x->from < x->options.seat_count && x->peer[x->from].view <= certificate->view)
         x->peer[x->from].view = certificate->view + 1;
+    return AT_OK;
 }
 
 void at_simplex_note_own(struct at_simplex *x, const struct at_vote *vote)
