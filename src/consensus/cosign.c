@@ -3,12 +3,14 @@
 
 #include <string.h>
 
-void at_cosign_init(struct at_cosign *c, struct at_hash run, const struct at_node_id *seats, uint32_t seat_count)
+void at_cosign_init(struct at_cosign *c, struct at_hash run, const struct at_node_id *seats, uint32_t seat_count,
+                    uint64_t size)
 {
     AT_ASSERT(seat_count >= 1 && seat_count <= AT_SEATS_MAX && seat_count % 3 == 1);
     memset(c, 0, sizeof *c);
     c->run = run;
     c->seat_count = seat_count;
+    c->size = size;
     memcpy(c->seats, seats, seat_count * sizeof *seats);
 }
 

@@ -39,7 +39,9 @@ struct at_cosign_update {
     struct at_evidence evidence;
 };
 
-void at_cosign_init(struct at_cosign *c, struct at_hash run, const struct at_node_id *seats, uint32_t seat_count);
+/* `size`: of the last checkpoint, as stored; 0: none. */
+void at_cosign_init(struct at_cosign *c, struct at_hash run, const struct at_node_id *seats, uint32_t seat_count,
+                    uint64_t size);
 /* AT_E_SIGNATURE; AT_E_PEER: not a seat's, or too old. */
 at_err at_cosign_take(struct at_cosign *c, const struct at_log_checkpoint *cosignature,
                       struct at_cosign_update *ret_update);

@@ -26,7 +26,7 @@ static struct rig *rig_make(void)
         if (i < 7) r.seats[i] = r.keys[i].id;
     }
     r.run = at_sha256("run", 3);
-    at_cosign_init(&r.c, r.run, r.seats, 7);
+    at_cosign_init(&r.c, r.run, r.seats, 7, 0);
     return &r;
 }
 
@@ -125,12 +125,26 @@ static void checkpoints_only_grow(void **state)
     }
 }
 
+static void a_checkpoint_is_not_made_again_after_a_restart(void **state)
+{
+    (void)state;
+    struct rig *r = rig_make();
+    struct at_cosign_update u;
+    at_cosign_init(&r->c, r->run, r->seats, 7, 20);
+    for (uint32_t seat = 0; seat < 5; seat++) {
+        assert_int_equal(take(r, seat, 20, 0, &u), AT_OK);
+        assert_int_equal(u.signers, 0);
+    }
+    for (uint32_t seat = 0; seat < 5; seat++) assert_int_equal(take(r, seat, 21, 0, &u), AT_OK);
+    assert_int_equal(u.signers, 0x1f);
+}
+
 static void one_steward_is_its_own_quorum(void **state)
 {
     (void)state;
     struct rig *r = rig_make();
     struct at_cosign_update u;
-    at_cosign_init(&r->c, r->run, r->seats, 1);
+    at_cosign_init(&r->c, r->run, r->seats, 1, 0);
     assert_int_equal(take(r, 0, 5, 0, &u), AT_OK);
     assert_int_equal(u.signers, 1);
 }
@@ -142,6 +156,7 @@ int main(void)
                                        cmocka_unit_test(strangers_and_forgeries_are_refused),
                                        cmocka_unit_test(no_seat_pushes_out_what_others_signed),
                                        cmocka_unit_test(checkpoints_only_grow),
+                                       cmocka_unit_test(a_checkpoint_is_not_made_again_after_a_restart),
                                        cmocka_unit_test(one_steward_is_its_own_quorum)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
