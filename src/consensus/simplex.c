@@ -333,8 +333,8 @@ static bool options_ok(const struct at_simplex_options *o)
 {
     return o->seat_count >= 1 && o->seat_count <= AT_SEATS_MAX && o->seat_count % 3 == 1 && o->seat < o->seat_count &&
            o->views_max >= AT_SIMPLEX_VIEWS_MIN && o->views_max <= AT_SIMPLEX_VIEWS_MAX && o->delta_ms >= 1 &&
-           o->delta_ms <= o->delta_max_ms && o->delta_max_ms <= 1u << 30 && o->chain != NULL && o->sign != NULL &&
-           o->verify != NULL && o->check != NULL;
+           o->delta_ms <= o->delta_max_ms && o->delta_max_ms <= 1u << 30 && (o->chain != NULL || o->seat_count == 1) &&
+           o->sign != NULL && o->verify != NULL && o->check != NULL;
 }
 
 at_err at_simplex_init(const struct at_simplex_options *options, struct at_simplex **ret_simplex)

@@ -26,7 +26,8 @@
  * notarised block is not final (that long its finalise votes may take, and no empty block is made meanwhile).
  *
  * Durable before sent: every op that persists belongs to a transaction with a number; own votes, and certificates they
- * are in, leave only after PERSISTED says so. For n = 1 block, votes and finality are one transaction.
+ * are in, leave only after PERSISTED says so. For n = 1 block and votes are one transaction;
+ * finality, which nothing waits for, is in the next, which may be written together with the next block's.
  *
  * State      event                                        next
  * silent     START                                        asking (n = 1: voting)
@@ -89,7 +90,8 @@ struct at_simplex_options {
     uint64_t nonce;     /* random: of this start */
     uint32_t views_max; /* AT_SIMPLEX_VIEWS_MIN .. _MAX */
     uint32_t delta_ms, delta_max_ms;
-    const struct at_beacon_chain *chain; /* the own one; borrowed */
+    /* The own one; borrowed. For n = 1 NULL: a draw by one seat is no draw, so its blocks reveal nothing (zero). */
+    const struct at_beacon_chain *chain;
     /* Signs for the own seat; checks for vote->seat (AT_E_SIGNATURE); checks a record's signature and whatever else
      * depends on nothing but the record. */
     void (*sign)(void *user, struct at_vote *vote);

@@ -43,7 +43,7 @@ static const struct at_simplex_state *state_after(struct at_simplex *x, uint64_t
         struct at_simplex_block *b = x->path[n];
         if (!b->ready) {
             b->state.beacon = state->beacon;
-            at_beacon_take(&b->state.beacon, at_view_leader(b->view, x->options.seat_count), b->reveal);
+            if (x->f != 0) at_beacon_take(&b->state.beacon, at_view_leader(b->view, x->options.seat_count), b->reveal);
             b->state.time_ms = b->time_ms;
             b->ready = true;
         }
@@ -206,7 +206,8 @@ void at_simplex_propose(struct at_simplex *x)
     b->parent = parent;
     b->time_ms = x->clock_ms > state->time_ms ? x->clock_ms : state->time_ms + 1;
     if (b->time_ms > x->clock_ms + AT_SIMPLEX_FUTURE_MS) return;
-    if (!at_beacon_chain_next(x->options.chain, state->beacon.used[x->me], &b->reveal)) return;
+    memset(&b->reveal, 0, sizeof b->reveal);
+    if (x->f != 0 && !at_beacon_chain_next(x->options.chain, state->beacon.used[x->me], &b->reveal)) return;
     b->record_count = at_simplex_queue_pick(x, parent_view, &parent, b->records, AT_BLOCK_RECORDS_MAX);
     x->out_n = at_block_encode(b, x->out);
     x->out_view = x->view;

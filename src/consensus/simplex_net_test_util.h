@@ -443,7 +443,7 @@ static inline void net_start(struct net *w, struct net_actor *a)
                                    .views_max = w->o.views_max,
                                    .delta_ms = w->o.delta_ms,
                                    .delta_max_ms = w->o.delta_max_ms,
-                                   .chain = &w->chains[a->seat],
+                                   .chain = w->o.n == 1 ? NULL : &w->chains[a->seat],
                                    .sign = net_sign,
                                    .verify = net_verify,
                                    .check = net_check,

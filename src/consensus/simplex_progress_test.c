@@ -1,5 +1,5 @@
 /* simplex_progress_test.c: what must not stop or slow the order for good: seats that keep finality to themselves, delays
- * beyond every time-out, finalise votes that are lost. */
+ * beyond every time-out, finalise votes that are lost, reveals that are used up. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -90,10 +90,30 @@ static void lost_finalise_votes_come_again(void **state)
     net_finish(w);
 }
 
+/* More blocks than a chain of reveals has links: alone it has no use for one. */
+static void one_steward_never_runs_out_of_reveals(void **state)
+{
+    (void)state;
+    struct net_options o = net_calm(1);
+    struct net *w = net_make(&o);
+    for (uint32_t i = 1; i <= NET_CHAIN_LINK + 100; i++) {
+        net_submit(w, 0, i);
+        net_run_until(w, w->now_ms + 10);
+        assert_int_equal(w->final_of[0], i);
+    }
+    net_stop(w, &w->actors[0]);
+    net_start(w, &w->actors[0]);
+    net_submit(w, 0, NET_CHAIN_LINK + 101);
+    net_run_until(w, w->now_ms + 10);
+    assert_int_equal(w->final_of[0], NET_CHAIN_LINK + 101);
+    net_finish(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(seats_that_do_not_finalise_cannot_keep_the_timers_short),
                                        cmocka_unit_test(the_last_views_leader_is_not_needed),
-                                       cmocka_unit_test(lost_finalise_votes_come_again)};
+                                       cmocka_unit_test(lost_finalise_votes_come_again),
+                                       cmocka_unit_test(one_steward_never_runs_out_of_reveals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

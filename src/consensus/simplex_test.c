@@ -26,7 +26,7 @@ static void records(struct net *w, uint32_t actor, uint32_t from, uint32_t count
     }
 }
 
-static void one_steward_needs_one_transaction(void **state)
+static void one_steward_needs_one_transaction_before_finality(void **state)
 {
     (void)state;
     struct net_options o = net_calm(1);
@@ -45,7 +45,15 @@ static void one_steward_needs_one_transaction(void **state)
     assert_int_equal(u.op_count, 1);
     assert_int_equal(u.ops[0].kind, AT_SIMPLEX_FINAL);
     assert_non_null(u.ops[0].tip);
+    assert_int_equal(u.persist, 2); /* its own transaction, ... */
     assert_true(at_simplex_deadline(x) == AT_SIMPLEX_NO_DEADLINE);
+    r = net_record(2, 2); /* ... which nothing waits for: the next block comes before it is durable */
+    at_simplex_step(x, &(struct at_simplex_event){.kind = AT_SIMPLEX_SUBMIT, .clock_ms = NET_EPOCH_MS, .record = &r},
+                    &u);
+    assert_int_equal(u.persist, 3);
+    at_simplex_step(x, &(struct at_simplex_event){.kind = AT_SIMPLEX_PERSISTED, .now_ms = 100002, .persisted = 3}, &u);
+    assert_int_equal(u.ops[0].kind, AT_SIMPLEX_FINAL);
+    assert_int_equal(at_simplex_status(x).tip_view, 2);
     net_free(w);
 }
 
@@ -263,7 +271,7 @@ static void options_out_of_range_are_refused(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(one_steward_needs_one_transaction),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(one_steward_needs_one_transaction_before_finality),
                                        cmocka_unit_test(finality_in_three_delays),
                                        cmocka_unit_test(a_dead_leader_costs_less_than_two_timeouts),
                                        cmocka_unit_test(with_real_signatures),
