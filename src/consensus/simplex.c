@@ -332,9 +332,9 @@ void at_simplex_step(struct at_simplex *x, const struct at_simplex_event *event,
 static bool options_ok(const struct at_simplex_options *o)
 {
     return o->seat_count >= 1 && o->seat_count <= AT_SEATS_MAX && o->seat_count % 3 == 1 && o->seat < o->seat_count &&
-           o->views_max >= AT_SIMPLEX_VIEWS_MIN && o->views_max <= AT_SIMPLEX_VIEWS_MAX && o->delta_ms >= 1 &&
-           o->delta_ms <= o->delta_max_ms && o->delta_max_ms <= 1u << 30 && (o->chain != NULL || o->seat_count == 1) &&
-           o->sign != NULL && o->verify != NULL && o->check != NULL;
+           (o->views_max == 0 || (o->views_max >= AT_SIMPLEX_VIEWS_MIN && o->views_max <= AT_SIMPLEX_WINDOW)) &&
+           o->delta_ms >= 1 && o->delta_ms <= o->delta_max_ms && o->delta_max_ms <= 1u << 30 &&
+           (o->chain != NULL || o->seat_count == 1) && o->sign != NULL && o->verify != NULL && o->check != NULL;
 }
 
 at_err at_simplex_init(const struct at_simplex_options *options, struct at_simplex **ret_simplex)
@@ -343,10 +343,12 @@ at_err at_simplex_init(const struct at_simplex_options *options, struct at_simpl
     struct at_simplex *x = calloc(1, sizeof *x);
     if (x == NULL) return AT_E_NOMEM;
     x->options = *options;
-    x->ops_max = SENDS_MAX + OTHERS_MAX + 2 * (size_t)options->views_max;
+    if (options->views_max == 0) x->options.views_max = AT_SIMPLEX_WINDOW;
+    const uint32_t views = x->options.views_max;
+    x->ops_max = SENDS_MAX + OTHERS_MAX + 2 * (size_t)views;
     x->ops = calloc(x->ops_max, sizeof *x->ops);
-    x->views = calloc(options->views_max, sizeof *x->views);
-    x->path = calloc(options->views_max, sizeof *x->path);
+    x->views = calloc(views, sizeof *x->views);
+    x->path = calloc(views, sizeof *x->path);
     x->queue = calloc(AT_SIMPLEX_QUEUE_MAX, sizeof *x->queue);
     x->out = malloc(AT_BLOCK_BYTES_MAX);
     x->room = malloc(sizeof *x->room);

@@ -16,7 +16,8 @@
  *   2f+1 equal votes of a view >= h          a notarisation: moves on, passes it to whoever has not shown to have it
  *   a notarised block, no own dummy vote     finalise(view, hash); never dummy in that view afterwards
  *   2f+1 finalise(view, hash)                block and ancestors are final, told in order
- *   every Δ with something waiting           resends own votes and the notarisation of h-1, asks for what is missing
+ *   every Δ with something waiting           resends own votes and the notarisation of h-1, and in turn those of an older
+ *                                            view that has a notarised block; asks for what is missing
  *   moved by a dummy, or after an own dummy  Δ doubles: the time was too short for us, whatever the others saw
  *   a block is final                         Δ shrinks to 7/10. Both within its bounds: with f seats dead it still comes
  *                                            down, because 2^f (7/10)^(2f+1) < 1
@@ -38,10 +39,16 @@
  * Order, then fold: records are opaque here, and the same record may be in two blocks (of hostile leaders). The ledger
  * judges them after finality, in order, and drops what it refuses.
  *
- * Bounds: `views_max` views after the last final block are kept, two blocks' outlines for each; a seat has one vote of a
- * kind in each; 256 records wait, of which peers may fill a share each; a peer's record that is not final after 16 Δ is
- * its origin's business again (a hostile peer may have told it to one seat only). All memory is allocated by init. Blocks' bytes
- * are the driver's to keep. After views_max views without a final block it stays in the last one.
+ * Bounds: AT_SIMPLEX_WINDOW views after the last final block are kept, two blocks' outlines for each; a seat has one vote
+ * of a kind in each. 256 records wait, of which peers may fill a share each; a peer's record that is not final after 16 Δ
+ * is its origin's business again (a hostile peer may have told it to one seat only). A peer gets 64 blocks' worth of
+ * answers in Δ, and a message of its costs no more than the check of what is new in it up to the first lie. All memory is
+ * allocated by init. Blocks' bytes are the driver's to keep.
+ *
+ * The window's end: nobody enters a view beyond it, and in the last view no timer runs, for nothing could follow. It is
+ * not reached: in its second half the timer doubles again and again, without the bound of Δ, up to 2^24 times. How long
+ * timers are has no part in the proof above. Finalise votes of older views are resent in turn, so that no lost one
+ * counts.
  *
  * The driver applies ops in order; stores all of one update's persist ops in one transaction, then gives PERSISTED. On
  * start it gives back (restore) what it has stored: own votes, certificates and blocks of views after the tip's; the own
@@ -57,7 +64,7 @@
 #define AT_SIMPLEX_QUEUE_MAX   256
 #define AT_SIMPLEX_FUTURE_MS   5000
 #define AT_SIMPLEX_VIEWS_MIN   8
-#define AT_SIMPLEX_VIEWS_MAX   1024
+#define AT_SIMPLEX_WINDOW      256 /* of the protocol: seats of one run must not differ in it */
 #define AT_SIMPLEX_RECENT      512 /* final records that are not taken again into the queue */
 #define AT_SIMPLEX_NO_DEADLINE UINT64_MAX
 
@@ -88,7 +95,7 @@ struct at_simplex_options {
     struct at_simplex_tip tip;
     bool abstain;       /* as stored */
     uint64_t nonce;     /* random: of this start */
-    uint32_t views_max; /* AT_SIMPLEX_VIEWS_MIN .. _MAX */
+    uint32_t views_max; /* 0: AT_SIMPLEX_WINDOW. Tests only: AT_SIMPLEX_VIEWS_MIN .. AT_SIMPLEX_WINDOW */
     uint32_t delta_ms, delta_max_ms;
     /* The own one; borrowed. For n = 1 NULL: a draw by one seat is no draw, so its blocks reveal nothing (zero). */
     const struct at_beacon_chain *chain;

@@ -255,7 +255,7 @@ static void options_out_of_range_are_refused(void **state)
     struct net *w = net_make(&o);
     struct at_simplex_options good = w->actors[0].x->options, bad;
     struct at_simplex *x = NULL;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         bad = good;
         if (i == 0) bad.seat_count = 5;
         if (i == 1) bad.seat = 4;
@@ -263,9 +263,14 @@ static void options_out_of_range_are_refused(void **state)
         if (i == 3) bad.delta_ms = 0;
         if (i == 4) bad.delta_max_ms = bad.delta_ms - 1;
         if (i == 5) bad.check = NULL;
+        if (i == 6) bad.views_max = AT_SIMPLEX_WINDOW + 1;
         assert_int_equal(at_simplex_init(&bad, &x), AT_E_USAGE);
     }
     assert_null(x);
+    good.views_max = 0;
+    assert_int_equal(at_simplex_init(&good, &x), AT_OK);
+    assert_int_equal(x->options.views_max, AT_SIMPLEX_WINDOW);
+    at_simplex_release(x);
     net_finish(w);
 }
 
