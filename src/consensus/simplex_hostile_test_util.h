@@ -78,7 +78,8 @@ static inline void net_wild_block(struct net *w, struct net_actor *a, const stru
 
 static inline void net_wild_certificate(struct net *w, struct net_actor *a, uint64_t view)
 {
-    struct at_certificate c = {.view = view, .kind = (enum at_vote_kind)(1 + net_draw(w, 3)), .seats = net_some(w) | 1};
+    struct at_certificate c = {.view = view, .seats = net_some(w) | 1};
+    c.kind = (enum at_vote_kind)(1 + net_draw(w, 3));
     if (c.kind != AT_VOTE_DUMMY) c.hash = w->seen_hash[net_draw(w, 64)];
     for (uint32_t i = 0, k = 0; i < w->o.n; i++) {
         if ((c.seats >> i & 1) == 0) continue;
@@ -111,9 +112,9 @@ static inline void net_wild(struct net *w, struct net_actor *a)
         break;
     case 4:
         m.kind = AT_AGREE_STATUS;
-        m.status = (struct at_agree_status){.view = net_draw(w, AT_VIEW_MAX),
-                                            .tip_view = net_draw(w, 2) ? 0 : net_draw(w, AT_VIEW_MAX),
-                                            .asks = net_chance(w, 500)};
+        m.status.view = net_draw(w, AT_VIEW_MAX);
+        m.status.tip_view = net_draw(w, 2) ? 0 : net_draw(w, AT_VIEW_MAX);
+        m.status.asks = net_chance(w, 500);
         net_send(w, a, net_some(w), &m);
         break;
     case 5:
@@ -132,7 +133,8 @@ static inline void net_wild(struct net *w, struct net_actor *a)
     default: {
         uint8_t garbage[64];
         for (size_t i = 0; i < sizeof garbage; i++) garbage[i] = (uint8_t)net_draw(w, 256);
-        net_send_bytes(w, a, (uint32_t)net_draw(w, w->o.n), at_span(garbage, net_draw(w, sizeof garbage)));
+        uint32_t to = (uint32_t)net_draw(w, w->o.n);
+        net_send_bytes(w, a, to, at_span(garbage, net_draw(w, sizeof garbage)));
         break;
     }
     }

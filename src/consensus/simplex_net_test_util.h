@@ -127,6 +127,8 @@ static inline void net_violation(struct net *w, const char *fmt, ...)
     va_end(args);
 }
 
+/* Draws stand in statements of their own: the order of evaluation inside an expression is the compiler's. */
+
 /* ---- events in order of time, then of their making ---- */
 static inline bool net_before(const struct net_event *a, const struct net_event *b)
 {
@@ -287,7 +289,9 @@ static inline void net_send_bytes(struct net *w, const struct net_actor *from, u
         w->messages++;
         w->bytes += bytes.n;
         if (w->cut[from->seat][to]) continue;
-        int copies = w->calm ? 1 : 1 - net_chance(w, w->o.loss_permille) + net_chance(w, w->o.duplicate_permille);
+        int copies = 1;
+        if (!w->calm) copies -= net_chance(w, w->o.loss_permille);
+        if (!w->calm) copies += net_chance(w, w->o.duplicate_permille);
         for (int k = 0; k < copies; k++) {
             uint64_t spread = w->o.latency_max_ms - w->o.latency_min_ms + 1;
             uint64_t ms = w->o.latency_min_ms + net_draw(w, spread);
