@@ -148,7 +148,8 @@ static inline void net_deliver(struct net *w, struct net_actor *a, const struct 
     enum hostile how = w->o.hostile[a->seat];
     if (m.kind == AT_AGREE_VOTE && how != HONEST && !w->calm) {
         net_overhear(w, m.vote.view, m.vote.hash);
-        if (how == HOSTILE_DOUBLE) net_double(w, a, &m.vote);
+        /* Not to each other's: two of them would never end. */
+        if (how == HOSTILE_DOUBLE && w->o.hostile[e->from] == HONEST) net_double(w, a, &m.vote);
     }
     net_step(w, a, (struct at_simplex_event){.kind = AT_SIMPLEX_MESSAGE, .from = e->from, .message = &m});
 }
