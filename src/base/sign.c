@@ -53,6 +53,12 @@ at_err at_verify(const struct at_node_id *id, struct at_span message, const stru
     return err;
 }
 
+at_err_t at_verify_by(const struct at_verifier *verifier, const struct at_node_id *id, struct at_span message,
+                      const struct at_sig *sig)
+{
+    return verifier ? verifier->fn(verifier->ctx, id, message, sig) : at_verify(id, message, sig);
+}
+
 bool at_node_id_eq(const struct at_node_id *a, const struct at_node_id *b)
 {
     return at_node_id_cmp(a, b) == 0;

@@ -23,6 +23,15 @@ at_err at_keypair_from_seed(const uint8_t seed[AT_KEY_BYTES], struct at_keypair 
 struct at_sig at_sign(const struct at_keypair *key, struct at_span message);
 at_err at_verify(const struct at_node_id *id, struct at_span message, const struct at_sig *sig); /* AT_E_SIGNATURE */
 
+/* How signatures are checked, handed down like a thread pool: whoever sees the same ones again and again (the simulator:
+ * every node's) may remember those that held. It must say what at_verify says. NULL: at_verify itself. */
+struct at_verifier {
+    at_err_t (*fn)(void *ctx, const struct at_node_id *id, struct at_span message, const struct at_sig *sig);
+    void *ctx;
+};
+at_err at_verify_by(const struct at_verifier *verifier, const struct at_node_id *id, struct at_span message,
+                    const struct at_sig *sig);
+
 bool at_node_id_eq(const struct at_node_id *a, const struct at_node_id *b);
 int at_node_id_cmp(const struct at_node_id *a, const struct at_node_id *b); /* bytewise */
 struct at_hash_text at_node_id_hex(const struct at_node_id *id);

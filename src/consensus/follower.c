@@ -7,7 +7,7 @@ static at_err check_checkpoint(const struct at_follower *f, const struct at_merk
     unsigned long long size = checkpoint->size;
     if (!at_node_id_eq(&checkpoint->steward, &f->steward))
         return at_fail(diag, AT_E_SIGNATURE, "log", "the checkpoint is not signed by the run's steward");
-    at_err_t err = at_log_checkpoint_verify(checkpoint, f->run);
+    at_err_t err = at_log_checkpoint_verify_by(checkpoint, f->run, f->verifier);
     if (err) return at_fail(diag, err, "log", "the checkpoint of %llu records: wrong signature", size);
     if (checkpoint->size != log->size)
         return at_fail(diag, AT_E_DATA, "log", "the checkpoint is of %llu records, not of %llu", size,
@@ -32,7 +32,7 @@ static at_err check_part(const struct at_follower *f, struct at_merkle *log, con
     at_err_t err;
     size_t c = 0;
     for (size_t i = 0; i < count; i++) {
-        if ((err = at_signed_record_verify(&records[i])))
+        if ((err = at_signed_record_verify_by(&records[i], f->verifier)))
             return at_fail(diag, err, "log", "record %llu: wrong signature", (unsigned long long)log->size);
         at_merkle_append(log, at_signed_record_leaf(&records[i]));
         if (log->size == f->invite_size && !at_hash_eq(at_merkle_root(log), f->invite_root))

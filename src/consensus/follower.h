@@ -15,7 +15,8 @@ struct at_follower {
     uint64_t invite_size; /* 0: no demand */
     struct at_hash invite_root;
     struct at_merkle log;
-    at_consensus_take_fn *take; /* the ledger's fold */
+    const struct at_verifier *verifier; /* NULL: at_verify */
+    at_consensus_take_fn *take;         /* the ledger's fold */
     void *user;
 };
 

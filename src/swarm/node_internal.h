@@ -24,8 +24,6 @@
 #include "ledger/ledger.h"
 #include "swarm/node_machine.h"
 
-enum { AT_NODE_CANARY_NONE, AT_NODE_CANARY_ACK_EARLY, AT_NODE_CANARY_COUNT_UNFETCHED };
-
 #define AT_NODE_WANTS_MAX     16 /* a peer's wants that wait to be served; one more closes its link */
 #define AT_NODE_WANTS_ROOM    (AT_NODE_WANTS_MAX + 2) /* and the two that LINK_FULL may put back */
 #define AT_NODE_WINDOW_PIECES 4                       /* our wants of one fetch that are under way */
@@ -129,7 +127,7 @@ struct at_node_machine {
     struct at_node_history history[AT_NODE_HISTORY];
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
-    uint64_t contact_link; /* 0: down */
+    uint64_t contact_link;   /* 0: down */
     bool dialing;
     uint64_t dial_ms, dial_backoff_ms, contact_down_ms;
     uint32_t dial_failures;

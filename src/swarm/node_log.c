@@ -75,6 +75,7 @@ void at_node_log_start(struct at_node_machine *m)
                                        .invite_size = m->options.invite_log_size,
                                        .invite_root = m->options.invite_log_root,
                                        .log = m->ledger.tree,
+                                       .verifier = m->options.verifier,
                                        .take = at_node_take,
                                        .user = m};
     if (!m->is_steward) return;
@@ -249,7 +250,7 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
         at_node_refused(m, link->id, leaf, "the record's author is not the one who sends it");
         return;
     }
-    if (at_signed_record_verify(record)) {
+    if (at_signed_record_verify_by(record, m->options.verifier)) {
         at_node_refused(m, link->id, leaf, "wrong signature");
         return;
     }

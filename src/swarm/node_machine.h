@@ -50,11 +50,13 @@ struct at_node_machine_options {
     struct at_node_id contact; /* whom to dial: the invite's node. Ignored on the steward. */
     uint64_t invite_log_size;  /* a past that the log must contain; 0: none */
     struct at_hash invite_log_root;
-    const char *name;    /* of this member, for its JOIN record; copied */
-    const char *program; /* name and version, for Hello; copied */
-    uint32_t links_max;  /* 0: AT_NODE_LINKS_MAX */
-    uint32_t canary;     /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
+    const char *name;                   /* of this member, for its JOIN record; copied */
+    const char *program;                /* name and version, for Hello; copied */
+    uint32_t links_max;                 /* 0: AT_NODE_LINKS_MAX */
+    const struct at_verifier *verifier; /* how signatures are checked; NULL: at_verify. Borrowed */
+    uint32_t canary; /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
 };
+enum at_node_canary { AT_NODE_CANARY_NONE, AT_NODE_CANARY_ACK_EARLY, AT_NODE_CANARY_COUNT_UNFETCHED };
 
 enum at_node_event_kind {
     AT_NODE_EV_START = 1, /* .start */

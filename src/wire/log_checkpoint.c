@@ -23,9 +23,15 @@ struct at_log_checkpoint at_log_checkpoint_sign(const struct at_keypair *steward
         .size = size, .root = root, .steward = steward->id, .sig = at_sign(steward, at_span(text, sizeof text))};
 }
 
-at_err at_log_checkpoint_verify(const struct at_log_checkpoint *c, struct at_hash run)
+at_err_t at_log_checkpoint_verify_by(const struct at_log_checkpoint *c, struct at_hash run,
+                                     const struct at_verifier *verifier)
 {
     uint8_t text[SIGNED_BYTES];
     signed_bytes(run, c->size, c->root, text);
-    return at_verify(&c->steward, at_span(text, sizeof text), &c->sig);
+    return at_verify_by(verifier, &c->steward, at_span(text, sizeof text), &c->sig);
+}
+
+at_err_t at_log_checkpoint_verify(const struct at_log_checkpoint *c, struct at_hash run)
+{
+    return at_log_checkpoint_verify_by(c, run, NULL);
 }

@@ -18,5 +18,7 @@ struct at_log_checkpoint at_log_checkpoint_sign(const struct at_keypair *steward
                                                 struct at_hash root);
 /* AT_E_SIGNATURE. Whether `steward` is the run's steward is the caller's to compare. */
 at_err at_log_checkpoint_verify(const struct at_log_checkpoint *c, struct at_hash run);
+at_err at_log_checkpoint_verify_by(const struct at_log_checkpoint *c, struct at_hash run,
+                                   const struct at_verifier *verifier);
 
 #endif

@@ -309,11 +309,16 @@ at_err at_record_sign(const struct at_record *rec, const struct at_keypair *key,
     return AT_OK;
 }
 
-at_err at_signed_record_verify(const struct at_signed_record *rec)
+at_err_t at_signed_record_verify_by(const struct at_signed_record *rec, const struct at_verifier *verifier)
 {
     uint8_t text[sizeof prefix + AT_RECORD_BYTES_MAX];
     size_t n = signed_bytes(at_signed_record_body(rec), text);
-    return at_verify(&rec->author, at_span(text, n), &rec->sig);
+    return at_verify_by(verifier, &rec->author, at_span(text, n), &rec->sig);
+}
+
+at_err_t at_signed_record_verify(const struct at_signed_record *rec)
+{
+    return at_signed_record_verify_by(rec, NULL);
 }
 
 at_err at_signed_record_from(struct at_span body, struct at_span author, struct at_span sig, struct at_diag *diag,

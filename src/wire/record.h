@@ -130,6 +130,7 @@ at_err at_record_sign(const struct at_record *rec, const struct at_keypair *key,
                       struct at_signed_record *ret_signed);
 /* AT_E_SIGNATURE. Says nothing about the meaning. */
 at_err at_signed_record_verify(const struct at_signed_record *rec);
+at_err at_signed_record_verify_by(const struct at_signed_record *rec, const struct at_verifier *verifier);
 /* The three stored columns, of any sizes, into one object. AT_E_DATA: a size is impossible. */
 at_err at_signed_record_from(struct at_span body, struct at_span author, struct at_span sig, struct at_diag *diag,
                              struct at_signed_record *ret_signed);
