@@ -127,6 +127,7 @@ struct at_node_machine {
     struct at_node_history history[AT_NODE_HISTORY];
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
+    uint8_t link_hint[1024]; /* by a node's id: where its link was found last; looked at first, never trusted */
     uint64_t contact_link;   /* 0: down */
     bool dialing;
     uint64_t dial_ms, dial_backoff_ms, contact_down_ms;

@@ -131,18 +131,32 @@ static bool is_ready_for(const struct at_node_machine *m, const struct at_node_l
            at_hash_eq(link->ready_for.state_root, m->state.root);
 }
 
+/* Each member's link, or NULL. Keys that joined and never come are many when somebody makes them up: nothing here may
+ * look through all links for each. */
+static void links_by_replica(struct at_node_machine *m, const struct at_node_link **ret_links)
+{
+    memset(ret_links, 0, m->ledger.member_count * sizeof *ret_links);
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        int replica = l->used && l->hello && !l->closing ? at_ledger_find(&m->ledger, &l->node) : -1;
+        if (replica >= 0) ret_links[replica] = l;
+    }
+}
+
 /* Who is ready, and for how many others it is worth to wait: they have kept up so far. */
 static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_ready, uint32_t *ret_late,
                             uint32_t *ret_unseen)
 {
+    const struct at_node_link *links[AT_MEMBERS_MAX];
     uint32_t ready = 0;
+    links_by_replica(m, links);
     memset(ret_ready, 0, sizeof *ret_ready);
     *ret_late = *ret_unseen = 0;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         const struct at_member *member = &m->ledger.members[r];
         if (!member->active) continue;
         bool self = at_node_id_eq(&member->id, &m->options.key.id);
-        const struct at_node_link *link = self ? NULL : at_node_link_of(m, &member->id);
+        const struct at_node_link *link = self ? NULL : links[r];
         bool took_part = m->ledger.round > 0 && m->ledger.allotments[r].allotted;
         bool keeps_up = took_part || (link && link->ready && link->ready_for.round + 1 >= m->ledger.round);
         if (link) m->absent_ms[r] = 0;
