@@ -1,22 +1,23 @@
-/* world.h: a small virtual world in which real node machines (swarm/) run under a virtual clock: one process, one seed,
- * no system call. Node 0 is the steward; the others dial it.
+/* world.h: a virtual world in which real node machines (swarm/) run under a virtual clock: one process, one seed,
+ * no system call. Node 0 is the steward; the others dial it. sim.h makes whole runs with faults of it.
  *
  * What is simulated: links with seeded latency that keep order (they are TLS over TCP) and that break, with end of file
- * at once or silence for five seconds; bulk queues that are full now and then; disks whose writes become durable later
- * and are lost in a crash; crashes at any event; restarts; partitions; slow members; compute as a cost model. A state
- * is 32 bytes h, its root the hash of the blob made from h, and h' = SHA-256(h ‖ (replica, tokens, update hash)...):
- * cheap, and different whenever anything that an outer step depends on differs.
+ * at once or silence for five seconds; lines with rates, queues and losses; bulk queues that are full now and then;
+ * disks whose writes become durable later and are lost in a crash; crashes at any event; restarts; partitions; slow
+ * members; compute as a cost model. A state is 32 bytes h, its root the hash of the blob made from h, and
+ * h' = SHA-256(h ‖ (replica, tokens, update hash)...): cheap, and different whenever anything that an outer step depends
+ * on differs.
  *
  * What is checked, from outside, on every step: nobody ever stores two different records at one index; one root per
- * round; a counted update is durable at the steward when its CLOSE is; no honest node ends in error. And at the end
- * (at_world_check): the ledger verifies, every EPOCH root is that of an independent recomputation, every sample was
- * consumed at most once and none is lost, points are conserved, everybody holds the last root. */
+ * round, and it is that of an independent recomputation; a counted update is durable at the steward when its CLOSE is,
+ * and is what its unit gives; no sample is consumed twice; points are conserved; no honest node ends in error. And at
+ * the end (at_world_check): the ledger verifies, no sample is lost, everybody holds the last root.
+ *
+ * Memory: what nodes share by content (records, whole blobs) is kept once; a node's machine is the rest. */
 #ifndef ATOLL_SIM_WORLD_H
 #define ATOLL_SIM_WORLD_H
 
 #include "swarm/node_machine.h"
-
-#define AT_WORLD_NODES_MAX 16
 
 struct at_world_options {
     uint64_t seed;
@@ -29,6 +30,58 @@ struct at_world_options {
     uint32_t full_percent; /* of bulk frames are refused at first */
     uint32_t canary;       /* handed to the steward's machine */
     bool trace;
+    size_t trace_bytes_max; /* only the newest lines are kept, at least so many bytes of them; 0: all */
+    /* What a large world adds; all 0 in a small one. */
+    bool lines;           /* nodes have lines with rates (at_world_line); else links have latency alone */
+    uint32_t bulk_weight; /* with lines a byte of a blob takes as long as so many: stand-ins are small; 0: 1 */
+    bool peers_give_up;   /* a node may end because it could not reach anybody: counted, and no violation */
+};
+
+/* How a node is connected. Times add up over both ends of a link; a link is as fast as its slower end. */
+struct at_world_line {
+    uint32_t latency_ms, jitter_ms; /* each message takes latency + 0..jitter */
+    uint32_t up_kbit, down_kbit;
+    uint32_t loss_ppm; /* of packets; TCP sends them again: it costs time and rate, nothing is lost */
+};
+
+/* What can be set on a node at a virtual time. */
+enum at_world_knob {
+    AT_WORLD_SPEED_PERMILLE, /* of its own speed */
+    AT_WORLD_LATENCY_MS,     /* more than its line's */
+    AT_WORLD_RATE_PERMILLE,  /* of its line's */
+    AT_WORLD_LOSS_PPM,       /* more than its line's */
+    AT_WORLD_SIDE,           /* nodes of two sides hear nothing of each other */
+    AT_WORLD_DEAF,           /* 1: nothing reaches it */
+    AT_WORLD_MUTE,           /* 1: nothing that it sends arrives */
+    AT_WORLD_SKEW_MS,        /* of its Unix clock, + AT_WORLD_SKEW_ZERO */
+    AT_WORLD_SYNC_MS,        /* its writes are durable after 1..this; 0: the world's */
+    AT_WORLD_DISK_FULL,      /* 1: its process dies of the next write */
+    AT_WORLD_DISK_ROT,       /* a set of enum at_world_rot, acted on when the node is down */
+    AT_WORLD_HOSTILE,        /* a set of enum at_world_hostile */
+    AT_WORLD_DIES_WRITING, /* it is killed with its next log write not durable yet, and starts again after so many ms */
+    AT_WORLD_KNOB_COUNT
+};
+#define AT_WORLD_SKEW_ZERO ((uint64_t)1 << 40)
+
+enum at_world_rot {
+    AT_WORLD_ROT_STATE = 1,  /* the saved state does not have its root any more */
+    AT_WORLD_ROT_PART = 2,   /* what there is of unfinished blobs is garbage */
+    AT_WORLD_ROT_LOG = 4,    /* a record is damaged: the folder is refused, and its owner starts with an empty one */
+    AT_WORLD_ROT_BEHIND = 8, /* an old copy of the folder: the newer half of the log and the state are gone */
+};
+
+/* What a Byzantine node does beside its honest part. */
+enum at_world_hostile {
+    AT_WORLD_HOSTILE_WITHHOLD = 1, /* sends no pieces of updates */
+    AT_WORLD_HOSTILE_SOME = 2,     /* sends them to some peers in some rounds */
+    AT_WORLD_HOSTILE_GARBAGE = 4,  /* sends wrong bytes in them */
+    AT_WORLD_HOSTILE_NONSENSE = 8, /* its update is not what its unit gives */
+    AT_WORLD_HOSTILE_RECEIPT = 16, /* signs receipts that say something else than what it did */
+    AT_WORLD_HOSTILE_REPLAY = 32,  /* says again what it said before */
+    AT_WORLD_HOSTILE_NOISE = 64,   /* says what is no message */
+    AT_WORLD_HOSTILE_FLOOD = 128,  /* says everything many times */
+    AT_WORLD_HOSTILE_READY = 256,  /* is ready with another state than it holds */
+    AT_WORLD_HOSTILE_ALL = 511
 };
 
 enum at_world_crash { AT_WORLD_CRASH_NEVER, AT_WORLD_CRASH_BEFORE_OPS, AT_WORLD_CRASH_AFTER_OPS };
@@ -52,8 +105,14 @@ void at_world_crash_at_event(struct at_world *w, int node, uint64_t event, enum 
 /* Runs until every node that is up has ended, nothing is left to happen, or until_ms. False: time ran out, or a checker
  * has objected. */
 bool at_world_run(struct at_world *w, uint64_t until_ms);
-const char *at_world_violation(const struct at_world *w); /* the first; NULL: none */
-bool at_world_check(struct at_world *w);                  /* the checks of the end; false: see violation */
+
+/* Of a large world. */
+void at_world_line_set(struct at_world *w, int node, const struct at_world_line *line);
+void at_world_set(struct at_world *w, int node, enum at_world_knob knob, uint64_t value, uint64_t at_ms);
+void at_world_return_node(struct at_world *w, int node, uint64_t at_ms); /* start; also after it ended by itself */
+void at_world_flood(struct at_world *w, int node, uint64_t at_ms);       /* a stranger's minute of hostile traffic */
+const char *at_world_violation(const struct at_world *w);                /* the first; NULL: none */
+bool at_world_check(struct at_world *w); /* the checks of the end; false: see violation */
 
 uint64_t at_world_now_ms(const struct at_world *w);
 uint64_t at_world_events(const struct at_world *w, int node);               /* that its machines were given so far */
@@ -64,6 +123,30 @@ uint32_t at_world_log_count(struct at_world *w, enum at_record_kind kind); /* in
 uint32_t at_world_included(struct at_world *w, uint32_t round); /* contributions of its CLOSE; UINT32_MAX: none yet */
 uint32_t at_world_dials(const struct at_world *w, int node);
 uint32_t at_world_desyncs(const struct at_world *w, int node);
+
+/* What happened so far, and how long things took. */
+struct at_world_counts {
+    uint64_t events;                      /* that happened, of all kinds */
+    uint64_t fingerprint;                 /* of all of them, in order: two runs with one fingerprint did the same */
+    uint64_t messages, bytes, bulk_bytes; /* handed to links; bulk_bytes: of blobs, with their weight */
+    uint64_t up_ms, trained_ms,
+        counted_ms; /* of honest nodes, summed: running; training; training that a CLOSE counted */
+    uint64_t crashes, silent_deaths, disk_deaths, restarts, wiped, joins, leaves, dials, link_breaks, floods;
+    uint64_t refused_ends; /* honest nodes that ended without having reached anybody */
+    uint64_t contributions, records;
+    uint32_t rounds, desyncs;
+    uint32_t nodes_up, nodes_joined;
+    size_t shared_bytes; /* of records and blobs, kept once for all nodes */
+};
+void at_world_counts(struct at_world *w, struct at_world_counts *ret_counts);
+/* From a member's first sending of a record until it stores it as final, in ms: the sample at `permille` of them sorted;
+ * 0 when there is none. */
+uint32_t at_world_finality_ms(struct at_world *w, uint32_t permille);
+uint32_t at_world_kept_out(struct at_world *w);         /* honest nodes that are no members (any more) */
+struct at_hash at_world_root(struct at_world *w);       /* of the state after the last durable CLOSE */
+struct at_hash at_world_trace_hash(struct at_world *w); /* SHA-256 of all lines so far, kept or not */
+/* NULL: the run has ended well everywhere; else what is missing, in words. Node 0 must have ended. */
+const char *at_world_unfinished(struct at_world *w);
 
 /* A peer that is no machine: says what the test says. Its key is made from `tag`. */
 struct at_keypair at_world_stranger_key(struct at_world *w, uint32_t tag);

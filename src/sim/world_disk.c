@@ -1,59 +1,56 @@
-/* world_disk.c: a node's disk, and the cheap stand-ins for states and updates. */
+/* world_disk.c: a node's disk and what can happen to it, and the cheap stand-ins for states and updates. */
 #include "sim/world_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-at_err at_world_disk_init(struct at_world_disk *d)
+void at_world_disk_release(struct at_world *w, struct at_world_disk *d)
 {
-    d->records = calloc(AT_WORLD_LOG_MAX, sizeof *d->records);
-    d->checkpoints = calloc(AT_WORLD_LOG_MAX, sizeof *d->checkpoints);
-    return d->records && d->checkpoints ? AT_OK : AT_E_NOMEM;
-}
-
-void at_world_disk_release(struct at_world_disk *d)
-{
-    free(d->records);
-    free(d->checkpoints);
-    for (size_t i = 0; i < AT_WORLD_BLOBS_MAX; i++) at_buf_release(&d->blobs[i].bytes);
+    for (uint32_t i = 0; i < d->blob_count; i++)
+        if (d->blobs[i].used) at_world_blob_drop(w, d, &d->blobs[i]);
+    free(d->blobs);
+    *d = (struct at_world_disk){0};
 }
 
 /* What was not durable is gone; half a blob may or may not be there. */
-void at_world_disk_crash(struct at_world *w, struct at_world_disk *d)
+void at_world_disk_crash(struct at_world *w, int node)
 {
-    for (size_t i = d->durable; i < d->written; i++) d->checkpoints[i].size = 0;
+    struct at_world_disk *d = &w->nodes[node].disk;
     d->written = d->durable;
-    for (size_t i = 0; i < AT_WORLD_BLOBS_MAX; i++) {
+    for (uint32_t i = 0; i < d->blob_count; i++) {
         struct at_world_blob *b = &d->blobs[i];
         if (!b->used || b->complete) continue;
-        b->bytes.n = b->bytes.n ? (size_t)at_world_draw(w, b->bytes.n + 1) : 0;
+        b->part.n = b->part.n ? (size_t)at_world_draw(w, b->part.n + 1) : 0;
     }
 }
 
-struct at_world_blob *at_world_blob_find(struct at_world_disk *d, enum at_blob_kind kind, struct at_hash key)
+void at_world_disk_wipe(struct at_world *w, int node)
 {
-    for (size_t i = 0; i < AT_WORLD_BLOBS_MAX; i++) {
+    at_world_disk_release(w, &w->nodes[node].disk);
+    w->counts.wiped++;
+}
+
+/* An old copy of the folder: the newer half of the log is not in it, and no state. */
+static void fall_behind(struct at_world_disk *d)
+{
+    d->written = d->durable = d->durable / 2;
+    d->saved = false;
+}
+
+/* What the driver of a real node would find when it opens the folder. Damage to whole blobs is found when they are
+ * opened; then they are fetched again, as if they had never been there. */
+void at_world_disk_rot(struct at_world *w, int node)
+{
+    struct at_world_disk *d = &w->nodes[node].disk;
+    uint64_t rot = w->nodes[node].knob[AT_WORLD_DISK_ROT];
+    w->nodes[node].knob[AT_WORLD_DISK_ROT] = 0;
+    if (rot & AT_WORLD_ROT_STATE) d->saved = false;
+    if (rot & AT_WORLD_ROT_BEHIND) fall_behind(d);
+    if (rot & AT_WORLD_ROT_LOG) w->nodes[node].log_rots = d->durable > 0;
+    for (uint32_t i = 0; i < d->blob_count && rot & AT_WORLD_ROT_PART; i++) {
         struct at_world_blob *b = &d->blobs[i];
-        if (b->used && b->kind == kind && at_hash_eq(b->key, key)) return b;
+        if (b->used && !b->complete && b->part.n > 0) b->part.p[at_world_draw(w, b->part.n)] ^= 0x55;
     }
-    return NULL;
-}
-
-struct at_world_blob *at_world_blob_get(struct at_world *w, struct at_world_disk *d, enum at_blob_kind kind,
-                                        struct at_hash key)
-{
-    struct at_world_blob *b = at_world_blob_find(d, kind, key);
-    for (size_t i = 0; !b && i < AT_WORLD_BLOBS_MAX; i++)
-        if (!d->blobs[i].used) {
-            b = &d->blobs[i];
-            b->used = true;
-            b->complete = false;
-            b->kind = kind;
-            b->key = key;
-            at_buf_clear(&b->bytes);
-        }
-    if (!b) at_world_violate(w, "a disk has more blobs than a node should keep");
-    return b;
 }
 
 void at_world_expand(struct at_hash h, uint32_t bytes, struct at_buf *out)

@@ -18,37 +18,56 @@ static void answer(struct at_world *w, int node, const struct at_node_op *op, en
     *ret_event = ev;
 }
 
+/* How long a write takes to be durable. */
+static uint64_t sync_ms(struct at_world *w, int node)
+{
+    uint64_t slow = w->nodes[node].knob[AT_WORLD_SYNC_MS];
+    return 1 + at_world_draw(w, slow ? slow : w->options.sync_ms_max);
+}
+
+/* On a full disk a write fails, and the process ends of it. */
+static bool disk_takes(struct at_world *w, int node)
+{
+    struct at_world_node *n = &w->nodes[node];
+    n->disk_dies = n->disk_dies || n->knob[AT_WORLD_DISK_FULL];
+    return !n->disk_dies;
+}
+
 static void op_persist(struct at_world *w, int node, const struct at_node_op *op)
 {
     struct at_world_disk *d = &w->nodes[node].disk;
+    if (!disk_takes(w, node)) return;
     at_world_check_persist(w, node, op);
     if (w->violated) return;
-    for (size_t i = 0; i < op->persist.count; i++) d->records[d->written++] = op->persist.records[i];
-    for (size_t i = 0; i < op->persist.checkpoint_count; i++)
-        d->checkpoints[op->persist.checkpoints[i].size - 1] = op->persist.checkpoints[i];
-    uint64_t delay = 1 + at_world_draw(w, w->options.sync_ms_max);
-    at_world_push(w, AT_WORLD_PERSISTED, node, delay)->arg = d->written;
+    at_world_log_write(w, node, op);
+    at_world_count_stored(w, node, op);
+    uint64_t at = w->now_ms + sync_ms(w, node);
+    struct at_world_node *n = &w->nodes[node];
+    n->synced_ms = at > n->synced_ms ? at : n->synced_ms;
+    at_world_push(w, AT_WORLD_PERSISTED, node, n->synced_ms - w->now_ms)->arg = d->written;
 }
 
 static void op_blob_write(struct at_world *w, int node, const struct at_node_op *op)
 {
-    struct at_world_blob *b = at_world_blob_get(w, &w->nodes[node].disk, op->read.kind, op->read.key);
+    struct at_world_blob *b =
+        disk_takes(w, node) ? at_world_blob_get(w, &w->nodes[node].disk, op->read.kind, op->read.key) : NULL;
     if (!b) return;
-    if (op->read.offset > b->bytes.n || b->complete) {
+    if (op->read.offset > b->part.n || b->complete) {
         at_world_violate(w, "node %d writes a blob with a gap, or one that it has", node);
         return;
     }
-    b->bytes.n = (size_t)op->read.offset;
-    if (at_buf_append(&b->bytes, op->bytes.p, op->bytes.n)) at_world_violate(w, "out of memory");
+    b->part.n = (size_t)op->read.offset;
+    if (at_buf_append(&b->part, op->bytes.p, op->bytes.n)) at_world_violate(w, "out of memory");
 }
 
 static void op_blob_finish(struct at_world *w, int node, const struct at_node_op *op)
 {
     struct at_world_event *ev;
     struct at_world_blob *b = at_world_blob_find(&w->nodes[node].disk, op->read.kind, op->read.key);
-    bool right = b && at_hash_eq(at_sha256(b->bytes.p, b->bytes.n), op->read.key);
-    if (b) b->complete = right; /* durable before BLOB_STORED is told: a crash between the two is harmless */
-    answer(w, node, op, AT_NODE_EV_BLOB_STORED, 1 + at_world_draw(w, w->options.sync_ms_max), &ev);
+    bool right = b && (b->complete || at_hash_eq(at_sha256(b->part.p, b->part.n), op->read.key));
+    /* Durable before BLOB_STORED is told: a crash between the two is harmless. */
+    if (right && !b->complete) at_world_blob_whole(w, b, &b->part);
+    answer(w, node, op, AT_NODE_EV_BLOB_STORED, sync_ms(w, node), &ev);
     ev->e.blob.ok = right;
 }
 
@@ -57,19 +76,19 @@ static void op_blob_read(struct at_world *w, int node, const struct at_node_op *
     struct at_world_event *ev;
     struct at_world_node *n = &w->nodes[node];
     struct at_buf state = {0};
-    const struct at_buf *from = NULL;
+    struct at_span from = {0};
     struct at_world_blob *b = at_world_blob_find(&n->disk, op->read.kind, op->read.key);
-    if (b && b->complete) from = &b->bytes;
+    if (b && b->complete) from = at_world_blob_bytes(b);
     if (op->read.kind == AT_BLOB_STATE && n->has_state) {
         at_world_expand(n->h, w->options.state_bytes, &state);
-        if (at_hash_eq(at_sha256(state.p, state.n), op->read.key)) from = &state;
+        if (at_hash_eq(at_sha256(state.p, state.n), op->read.key)) from = at_buf_span(&state);
     }
     answer(w, node, op, AT_NODE_EV_BLOB_DATA, at_world_draw(w, 2), &ev);
-    if (from && op->read.offset < from->n) {
-        size_t rest = from->n - (size_t)op->read.offset;
+    if (op->read.offset < from.n) {
+        size_t rest = from.n - (size_t)op->read.offset;
         ev->e.blob.ok = true;
-        ev->e.blob.total = from->n;
-        at_world_payload(ev, at_span(from->p + op->read.offset, rest < op->read.bytes ? rest : op->read.bytes));
+        ev->e.blob.total = from.n;
+        at_world_payload(ev, at_span(from.p + op->read.offset, rest < op->read.bytes ? rest : op->read.bytes));
     }
     at_buf_release(&state);
 }
@@ -88,12 +107,15 @@ static void op_check(struct at_world *w, int node, const struct at_node_op *op)
 
 static void op_prune(struct at_world *w, int node, const struct at_node_op *op)
 {
-    for (size_t i = 0; i < AT_WORLD_BLOBS_MAX; i++) {
-        struct at_world_blob *b = &w->nodes[node].disk.blobs[i];
-        bool keep = b->kind == AT_BLOB_SHARD || !b->complete;
-        for (size_t k = 0; k < op->prune.count; k++) keep = keep || at_hash_eq(op->prune.keep[k], b->key);
-        if (!keep) b->used = false;
+    struct at_world_disk *d = &w->nodes[node].disk;
+    for (uint32_t i = 0; i < d->blob_count; i++)
+        d->blobs[i].pruned = d->blobs[i].complete && d->blobs[i].kind != AT_BLOB_SHARD;
+    for (size_t k = 0; k < op->prune.count; k++) {
+        struct at_world_blob *b = at_world_blob_find(d, AT_BLOB_UPDATE, op->prune.keep[k]);
+        if (b) b->pruned = false;
     }
+    for (uint32_t i = 0; i < d->blob_count; i++)
+        if (d->blobs[i].used && d->blobs[i].pruned) at_world_blob_drop(w, d, &d->blobs[i]);
 }
 
 static void op_install(struct at_world *w, int node, const struct at_node_op *op)
@@ -105,12 +127,13 @@ static void op_install(struct at_world *w, int node, const struct at_node_op *op
     ev->e.state.round = op->round;
     ev->e.state.root = op->root;
     ev->e.state.heldout_loss = NAN;
-    if (!b || !b->complete || b->bytes.n < sizeof n->h.b) return;
-    memcpy(n->h.b, b->bytes.p, sizeof n->h.b);
+    struct at_span bytes = b && b->complete ? at_world_blob_bytes(b) : at_span(NULL, 0);
+    if (bytes.n < sizeof n->h.b) return;
+    memcpy(n->h.b, bytes.p, sizeof n->h.b);
     ev->e.state.ok = at_hash_eq(at_world_state_root(w, n->h), op->root);
     n->has_state = true;
     n->state_round = op->round;
-    b->used = false; /* the state serves from memory */
+    at_world_blob_drop(w, &n->disk, b); /* the state serves from memory */
 }
 
 static void op_state_init(struct at_world *w, int node)
@@ -128,7 +151,7 @@ static void op_state_init(struct at_world *w, int node)
 
 static uint64_t step_ms(const struct at_world *w, const struct at_world_node *n)
 {
-    double ms = w->options.step_ms / n->speed;
+    double ms = w->options.step_ms / (n->speed * (double)n->knob[AT_WORLD_SPEED_PERMILLE] / 1000);
     return ms < 1 ? 1 : (uint64_t)ms;
 }
 
@@ -144,6 +167,7 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
     n->unit.step = 0;
     n->unit.samples = op->unit.samples;
     n->unit.start = op->unit.start;
+    n->unit.began_ms = w->now_ms;
     at_world_push(w, AT_WORLD_UNIT_STEP, node, step_ms(w, n))->id = ++n->unit_id;
 }
 
@@ -197,7 +221,7 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         b = at_world_blob_find(&n->disk, op->read.kind, op->read.key);
         answer(w, node, op, AT_NODE_EV_BLOB_STATE, 0, &ev);
         ev->e.blob.complete = b && b->complete;
-        ev->e.blob.bytes_have = b ? b->bytes.n : 0;
+        ev->e.blob.bytes_have = b ? at_world_blob_bytes(b).n : 0;
         break;
     case AT_NODE_OP_BLOB_WRITE:
         op_blob_write(w, node, op);
@@ -206,7 +230,8 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         op_blob_finish(w, node, op);
         break;
     case AT_NODE_OP_BLOB_DROP:
-        if ((b = at_world_blob_find(&n->disk, op->read.kind, op->read.key)) && !b->complete) b->used = false;
+        if ((b = at_world_blob_find(&n->disk, op->read.kind, op->read.key)) && !b->complete)
+            at_world_blob_drop(w, &n->disk, b);
         break;
     case AT_NODE_OP_BLOB_READ:
         op_blob_read(w, node, op);
@@ -233,13 +258,17 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         op_apply(w, node, op);
         break;
     case AT_NODE_OP_SAVE:
+        if (!disk_takes(w, node)) return;
         at_world_check_save(w, node, op->round, op->root);
         ev = at_world_push(w, AT_WORLD_SAVE, node, 1 + at_world_draw(w, 4 * (uint64_t)w->options.sync_ms_max));
         ev->hash = n->h;
         ev->arg = op->round;
         break;
     case AT_NODE_OP_STATUS:
-        if (strncmp(op->reason, "DESYNC", 6) == 0) n->desyncs++;
+        if (strncmp(op->reason, "DESYNC", 6) == 0) {
+            n->desyncs++;
+            w->counts.desyncs++;
+        }
         break;
     case AT_NODE_OP_ENDED:
         at_world_check_end(w, node, op);
@@ -254,11 +283,11 @@ void at_world_log_read(struct at_world *w, const struct at_world_event *ev)
     struct at_log_checkpoint checkpoints[AT_LOG_PART_MAX];
     struct at_node_event e = {.kind = AT_NODE_EV_LOG_DATA, .link = ev->id};
     e.log.from = ev->arg;
-    e.log.records = d->records + ev->arg;
+    e.log.records = w->log.records + ev->arg;
     size_t most = w->options.seed % 3 == 0 ? 3 : AT_LOG_PART_MAX; /* short answers happen too */
     for (uint64_t i = ev->arg; i < d->written && i - ev->arg < most; i++) {
-        if (d->checkpoints[i].size == 0) continue;
-        checkpoints[e.log.checkpoint_count++] = d->checkpoints[i];
+        if (w->log.checkpoints[i].size == 0) continue;
+        checkpoints[e.log.checkpoint_count++] = w->log.checkpoints[i];
         e.log.count = (size_t)(i + 1 - ev->arg);
     }
     e.log.checkpoints = checkpoints;
@@ -280,17 +309,15 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
         at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, step_ms(w, n))->id = n->unit_id;
     } else {
         struct at_buf blob = {0};
+        uint64_t wrong = n->knob[AT_WORLD_HOSTILE] & AT_WORLD_HOSTILE_NONSENSE ? 1 : 0;
         e.kind = AT_NODE_EV_UNIT_DONE;
-        e.unit.update = at_world_update_of(w, at_world_state_root(w, n->h), n->unit.start, e.unit.samples, &blob);
+        e.unit.update =
+            at_world_update_of(w, at_world_state_root(w, n->h), n->unit.start + wrong, e.unit.samples, &blob);
         e.unit.update_bytes = blob.n;
         struct at_world_blob *b = at_world_blob_get(w, &n->disk, AT_BLOB_UPDATE, e.unit.update);
-        if (b && !b->complete) {
-            at_buf_release(&b->bytes);
-            b->bytes = blob;
-            b->complete = true;
-        } else {
-            at_buf_release(&blob);
-        }
+        if (b && !b->complete) at_world_blob_whole(w, b, &blob);
+        at_buf_release(&blob);
+        at_world_count_trained(w, ev->node);
     }
     at_world_step_node(w, ev->node, &e);
 }

@@ -1,31 +1,51 @@
-/* world_internal.h: the insides of the virtual world: world.c (time, events, lives of nodes), world_drive.c (their
- * drivers), world_disk.c (disks, blobs, the fake state), world_net.c (links), world_check.c (the judges). */
+/* world_internal.h: the insides of the virtual world: world.c (events, lives of nodes), world_heap.c (virtual time),
+ * world_script.c (what tests and sim.c ask for), world_drive.c (the nodes' drivers), world_disk.c (disks, the fake
+ * state), world_blob.c (blobs, kept once), world_log.c (records, kept once), world_net.c (links), world_line.c (how long
+ * a message takes), world_hostile.c (Byzantine nodes), world_check.c and world_judge.c (the judges), world_memo.c
+ * (signatures that were checked), world_count.c (what is counted), world_trace.c. */
 #ifndef ATOLL_SIM_WORLD_INTERNAL_H
 #define ATOLL_SIM_WORLD_INTERNAL_H
 
 #include "ledger/ledger.h"
 #include "sim/world.h"
 
-#define AT_WORLD_BLOBS_MAX 64
-#define AT_WORLD_LINKS_MAX 2048
-#define AT_WORLD_LOG_MAX   2048
-
-struct at_world_blob {
-    bool used, complete;
-    enum at_blob_kind kind;
+/* ---- blobs: bytes by content, shared by all disks that hold them whole ---- */
+struct at_world_content {
     struct at_hash key;
     struct at_buf bytes;
+    uint32_t holders;
+    struct at_world_content *next; /* of the bucket */
 };
+struct at_world_blob {
+    bool used, complete, pruned;
+    enum at_blob_kind kind;
+    struct at_hash key;
+    struct at_buf part;               /* not complete */
+    struct at_world_content *content; /* complete */
+    uint32_t next;                    /* of the bucket, index + 1 */
+};
+#define AT_WORLD_BLOB_BUCKETS    64
+#define AT_WORLD_CONTENT_BUCKETS 4096
 
+/* A node's log is a beginning of the world's (world_log.c): two different records never stand at one index for long,
+ * and that is what the judges see to. */
 struct at_world_disk {
     bool has_genesis;
-    struct at_signed_record *records;      /* AT_WORLD_LOG_MAX */
-    struct at_log_checkpoint *checkpoints; /* [i]: of size i + 1; size 0: none */
-    size_t written, durable;               /* records */
-    struct at_world_blob blobs[AT_WORLD_BLOBS_MAX];
+    size_t written, durable; /* records */
+    struct at_world_blob *blobs;
+    uint32_t blob_count, blob_free; /* slots ever used; index + 1 of the first unused one */
+    uint32_t bucket[AT_WORLD_BLOB_BUCKETS];
     bool saved;
     uint32_t saved_round;
     struct at_hash saved_h;
+};
+
+/* The log that disks share: at each index the record that the steward wrote last, for good once a member stored it. */
+struct at_world_log {
+    struct at_signed_record *records;
+    struct at_log_checkpoint *checkpoints; /* [i]: of size i + 1; size 0: none */
+    bool *told;                            /* a member stored it: nothing else may ever stand here */
+    size_t count, cap;
 };
 
 struct at_world_node {
@@ -33,12 +53,16 @@ struct at_world_node {
     struct at_node_machine *machine; /* NULL: down */
     struct at_world_disk disk;
     uint32_t life; /* events of earlier lives are not delivered */
-    uint64_t events, tick_id;
+    uint64_t events, tick_id, tick_ms;
     double speed;
     bool ended, corrupt_next;
     bool left_behind; /* had no link to the steward when that one ended: may dial for ever */
+    bool run_ended;   /* ended because the run did */
     at_err_t end_err;
     uint64_t partition_from, partition_until;
+    struct at_world_line line;
+    uint64_t knob[AT_WORLD_KNOB_COUNT];
+    uint64_t up_free_us, control_free_us, down_free_us; /* of its line */
     /* the driver's volatile side */
     bool has_state;
     uint32_t state_round;
@@ -46,20 +70,32 @@ struct at_world_node {
     uint64_t unit_id;
     struct {
         uint32_t round, steps, step, samples;
-        uint64_t start;
+        uint64_t start, began_ms;
     } unit;
     /* fault */
     uint64_t crash_event;
     enum at_world_crash crash_how;
     uint32_t crash_restart_ms;
+    uint64_t synced_ms; /* when the last write will be durable: they become so in order */
+    bool disk_dies;     /* a write has failed in this step */
+    bool log_rots;      /* a record of its log is found damaged at the next start */
     uint32_t dials, desyncs;
+    /* counted */
+    uint64_t up_since_ms, unit_ms;
+    struct at_hash submitted;
+    uint64_t submitted_ms;
+    struct at_buf said; /* a Byzantine node's last message worth saying again */
 };
 
 struct at_world_link {
     bool up;
     int end[2]; /* nodes; -1: a stranger */
     uint32_t life[2];
-    uint64_t last_ms[2]; /* last delivery towards end[i] */
+    uint64_t last_ms[2][2]; /* last delivery towards end[i], control and bulk */
+    uint64_t paced_us[2];   /* when the link has done, at its own pace, what goes towards end[i] */
+    uint64_t queued[2];     /* bytes of bulk under way towards end[i] */
+    bool full[2];           /* the sender towards end[i] waits for room */
+    size_t live;            /* its place in the world's list of links that are up */
     struct at_node_id stranger;
     enum at_message_kind heard;
     char reason[AT_REASON_BYTES_MAX + 1];
@@ -79,6 +115,14 @@ enum at_world_what {
     AT_WORLD_START,
     AT_WORLD_CRASH,
     AT_WORLD_BREAK_ALL,
+    AT_WORLD_SET,
+    AT_WORLD_FLOOD,
+    AT_WORLD_FINISH,
+};
+struct at_world_payload { /* shared by the events of one broadcast */
+    uint32_t users;
+    size_t n;
+    uint8_t bytes[];
 };
 struct at_world_event {
     uint64_t at_ms, seq;
@@ -89,39 +133,91 @@ struct at_world_event {
     bool flag;
     struct at_hash hash;
     struct at_node_event e;
-    uint8_t *payload; /* owned: e.bytes */
+    struct at_world_payload *payload; /* e.bytes */
+    struct at_world_event *next_free;
+};
+struct at_world_due { /* an entry of the heap */
+    uint64_t at_ms, seq;
+    struct at_world_event *event;
+};
+
+struct at_world_judge { /* what the log says, recounted without the fold */
+    size_t judged;      /* records */
+    struct at_hash h;
+    struct at_receipt *receipts; /* by replica, of the round */
+    bool *received;
+    int *node_of; /* by replica; -1: none of the world's */
+    uint32_t members;
+    struct at_range_list used; /* ascending, neighbours joined */
+    uint64_t used_samples, points;
 };
 
 struct at_world {
     struct at_world_options options;
     uint64_t now_ms, seq, draws;
-    struct at_world_node nodes[AT_WORLD_NODES_MAX];
+    struct at_world_node *nodes;
     struct at_buf genesis;
     struct at_hash run;
     struct at_genesis g;
     struct at_buf shard;
-    struct at_world_event *heap;
+    struct at_world_due *heap;
     size_t heap_count, heap_cap;
+    struct at_world_event *free_events;
+    void **chunks; /* of events */
+    size_t chunk_count, chunk_cap;
     struct at_world_event nowhere; /* filled in when there is no memory for the heap */
-    struct at_world_link *links;   /* AT_WORLD_LINKS_MAX */
-    size_t link_count;
-    struct at_buf trace;
+    struct at_world_link *links;
+    size_t link_count, link_cap;
+    size_t *live; /* indices of links that are up */
+    size_t live_count;
+    struct at_world_log log;
+    struct at_world_content **contents; /* AT_WORLD_CONTENT_BUCKETS */
+    bool ends_changed;                  /* somebody has ended, or was left behind */
     struct at_message_mem mem;
+    struct at_span sent; /* the payload of the last delivery came from here, in the same step of a machine */
+    struct at_world_payload *sent_payload;
+    /* trace */
+    struct at_buf trace;
+    struct at_sha256_ctx trace_sha;
+    /* signatures that were found right */
+    struct at_verifier verifier;
+    struct at_hash *memo;
+    size_t memo_count, memo_cap;
+    /* counted */
+    struct at_world_counts counts;
+    uint32_t *finality;
+    size_t finality_count, finality_cap;
+    uint32_t strangers;
     /* checkers */
-    struct at_hash *log; /* leaf at each index, as first seen final anywhere */
-    bool *log_seen;
+    struct at_world_judge judge;
     struct at_hash *round_root; /* at the start of each round */
     bool *round_seen;
     bool violated;
-    char violation[512];
+    char violation[512], unfinished[256];
 };
 
 /* world.c */
-uint64_t at_world_draw(struct at_world *w, uint64_t below); /* seeded; 0 .. below - 1 */
-struct at_world_event *at_world_push(struct at_world *w, enum at_world_what what, int node, uint64_t delay_ms);
-void at_world_payload(struct at_world_event *ev, struct at_span bytes);
 void at_world_step_node(struct at_world *w, int node, struct at_node_event *e);
+void at_world_happen(struct at_world *w, struct at_world_event *ev);
+void at_world_node_crash(struct at_world *w, int node, bool silent);
+
+/* world_heap.c */
+uint64_t at_world_draw(struct at_world *w, uint64_t below); /* seeded; 0 .. below - 1 */
+/* The event to fill in; it stays where it is until it has happened. */
+struct at_world_event *at_world_push(struct at_world *w, enum at_world_what what, int node, uint64_t delay_ms);
+struct at_world_event *at_world_pop(struct at_world *w); /* the next one; then at_world_event_free */
+void at_world_event_free(struct at_world *w, struct at_world_event *ev);
+void at_world_payload(struct at_world_event *ev, struct at_span bytes);
+void at_world_payload_share(struct at_world *w, struct at_world_event *ev, struct at_span bytes);
+void at_world_heap_release(struct at_world *w);
+
+/* world_script.c */
+struct at_keypair at_world_key_of(struct at_world *w, uint32_t tag);
+void at_world_happen_set(struct at_world *w, const struct at_world_event *ev);
+
+/* world_trace.c */
 void at_world_tracef(struct at_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void at_world_trace_op(struct at_world *w, int node, const struct at_node_op *op);
 
 /* world_drive.c */
 void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op); /* all but SEND */
@@ -130,13 +226,16 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev);
 void at_world_apply(struct at_world *w, const struct at_world_event *ev);
 void at_world_save(struct at_world *w, const struct at_world_event *ev);
 
+/* world_log.c */
+void at_world_log_release(struct at_world *w);
+/* Writes what a PERSIST orders; the judges look at it first. */
+void at_world_log_write(struct at_world *w, int node, const struct at_node_op *op);
+
 /* world_disk.c */
-at_err at_world_disk_init(struct at_world_disk *d);
-void at_world_disk_release(struct at_world_disk *d);
-void at_world_disk_crash(struct at_world *w, struct at_world_disk *d);
-struct at_world_blob *at_world_blob_find(struct at_world_disk *d, enum at_blob_kind kind, struct at_hash key);
-struct at_world_blob *at_world_blob_get(struct at_world *w, struct at_world_disk *d, enum at_blob_kind kind,
-                                        struct at_hash key);                /* found or made */
+void at_world_disk_release(struct at_world *w, struct at_world_disk *d);
+void at_world_disk_crash(struct at_world *w, int node);
+void at_world_disk_rot(struct at_world *w, int node);
+void at_world_disk_wipe(struct at_world *w, int node);
 void at_world_expand(struct at_hash h, uint32_t bytes, struct at_buf *out); /* a blob that only h determines */
 struct at_hash at_world_state_root(const struct at_world *w, struct at_hash h);
 struct at_hash at_world_h0(const struct at_world *w);
@@ -144,6 +243,15 @@ struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contributi
 struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root, uint64_t start, uint32_t samples,
                                   struct at_buf *ret_blob);
 double at_world_loss(uint32_t round);
+
+/* world_blob.c */
+struct at_world_blob *at_world_blob_find(struct at_world_disk *d, enum at_blob_kind kind, struct at_hash key);
+struct at_world_blob *at_world_blob_get(struct at_world *w, struct at_world_disk *d, enum at_blob_kind kind,
+                                        struct at_hash key); /* found or made */
+void at_world_blob_drop(struct at_world *w, struct at_world_disk *d, struct at_world_blob *b);
+struct at_span at_world_blob_bytes(const struct at_world_blob *b); /* what there is of it */
+/* Makes it whole with these bytes (of this key, or the judges object). Takes the buffer over. */
+void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_buf *bytes);
 
 /* world_net.c */
 void at_world_dial(struct at_world *w, int node);
@@ -154,12 +262,46 @@ void at_world_link_break(struct at_world *w, size_t index, const char *reason);
 void at_world_hang_up(struct at_world *w, int node); /* what was sent still arrives */
 void at_world_links_of(struct at_world *w, int node, bool silent);
 void at_world_mark_left_behind(struct at_world *w);
-bool at_world_link_deliverable(const struct at_world *w, const struct at_world_event *ev);
+bool at_world_link_deliverable(struct at_world *w, const struct at_world_event *ev);
+bool at_world_hears(const struct at_world *w, int from, int to); /* -1: a stranger, who is everywhere */
+
+/* world_line.c */
+/* When a message of so many bytes arrives at the link's end `to`, at_ms >= now. Takes its place in the queues. */
+uint64_t at_world_arrival_ms(struct at_world *w, struct at_world_link *l, int to, size_t bytes, bool bulk);
+uint64_t at_world_wire_bytes(const struct at_world *w, size_t bytes, bool bulk);
+uint64_t at_world_latency_ms(struct at_world *w, int a, int b);
+
+/* world_hostile.c */
+/* A Byzantine node's machine wants to say this. True: it does (ret_bytes: perhaps something else); false: it does not.
+ * May say more, before. ret_bytes is borrowed until the next call. */
+bool at_world_tamper(struct at_world *w, int node, uint64_t link, struct at_span said, struct at_span *ret_bytes);
+void at_world_flood_now(struct at_world *w, int node);
 
 /* world_check.c */
 void at_world_violate(struct at_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void at_world_check_persist(struct at_world *w, int node, const struct at_node_op *op);
 void at_world_check_save(struct at_world *w, int node, uint32_t round, struct at_hash root);
 void at_world_check_end(struct at_world *w, int node, const struct at_node_op *op);
+
+/* world_judge.c */
+at_err_t at_world_judge_init(struct at_world *w);
+void at_world_judge_release(struct at_world *w);
+void at_world_judge_records(struct at_world *w); /* those that have become durable at the steward */
+
+/* world_memo.c */
+at_err_t at_world_memo_verify(void *ctx, const struct at_node_id *id, struct at_span message,
+                              const struct at_sig *sig); /* at_verify, remembering what was right */
+
+/* world_count.c */
+void at_world_count_event(struct at_world *w, const struct at_world_event *ev);
+void at_world_count_send(struct at_world *w, int node, struct at_span bytes, bool bulk);
+void at_world_count_stored(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_count_life(struct at_world *w, int node, bool up);
+void at_world_count_trained(struct at_world *w, int node);
+void at_world_count_close(struct at_world *w, int node); /* its unit was counted */
+static inline bool at_world_is_honest(const struct at_world *w, int node)
+{
+    return w->nodes[node].knob[AT_WORLD_HOSTILE] == 0;
+}
 
 #endif

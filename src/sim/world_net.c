@@ -2,17 +2,23 @@
 #include "sim/world_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static uint64_t latency(struct at_world *w)
-{
-    uint32_t span = w->options.latency_ms_max - w->options.latency_ms_min;
-    return w->options.latency_ms_min + at_world_draw(w, (uint64_t)span + 1);
-}
+enum { SILENCE_MS = 5000 };                 /* a link on which nothing comes is dead after this */
+enum { QUEUE_BYTES_MAX = 4 * 1024 * 1024 }; /* of bulk, per link; net/'s limit */
 
 static bool cut_off(const struct at_world *w, int node)
 {
     return node >= 0 && w->nodes[node].partition_from <= w->now_ms && w->now_ms < w->nodes[node].partition_until;
+}
+
+bool at_world_hears(const struct at_world *w, int from, int to)
+{
+    if (cut_off(w, from) || cut_off(w, to)) return false;
+    if (from >= 0 && w->nodes[from].knob[AT_WORLD_MUTE]) return false;
+    if (to >= 0 && w->nodes[to].knob[AT_WORLD_DEAF]) return false;
+    return from < 0 || to < 0 || w->nodes[from].knob[AT_WORLD_SIDE] == w->nodes[to].knob[AT_WORLD_SIDE];
 }
 
 static bool end_is_up(const struct at_world *w, const struct at_world_link *l, int i)
@@ -27,14 +33,28 @@ static struct at_world_link *link_of(struct at_world *w, uint64_t id, int *ret_e
     return &w->links[(id - 1) / 2];
 }
 
+static bool links_reserve(struct at_world *w)
+{
+    if (w->link_count < w->link_cap) return true;
+    size_t cap = w->link_cap ? 2 * w->link_cap : 64;
+    struct at_world_link *links = realloc(w->links, cap * sizeof *links);
+    if (links) w->links = links;
+    size_t *live = realloc(w->live, cap * sizeof *live);
+    if (live) w->live = live;
+    if (links && live) w->link_cap = cap;
+    return links && live;
+}
+
+/* The pointer is good until the next link is made. */
 static struct at_world_link *link_make(struct at_world *w, int from, int to)
 {
-    if (w->link_count == AT_WORLD_LINKS_MAX) {
-        at_world_violate(w, "more links than a world should need");
+    if (!links_reserve(w)) {
+        at_world_violate(w, "out of memory");
         return NULL;
     }
-    struct at_world_link *l = &w->links[w->link_count++];
-    *l = (struct at_world_link){.up = true, .end = {from, to}};
+    struct at_world_link *l = &w->links[w->link_count];
+    *l = (struct at_world_link){.up = true, .end = {from, to}, .live = w->live_count};
+    w->live[w->live_count++] = w->link_count++;
     for (int i = 0; i < 2; i++) l->life[i] = l->end[i] >= 0 ? w->nodes[l->end[i]].life : 0;
     return l;
 }
@@ -42,7 +62,8 @@ static struct at_world_link *link_make(struct at_world *w, int from, int to)
 void at_world_dial(struct at_world *w, int node)
 {
     w->nodes[node].dials++;
-    at_world_push(w, AT_WORLD_LINK_UP, node, latency(w));
+    w->counts.dials++;
+    at_world_push(w, AT_WORLD_LINK_UP, node, at_world_latency_ms(w, node, 0));
 }
 
 static void tell_down(struct at_world *w, int node, uint64_t link, const struct at_node_id *peer, const char *reason)
@@ -57,7 +78,7 @@ static void tell_down(struct at_world *w, int node, uint64_t link, const struct 
 void at_world_link_up(struct at_world *w, const struct at_world_event *ev)
 {
     struct at_world_node *steward = &w->nodes[0];
-    if (!steward->machine || cut_off(w, 0) || cut_off(w, ev->node)) {
+    if (!steward->machine || !at_world_hears(w, 0, ev->node) || !at_world_hears(w, ev->node, 0)) {
         tell_down(w, ev->node, 0, &steward->key.id, "connection refused");
         return;
     }
@@ -73,15 +94,20 @@ void at_world_link_up(struct at_world *w, const struct at_world_event *ev)
     }
 }
 
-static void deliver(struct at_world *w, struct at_world_link *l, int to, struct at_span bytes)
+static void deliver(struct at_world *w, struct at_world_link *l, int to, struct at_span bytes, bool bulk, bool once)
 {
-    uint64_t at = w->now_ms + latency(w);
-    if (at < l->last_ms[to]) at = l->last_ms[to];
-    l->last_ms[to] = at;
+    uint64_t at = at_world_arrival_ms(w, l, to, bytes.n, bulk);
+    if (at < l->last_ms[to][bulk]) at = l->last_ms[to][bulk];
+    l->last_ms[to][bulk] = at;
     struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, l->end[to], at - w->now_ms);
     ev->e.kind = AT_NODE_EV_MESSAGE;
     ev->e.link = 2 * (uint64_t)(l - w->links) + 1 + (uint64_t)to;
-    at_world_payload(ev, bytes);
+    ev->flag = bulk;
+    if (bulk) l->queued[to] += at_world_wire_bytes(w, bytes.n, bulk);
+    if (once)
+        at_world_payload(ev, bytes);
+    else
+        at_world_payload_share(w, ev, bytes);
 }
 
 static void stranger_hears(struct at_world *w, struct at_world_link *l, struct at_span bytes)
@@ -105,19 +131,34 @@ bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
         at_world_violate(w, "node %d sends on a link that is not its own", node);
         return true;
     }
+    bool bulk = op->frame_class == AT_FRAME_BULK, honest = at_world_is_honest(w, node);
+    struct at_span bytes = op->bytes;
     if (!l->up) return true; /* its LINK_DOWN is on the way */
-    if (op->frame_class == AT_FRAME_BULK && at_world_draw(w, 100) < w->options.full_percent) {
+    if (bulk && w->options.lines && l->queued[1 - from] >= QUEUE_BYTES_MAX) {
+        l->full[1 - from] = true; /* LINK_DRAIN when half of it has arrived */
+        return false;
+    }
+    if (bulk && !w->options.lines && at_world_draw(w, 100) < w->options.full_percent) {
         struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, 5);
         ev->e.kind = AT_NODE_EV_LINK_DRAIN;
         ev->e.link = op->link;
         return false;
     }
-    if (cut_off(w, node) || cut_off(w, l->end[1 - from])) return true; /* swallowed: the link will be found dead */
+    if (!honest && !at_world_tamper(w, node, op->link, op->bytes, &bytes)) return true;
+    at_world_count_send(w, node, bytes, bulk);
+    if (!at_world_hears(w, node, l->end[1 - from])) return true; /* swallowed: the link will be found dead */
     if (l->end[1 - from] < 0)
-        stranger_hears(w, l, op->bytes);
+        stranger_hears(w, l, bytes);
     else
-        deliver(w, l, 1 - from, op->bytes);
+        deliver(w, l, 1 - from, bytes, bulk, !honest);
     return true;
+}
+
+/* When everything that was sent towards an end has come there. */
+static uint64_t arrived_ms(const struct at_world *w, const struct at_world_link *l, int to)
+{
+    uint64_t at = l->last_ms[to][0] > l->last_ms[to][1] ? l->last_ms[to][0] : l->last_ms[to][1];
+    return at > w->now_ms ? at : w->now_ms;
 }
 
 /* What was sent before still arrives. */
@@ -126,25 +167,26 @@ void at_world_close(struct at_world *w, uint64_t link)
     int from;
     struct at_world_link *l = link_of(w, link, &from);
     if (!l || !l->up) return;
-    uint64_t at = l->last_ms[1 - from] > w->now_ms ? l->last_ms[1 - from] : w->now_ms;
-    at_world_push(w, AT_WORLD_LINK_BREAK, -1, at - w->now_ms + 1)->id = (uint64_t)(l - w->links);
+    at_world_push(w, AT_WORLD_LINK_BREAK, -1, arrived_ms(w, l, 1 - from) - w->now_ms + 1)->id =
+        (uint64_t)(l - w->links);
 }
 
 void at_world_mark_left_behind(struct at_world *w)
 {
     for (int i = 1; i < w->options.nodes; i++) w->nodes[i].left_behind = true;
-    for (size_t i = 0; i < w->link_count; i++) {
-        const struct at_world_link *l = &w->links[i];
-        if (l->up && l->end[0] > 0 && end_is_up(w, l, 0) && !cut_off(w, 0) && !cut_off(w, l->end[0]))
+    for (size_t i = 0; i < w->live_count; i++) {
+        const struct at_world_link *l = &w->links[w->live[i]];
+        if (l->end[0] > 0 && end_is_up(w, l, 0) && at_world_hears(w, 0, l->end[0]) && at_world_hears(w, l->end[0], 0))
             w->nodes[l->end[0]].left_behind = false;
     }
+    w->ends_changed = true;
 }
 
 void at_world_hang_up(struct at_world *w, int node)
 {
-    for (size_t i = 0; i < w->link_count; i++)
+    for (size_t i = 0; i < w->live_count; i++)
         for (int end = 0; end < 2; end++)
-            if (w->links[i].end[end] == node) at_world_close(w, 2 * (uint64_t)i + 1 + (uint64_t)end);
+            if (w->links[w->live[i]].end[end] == node) at_world_close(w, 2 * (uint64_t)w->live[i] + 1 + (uint64_t)end);
 }
 
 void at_world_link_break(struct at_world *w, size_t index, const char *reason)
@@ -152,6 +194,9 @@ void at_world_link_break(struct at_world *w, size_t index, const char *reason)
     struct at_world_link *l = &w->links[index];
     if (!l->up) return;
     l->up = false;
+    w->counts.link_breaks++;
+    w->live[l->live] = w->live[--w->live_count];
+    w->links[w->live[l->live]].live = l->live;
     for (int i = 0; i < 2; i++) {
         if (l->end[i] < 0 || !end_is_up(w, l, i)) continue;
         const struct at_node_id *peer = l->end[1 - i] < 0 ? &l->stranger : &w->nodes[l->end[1 - i]].key.id;
@@ -159,20 +204,32 @@ void at_world_link_break(struct at_world *w, size_t index, const char *reason)
     }
 }
 
-/* All links of a node break: with end of file, or found dead after the silence. */
+/* All links of a node break: with end of file behind what it sent, or found dead after the silence. */
 void at_world_links_of(struct at_world *w, int node, bool silent)
 {
-    for (size_t i = 0; i < w->link_count; i++) {
-        const struct at_world_link *l = &w->links[i];
-        if (!l->up || (l->end[0] != node && l->end[1] != node)) continue;
-        at_world_push(w, AT_WORLD_LINK_BREAK, -1, silent ? 5000 : 1)->id = i;
+    for (size_t i = 0; i < w->live_count; i++) {
+        const struct at_world_link *l = &w->links[w->live[i]];
+        if (l->end[0] != node && l->end[1] != node) continue;
+        uint64_t after = silent ? SILENCE_MS : arrived_ms(w, l, l->end[0] == node) - w->now_ms + 1;
+        at_world_push(w, AT_WORLD_LINK_BREAK, -1, after)->id = w->live[i];
     }
 }
 
-bool at_world_link_deliverable(const struct at_world *w, const struct at_world_event *ev)
+/* A message has come to its end of the link: does the node there get it? */
+bool at_world_link_deliverable(struct at_world *w, const struct at_world_event *ev)
 {
-    const struct at_world_link *l = &w->links[(ev->e.link - 1) / 2];
-    return l->up && !cut_off(w, l->end[0]) && !cut_off(w, l->end[1]);
+    struct at_world_link *l = &w->links[(ev->e.link - 1) / 2];
+    int to = (int)((ev->e.link - 1) % 2);
+    if (!l->up || !at_world_hears(w, l->end[1 - to], l->end[to])) return false;
+    if (!ev->flag) return true;
+    l->queued[to] -= at_world_wire_bytes(w, ev->e.bytes.n, true);
+    if (l->full[to] && l->queued[to] <= QUEUE_BYTES_MAX / 2) {
+        l->full[to] = false;
+        struct at_world_event *room = at_world_push(w, AT_WORLD_DELIVER, l->end[1 - to], 0);
+        room->e.kind = AT_NODE_EV_LINK_DRAIN;
+        room->e.link = 2 * (uint64_t)(l - w->links) + 1 + (uint64_t)(1 - to);
+    }
+    return true;
 }
 
 /* ---- strangers ---- */
@@ -193,7 +250,7 @@ void at_world_stranger_send(struct at_world *w, uint64_t link, struct at_span by
 {
     int from;
     struct at_world_link *l = link_of(w, link, &from);
-    if (l && l->up) deliver(w, l, 1 - from, bytes);
+    if (l && l->up) deliver(w, l, 1 - from, bytes, false, true);
 }
 
 enum at_message_kind at_world_stranger_heard(struct at_world *w, uint64_t link, const char **ret_reason)

@@ -1,0 +1,106 @@
+/* world_blob.c: blobs on disks. A whole blob is known by its content, and one content is kept once, however many disks
+ * hold it; what is still coming in belongs to its disk alone. */
+#include "sim/world_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t spread(const struct at_hash *key)
+{
+    return at_load_le32(key->b);
+}
+
+struct at_world_blob *at_world_blob_find(struct at_world_disk *d, enum at_blob_kind kind, struct at_hash key)
+{
+    for (uint32_t i = d->bucket[spread(&key) % AT_WORLD_BLOB_BUCKETS]; i > 0; i = d->blobs[i - 1].next) {
+        struct at_world_blob *b = &d->blobs[i - 1];
+        if (b->kind == kind && at_hash_eq(b->key, key)) return b;
+    }
+    return NULL;
+}
+
+/* A slot, from the ones that were given back or a new one. */
+static struct at_world_blob *slot(struct at_world *w, struct at_world_disk *d)
+{
+    uint32_t max = 64 + 4 * (uint32_t)w->options.nodes;
+    if (d->blob_free) {
+        struct at_world_blob *b = &d->blobs[d->blob_free - 1];
+        d->blob_free = b->next;
+        return b;
+    }
+    if (d->blob_count == max) {
+        at_world_violate(w, "a disk has more blobs than a node should keep");
+        return NULL;
+    }
+    if (d->blob_count % 16 == 0) {
+        struct at_world_blob *blobs = realloc(d->blobs, (d->blob_count + 16) * sizeof *blobs);
+        if (!blobs) {
+            at_world_violate(w, "out of memory");
+            return NULL;
+        }
+        d->blobs = blobs;
+    }
+    return &d->blobs[d->blob_count++];
+}
+
+struct at_world_blob *at_world_blob_get(struct at_world *w, struct at_world_disk *d, enum at_blob_kind kind,
+                                        struct at_hash key)
+{
+    struct at_world_blob *b = at_world_blob_find(d, kind, key);
+    if (b || !(b = slot(w, d))) return b;
+    uint32_t *head = &d->bucket[spread(&key) % AT_WORLD_BLOB_BUCKETS];
+    *b = (struct at_world_blob){.used = true, .kind = kind, .key = key, .next = *head};
+    *head = (uint32_t)(b - d->blobs) + 1;
+    return b;
+}
+
+static void let_go(struct at_world *w, struct at_world_content *c)
+{
+    if (--c->holders > 0) return;
+    struct at_world_content **at = &w->contents[spread(&c->key) % AT_WORLD_CONTENT_BUCKETS];
+    while (*at != c) at = &(*at)->next;
+    *at = c->next;
+    w->counts.shared_bytes -= c->bytes.n;
+    at_buf_release(&c->bytes);
+    free(c);
+}
+
+void at_world_blob_drop(struct at_world *w, struct at_world_disk *d, struct at_world_blob *b)
+{
+    uint32_t index = (uint32_t)(b - d->blobs) + 1;
+    uint32_t *at = &d->bucket[spread(&b->key) % AT_WORLD_BLOB_BUCKETS];
+    while (*at != index) at = &d->blobs[*at - 1].next;
+    *at = b->next;
+    if (b->content) let_go(w, b->content);
+    at_buf_release(&b->part);
+    *b = (struct at_world_blob){.next = d->blob_free};
+    d->blob_free = index;
+}
+
+struct at_span at_world_blob_bytes(const struct at_world_blob *b)
+{
+    return at_buf_span(b->content ? &b->content->bytes : &b->part);
+}
+
+void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_buf *bytes)
+{
+    struct at_world_content **head = &w->contents[spread(&b->key) % AT_WORLD_CONTENT_BUCKETS], *c = *head;
+    while (c && !(at_hash_eq(c->key, b->key) && at_span_eq(at_buf_span(&c->bytes), at_buf_span(bytes)))) c = c->next;
+    if (c) {
+        at_buf_release(bytes);
+    } else {
+        if (!(c = calloc(1, sizeof *c))) {
+            at_world_violate(w, "out of memory");
+            at_buf_release(bytes);
+            return;
+        }
+        *c = (struct at_world_content){.key = b->key, .bytes = *bytes, .next = *head};
+        *bytes = (struct at_buf){0};
+        *head = c;
+        w->counts.shared_bytes += c->bytes.n;
+    }
+    c->holders++;
+    b->content = c;
+    b->complete = true;
+    at_buf_release(&b->part);
+}

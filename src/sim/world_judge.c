@@ -1,0 +1,124 @@
+/* world_judge.c: what the log says, recounted record by record without the ledger's fold, as it becomes durable at the
+ * steward: every OPEN and EPOCH names the state that the counted updates give, every counted update is what its unit
+ * gives, no sample is used twice, and the points issued are those of the rounds that counted anything. */
+#include "sim/world_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+at_err_t at_world_judge_init(struct at_world *w)
+{
+    struct at_world_judge *j = &w->judge;
+    j->h = at_world_h0(w);
+    j->receipts = calloc(AT_MEMBERS_MAX, sizeof *j->receipts);
+    j->received = calloc(AT_MEMBERS_MAX, sizeof *j->received);
+    j->node_of = calloc(AT_MEMBERS_MAX, sizeof *j->node_of);
+    return j->receipts && j->received && j->node_of ? AT_OK : AT_E_NOMEM;
+}
+
+void at_world_judge_release(struct at_world *w)
+{
+    free(w->judge.receipts);
+    free(w->judge.received);
+    free(w->judge.node_of);
+    free(w->judge.used.r);
+}
+
+/* A range into those that were used, unless it overlaps one. */
+static void use(struct at_world *w, uint64_t start, uint64_t samples)
+{
+    struct at_range_list *used = &w->judge.used;
+    size_t i = used->count;
+    while (i > 0 && used->r[i - 1].start > start) i--;
+    bool twice = (i > 0 && used->r[i - 1].start + used->r[i - 1].samples > start) ||
+                 (i < used->count && start + samples > used->r[i].start);
+    if (twice) {
+        at_world_violate(w, "samples from %llu were used twice", (unsigned long long)start);
+        return;
+    }
+    w->judge.used_samples += samples;
+    bool joins = i > 0 && used->r[i - 1].start + used->r[i - 1].samples == start;
+    if (joins) {
+        used->r[i - 1].samples += samples;
+    } else {
+        if (at_range_reserve(used, 1)) {
+            at_world_violate(w, "out of memory");
+            return;
+        }
+        memmove(&used->r[i + 1], &used->r[i], (used->count++ - i) * sizeof used->r[0]);
+        used->r[i++] = (struct at_range){start, samples};
+    }
+    if (i < used->count && used->r[i - 1].start + used->r[i - 1].samples == used->r[i].start) {
+        used->r[i - 1].samples += used->r[i].samples;
+        memmove(&used->r[i], &used->r[i + 1], (--used->count - i) * sizeof used->r[0]);
+    }
+}
+
+static void joined(struct at_world *w, const struct at_node_id *author)
+{
+    struct at_world_judge *j = &w->judge;
+    int node = -1;
+    w->counts.joins++;
+    for (int i = 0; i < w->options.nodes && node < 0; i++)
+        if (at_node_id_eq(&w->nodes[i].key.id, author)) node = i;
+    for (uint32_t r = 0; r < j->members; r++)
+        if (node >= 0 && j->node_of[r] == node) return; /* again */
+    if (j->members < AT_MEMBERS_MAX) j->node_of[j->members++] = node;
+}
+
+static void closed(struct at_world *w, const struct at_close *close)
+{
+    struct at_world_judge *j = &w->judge;
+    uint32_t count = at_replicas_count(&close->included), n = 0;
+    struct at_node_contribution *list = calloc(count + 1, sizeof *list);
+    struct at_hash root = at_world_state_root(w, j->h);
+    for (uint32_t r = at_replicas_next(&close->included, 0); list && r < AT_MEMBERS_MAX;
+         r = at_replicas_next(&close->included, r + 1)) {
+        const struct at_receipt *x = &j->receipts[r];
+        struct at_buf blob = {0};
+        struct at_hash expect = at_world_update_of(w, root, x->start, x->samples, &blob);
+        at_buf_release(&blob);
+        if (!j->received[r] || !at_hash_eq(expect, x->update))
+            at_world_violate(w, "round %u counts an update that its unit does not give", close->round);
+        list[n++] = (struct at_node_contribution){.replica = r, .tokens = x->tokens, .update = x->update};
+        use(w, x->start, x->samples);
+        if (r < j->members && j->node_of[r] >= 0) at_world_count_close(w, j->node_of[r]);
+    }
+    if (count) j->points += w->g.issuance;
+    w->counts.contributions += count;
+    if (list) j->h = at_world_h_next(j->h, list, n);
+    free(list);
+}
+
+static void judge(struct at_world *w, const struct at_signed_record *signed_rec, const struct at_record *rec)
+{
+    struct at_world_judge *j = &w->judge;
+    if (rec->kind == AT_RECORD_JOIN) {
+        joined(w, &signed_rec->author);
+    } else if (rec->kind == AT_RECORD_LEAVE) {
+        w->counts.leaves++;
+    } else if (rec->kind == AT_RECORD_OPEN) {
+        memset(j->received, 0, AT_MEMBERS_MAX * sizeof *j->received);
+        if (!at_hash_eq(rec->open.state_root, at_world_state_root(w, j->h)))
+            at_world_violate(w, "OPEN %u names another state", rec->open.round);
+    } else if (rec->kind == AT_RECORD_RECEIPT && rec->receipt.replica < AT_MEMBERS_MAX) {
+        j->receipts[rec->receipt.replica] = rec->receipt;
+        j->received[rec->receipt.replica] = true;
+    } else if (rec->kind == AT_RECORD_CLOSE) {
+        closed(w, &rec->close);
+    } else if (rec->kind == AT_RECORD_EPOCH) {
+        w->counts.rounds++;
+        if (!at_hash_eq(rec->epoch.state_root, at_world_state_root(w, j->h)))
+            at_world_violate(w, "EPOCH %u names a root that its updates do not give", rec->epoch.round);
+    }
+}
+
+void at_world_judge_records(struct at_world *w)
+{
+    for (; w->judge.judged < w->nodes[0].disk.durable && !w->violated; w->judge.judged++) {
+        const struct at_signed_record *signed_rec = &w->log.records[w->judge.judged];
+        struct at_record rec;
+        w->counts.records++;
+        if (at_record_decode(at_signed_record_body(signed_rec), NULL, &rec) == AT_OK) judge(w, signed_rec, &rec);
+    }
+}
