@@ -45,6 +45,10 @@ const struct at_command *const *at_command_list(int *ret_count);
 
 int at_cli_main(int argc, char **argv);
 
+/* The commit that this program was built from, with "-dirty" behind it when files were changed; "unknown" outside a
+ * repository. */
+const char *at_cli_commit(void);
+
 /* Seconds since this process started. */
 double at_cli_seconds(void);
 

@@ -8,11 +8,12 @@
 static at_err_t run(struct at_cli *cli, void *args)
 {
     if (!cli->json) {
-        printf("atoll %s (arithmetic F32-1)\n", ATOLL_VERSION);
+        printf("atoll %s (commit %s, arithmetic F32-1)\n", ATOLL_VERSION, at_cli_commit());
         return AT_OK;
     }
     json_t *answer = at_cli_answer(cli);
     at_json_set_text(answer, "version", ATOLL_VERSION);
+    at_json_set_text(answer, "commit", at_cli_commit());
     at_json_set_text(answer, "profile", "F32-1");
     at_json_set_text(answer, "compiler", __VERSION__);
     at_json_set_text(answer, "openssl", OpenSSL_version(OPENSSL_VERSION_STRING));

@@ -4,6 +4,9 @@
 #include "os/sys.h"
 
 #include <inttypes.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,6 +157,14 @@ void at_sys_memory_huge(void)
 #else
 void at_sys_memory_huge(void) {}
 #endif
+
+void at_sys_memory_sparse(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_MMAP_THRESHOLD, 64 * 1024); /* else it grows with the first block that is freed */
+    (void)mallopt(M_MMAP_MAX, 1 << 20);
+#endif
+}
 
 bool at_sys_is_terminal(int fd)
 {

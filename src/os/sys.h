@@ -24,6 +24,10 @@ uint64_t at_sys_memory_peak(void); /* the most bytes that this process ever had 
  * 1-5 % faster steps. To be called after a program allocated its working memory; advice only, nothing where the system has
  * none. */
 void at_sys_memory_huge(void);
+/* From now on blocks of 64 KiB and more are mapped when they are allocated and unmapped when they are freed, so that a
+ * large zeroed block takes only the pages that are touched. For programs that make many such blocks and leave them mostly
+ * empty (the simulator: a node's machine is 4 MiB, and touches a tenth). Advice only; nothing where there is no such knob. */
+void at_sys_memory_sparse(void);
 bool at_sys_is_terminal(int fd);
 int at_sys_terminal_columns(int fd); /* 80 where it cannot be told */
 

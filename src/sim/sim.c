@@ -1,0 +1,245 @@
+#include "sim/sim_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/rng.h"
+
+enum { STEPS = 10, STAND_IN_BYTES = 256, STATE_STAND_IN_BYTES = 1024, ROUNDS_AFTER_MIN = 2 };
+
+uint64_t at_sim_draw(struct at_sim *s, uint64_t below)
+{
+    struct at_philox r = at_philox(s->options.seed, AT_RNG_TEST, 2, s->draws++);
+    return below ? ((uint64_t)r.v[0] << 32 | r.v[1]) % below : 0;
+}
+uint64_t at_sim_between(struct at_sim *s, uint64_t from, uint64_t to)
+{
+    return from + at_sim_draw(s, to - from + 1);
+}
+double at_sim_unit(struct at_sim *s)
+{
+    return (double)at_sim_draw(s, UINT64_C(1) << 53) / (double)(UINT64_C(1) << 53);
+}
+
+/* ---- birth ---- */
+static at_err_t check(struct at_sim_options *o, struct at_diag *diag)
+{
+    if (o->nodes < 1 || o->nodes > AT_SIM_NODES_MAX)
+        return at_fail(diag, AT_E_USAGE, "--nodes",
+                       "%d: 1 to %d; more members than that one steward cannot be linked to", o->nodes,
+                       AT_SIM_NODES_MAX);
+    if (o->byzantine < 0 || o->byzantine >= o->nodes)
+        return at_fail(diag, AT_E_USAGE, "--byzantine", "%d of %d nodes: the steward must be honest", o->byzantine,
+                       o->nodes);
+    if (o->round_ms == 0) {
+        o->round_ms = o->duration_ms / 48;
+        if (o->round_ms < 10000) o->round_ms = 10000;
+        if (o->round_ms > 600000) o->round_ms = 600000;
+    }
+    if (o->duration_ms < 15 * o->round_ms)
+        return at_fail(diag, AT_E_USAGE, "--hours",
+                       "%.4g hours are too short: faults and the time after them need 15 rounds of %.4g s",
+                       (double)o->duration_ms / 3600e3, (double)o->round_ms / 1e3);
+    if (o->duration_ms / o->round_ms > 100000)
+        return at_fail(diag, AT_E_USAGE, "--round-s", "%.4g s: a run has at most 100000 rounds",
+                       (double)o->round_ms / 1e3);
+    return AT_OK;
+}
+
+static void connect(struct at_sim *s)
+{
+    static const struct at_world_line backbone = {.latency_ms = 5, .up_kbit = 1000000, .down_kbit = 1000000};
+    at_world_line_set(s->world, 0, &backbone);
+    at_world_speed(s->world, 0, 1.5);
+    for (int i = 1; i < s->options.nodes; i++) {
+        double speed = at_sim_unit(s), near = at_sim_unit(s), wide = at_sim_unit(s), bad = at_sim_unit(s);
+        struct at_world_line line = {.latency_ms = 2 + (uint32_t)(78 * near * near),
+                                     .up_kbit = 10000 + (uint32_t)(490000 * wide * wide),
+                                     .loss_ppm = (uint32_t)(500 * bad * bad)};
+        line.jitter_ms = line.latency_ms / 5;
+        line.down_kbit = (uint32_t)((1 + 3 * at_sim_unit(s)) * line.up_kbit);
+        at_world_line_set(s->world, i, &line);
+        at_world_speed(s->world, i, 0.6 + 2.4 * speed * speed);
+    }
+}
+
+/* With churn half of the members come during the first half of the faults. */
+static void start_all(struct at_sim *s)
+{
+    bool late = s->options.faults >> AT_SIM_CHURN & 1;
+    for (int i = 0; i < s->options.nodes; i++) {
+        uint64_t at = i == 0 ? 0 : at_sim_draw(s, 2000);
+        if (late && i > s->options.nodes / 2) at = at_sim_draw(s, s->heal_ms / 2);
+        at_world_start_node(s->world, i, at);
+    }
+}
+
+/* The last ones. Each has one to three bad habits, and is started again whenever it gave up. */
+static void corrupt(struct at_sim *s)
+{
+    for (int i = s->options.nodes - s->options.byzantine; i < s->options.nodes; i++) {
+        uint64_t habits = 0;
+        for (uint64_t n = at_sim_between(s, 1, 3); n > 0; n--) habits |= UINT64_C(1) << at_sim_draw(s, 9);
+        at_world_set(s->world, i, AT_WORLD_HOSTILE, habits, 0);
+        for (uint64_t at = s->options.round_ms; at < s->options.duration_ms; at += s->options.round_ms)
+            at_world_return_node(s->world, i, at);
+    }
+}
+
+/* A planted bug shows only when its hour comes: the steward dies in the worst moment of every other round. */
+static void provoke(struct at_sim *s)
+{
+    if (s->options.canary == AT_NODE_CANARY_NONE) return;
+    for (uint64_t at = 2 * s->options.round_ms; at < s->heal_ms; at += 2 * s->options.round_ms)
+        at_world_set(s->world, 0, AT_WORLD_DIES_WRITING, 1000, at);
+}
+
+at_err_t at_sim_init(const struct at_sim_options *options, struct at_diag *diag, struct at_sim **ret_sim)
+{
+    struct at_sim *s = calloc(1, sizeof *s);
+    if (!s) return at_fail(diag, AT_E_NOMEM, "sim", "out of memory");
+    s->options = *options;
+    struct at_sim_options *o = &s->options;
+    at_err_t err = check(o, diag);
+    if (err) {
+        free(s);
+        return err;
+    }
+    s->heal_ms = o->duration_ms / 5 * 4;
+    s->limit_ms = o->duration_ms + 10 * o->round_ms + 120000;
+    struct at_world_options world = {.seed = o->seed,
+                                     .nodes = o->nodes,
+                                     .rounds = (uint32_t)(10 * o->duration_ms / o->round_ms),
+                                     .steps = STEPS,
+                                     .min_members = o->nodes > 2 ? 2 : 1,
+                                     .round_ms_max = (uint32_t)(2 * o->round_ms),
+                                     .latency_ms_min = 1,
+                                     .latency_ms_max = 100,
+                                     .sync_ms_max = 30,
+                                     .step_ms = (uint32_t)(o->round_ms / STEPS),
+                                     .update_bytes = STAND_IN_BYTES,
+                                     .shard_bytes = 4096,
+                                     .state_bytes = STATE_STAND_IN_BYTES,
+                                     .canary = o->canary,
+                                     .trace = o->trace_bytes > 0,
+                                     .trace_bytes_max = o->trace_bytes,
+                                     .lines = true,
+                                     .bulk_weight = (uint32_t)(o->update_bytes / STAND_IN_BYTES + 1),
+                                     .peers_give_up = true};
+    if ((err = at_world_init(&world, &s->world))) {
+        free(s);
+        return at_fail(diag, err, "sim", "the world cannot be made: %s", at_err_text(err));
+    }
+    connect(s);
+    start_all(s);
+    corrupt(s);
+    at_sim_plan_faults(s);
+    provoke(s);
+    *ret_sim = s;
+    return AT_OK;
+}
+
+void at_sim_release(struct at_sim *s)
+{
+    if (!s) return;
+    at_world_release(s->world);
+    free(s);
+}
+
+/* ---- the phases ---- */
+static void next_phase(struct at_sim *s)
+{
+    struct at_world_counts counts;
+    at_world_counts(s->world, &counts);
+    if (s->phase == AT_SIM_FAULTS) {
+        s->rounds_at_heal = counts.rounds;
+        s->contributions_at_heal = counts.contributions;
+        at_sim_heal(s);
+        s->healed = true;
+        s->phase = AT_SIM_HEALED;
+    } else if (s->phase == AT_SIM_HEALED) {
+        at_world_finish(s->world, 0, at_world_now_ms(s->world));
+        s->phase = AT_SIM_ENDING;
+    } else {
+        s->phase = AT_SIM_OVER;
+    }
+}
+
+bool at_sim_advance(struct at_sim *s, uint64_t ms)
+{
+    uint64_t until = at_world_now_ms(s->world) + ms;
+    while (s->phase != AT_SIM_OVER && at_world_now_ms(s->world) < until) {
+        uint64_t end = s->phase == AT_SIM_FAULTS   ? s->heal_ms
+                       : s->phase == AT_SIM_HEALED ? s->options.duration_ms
+                                                   : s->limit_ms;
+        if (at_world_run(s->world, end < until ? end : until) || at_world_violation(s->world))
+            s->phase = AT_SIM_OVER; /* nobody goes on */
+        else if (at_world_now_ms(s->world) >= end)
+            next_phase(s);
+    }
+    if (s->phase != AT_SIM_OVER) return true;
+    if (at_hash_is_zero(s->trace_hash)) {
+        (void)at_world_check(s->world); /* its verdict is the world's violation */
+        s->trace_hash = at_world_trace_hash(s->world);
+    }
+    return false;
+}
+
+/* ---- the report ---- */
+static bool is_live(struct at_sim *s, const struct at_sim_report *r)
+{
+    const char *who = at_world_unfinished(s->world);
+    if (r->violation)
+        snprintf(s->unfinished, sizeof s->unfinished, "stopped by the violation");
+    else if (who)
+        snprintf(s->unfinished, sizeof s->unfinished, "%s", who);
+    else if (r->rounds_after_faults < ROUNDS_AFTER_MIN || r->contributions_after_faults == 0)
+        snprintf(s->unfinished, sizeof s->unfinished,
+                 "only %u rounds with %llu contributions were done after the faults", r->rounds_after_faults,
+                 (unsigned long long)r->contributions_after_faults);
+    else
+        return true;
+    return false;
+}
+
+static void rates(struct at_sim_report *r)
+{
+    const struct at_world_counts *c = &r->counts;
+    r->nodes_mean = r->now_ms ? (double)c->up_ms / (double)r->now_ms : 0;
+    r->utilisation = c->up_ms ? (double)c->counted_ms / (double)c->up_ms : 0;
+    double node_rounds = r->nodes_mean * c->rounds;
+    if (node_rounds <= 0) return;
+    r->bytes_per_node_round = (double)c->bytes / node_rounds;
+    r->control_bytes_per_node_round = (double)(c->bytes - c->bulk_bytes) / node_rounds;
+    r->messages_per_node_round = (double)c->messages / node_rounds;
+}
+
+void at_sim_report(struct at_sim *s, struct at_sim_report *ret_report)
+{
+    struct at_sim_report r = {.now_ms = at_world_now_ms(s->world),
+                              .duration_ms = s->options.duration_ms,
+                              .round_ms = s->options.round_ms,
+                              .healing = s->phase == AT_SIM_HEALED || s->phase == AT_SIM_ENDING,
+                              .over = s->phase == AT_SIM_OVER,
+                              .violation = at_world_violation(s->world)};
+    at_world_counts(s->world, &r.counts);
+    r.safety_violations = r.violation != NULL;
+    r.rounds_after_faults = s->healed ? r.counts.rounds - s->rounds_at_heal : 0;
+    r.contributions_after_faults = s->healed ? r.counts.contributions - s->contributions_at_heal : 0;
+    rates(&r);
+    if (r.over) {
+        r.liveness = is_live(s, &r);
+        r.unfinished = r.liveness ? NULL : s->unfinished;
+        r.kept_out = at_world_kept_out(s->world);
+        r.finality_ms_p50 = at_world_finality_ms(s->world, 500);
+        r.finality_ms_p99 = at_world_finality_ms(s->world, 990);
+        r.state_root = at_world_root(s->world);
+        r.trace_hash = s->trace_hash;
+    }
+    *ret_report = r;
+}
+
+const char *at_sim_trace(const struct at_sim *s)
+{
+    return at_world_trace(s->world);
+}
