@@ -78,7 +78,7 @@ static void on_event(void *user, const struct at_net_event *ev)
 }
 
 static const struct at_net_options quick = {
-    .handshake_ms = 2500, .ping_ms = 200, .silence_ms = 1000, .half_open_per_address = 8, .links_per_address = 10};
+    .handshake_ms = 2500, .ping_ms = 200, .silence_ms = 2500, .half_open_per_address = 8, .links_per_address = 10};
 
 static void side_init(struct side *s)
 {
@@ -164,7 +164,7 @@ static void test_two_nodes_know_each_other(void **state)
     }
     print_message("round trip: %.1f us with both ends on one core\n", (double)(at_clock_mono_ns() - start) / 999e3);
     RUN_UNTIL(at_net_rtt_us(a.net, a.link) > 0 && at_net_rtt_us(b.net, b.link) > 0, 3000);
-    RUN_FOR(1500); /* longer than the silence limit: pings keep it up */
+    RUN_FOR(3500); /* longer than the silence limit: pings keep it up */
     assert_int_equal(a.downs + b.downs, 0);
     assert_int_equal(a.control_frames + b.control_frames, 2000); /* pings are not told */
 }
@@ -331,7 +331,7 @@ static void test_silence_is_death(void **state)
 static void test_own_sleep_is_no_silence(void **state)
 {
     link_up();
-    nanosleep(&(struct timespec){2, 200000000}, NULL);
+    nanosleep(&(struct timespec){3, 500000000}, NULL);
     RUN_FOR(600);
     assert_int_equal(a.downs + b.downs, 0);
 }
