@@ -78,6 +78,7 @@ records_grew() { [ "$(status "$WORK/a" records)" -gt "$records" ] 2>/dev/null; }
 until_ 60 records_grew
 
 # Asking and points while it runs; then one member finishes alone, then the run.
+until_ 60 test -e "$WORK/b/model.safetensors" # a member keeps a model when it has caught up with the run
 want 0 "$ATOLL" ask --dir "$WORK/b" "Call " --max-tokens 8
 want 0 "$ATOLL" points --dir "$WORK/a" --json
 is "$(json members.length)" 3
