@@ -47,14 +47,20 @@ static void a_certificate_of_the_last_view_moves(void **state)
     puppet_free(p);
 }
 
+/* A message of seat `from`; NULL: its new link. */
+static struct at_simplex_event event_of(const struct puppet *p, uint32_t from, const struct at_agree *m)
+{
+    return (struct at_simplex_event){.kind = m == NULL ? AT_SIMPLEX_LINK : AT_SIMPLEX_MESSAGE,
+                                     .now_ms = p->w->now_ms,
+                                     .clock_ms = NET_EPOCH_MS + p->w->now_ms,
+                                     .from = from,
+                                     .message = m};
+}
+
 /* Counts what the step of one message sends, of a kind. */
 static uint32_t sends(struct puppet *p, uint32_t from, const struct at_agree *m, enum at_agree_kind kind)
 {
-    struct at_simplex_event e = {.kind = m == NULL ? AT_SIMPLEX_LINK : AT_SIMPLEX_MESSAGE,
-                                 .now_ms = p->w->now_ms,
-                                 .clock_ms = NET_EPOCH_MS + p->w->now_ms,
-                                 .from = from,
-                                 .message = m};
+    struct at_simplex_event e = event_of(p, from, m);
     struct at_simplex_update u;
     at_simplex_step(p->x, &e, &u);
     uint32_t n = 0;
@@ -87,11 +93,7 @@ static void the_last_views_certificate_is_passed_on(void **state)
 static at_err_t step(struct puppet *p, uint32_t from, const struct at_agree *m, enum at_simplex_op_kind kind,
                      uint32_t *count)
 {
-    struct at_simplex_event e = {.kind = AT_SIMPLEX_MESSAGE,
-                                 .now_ms = p->w->now_ms,
-                                 .clock_ms = NET_EPOCH_MS + p->w->now_ms,
-                                 .from = from,
-                                 .message = m};
+    struct at_simplex_event e = event_of(p, from, m);
     struct at_simplex_update u;
     at_simplex_step(p->x, &e, &u);
     for (size_t i = 0; i < u.op_count; i++) *count += u.ops[i].kind == kind;

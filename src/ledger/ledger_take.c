@@ -285,8 +285,8 @@ static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, int 
     uint32_t faults = at_seats_faults(l->seats.count),
              need = rec->kind == AT_RECORD_EPOCH ? faults + 1 : 2 * faults + 1;
     struct at_steward_words *words = rec->kind == AT_RECORD_END ? &l->end_words : &l->words;
-    if (rec->kind ==
-        AT_RECORD_OPEN) { /* each unit may come back at CLOSE as one free range, and leave a shorter rest */
+    if (rec->kind == AT_RECORD_OPEN) {
+        /* Each unit may come back at CLOSE as one free range; taking one may leave a shorter rest. */
         at_err_t err = at_samples_reserve(&l->samples, 2 * (size_t)l->member_count);
         if (err) return err;
     }
