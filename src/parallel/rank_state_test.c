@@ -346,7 +346,7 @@ static void rounds_that_there_is_no_room_for(void **state)
         run_clean(&j);
         for (int i = 0; i < j.plan.ranks; i++) {
             assert_int_equal(j.err[i], AT_E_DATA);
-            assert_non_null(strstr(j.diag[i].text, sparse ? "in this run at most 62" : "clipping needs whole updates"));
+            assert_non_null(strstr(j.diag[i].text, sparse ? "in this run at most 60" : "clipping needs whole updates"));
         }
         stop(&run, &j);
     }

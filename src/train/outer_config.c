@@ -30,7 +30,7 @@ void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
     c->carry = 0.9;
     c->decay_share = 0.3;
     if (kind == AT_OUTER_DILOCO) return;
-    c->k = 62; /* a round of 10m, every header included, in a quarter of a MB */
+    c->k = 60; /* a round of 10m, every header included, in a quarter of a MB */
     c->momentum = 0.4;
     c->dense_fraction = kind == AT_OUTER_AUTO ? 0.3 : 0.1;
     if (kind == AT_OUTER_AUTO) {
