@@ -11,11 +11,12 @@ function(at_test_ends test)
   set_tests_properties(${test} PROPERTIES TIMEOUT ${seconds})
 endfunction()
 
-# One library per layer: at_layer(NAME [DEPENDS layer...] [LIBS target...] [ISA file:flags...]).
+# One library per layer: at_layer(NAME [DEPENDS layer...] [LIBS target...] [TEST_DEPENDS layer...] [ONE_THREAD regex]).
 # Files are found by their names, so a new room needs no edit here:
 #   x.c -> the layer's library      x_test.c -> a cmocka test under CTest      x_fuzz.c -> a fuzz target + its corpus replay
+# ONE_THREAD: tests of these names never see a second thread, as fuzz targets do not; the thread sanitizer's build has none.
 function(at_layer name)
-  cmake_parse_arguments(L "" "" "DEPENDS;LIBS;TEST_DEPENDS" ${ARGN})
+  cmake_parse_arguments(L "" "ONE_THREAD" "DEPENDS;LIBS;TEST_DEPENDS" ${ARGN})
   file(GLOB all CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.c)
   set(src ${all})
   list(FILTER src EXCLUDE REGEX "(_test|_fuzz|_main)\\.c$")
@@ -23,6 +24,12 @@ function(at_layer name)
   list(FILTER tests INCLUDE REGEX "_test\\.c$")
   set(fuzzers ${all})
   list(FILTER fuzzers INCLUDE REGEX "_fuzz\\.c$")
+  if(ATOLL_SANITIZE MATCHES thread)
+    set(fuzzers "")
+    if(L_ONE_THREAD)
+      list(FILTER tests EXCLUDE REGEX "/(${L_ONE_THREAD})_test\\.c$")
+    endif()
+  endif()
   if(NOT src)
     return()
   endif()
