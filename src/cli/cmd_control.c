@@ -1,4 +1,4 @@
-/* cmd_control.c: talking to a running node through its folder's control socket: `status` and `finish`. */
+/* cmd_control.c: talking to a running node through its folder's control socket: `status`, `invite` and `finish`. */
 #include "cli/cli_cmd.h"
 #include "cli/cli_ledger.h"
 #include "cli/progress.h"
@@ -90,6 +90,9 @@ static void print_status(const json_t *s)
         printf("loss   %.4f nats/byte held out\n", number(s, "heldout_loss_last"));
     printf("work   %s tokens, %s tok/s\n", at_count(number(s, "tokens")).s, at_count(number(s, "tokens_per_s")).s);
     printf("ledger %.0f records, head %s\n", number(s, "records"), text(s, "head"));
+    if (json_is_number(json_object_get(s, "checkpoint_holders")))
+        printf("saved  the newest model is on disk with %.0f of the members that this node hears\n",
+               number(s, "checkpoint_holders"));
     if (text(s, "invite")[0]) printf("invite %s\n", text(s, "invite"));
     if (text(s, "last_event")[0]) printf("last   %s\n", text(s, "last_event"));
     print_members(json_object_get(s, "members"));
@@ -176,6 +179,36 @@ static at_err_t run_status(struct at_cli *cli, void *args)
     return AT_OK;
 }
 
+/* The running node knows the newest checkpoint; a folder alone, the one stored last. */
+static at_err_t run_invite(struct at_cli *cli, void *args)
+{
+    const struct args *a = args;
+    struct at_node_place place;
+    json_t *object = NULL;
+    struct at_diag why = {0};
+    at_err_t err = call(cli, a->dir, "status", &why, &object);
+    bool running = err == AT_OK;
+    if (err != AT_OK && err != AT_E_NOT_FOUND) {
+        cli->diag = why;
+        return err;
+    }
+    if ((err = at_node_folder(a->dir, &cli->diag, &place)) != AT_OK) {
+        json_decref(object);
+        return err;
+    }
+    const char *line = running ? text(object, "invite") : place.invite;
+    if (!line[0])
+        err = at_fail(&cli->diag, AT_E_ENV, a->dir, "the node in %s gives no invite", a->dir);
+    else if (cli->json)
+        at_json_set_text(at_cli_answer(cli), "invite", line);
+    else
+        printf("%s\n", line);
+    if (err == AT_OK && !cli->json && !running)
+        at_say("no node is running in %s; start it, then others can join with this line", a->dir);
+    json_decref(object);
+    return err;
+}
+
 static at_err_t run_finish(struct at_cli *cli, void *args)
 {
     const struct args *a = args;
@@ -199,6 +232,18 @@ const struct at_command at_cmd_status = {
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),
     .run = run_status,
+};
+const struct at_command at_cmd_invite = {
+    .name = "invite",
+    .summary = "print the line with which others join through this node",
+    .usage = "--dir D",
+    .about =
+        "Any member's node lets others in; the line names this node's address and the newest checkpoint of the log.\n"
+        "Whoever joins with it gets everything from this node and other members, though it may not reach the founder.",
+    .examples = "  atoll invite --dir me\n  atoll join \"$(atoll invite --dir me)\" --dir other\n",
+    AT_ROWS(rows),
+    .args_bytes = sizeof(struct args),
+    .run = run_invite,
 };
 const struct at_command at_cmd_finish = {
     .name = "finish",

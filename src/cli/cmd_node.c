@@ -10,7 +10,7 @@
 struct args {
     const char *dir, *preset, *listen, *name, *kernels;
     struct at_opt_list data;
-    struct at_opt_int rounds, steps, seed, min_members, round_ms, threads;
+    struct at_opt_int rounds, steps, seed, min_members, round_ms, threads, serve_kb, fetch_kb;
 };
 
 #define ROW_DIR AT_ROW_TEXT(struct args, dir, "dir", "D", NULL, "this node's folder (its key, data, ledger, model)")
@@ -22,6 +22,12 @@ struct args {
     AT_ROW_INT(struct args, threads, "threads", "N", 1, 64, NULL, "threads (default: one per processor)")
 #define ROW_KERNELS                                                                                                    \
     AT_ROW_TEXT(struct args, kernels, "kernels", "K", "auto", "ref, avx2, avx512 or auto; all give the same bits")
+#define ROW_SERVE                                                                                                      \
+    AT_ROW_INT(struct args, serve_kb, "serve-kb", "N", 1, 1000000000, NULL,                                            \
+               "send newcomers at most so many kB of the model a second (default: 67109)")
+#define ROW_FETCH                                                                                                      \
+    AT_ROW_INT(struct args, fetch_kb, "fetch-kb", "N", 1, 1000000000, NULL,                                            \
+               "fetch at most so many kB of the model a second (default: no limit)")
 
 static const struct at_opt init_rows[] = {
     ROW_DIR,
@@ -37,8 +43,9 @@ static const struct at_opt init_rows[] = {
     ROW_LISTEN,
     ROW_NAME,
 };
-static const struct at_opt start_rows[] = {ROW_DIR, ROW_THREADS, ROW_KERNELS, ROW_LISTEN};
-static const struct at_opt join_rows[] = {ROW_DIR, ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_NAME};
+static const struct at_opt start_rows[] = {ROW_DIR, ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_SERVE, ROW_FETCH};
+static const struct at_opt join_rows[] = {ROW_DIR,  ROW_THREADS, ROW_KERNELS, ROW_LISTEN,
+                                          ROW_NAME, ROW_SERVE,   ROW_FETCH};
 
 static at_err need_dir(struct at_cli *cli, const struct args *a)
 {
@@ -109,6 +116,8 @@ static at_err run_node(struct at_cli *cli, const struct args *a)
         .threads = (int)a->threads.v,
         .kernels = a->kernels,
         .listen = a->listen,
+        .serve_bytes_per_s = 1000 * a->serve_kb.v,
+        .fetch_bytes_per_s = 1000 * a->fetch_kb.v,
         .log = at_node_view_log,
         .log_user = &view,
     };

@@ -58,9 +58,11 @@ at_err at_follower_part(struct at_follower *f, uint64_t from, const struct at_si
     at_err_t err = check_part(f, &log, records, count, checkpoints, checkpoint_count, diag);
     if (err) return err;
     for (size_t i = 0; i < count; i++)
-        if (f->take(f->user, &records[i], diag))
+        if (f->take(f->user, &records[i], diag)) {
+            f->broken = true;
             return at_fail(diag, AT_E_VERIFY, "log", "the steward signed record %llu, which may not stand there",
                            (unsigned long long)(from + i));
+        }
     f->log = log;
     return AT_OK;
 }

@@ -18,6 +18,7 @@ struct at_follower {
     const struct at_verifier *verifier; /* NULL: at_verify */
     at_consensus_take_fn *take;         /* the ledger's fold */
     void *user;
+    bool broken; /* the fold refused what the steward signed: nothing more can be taken */
 };
 
 /* Takes records [from, from + count) under checkpoints of sizes in (from, from + count], ascending; the last one must

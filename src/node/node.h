@@ -20,7 +20,7 @@ struct at_node_place {
     struct at_node_id node;
     char host[AT_HOST_BYTES_MAX + 1];
     uint16_t port;                       /* where this node listens; kept over restarts */
-    char invite[AT_INVITE_TEXT_MAX + 1]; /* NUL-terminated; empty for a member that has not joined yet */
+    char invite[AT_INVITE_TEXT_MAX + 1]; /* NUL-terminated; names this node, or the inviter while it has no log yet */
 };
 
 /* ---- a new run: folder, key, genesis, shards, ledger, invite; the caller becomes founder and steward ---- */
@@ -64,6 +64,8 @@ struct at_node_run_options {
     int threads;         /* 1..64; 0: as many as processors */
     const char *kernels; /* ["auto"] */
     const char *listen;  /* [what the folder says]; when given it is kept */
+    /* Bytes of states a second that it sends to newcomers [64 MiB], and that it fetches [no limit]. */
+    uint64_t serve_bytes_per_s, fetch_bytes_per_s;
     at_node_log_fn *log; /* may be NULL; one line per event, no newline, no secrets */
     void *log_user;
 };
@@ -86,7 +88,9 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
  * {"do":"status"}  answers one object:
  *   "ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "joined", "desync",
  *   "round", "rounds", "rounds_done", "step", "steps", "tokens", "tokens_per_s",
- *   "heldout_loss_first", "heldout_loss_last" (null: none), "peers", "fetched_bytes", "fetch_bytes",
+ *   "heldout_loss_first", "heldout_loss_last" (null: none), "peers" (links),
+ *   "peers_known" (addresses), "hops" (links to the steward; 255: no way), "fetched_bytes", "fetch_bytes",
+ *   "checkpoint_holders" (members known to hold the newest agreed state on disk, this one included),
  *   "state_root", "state_round", "records", "head", "ended", "points_pending", "points_confirmed", "share" (own),
  *   "members": [{"id", "replica", "name", "role", "self", "online", "phase", "step", "tokens", "tokens_per_s",
  *                "points_pending", "points_confirmed", "share"}],

@@ -6,6 +6,7 @@
 #include "train/checkpoint.h"
 #include "train/outer.h"
 #include "train/unit.h"
+#include "wire/message.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -24,6 +25,8 @@ struct at_compute {
     struct at_model model;
     struct at_trainer trainer;
     struct at_state state;
+    struct at_tile *tile;
+    uint32_t tiles;
     struct at_blobs updates;
     struct at_buf text; /* all shards */
     struct at_data data;
@@ -59,6 +62,7 @@ void at_compute_release(struct at_compute *c)
     at_blobs_release(&c->updates);
     at_buf_release(&c->text);
     at_state_release(&c->state);
+    free(c->tile);
     at_trainer_release(&c->trainer);
     at_model_release(&c->model);
     at_exec_release(&c->ex);
@@ -125,6 +129,31 @@ static at_err check_disk(const struct at_compute *c, const struct at_genesis *g,
     return err;
 }
 
+static at_err cut_tiles(struct at_compute *c, struct at_diag *diag)
+{
+    size_t tiles = at_state_leaves(&c->model.params, false);
+    if (tiles > AT_TILES_MAX)
+        return at_fail(diag, AT_E_TOO_BIG, c->genesis.preset, "a state of %zu tiles; %u are possible", tiles,
+                       AT_TILES_MAX);
+    c->tile = calloc(tiles, sizeof *c->tile);
+    if (!c->tile) return at_fail(diag, AT_E_NOMEM, c->dir, "no memory for the state's tiles");
+    at_state_tiles(&c->model.params, false, c->tile);
+    c->tiles = (uint32_t)tiles;
+    return AT_OK;
+}
+
+uint32_t at_compute_tiles(const struct at_compute *c, const struct at_tile **ret_tiles, uint64_t *ret_blob_bytes)
+{
+    *ret_tiles = c->tile;
+    *ret_blob_bytes = at_state_blob_bytes(&c->state);
+    return c->tiles;
+}
+
+void at_compute_state_header(const struct at_compute *c, uint32_t round, uint8_t *ret_header)
+{
+    at_state_header(&c->model.params, false, round, ret_header);
+}
+
 at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
@@ -139,6 +168,7 @@ at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, 
     if (!err) err = at_trainer_init(&c->trainer, &c->model, &c->genesis.train, 0, diag);
     if (!err && (err = at_state_init(&c->state, &c->model.params)) != AT_OK)
         err = at_fail(diag, err, c->dir, "no memory for the state");
+    if (!err) err = cut_tiles(c, diag);
     at_sys_memory_huge();
     c->configured = err == AT_OK;
     return err;
@@ -164,18 +194,27 @@ static at_err need_data(struct at_compute *c, struct at_diag *diag)
     return err;
 }
 
-/* Root, bytes for peers, and the held-out loss where wanted. */
+void at_compute_state_release(struct at_compute_state *s)
+{
+    at_buf_release(&s->blob);
+    free(s->leaves);
+    s->leaves = NULL;
+}
+
+/* Root, leaves, bytes for peers, and the held-out loss where wanted. */
 static at_err describe(struct at_compute *c, bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
 {
     struct at_compute_state s = {.round = c->state.round, .heldout_loss = (double)NAN};
     s.blob.bytes_max = at_state_blob_bytes(&c->state);
-    at_err_t err = at_state_root(&c->state, diag, &s.root);
+    s.leaves = calloc((size_t)c->tiles + 1, sizeof *s.leaves);
+    if (!s.leaves) return at_fail(diag, AT_E_NOMEM, c->dir, "no memory for the state's leaves");
+    at_err_t err = at_state_tree(&c->state, diag, s.leaves, &s.root);
     if (!err && (err = at_state_write(&c->state, &s.blob)) != AT_OK)
         err = at_fail(diag, err, c->dir, "no memory for the state's bytes");
     if (!err && evaluate) err = need_data(c, diag);
     if (!err && evaluate) s.heldout_loss = at_heldout_loss(&c->trainer, &c->ex, &c->data, c->state.theta);
     if (err) {
-        at_buf_release(&s.blob);
+        at_compute_state_release(&s);
         return err;
     }
     c->has_state = true;

@@ -25,12 +25,20 @@ const char *at_compute_kernels(const struct at_compute *c);
  * this program (profile, tokenizer), AT_E_NOMEM and AT_E_DISK with how much is needed. Once. */
 at_err at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag);
 
-struct at_compute_state { /* what a state is for others; the caller releases `blob` */
+struct at_compute_state { /* what a state is for others; the caller releases it */
     uint32_t round;
     struct at_hash root;
-    double heldout_loss; /* NaN: not asked for */
-    struct at_buf blob;  /* as peers fetch it (train/state.h) */
+    double heldout_loss;    /* NaN: not asked for */
+    struct at_buf blob;     /* as peers fetch it, by tiles (train/state.h) */
+    struct at_hash *leaves; /* of its tree, leaf 0 first: one more than there are tiles */
 };
+void at_compute_state_release(struct at_compute_state *s);
+
+/* How a state of this run is cut; borrowed, the same for its whole life. After configure, from any thread. */
+struct at_tile;
+uint32_t at_compute_tiles(const struct at_compute *c, const struct at_tile **ret_tiles, uint64_t *ret_blob_bytes);
+/* What stands before the tiles in the blob of the state at the start of `round`; ret_header(AT_STATE_HEADER_BYTES). */
+void at_compute_state_header(const struct at_compute *c, uint32_t round, uint8_t *ret_header);
 
 /* The state in the folder's model files. AT_E_NOT_FOUND when there is none; AT_E_DATA... when one is damaged. */
 at_err at_compute_load(struct at_compute *c, struct at_diag *diag, struct at_compute_state *ret_state);

@@ -132,6 +132,7 @@ void node_answer(struct node *n, const struct node_todo *todo)
 {
     struct at_node_event ev = {.kind = todo->kind, .link = todo->link, .node = todo->node, .reason = ""};
     struct at_diag diag = {0};
+    const struct at_tile *tile;
     at_err_t err = AT_OK;
     ev.blob.kind = todo->blob;
     ev.blob.key = todo->key;
@@ -144,6 +145,8 @@ void node_answer(struct node *n, const struct node_todo *todo)
     else if (todo->kind == AT_NODE_EV_BLOB_DATA)
         ev.blob.ok = at_vault_read(&n->vault, todo->blob, todo->key, todo->offset, todo->bytes, &ev.blob.total,
                                    &ev.bytes) == AT_OK;
+    else if (todo->kind == AT_NODE_EV_STATE_SHAPE)
+        ev.shape.tiles = at_compute_tiles(n->compute, &tile, &ev.shape.bytes);
     else if (todo->kind == AT_NODE_EV_LINK_DOWN)
         ev.reason = "cannot dial";
     if (err)
@@ -198,8 +201,10 @@ void node_on_net(void *user, const struct at_net_event *net_ev)
         if (!link_remove(n, net_ev->link)) {
             ev.link = 0; /* a dial that never came up */
             node_log(n, AT_NODE_LOG_WARNING, "no link to %s: %s", net_ev->address, net_ev->reason);
-            if (net_ev->wrong_key &&
-                !n->store) { /* a first join: the invite is wrong, and trying again will not mend it */
+            if (net_ev->wrong_key && !n->store &&
+                at_node_id_eq(&net_ev->peer,
+                              &n->folder.contact
+                                   .node)) { /* a first join: the invite is wrong, and trying again will not mend it */
                 struct at_diag diag = {0};
                 node_fail(n,
                           at_fail(&diag, AT_E_PEER, net_ev->address, "the node at %s is not the one of the invite: %s",

@@ -110,6 +110,52 @@ void at_address_outward(const char *host, char ret_host[AT_HOST_BYTES_MAX + 1])
     uv_free_interface_addresses(list, count);
 }
 
+/* Link-local IPv6 addresses need a scope, which means nothing elsewhere. */
+static bool goes_outward(const uv_interface_address_t *a, bool v6)
+{
+    const struct sockaddr_in6 *sa = &a->address.address6;
+    if (a->is_internal) return false;
+    if (a->address.address4.sin_family == AF_INET) return true;
+    return v6 && sa->sin6_family == AF_INET6 && !(sa->sin6_addr.s6_addr[0] == 0xfe && sa->sin6_addr.s6_addr[1] >= 0x80);
+}
+
+static bool endpoint_from(const struct sockaddr *sa, uint16_t port, struct at_endpoint *ret)
+{
+    *ret = (struct at_endpoint){.port = port};
+    if (sa->sa_family == AF_INET) {
+        ret->ip[10] = ret->ip[11] = 0xff;
+        memcpy(ret->ip + 12, &((const struct sockaddr_in *)sa)->sin_addr, 4);
+    } else {
+        memcpy(ret->ip, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
+    }
+    return at_endpoint_ok(ret);
+}
+
+void at_endpoint_host(const struct at_endpoint *e, char ret_host[AT_HOST_BYTES_MAX + 1])
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    bool v4 = memcmp(e->ip, mapped, sizeof mapped) == 0;
+    int rc = uv_inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? e->ip + 12 : e->ip, ret_host, AT_HOST_BYTES_MAX + 1);
+    AT_ASSERT(rc == 0); /* there is room for any */
+}
+
+uint32_t at_endpoints_of(const char *host, uint16_t port, struct at_endpoint ret_list[AT_ENDPOINTS_MAX])
+{
+    uv_interface_address_t *list = NULL;
+    struct sockaddr_storage sa;
+    socklen_t bytes;
+    uint32_t n = 0;
+    int count = 0;
+    bool any4 = strcmp(host, "0.0.0.0") == 0, any6 = strcmp(host, "::") == 0;
+    if (!any4 && !any6)
+        return parse_numeric(host, port, &sa, &bytes) && endpoint_from((struct sockaddr *)&sa, port, ret_list);
+    if (uv_interface_addresses(&list, &count) != 0) return 0;
+    for (int i = 0; i < count && n < AT_ENDPOINTS_MAX; i++)
+        if (goes_outward(&list[i], any6)) n += endpoint_from((struct sockaddr *)&list[i].address, port, &ret_list[n]);
+    uv_free_interface_addresses(list, count);
+    return n;
+}
+
 /* ---- the folder ---- */
 at_err_t at_folder_path(const struct at_folder *f, const char *name, struct at_diag *diag, char ret_path[AT_PATH_BYTES])
 {
@@ -258,7 +304,7 @@ at_err_t at_folder_invite(const struct at_folder *f, uint64_t log_size, struct a
 {
     struct at_invite invite = {
         .run = f->run, .node = f->key.id, .port = f->port, .log_size = log_size, .log_root = log_root};
-    if (f->has_contact) return at_invite_encode(&f->contact, diag, ret_text);
+    if (f->has_contact && log_size == 0) return at_invite_encode(&f->contact, diag, ret_text);
     at_address_outward(f->host, invite.host);
     return at_invite_encode(&invite, diag, ret_text);
 }

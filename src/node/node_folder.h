@@ -7,11 +7,13 @@
  *   D/data, D/updates  blobs by hash (store/blobs.h)
  *   D/fetch            what is being fetched, so that a fetch goes on after a crash
  *   D/model.safetensors, config.json, stats-<root>.safetensors   the run's state (train/checkpoint.h)
+ *   D/peers            where members can be reached, in their own signed words (swarm/node_peers.c); a cache
  *   D/lock, D/control.sock   of the running process */
 #ifndef ATOLL_NODE_NODE_FOLDER_H
 #define ATOLL_NODE_NODE_FOLDER_H
 
 #include "os/file.h"
+#include "wire/endpoints.h"
 #include "wire/invite.h"
 #include "wire/record.h"
 
@@ -34,6 +36,12 @@ at_err at_address_probe(const char *host, uint16_t port, struct at_diag *diag, u
 /* The host that others should dial: `host`, or this machine's first outward address when it is a wildcard. */
 void at_address_outward(const char *host, char ret_host[AT_HOST_BYTES_MAX + 1]);
 
+/* The numeric text of an endpoint's ip. */
+void at_endpoint_host(const struct at_endpoint *e, char ret_host[AT_HOST_BYTES_MAX + 1]);
+/* Where others can dial a node that listens on host:port: that, or of a wildcard each outward address of this machine.
+ * Returns how many. */
+uint32_t at_endpoints_of(const char *host, uint16_t port, struct at_endpoint ret_list[AT_ENDPOINTS_MAX]);
+
 /* D/`name`; AT_E_TOO_BIG when the path is too long. */
 at_err at_folder_path(const struct at_folder *f, const char *name, struct at_diag *diag, char ret_path[AT_PATH_BYTES]);
 bool at_folder_is_one(const char *dir);
@@ -41,7 +49,8 @@ bool at_folder_is_one(const char *dir);
 at_err at_folder_load(const char *dir, struct at_diag *diag, struct at_folder *ret_folder);
 /* Writes key (when there is none yet) and node.ini. */
 at_err at_folder_save(const struct at_folder *f, struct at_diag *diag);
-/* The line that lets others in, of the log at (size, root). */
+/* The line that lets others in, of the log at (size, root): it names this node; or, while this node has no log yet, the
+ * one whose invite it came with. */
 at_err at_folder_invite(const struct at_folder *f, uint64_t log_size, struct at_hash log_root, struct at_diag *diag,
                         char ret_text[AT_INVITE_TEXT_MAX + 1]);
 

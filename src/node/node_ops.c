@@ -24,11 +24,13 @@ struct job {
     struct at_compute_state state;
     struct at_compute_done unit_done;
     struct at_compute_files *files;
+    struct at_vault_search search;
 };
 
 static void job_free(struct job *j)
 {
-    at_buf_release(&j->state.blob);
+    at_compute_state_release(&j->state);
+    at_vault_search_release(&j->search);
     at_compute_files_release(j->files);
     free(j->list);
     free(j);
@@ -70,6 +72,13 @@ static void run_state(struct at_work *work)
     }
 }
 
+void node_hold_state(struct node *n, struct at_compute_state *state)
+{
+    struct at_diag diag = {0};
+    if (at_vault_hold_state(&n->vault, state->root, &state->blob, &state->leaves))
+        node_fail(n, at_fail(&diag, AT_E_NOMEM, n->folder.dir, "out of memory"), &diag);
+}
+
 /* A fetched state may be wrong, and is then fetched again; our own arithmetic may not. */
 static void state_done(struct at_work *work)
 {
@@ -90,7 +99,7 @@ static void state_done(struct at_work *work)
     else if (j->err)
         node_log(n, AT_NODE_LOG_WARNING, "the state that was fetched is wrong: %s", j->diag.text);
     else
-        at_vault_hold_state(&n->vault, j->state.root, &j->state.blob);
+        node_hold_state(n, &j->state);
     job_free(j);
     node_feed(n, &ev);
 }
@@ -249,6 +258,42 @@ static void finish_done(struct at_work *work)
     job_free(j);
 }
 
+/* Which tiles of a state are here: what an earlier fetch left, and what the states held have in common with it. */
+static void run_find(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    j->err = at_vault_find(&j->search, &j->diag);
+}
+
+static void find_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct at_node_event ev = {.kind = AT_NODE_EV_TILES_FOUND};
+    ev.blob.key = j->key;
+    ev.blob.ok = j->err == AT_OK;
+    ev.bytes = at_span(j->search.found, ((size_t)j->search.tiles + 7) / 8);
+    if (j->err)
+        node_fail(j->n, j->err, &j->diag);
+    else
+        node_feed(j->n, &ev);
+    job_free(j);
+}
+
+static void do_find(struct node *n, const struct at_node_op *op)
+{
+    struct at_diag diag = {0};
+    struct job *j = job_new(n, op, run_find, find_done);
+    if (!j) return;
+    at_err_t err = at_vault_search_init(&n->vault, op->root, op->bytes, &diag, &j->search);
+    if (err) {
+        job_free(j);
+        node_fail(n, err, &diag);
+        return;
+    }
+    at_compute_state_header(n->compute, op->round, j->search.header);
+    at_worker_push(&n->disk, &j->work);
+}
+
 /* A steward's look at a member's update. */
 static void run_check(struct at_work *work)
 {
@@ -309,10 +354,26 @@ static void do_dial(struct node *n, const struct at_node_op *op)
 {
     const struct at_invite *contact = &n->folder.contact;
     struct at_link_id link;
+    char host[AT_HOST_BYTES_MAX + 1];
     at_err_t err = AT_E_NOT_FOUND;
-    if (n->folder.has_contact && at_node_id_eq(&op->node, &contact->node))
+    if (op->endpoint.port) {
+        at_endpoint_host(&op->endpoint, host);
+        err = at_net_dial(n->net, host, op->endpoint.port, &op->node, &link);
+    } else if (n->folder.has_contact && at_node_id_eq(&op->node, &contact->node)) {
         err = at_net_dial(n->net, contact->host, contact->port, &op->node, &link);
+    }
     if (err) node_later(n, (struct node_todo){.kind = AT_NODE_EV_LINK_DOWN, .node = op->node});
+}
+
+/* A cache: when it cannot be written, the node goes on, and asks others again after its next start. */
+static void do_keep_peers(struct node *n, const struct at_node_op *op)
+{
+    char path[AT_PATH_BYTES];
+    struct at_diag diag = {0};
+    struct at_span part = op->bytes;
+    at_err_t err = at_folder_path(&n->folder, "peers", &diag, path);
+    if (!err) err = at_file_write_atomic(path, &part, 1, 0600, &diag);
+    if (err) node_log(n, AT_NODE_LOG_WARNING, "the members' addresses could not be kept: %s", diag.text);
 }
 
 static void do_genesis(struct node *n, const struct at_node_op *op)
@@ -321,7 +382,7 @@ static void do_genesis(struct node *n, const struct at_node_op *op)
     struct at_diag diag = {0};
     at_err_t err = at_folder_path(&n->folder, "ledger.sqlite", &diag, path);
     if (!err) err = at_store_create(path, op->bytes, &diag, &n->store);
-    if (!err) err = at_compute_configure(n->compute, at_node_machine_genesis(n->machine), &diag);
+    if (!err) err = node_configure(n, at_node_machine_genesis(n->machine), &diag);
     if (err) node_fail(n, err, &diag);
 }
 
@@ -343,6 +404,10 @@ static void do_blob(struct node *n, const struct at_node_op *op)
         todo.kind = AT_NODE_EV_BLOB_DATA;
         break;
     case AT_NODE_OP_BLOB_WRITE:
+        if (op->read.kind == AT_BLOB_TILE) {
+            err = at_vault_write_tile(&n->vault, op->read.key, op->read.offset, op->bytes, &diag);
+            break;
+        }
         err = at_vault_write(&n->vault, op->read.kind, op->read.key, op->read.offset, op->bytes, &diag);
         break;
     case AT_NODE_OP_BLOB_DROP:
@@ -401,6 +466,12 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_BLOB_PRUNE:
         do_blob(n, op);
         break;
+    case AT_NODE_OP_STATE_SHAPE:
+        node_later(n, (struct node_todo){.kind = AT_NODE_EV_STATE_SHAPE});
+        break;
+    case AT_NODE_OP_TILES_FIND:
+        do_find(n, op);
+        break;
     case AT_NODE_OP_UPDATE_CHECK:
         do_check(n, op);
         break;
@@ -420,6 +491,9 @@ void node_do(struct node *n, const struct at_node_op *op)
             n->saves_open++;
             at_worker_push(&n->computer, &j->work);
         }
+        break;
+    case AT_NODE_OP_PEERS_KEEP:
+        do_keep_peers(n, op);
         break;
     case AT_NODE_OP_STATUS:
         node_log(n, AT_NODE_LOG_EVENT, "%s", op->reason);

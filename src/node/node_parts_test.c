@@ -1,4 +1,5 @@
 /* node_parts_test.c: the parts of a node one by one: folder, worker, vault, control socket. */
+#include "base/merkle.h"
 #include "node/node.h"
 #include "node/node_control.h"
 #include "node/node_folder.h"
@@ -208,40 +209,113 @@ static void test_fetch_goes_on_after_a_crash(void **state)
     at_vault_release(&v);
 }
 
-static void hold(struct at_vault *v, const char *text)
+/* A state of three tiles of two bytes, and its header. */
+enum { TILES = 3, BLOB = AT_STATE_HEADER_BYTES + 2 * TILES };
+static const struct at_tile shape[TILES] = {{40, 2}, {42, 2}, {44, 2}};
+
+static struct at_hash tile_leaf(const char *text, int i)
 {
-    struct at_buf blob = {0};
-    assert_int_equal(at_buf_append(&blob, text, strlen(text)), AT_OK);
-    at_vault_hold_state(v, at_sha256(text, strlen(text)), &blob);
-    assert_null(blob.p);
+    return i == 0 ? at_merkle_leaf(at_span("leaf 0", 6)) : at_merkle_leaf(at_span(text + 2 * (i - 1), 2));
 }
 
-static void test_states_held_and_fetched(void **state)
+/* text: the bytes of its tiles */
+static struct at_hash hold(struct at_vault *v, const char *text)
 {
-    static const char *const text[] = {"first", "second", "third"};
+    static const uint8_t header[AT_STATE_HEADER_BYTES];
+    struct at_buf blob = {0};
+    struct at_hash *leaves = calloc(TILES + 1, sizeof *leaves), root = at_sha256(text, strlen(text));
+    assert_int_equal(at_buf_append(&blob, header, sizeof header), AT_OK);
+    assert_int_equal(at_buf_append(&blob, text, strlen(text)), AT_OK);
+    for (int i = 0; i <= TILES; i++) leaves[i] = tile_leaf(text, i);
+    assert_int_equal(at_vault_hold_state(v, root, &blob, &leaves), AT_OK);
+    assert_null(blob.p);
+    assert_null(leaves);
+    return root;
+}
+
+static void test_states_held(void **state)
+{
+    static const char *const text[] = {"first.", "second", "third."};
     struct at_vault v;
     struct at_span piece;
+    struct at_hash root[3];
+    uint64_t total = 0;
+    assert_int_equal(at_vault_open(&v, dir, NULL), AT_OK);
+    for (int i = 0; i < 3; i++) root[i] = hold(&v, text[i]);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_TILE, root[2], 0, 100, &total, &piece), AT_E_NOT_FOUND); /* no shape */
+    at_vault_set_shape(&v, shape, TILES, BLOB);
+    hold(&v, text[2]); /* again: takes no further place */
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(at_vault_read(&v, AT_BLOB_TILE, root[i], 1, AT_TILE_DATA_MAX, &total, &piece),
+                         i == 0 ? AT_E_NOT_FOUND : AT_OK);
+    assert_int_equal(total, TILES);
+    assert_true(at_span_eq(piece, at_span("ir", 2)));
+    assert_int_equal(at_vault_read(&v, AT_BLOB_TILE, root[2], TILES, 100, &total, &piece), AT_E_NOT_FOUND);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_STATE, root[2], 0, 100, &total, &piece), AT_E_NOT_FOUND);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_LEAVES, root[1], 32, 1000, &total, &piece), AT_OK);
+    struct at_hash leaf = tile_leaf(text[1], 1);
+    assert_int_equal(total, (TILES + 1) * AT_HASH_BYTES);
+    assert_int_equal(piece.n, TILES * AT_HASH_BYTES);
+    assert_memory_equal(piece.p, leaf.b, AT_HASH_BYTES);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_LEAVES, root[1], total, 1, &total, &piece), AT_E_NOT_FOUND);
+    at_vault_release(&v);
+}
+
+static uint8_t find(struct at_vault *v, struct at_hash root, const char *text)
+{
+    struct at_vault_search search;
+    struct at_buf leaves = {0};
+    for (int i = 0; i <= TILES; i++) {
+        struct at_hash leaf = tile_leaf(text, i);
+        assert_int_equal(at_buf_append(&leaves, leaf.b, sizeof leaf.b), AT_OK);
+    }
+    assert_int_equal(at_vault_search_init(v, root, at_span(leaves.p, 32), NULL, &search), AT_E_DATA);
+    assert_int_equal(at_vault_search_init(v, root, at_buf_span(&leaves), NULL, &search), AT_OK);
+    memset(search.header, 'h', sizeof search.header);
+    assert_int_equal(at_vault_find(&search, NULL), AT_OK);
+    uint8_t found = search.found[0];
+    at_vault_search_release(&search);
+    at_buf_release(&leaves);
+    return found;
+}
+
+static void test_state_fetched(void **state)
+{
+    static const char text[] = "aabbcc";
+    struct at_vault v;
+    struct at_span piece;
+    struct at_buf bytes = {0};
     uint64_t total = 0, have = 0;
     bool complete = true;
     char path[AT_PATH_BYTES];
-    struct at_hash key = at_sha256("whole", 5);
+    struct at_hash root = at_sha256(text, 6), other = at_sha256("other", 5);
     assert_int_equal(at_vault_open(&v, dir, NULL), AT_OK);
-    for (int i = 0; i < 3; i++) hold(&v, text[i]);
-    hold(&v, text[2]); /* again: takes no further place */
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(at_vault_read(&v, AT_BLOB_STATE, at_sha256(text[i], strlen(text[i])), 1, 100, &total, &piece),
-                         i == 0 ? AT_E_NOT_FOUND : AT_OK);
-    assert_int_equal(total, 5);
-    assert_memory_equal(piece.p, "hird", 4);
-    assert_int_equal(at_vault_write(&v, AT_BLOB_STATE, key, 0, at_span("whole", 5), NULL), AT_OK);
-    assert_int_equal(at_vault_finish(&v, AT_BLOB_STATE, key, NULL), AT_OK);
-    at_vault_stat(&v, AT_BLOB_STATE, key, &have, &complete);
+    at_vault_set_shape(&v, shape, TILES, BLOB);
+    assert_int_equal(find(&v, other, "xxyyzz"), 0);
+    assert_int_equal(find(&v, root, text), 0); /* the other one is given up */
+    at_vault_stat(&v, AT_BLOB_STATE, other, &have, &complete);
+    assert_int_equal(have, 0);
+    assert_int_equal(at_vault_write_tile(&v, root, 2, at_span("cc", 2), NULL), AT_OK);
+    assert_int_equal(at_vault_write_tile(&v, root, 1, at_span("bX", 2), NULL), AT_OK); /* a crash may do that */
+    assert_int_equal(at_vault_write_tile(&v, root, 0, at_span("aaa", 3), NULL), AT_E_INTERNAL);
+    assert_int_equal(at_vault_write_tile(&v, root, 3, at_span("dd", 2), NULL), AT_E_INTERNAL);
+    assert_int_equal(at_vault_read(&v, AT_BLOB_TILE, root, 2, AT_TILE_DATA_MAX, &total, &piece), AT_OK);
+    assert_true(at_span_eq(piece, at_span("cc", 2))); /* for other newcomers */
+    assert_int_equal(find(&v, root, text), 4);        /* what is spoilt is fetched again */
+    hold(&v, "aaXXYY");
+    assert_int_equal(find(&v, root, text), 5); /* and what both states have in common need not be fetched */
+    assert_int_equal(at_vault_write_tile(&v, root, 1, at_span("bb", 2), NULL), AT_OK);
+    assert_int_equal(at_vault_finish(&v, AT_BLOB_STATE, root, NULL), AT_OK);
+    at_vault_stat(&v, AT_BLOB_STATE, root, &have, &complete);
     assert_true(complete);
-    assert_int_equal(at_vault_state_path(&v, key, NULL, path), AT_OK);
-    assert_true(at_file_exists(path));
+    assert_int_equal(at_vault_state_path(&v, root, NULL, path), AT_OK);
+    assert_int_equal(at_file_read(path, BLOB, NULL, &bytes), AT_OK);
+    assert_int_equal(bytes.n, BLOB);
+    assert_true(bytes.p[0] == 'h' && memcmp(bytes.p + AT_STATE_HEADER_BYTES, text, 6) == 0);
     at_vault_drop_states(&v);
     assert_false(at_file_exists(path));
-    at_vault_drop(&v, AT_BLOB_STATE, key); /* nothing there: fine */
+    at_vault_drop(&v, AT_BLOB_STATE, root); /* nothing there: fine */
+    at_buf_release(&bytes);
     at_vault_release(&v);
 }
 
@@ -345,16 +419,40 @@ static void test_control_in_a_deep_folder(void **state)
     at_buf_release(&got);
 }
 
+/* What a node announces is dialled as it was meant. */
+static void test_endpoints(void **state)
+{
+    struct at_endpoint list[AT_ENDPOINTS_MAX];
+    static const char *const numeric[] = {"127.0.0.1", "192.168.1.10", "::1", "2001:db8::7"};
+    char host[AT_HOST_BYTES_MAX + 1];
+    for (size_t i = 0; i < sizeof numeric / sizeof numeric[0]; i++) {
+        assert_int_equal(at_endpoints_of(numeric[i], 7700, list), 1);
+        at_endpoint_host(&list[0], host);
+        assert_string_equal(host, numeric[i]);
+        assert_int_equal(list[0].port, 7700);
+    }
+    assert_int_equal(at_endpoints_of("a.name.example", 7700, list), 0);
+    uint32_t n = at_endpoints_of("0.0.0.0", 7700, list); /* none on a machine without a network */
+    assert_true(n <= AT_ENDPOINTS_MAX);
+    for (uint32_t i = 0; i < n; i++) {
+        assert_true(at_endpoint_ok(&list[i]));
+        at_endpoint_host(&list[i], host);
+        assert_null(strchr(host, ':'));
+    }
+}
+
 int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_endpoints),
         CASE(test_folder_comes_back),
         CASE(test_damaged_folder_is_told),
         cmocka_unit_test(test_worker_keeps_the_order),
         CASE(test_fetch_goes_on_after_a_crash),
-        CASE(test_states_held_and_fetched),
+        CASE(test_states_held),
+        CASE(test_state_fetched),
         CASE(test_control_answers_and_bears_nonsense),
         CASE(test_control_in_a_deep_folder),
     };

@@ -105,10 +105,13 @@ static void put_run(struct fields *f, const struct at_node_status *s)
     put_real(f, "heldout_loss_first", s->heldout_loss_first);
     put_real(f, "heldout_loss_last", s->heldout_loss_last);
     put_int(f, "peers", s->peers);
+    put_int(f, "peers_known", s->peers_known);
+    put_int(f, "hops", s->hops);
     put_int(f, "fetched_bytes", s->fetched_bytes);
     put_int(f, "fetch_bytes", s->fetch_bytes);
     put_text(f, "state_root", at_hash_hex(s->state_root).s);
     put_int(f, "state_round", s->state_round);
+    put_int(f, "checkpoint_holders", s->checkpoint_holders);
     put_int(f, "records", s->log_size);
     put_text(f, "head", at_hash_hex(s->log_root).s);
     put_bool(f, "ended", s->ended);

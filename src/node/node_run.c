@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LAST_WAIT_MS 700 /* for the last words to leave */
+#define LAST_WAIT_MS    700 /* for the last words to leave */
+#define PEERS_BYTES_MAX ((size_t)4 << 20)
 
 /* ---- what the loop calls ---- */
 static void on_work_ready(uv_async_t *async)
@@ -97,6 +98,17 @@ static at_err set_listen(struct node *n, struct at_diag *diag)
     return err ? err : at_folder_save(&n->folder, diag);
 }
 
+at_err_t node_configure(struct node *n, const struct at_genesis *g, struct at_diag *diag)
+{
+    const struct at_tile *tile;
+    uint64_t blob_bytes;
+    at_err_t err = at_compute_configure(n->compute, g, diag);
+    if (err) return err;
+    uint32_t tiles = at_compute_tiles(n->compute, &tile, &blob_bytes);
+    at_vault_set_shape(&n->vault, tile, tiles, blob_bytes);
+    return AT_OK;
+}
+
 /* The stored genesis, if there is one. */
 static at_err open_ledger(struct node *n, struct at_buf *genesis, struct at_diag *diag)
 {
@@ -114,7 +126,7 @@ static at_err open_ledger(struct node *n, struct at_buf *genesis, struct at_diag
     if (!err) err = at_genesis_decode(at_buf_span(genesis), diag, g);
     if (!err && !at_hash_eq(at_genesis_run_id(at_buf_span(genesis)), n->folder.run))
         err = at_fail(diag, AT_E_DATA, path, "%s belongs to another run than %s", path, n->folder.dir);
-    if (!err) err = at_compute_configure(n->compute, g, diag);
+    if (!err) err = node_configure(n, g, diag);
     free(g);
     return err;
 }
@@ -164,6 +176,8 @@ static at_err build_machine(struct node *n, const struct at_buf *genesis, struct
     }
     o.name = n->folder.name;
     o.program = "atoll " ATOLL_VERSION;
+    o.serve_bytes_per_s = n->options.serve_bytes_per_s;
+    o.fetch_bytes_per_s = n->options.fetch_bytes_per_s;
     n->records = calloc(AT_LOG_PART_MAX, sizeof *n->records);
     n->checkpoints = calloc(AT_LOG_PART_MAX, sizeof *n->checkpoints);
     if (!n->records || !n->checkpoints) return at_fail(diag, AT_E_NOMEM, n->folder.dir, "out of memory");
@@ -209,6 +223,25 @@ static at_err build_loop_part(struct node *n, struct at_diag *diag)
 }
 
 /* ---- running and taking down ---- */
+
+/* What the folder knows of where others are, and where others can dial this node. */
+static void tell_peers(struct node *n)
+{
+    char path[AT_PATH_BYTES];
+    struct at_buf kept = {0};
+    struct at_endpoint list[AT_ENDPOINTS_MAX];
+    struct at_node_event peers = {.kind = AT_NODE_EV_PEERS, .reason = ""};
+    struct at_node_event reachable = {.kind = AT_NODE_EV_REACHABLE, .reason = ""};
+    bool there = at_folder_path(&n->folder, "peers", NULL, path) == AT_OK && at_file_exists(path) &&
+                 at_file_read(path, PEERS_BYTES_MAX, NULL, &kept) == AT_OK;
+    peers.bytes = at_buf_span(&kept);
+    if (there && !n->ending) node_feed(n, &peers);
+    at_buf_release(&kept);
+    reachable.reachable.list = list;
+    reachable.reachable.count = at_endpoints_of(n->folder.host, n->folder.port, list);
+    if (!n->ending) node_feed(n, &reachable);
+}
+
 static void start(struct node *n)
 {
     struct at_node_event ev = {.kind = AT_NODE_EV_START, .reason = ""};
@@ -217,13 +250,14 @@ static void start(struct node *n)
     if (n->has_state) {
         ev.start.round = n->state.round;
         ev.start.root = n->state.root;
-        at_vault_hold_state(&n->vault, n->state.root, &n->state.blob);
+        node_hold_state(n, &n->state);
     }
     node_log(n, AT_NODE_LOG_EVENT, "run %.16s, node %.16s, %s:%u, %d thread%s, %s kernels",
              at_hash_hex(n->folder.run).s, at_node_id_hex(&n->folder.key.id).s, n->folder.host, n->folder.port,
              at_compute_threads(n->compute), at_compute_threads(n->compute) == 1 ? "" : "s",
              at_compute_kernels(n->compute));
     node_feed(n, &ev);
+    tell_peers(n);
     uv_run(&n->loop, UV_RUN_DEFAULT);
     AT_ASSERT(n->ending);
 }
@@ -259,7 +293,7 @@ static void take_down(struct node *n)
     at_store_close(n->store);
     at_compute_release(n->compute);
     at_vault_release(&n->vault);
-    at_buf_release(&n->state.blob);
+    at_compute_state_release(&n->state);
     at_lock_release(&n->lock);
     pthread_mutex_destroy(&n->progress_mutex);
     free(n->records);

@@ -8,7 +8,9 @@
 #include "store/store.h"
 #include "train/local.h"
 
+#include <errno.h>
 #include <jansson.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,7 +71,22 @@ static void log_line(void *user, enum at_node_log_kind kind, const char *line)
 
 static struct { /* what the next child is born with */
     rlim_t file_bytes_max;
-} birth = {RLIM_INFINITY};
+    uint16_t unreachable; /* a port that it cannot dial; 0: none */
+    const char *listen;
+} birth = {RLIM_INFINITY, 0, NULL};
+
+long syscall(long number, ...); /* not POSIX: <unistd.h> hides it */
+
+/* Stands before the C library's for everything in this process: a firewall of one rule. */
+int connect(int fd, const struct sockaddr *sa, socklen_t bytes)
+{
+    const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
+    if (sa->sa_family == AF_INET && birth.unreachable && ntohs(in->sin_port) == birth.unreachable) {
+        errno = ECONNREFUSED;
+        return -1;
+    }
+    return (int)syscall(SYS_connect, fd, sa, bytes);
+}
 
 /* The child's whole life. What the node returned goes to D.result, its log to D.log. */
 static void run_child(const char *dir)
@@ -79,7 +98,8 @@ static void run_child(const char *dir)
     setrlimit(RLIMIT_FSIZE, &(struct rlimit){birth.file_bytes_max, RLIM_INFINITY});
     snprintf(path, sizeof path, "%s.log", dir);
     FILE *log = fopen(path, "a");
-    struct at_node_run_options o = {.dir = dir, .threads = 1, .log = log ? log_line : NULL, .log_user = log};
+    struct at_node_run_options o = {
+        .dir = dir, .threads = 1, .listen = birth.listen, .log = log ? log_line : NULL, .log_user = log};
     at_err_t err = at_node_run(&o, &diag, &result);
     if (log && err) log_line(log, AT_NODE_LOG_WARNING, diag.text);
     snprintf(path, sizeof path, "%s.result", dir);
@@ -363,6 +383,78 @@ static void test_steward_dies_and_returns(void **state)
     expect_agreement(m, 3, ROUNDS);
 }
 
+/* The text of a node's status field; empty when it does not answer. */
+static void ask_text(const struct member *m, const char *field, char *ret, size_t n)
+{
+    struct at_buf text = {0};
+    ret[0] = 0;
+    if (at_control_call(m->dir, "status", 3000, NULL, &text) == AT_OK) {
+        json_t *o = json_loadb((const char *)text.p, text.n, 0, NULL);
+        const char *value = json_string_value(json_object_get(o, field));
+        snprintf(ret, n, "%s", value ? value : "");
+        json_decref(o);
+    }
+    at_buf_release(&text);
+}
+
+/* Bytes of the addresses that a node has written down. */
+static uint64_t kept_bytes(const struct member *m)
+{
+    char path[AT_PATH_BYTES];
+    struct at_buf bytes = {0};
+    assert_int_equal(at_path_join(m->dir, "peers", NULL, path), AT_OK);
+    at_err_t err = at_file_read(path, 1 << 20, NULL, &bytes);
+    uint64_t n = err ? 0 : bytes.n;
+    at_buf_release(&bytes);
+    return n;
+}
+
+/* A newcomer and the founder cannot dial each other: it comes in through a member, whose invite it has, and takes part
+ * in every round through it. Then the founder dies and comes back at another port; its folder knows where the others
+ * are. */
+static void test_in_through_a_member(void **state)
+{
+    struct member m[3] = {{{0}, 0}};
+    struct at_node_place place, second;
+    struct at_diag diag = {0};
+    struct at_buf answer = {0};
+    char invite[AT_INVITE_TEXT_MAX + 1];
+    found(&m[0], 100000, 3, &place);
+    join(&m[1], 1, place.invite);
+    join(&m[2], 2, place.invite); /* only for its folder and port */
+    assert_int_equal(at_node_folder(m[2].dir, NULL, &second), AT_OK);
+    birth.unreachable = second.port;
+    start_node(&m[0]);
+    birth.unreachable = 0;
+    start_node(&m[1]);
+    WAIT_FOR(ask(&m[0], "members") == 2 && ask(&m[1], "joined") == 1, 20000, m, 2);
+    ask_text(&m[1], "invite", invite, sizeof invite);
+    assert_string_not_equal(invite, place.invite);
+    if (at_node_join(&(struct at_node_join_options){.dir = m[2].dir, .invite = invite}, &diag, &second))
+        fail_msg("join: %s: %s", diag.where, diag.text);
+    birth.unreachable = place.port;
+    start_node(&m[2]);
+    WAIT_FOR(ask(&m[2], "rounds_done") >= 1, 30000, m, 3);
+    assert_int_equal((int)ask(&m[2], "hops"), 2);
+    WAIT_FOR(ask(&m[2], "peers_known") == 3, 20000, m, 3);
+    WAIT_FOR(kept_bytes(&m[0]) >= (uint64_t)3 * (AT_KEY_BYTES + AT_SIG_BYTES + 18), 20000, m, 3); /* three statements */
+    kill_node(&m[0]);
+    birth.unreachable = second.port;
+    birth.listen = "127.0.0.1:0";
+    start_node(&m[0]);
+    birth.unreachable = 0;
+    birth.listen = NULL;
+    WAIT_FOR(ask(&m[0], "peers") >= 1, 30000, m, 3);
+    double round = ask(&m[0], "rounds_done");
+    WAIT_FOR(ask(&m[2], "rounds_done") >= round + 2, 60000, m, 3);
+    assert_int_equal(at_control_call(m[0].dir, "finish", 3000, NULL, &answer), AT_OK);
+    at_buf_release(&answer);
+    for (int i = 0; i < 3; i++) expect_exit(m, 3, i, 0, 60000);
+    expect_agreement(m, 3, read_result(&m[0]).rounds);
+    assert_int_equal(at_node_folder(m[0].dir, NULL, &second), AT_OK);
+    assert_int_not_equal(second.port, place.port);
+}
+
 /* Minutes of deaths: any node, at any moment, sometimes two at once. No record that was stored is lost, and all end
  * alike. */
 static void test_a_hundred_deaths(void **state)
@@ -490,6 +582,7 @@ static void test_damaged_model(void **state)
     WAIT_FOR(ask(&m[0], "peers") == 1, 10000, m, 2);
     double round = ask(&m[0], "rounds_done");
     WAIT_FOR(ask(&m[1], "state_round") > round, 10000, m, 2);
+    for (int i = 0; i < 2; i++) WAIT_FOR(ask(&m[i], "checkpoint_holders") == 2, 20000, m, 2);
     kill(m[0].pid, SIGINT);
     expect_exit(m, 2, 0, 130, 5000);
     flip_byte(m[0].dir, "model.safetensors", SIZE_MAX);
@@ -584,6 +677,7 @@ int main(int argc, char **argv)
         CASE(test_three_nodes_reach_the_root_of_one_process),
         CASE(test_member_dies_and_returns),
         CASE(test_steward_dies_and_returns),
+        CASE(test_in_through_a_member),
         CASE(test_asked_to_end),
         CASE(test_full_disk),
         CASE(test_damaged_model),

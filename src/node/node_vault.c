@@ -1,4 +1,4 @@
-#include "node/node_vault.h"
+#include "node/node_vault_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +35,7 @@ void at_vault_release(struct at_vault *v)
     at_blobs_release(&v->data_writer);
     at_blobs_release(&v->updates);
     at_blobs_release(&v->updates_writer);
-    for (int i = 0; i < AT_VAULT_STATES; i++) at_buf_release(&v->state[i].blob);
+    at_vault_release_states(v);
     at_buf_release(&v->piece);
 }
 
@@ -44,8 +44,8 @@ static const char *kind_text(enum at_blob_kind kind)
     return kind == AT_BLOB_SHARD ? "shard" : kind == AT_BLOB_UPDATE ? "update" : "state";
 }
 
-static at_err fetch_path(const struct at_vault *v, enum at_blob_kind kind, struct at_hash key, const char *end,
-                         struct at_diag *diag, char ret_path[AT_PATH_BYTES])
+at_err_t at_vault_fetch_path(const struct at_vault *v, enum at_blob_kind kind, struct at_hash key, const char *end,
+                             struct at_diag *diag, char ret_path[AT_PATH_BYTES])
 {
     char name[128];
     snprintf(name, sizeof name, "fetch/%s-%s%s", kind_text(kind), at_hash_hex(key).s, end);
@@ -55,7 +55,7 @@ static at_err fetch_path(const struct at_vault *v, enum at_blob_kind kind, struc
 at_err_t at_vault_state_path(const struct at_vault *v, struct at_hash root, struct at_diag *diag,
                              char ret_path[AT_PATH_BYTES])
 {
-    return fetch_path(v, AT_BLOB_STATE, root, ".whole", diag, ret_path);
+    return at_vault_fetch_path(v, AT_BLOB_STATE, root, ".whole", diag, ret_path);
 }
 
 static const struct at_blobs *folder_of(const struct at_vault *v, enum at_blob_kind kind)
@@ -77,44 +77,48 @@ void at_vault_stat(struct at_vault *v, enum at_blob_kind kind, struct at_hash ke
     char path[AT_PATH_BYTES];
     uint64_t have = 0;
     *ret_complete = is_complete(v, kind, key);
-    if (fetch_path(v, kind, key, "", NULL, path) != AT_OK || at_file_size(path, NULL, &have) != AT_OK) have = 0;
+    if (at_vault_fetch_path(v, kind, key, "", NULL, path) != AT_OK || at_file_size(path, NULL, &have) != AT_OK)
+        have = 0;
     *ret_have = have;
 }
 
-static at_err_t fail_disk(struct at_diag *diag, const char *path)
+at_err_t at_vault_disk_error(struct at_diag *diag, const char *path)
 {
     int e = errno;
     bool full = e == ENOSPC || e == EDQUOT || e == EFBIG;
     return at_fail(diag, AT_E_DISK, path, "cannot write %s: %s", path, full ? "the disk is full" : strerror(e));
 }
 
+at_err_t at_vault_put(int fd, const char *path, uint64_t offset, struct at_span bytes, struct at_diag *diag)
+{
+    while (bytes.n > 0) {
+        ssize_t put = pwrite(fd, bytes.p, bytes.n, (off_t)offset);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return at_vault_disk_error(diag, path);
+        offset += (uint64_t)put;
+        bytes = at_span(bytes.p + put, bytes.n - (size_t)put);
+    }
+    return AT_OK;
+}
+
 at_err_t at_vault_write(struct at_vault *v, enum at_blob_kind kind, struct at_hash key, uint64_t offset,
                         struct at_span bytes, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
-    at_err_t err = fetch_path(v, kind, key, "", diag, path);
+    at_err_t err = at_vault_fetch_path(v, kind, key, "", diag, path);
     if (err) return err;
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (offset == 0 ? O_TRUNC : 0), 0600);
-    if (fd < 0) return fail_disk(diag, path);
-    while (bytes.n > 0 && !err) {
-        ssize_t put = pwrite(fd, bytes.p, bytes.n, (off_t)offset);
-        if (put < 0 && errno == EINTR) continue;
-        if (put < 0) {
-            err = fail_disk(diag, path);
-            break;
-        }
-        offset += (uint64_t)put;
-        bytes = at_span(bytes.p + put, bytes.n - (size_t)put);
-    }
-    if (close(fd) != 0 && !err) err = fail_disk(diag, path);
+    if (fd < 0) return at_vault_disk_error(diag, path);
+    err = at_vault_put(fd, path, offset, bytes, diag);
+    if (close(fd) != 0 && !err) err = at_vault_disk_error(diag, path);
     return err;
 }
 
 static at_err finish_state(const char *path, const char *whole, struct at_diag *diag)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail_disk(diag, path);
-    at_err_t err = fsync(fd) != 0 ? fail_disk(diag, path) : AT_OK;
+    if (fd < 0) return at_vault_disk_error(diag, path);
+    at_err_t err = fsync(fd) != 0 ? at_vault_disk_error(diag, path) : AT_OK;
     close(fd);
     return err ? err : at_file_rename(path, whole, diag);
 }
@@ -124,7 +128,7 @@ at_err_t at_vault_finish(struct at_vault *v, enum at_blob_kind kind, struct at_h
     char path[AT_PATH_BYTES], whole[AT_PATH_BYTES];
     struct at_buf bytes = {.bytes_max = WHOLE_BYTES_MAX};
     struct at_hash got;
-    at_err_t err = fetch_path(v, kind, key, "", diag, path);
+    at_err_t err = at_vault_fetch_path(v, kind, key, "", diag, path);
     if (err) return err;
     if (kind == AT_BLOB_STATE) {
         err = at_vault_state_path(v, key, diag, whole);
@@ -144,7 +148,7 @@ at_err_t at_vault_finish(struct at_vault *v, enum at_blob_kind kind, struct at_h
 void at_vault_drop(struct at_vault *v, enum at_blob_kind kind, struct at_hash key)
 {
     char path[AT_PATH_BYTES];
-    at_err_t err = fetch_path(v, kind, key, "", NULL, path);
+    at_err_t err = at_vault_fetch_path(v, kind, key, "", NULL, path);
     if (!err) err = at_file_remove(path, NULL);
     if (!err && kind == AT_BLOB_STATE && (err = at_vault_state_path(v, key, NULL, path)) == AT_OK)
         err = at_file_remove(path, NULL);
@@ -157,13 +161,8 @@ at_err_t at_vault_read(struct at_vault *v, enum at_blob_kind kind, struct at_has
     const struct at_blobs *blobs = folder_of(v, kind);
     uint64_t total = 0;
     uint8_t *p = NULL;
-    for (int i = 0; kind == AT_BLOB_STATE && i < AT_VAULT_STATES; i++) {
-        const struct at_buf *blob = &v->state[i].blob;
-        if (blob->n == 0 || !at_hash_eq(v->state[i].root, key) || offset >= blob->n) continue;
-        *ret_total = blob->n;
-        *ret_bytes = at_span(blob->p + offset, n < blob->n - offset ? n : (size_t)(blob->n - offset));
-        return AT_OK;
-    }
+    if (kind == AT_BLOB_LEAVES || kind == AT_BLOB_TILE)
+        return at_vault_read_state(v, kind, key, offset, n, ret_total, ret_bytes);
     if (!blobs || at_blobs_size(blobs, key, &total) != AT_OK || offset >= total) return AT_E_NOT_FOUND;
     size_t part = n < total - offset ? n : (size_t)(total - offset);
     at_buf_clear(&v->piece);
@@ -199,30 +198,4 @@ at_err_t at_vault_prune(struct at_vault *v, const struct at_hash *keep, size_t c
     at_err_t err = at_blobs_prune(&v->updates, keep, count, diag);
     if (!err) err = at_path_join(v->dir, "fetch", diag, path);
     return err ? err : at_dir_list(path, diag, drop_stale_part, &(struct keep){v, keep, count});
-}
-
-void at_vault_hold_state(struct at_vault *v, struct at_hash root, struct at_buf *blob)
-{
-    int last = AT_VAULT_STATES - 1;
-    if (v->state[0].blob.n > 0 && at_hash_eq(v->state[0].root, root)) last = 0;
-    at_buf_release(&v->state[last].blob);
-    for (int i = last; i > 0; i--) v->state[i] = v->state[i - 1];
-    v->state[0].root = root;
-    v->state[0].blob = *blob;
-    memset(blob, 0, sizeof *blob);
-}
-
-static at_err_t drop_state(void *user, const char *name)
-{
-    char path[AT_PATH_BYTES];
-    if (strncmp(name, "state-", 6) != 0 || at_path_join(user, name, NULL, path) != AT_OK) return AT_OK;
-    return at_file_remove(path, NULL);
-}
-
-void at_vault_drop_states(struct at_vault *v)
-{
-    char path[AT_PATH_BYTES];
-    at_err_t err = at_path_join(v->dir, "fetch", NULL, path);
-    if (!err) err = at_dir_list(path, NULL, drop_state, path);
-    (void)err; /* the next save tries again */
 }

@@ -5,7 +5,7 @@
 
 #include "base/rng.h"
 
-enum { STEPS = 10, STAND_IN_BYTES = 256, STATE_STAND_IN_BYTES = 1024, ROUNDS_AFTER_MIN = 2 };
+enum { STEPS = 10, STAND_IN_BYTES = 256, STATE_STAND_IN_BYTES = 1024, STATE_TILES = 4, ROUNDS_AFTER_MIN = 2 };
 
 uint64_t at_sim_draw(struct at_sim *s, uint64_t below)
 {
@@ -120,6 +120,7 @@ at_err_t at_sim_init(const struct at_sim_options *options, struct at_diag *diag,
                                      .update_bytes = STAND_IN_BYTES,
                                      .shard_bytes = 4096,
                                      .state_bytes = STATE_STAND_IN_BYTES,
+                                     .tile_bytes = STATE_STAND_IN_BYTES / STATE_TILES,
                                      .canary = o->canary,
                                      .trace = o->trace_bytes > 0,
                                      .trace_bytes_max = o->trace_bytes,

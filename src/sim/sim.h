@@ -18,7 +18,7 @@
 
 #include "sim/world.h"
 
-/* A star of members around one steward: as many links as its machine holds, less some for strangers and for members
+/* Members around one steward, linked to each other, too: as many links as its machine holds, less some for strangers and for members
  * whose old link has not been found dead yet. */
 #define AT_SIM_NODES_MAX 120
 

@@ -113,8 +113,7 @@ static void churn(struct at_sim *s, int node, uint64_t at, uint64_t round)
 
 static void flood(struct at_sim *s, int node, uint64_t at, uint64_t round)
 {
-    (void)node; /* whoever the draw meant: in a star strangers can reach the steward only */
-    for (int i = 0; i < 10; i++) at_world_flood(s->world, 0, at + at_sim_draw(s, round));
+    for (int i = 0; i < 10; i++) at_world_flood(s->world, node, at + at_sim_draw(s, round));
 }
 
 static const struct kind {

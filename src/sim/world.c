@@ -72,6 +72,7 @@ at_err_t at_world_init(const struct at_world_options *options, struct at_world *
         n->tick_ms = UINT64_MAX;
         n->knob[AT_WORLD_SPEED_PERMILLE] = n->knob[AT_WORLD_RATE_PERMILLE] = 1000;
         n->knob[AT_WORLD_SKEW_MS] = AT_WORLD_SKEW_ZERO;
+        n->peers.bytes_max = (size_t)1 << 22;
     }
     if (!err) err = make_genesis(w);
     if (!err) err = at_world_judge_init(w);
@@ -91,6 +92,7 @@ void at_world_release(struct at_world *w)
         at_node_machine_release(w->nodes[i].machine);
         at_world_disk_release(w, &w->nodes[i].disk);
         at_buf_release(&w->nodes[i].said);
+        at_buf_release(&w->nodes[i].peers);
     }
     at_world_heap_release(w);
     at_world_log_release(w);
@@ -160,10 +162,13 @@ static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag
     snprintf(name, sizeof name, "node %d", node);
     struct at_node_machine_options options = {.key = n->key,
                                               .run = w->run,
-                                              .contact = w->nodes[0].key.id,
+                                              .contact = w->nodes[n->contact].key.id,
                                               .name = name,
                                               .program = "sim",
                                               .verifier = &w->verifier,
+                                              .serve_bytes_per_s = w->options.serve_bytes_per_s,
+                                              .fetch_bytes_per_s = w->options.fetch_bytes_per_s,
+                                              .links_max = w->options.links_max,
                                               .canary = node == 0 ? w->options.canary : 0};
     options.genesis = n->disk.has_genesis ? at_buf_span(&w->genesis) : at_span(NULL, 0);
     at_err_t err = at_node_machine_init(&options, diag, &n->machine);
@@ -195,23 +200,29 @@ static void node_start(struct at_world *w, int node)
         return;
     }
     n->has_state = n->disk.saved;
+    n->has_before = false;
     n->state_round = n->disk.saved_round;
     n->h = n->disk.saved_h;
+    if (n->has_state) n->root = at_world_state_root(w, n->h);
     n->unit_id++;
     at_world_count_life(w, node, true);
     struct at_node_event e = {.kind = AT_NODE_EV_START};
     e.start.has_state = n->disk.saved;
     e.start.round = n->disk.saved_round;
     e.start.heldout_loss = NAN;
-    if (n->disk.saved) e.start.root = at_world_state_root(w, n->disk.saved_h);
+    if (n->has_state) e.start.root = n->root;
     at_world_step_node(w, node, &e);
+    struct at_node_event peers = {.kind = AT_NODE_EV_PEERS, .bytes = at_buf_span(&n->peers)};
+    if (n->peers.n) at_world_step_node(w, node, &peers);
+    struct at_endpoint endpoint = at_world_endpoint(w, node);
+    struct at_node_event reachable = {.kind = AT_NODE_EV_REACHABLE, .reachable = {&endpoint, 1}};
+    at_world_step_node(w, node, &reachable);
 }
 
 /* One tick is under way at a time; one that comes too early looks again. */
-static void schedule_tick(struct at_world *w, int node)
+static void schedule_tick(struct at_world *w, int node, uint64_t deadline)
 {
     struct at_world_node *n = &w->nodes[node];
-    uint64_t deadline = at_node_machine_deadline_ms(n->machine);
     if (deadline == UINT64_MAX || n->tick_ms <= deadline) return;
     if (deadline <= w->now_ms) {
         at_world_violate(w, "node %d asks for a tick in the past", node);
@@ -227,10 +238,12 @@ static void tick(struct at_world *w, const struct at_world_event *ev)
     struct at_node_event e = {.kind = AT_NODE_EV_TICK};
     if (ev->id != n->tick_id) return;
     n->tick_ms = UINT64_MAX;
-    if (at_node_machine_deadline_ms(n->machine) <= w->now_ms)
+    /* Asked once: a budget that is asked earns, and the next answer may be a millisecond off. */
+    uint64_t deadline = at_node_machine_deadline_ms(n->machine);
+    if (deadline <= w->now_ms)
         at_world_step_node(w, ev->node, &e);
     else
-        schedule_tick(w, ev->node);
+        schedule_tick(w, ev->node, deadline);
 }
 
 static void node_dies_here(struct at_world *w, int node)
@@ -282,7 +295,7 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
         return;
     }
     if (w->violated) return;
-    schedule_tick(w, node);
+    schedule_tick(w, node, at_node_machine_deadline_ms(n->machine));
     if (n->knob[AT_WORLD_DIES_WRITING] && n->disk.durable < n->disk.written) {
         n->crash_restart_ms = (uint32_t)n->knob[AT_WORLD_DIES_WRITING];
         n->knob[AT_WORLD_DIES_WRITING] = 0;
@@ -299,8 +312,8 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
 /* ---- what comes due ---- */
 static bool is_script(enum at_world_what what)
 {
-    return what == AT_WORLD_START || what == AT_WORLD_CRASH || what == AT_WORLD_BREAK_ALL || what == AT_WORLD_SET ||
-           what == AT_WORLD_FLOOD || what == AT_WORLD_FINISH;
+    return what == AT_WORLD_START || what == AT_WORLD_CRASH || what == AT_WORLD_BREAK_ALL || what == AT_WORLD_JOIN_UP ||
+           what == AT_WORLD_SET || what == AT_WORLD_FLOOD || what == AT_WORLD_FINISH;
 }
 
 static void start(struct at_world *w, const struct at_world_event *ev)
@@ -329,6 +342,7 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
     switch (ev->what) {
     case AT_WORLD_DELIVER:
         if (ev->e.kind == AT_NODE_EV_MESSAGE && !at_world_link_deliverable(w, ev)) return;
+        if (ev->e.kind == AT_NODE_EV_MESSAGE) at_world_count_in(w, ev->node, ev->e.bytes);
         at_world_step_node(w, ev->node, &ev->e);
         break;
     case AT_WORLD_TICK:
@@ -364,6 +378,9 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
     case AT_WORLD_BREAK_ALL:
         at_world_links_of(w, ev->node, ev->flag);
         break;
+    case AT_WORLD_JOIN_UP:
+        at_world_connect(w, ev->node, (int)ev->arg);
+        break;
     case AT_WORLD_SET:
         at_world_happen_set(w, ev);
         break;
@@ -372,6 +389,9 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
         break;
     case AT_WORLD_FINISH:
         at_world_step_node(w, ev->node, &ev->e);
+        break;
+    case AT_WORLD_WALL:
+        at_world_wall_up(w, (size_t)ev->id);
         break;
     }
 }

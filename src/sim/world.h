@@ -1,12 +1,13 @@
 /* world.h: a virtual world in which real node machines (swarm/) run under a virtual clock: one process, one seed,
- * no system call. Node 0 is the steward; the others dial it. sim.h makes whole runs with faults of it.
+ * no system call. Node 0 is the steward, and the invite of the others names it unless the test says otherwise. sim.h
+ * makes whole runs with faults of it.
  *
  * What is simulated: links with seeded latency that keep order (they are TLS over TCP) and that break, with end of file
  * at once or silence for five seconds; lines with rates, queues and losses; bulk queues that are full now and then;
  * disks whose writes become durable later and are lost in a crash; crashes at any event; restarts; partitions; slow
- * members; compute as a cost model. A state is 32 bytes h, its root the hash of the blob made from h, and
- * h' = SHA-256(h ‖ (replica, tokens, update hash)...): cheap, and different whenever anything that an outer step depends
- * on differs.
+ * members; compute as a cost model. A state is 32 bytes h, its blob is made from h, its root a Merkle root over the
+ * tiles of the blob as a real state's is, and h' = SHA-256(h ‖ (replica, tokens, update hash)...): cheap, and different
+ * whenever anything that an outer step depends on differs.
  *
  * What is checked, from outside, on every step: nobody ever stores two different records at one index; one root per
  * round, and it is that of an independent recomputation; a counted update is durable at the steward when its CLOSE is,
@@ -27,8 +28,11 @@ struct at_world_options {
     uint32_t sync_ms_max; /* a write is durable after 1..this */
     uint32_t step_ms;     /* one inner step on a node of speed 1 */
     uint32_t update_bytes, shard_bytes, state_bytes;
-    uint32_t full_percent; /* of bulk frames are refused at first */
-    uint32_t canary;       /* handed to the steward's machine */
+    uint32_t tile_bytes;                           /* 0: 4096 */
+    uint64_t serve_bytes_per_s, fetch_bytes_per_s; /* of every node's machine */
+    uint32_t full_percent;                         /* of bulk frames are refused at first */
+    uint32_t links_max;                            /* of every node; 0: what the machine takes by itself */
+    uint32_t canary;                               /* handed to the steward's machine */
     bool trace;
     size_t trace_bytes_max; /* only the newest lines are kept, at least so many bytes of them; 0: all */
     /* What a large world adds; all 0 in a small one. */
@@ -74,7 +78,7 @@ enum at_world_rot {
 enum at_world_hostile {
     AT_WORLD_HOSTILE_WITHHOLD = 1, /* sends no pieces of updates */
     AT_WORLD_HOSTILE_SOME = 2,     /* sends them to some peers in some rounds */
-    AT_WORLD_HOSTILE_GARBAGE = 4,  /* sends wrong bytes in them */
+    AT_WORLD_HOSTILE_GARBAGE = 4,  /* sends wrong bytes in them, and in tiles of states */
     AT_WORLD_HOSTILE_NONSENSE = 8, /* its update is not what its unit gives */
     AT_WORLD_HOSTILE_RECEIPT = 16, /* signs receipts that say something else than what it did */
     AT_WORLD_HOSTILE_REPLAY = 32,  /* says again what it said before */
@@ -95,9 +99,16 @@ void at_world_start_node(struct at_world *w, int node, uint64_t at_ms);
 void at_world_crash(struct at_world *w, int node, uint64_t at_ms, bool silent); /* silent: peers notice after 5 s */
 void at_world_break_links(struct at_world *w, int node, uint64_t at_ms);
 void at_world_partition(struct at_world *w, int node, uint64_t at_ms, uint64_t until_ms);
+/* The two cannot reach each other in that time; links between them are found dead. b -1: node a is not dialled by
+ * anybody (it sits behind a firewall), but its links stay. */
+void at_world_wall(struct at_world *w, int a, int b, uint64_t at_ms, uint64_t until_ms);
+void at_world_contact(struct at_world *w, int node, int contact); /* whom its invite names */
+void at_world_move(struct at_world *w, int node); /* from now on it is at another address; while it is down */
 void at_world_finish(struct at_world *w, int node, uint64_t at_ms);
-void at_world_speed(struct at_world *w, int node, double speed); /* of its compute; 1 at first */
-void at_world_corrupt_state(struct at_world *w, int node);       /* its next outer step gives a wrong state */
+void at_world_join_up(struct at_world *w, int from, int to, uint64_t at_ms); /* a link between two that are up then */
+void at_world_spoil_tiles(struct at_world *w, int node);                     /* the tiles that it serves are wrong */
+void at_world_speed(struct at_world *w, int node, double speed);             /* of its compute; 1 at first */
+void at_world_corrupt_state(struct at_world *w, int node); /* its next outer step gives a wrong state */
 /* Crash when the node has had `event` more events; restart after restart_ms. */
 void at_world_crash_at_event(struct at_world *w, int node, uint64_t event, enum at_world_crash how,
                              uint32_t restart_ms);
@@ -118,11 +129,21 @@ uint64_t at_world_now_ms(const struct at_world *w);
 uint64_t at_world_events(const struct at_world *w, int node);               /* that its machines were given so far */
 const struct at_node_status *at_world_status(struct at_world *w, int node); /* NULL: down */
 bool at_world_ended(const struct at_world *w, int node, at_err_t *ret_err);
+int at_world_nodes(const struct at_world *w);
 const char *at_world_trace(const struct at_world *w);                      /* a line per message, record and deed */
 uint32_t at_world_log_count(struct at_world *w, enum at_record_kind kind); /* in the steward's durable log */
 uint32_t at_world_included(struct at_world *w, uint32_t round); /* contributions of its CLOSE; UINT32_MAX: none yet */
+uint64_t at_world_sent(const struct at_world *w, enum at_message_kind kind); /* messages that nodes have sent so far */
+uint32_t at_world_links(const struct at_world *w, int node);                 /* that are up between it and nodes */
 uint32_t at_world_dials(const struct at_world *w, int node);
 uint32_t at_world_desyncs(const struct at_world *w, int node);
+/* Of states and updates, in pieces that it was sent; of states, that it sent. */
+struct at_world_traffic {
+    uint64_t tiles_in, tile_bytes_in, update_bytes_in, tiles_out;
+    uint32_t wrong_tiles; /* peers that it caught */
+    uint32_t tiles_found; /* that it had not to fetch */
+};
+struct at_world_traffic at_world_traffic(const struct at_world *w, int node);
 
 /* What happened so far, and how long things took. */
 struct at_world_counts {

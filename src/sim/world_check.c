@@ -69,7 +69,7 @@ void at_world_check_persist(struct at_world *w, int node, const struct at_node_o
 void at_world_check_save(struct at_world *w, int node, uint32_t round, struct at_hash root)
 {
     struct at_world_node *n = &w->nodes[node];
-    if (!n->has_state || n->state_round != round || !at_hash_eq(at_world_state_root(w, n->h), root)) {
+    if (!n->has_state || n->state_round != round || !at_hash_eq(n->root, root)) {
         at_world_violate(w, "node %d saves a state that it does not hold", node);
         return;
     }

@@ -1,6 +1,8 @@
 /* world_disk.c: a node's disk and what can happen to it, and the cheap stand-ins for states and updates. */
 #include "sim/world_internal.h"
 
+#include "base/merkle.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,13 +22,27 @@ void at_world_disk_crash(struct at_world *w, int node)
     for (uint32_t i = 0; i < d->blob_count; i++) {
         struct at_world_blob *b = &d->blobs[i];
         if (!b->used || b->complete) continue;
+        if (b->kind == AT_BLOB_STATE) { /* of its tiles some were not durable */
+            for (uint32_t k = 0; k < at_world_tiles(w); k++) {
+                struct at_span tile = at_world_tile(w, at_buf_span(&b->part), k);
+                if (at_world_draw(w, 2)) memset(b->part.p + (tile.p - b->part.p), 0, tile.n);
+            }
+            continue;
+        }
         b->part.n = b->part.n ? (size_t)at_world_draw(w, b->part.n + 1) : 0;
     }
+}
+
+uint64_t at_world_sync_ms(struct at_world *w, int node)
+{
+    uint64_t slow = w->nodes[node].knob[AT_WORLD_SYNC_MS];
+    return 1 + at_world_draw(w, slow ? slow : w->options.sync_ms_max);
 }
 
 void at_world_disk_wipe(struct at_world *w, int node)
 {
     at_world_disk_release(w, &w->nodes[node].disk);
+    at_buf_clear(&w->nodes[node].peers);
     w->counts.wiped++;
 }
 
@@ -74,13 +90,55 @@ void at_world_expand(struct at_hash h, uint32_t bytes, struct at_buf *out)
     out->n = bytes;
 }
 
+static uint32_t tile_bytes(const struct at_world *w)
+{
+    return w->options.tile_bytes ? w->options.tile_bytes : 4096;
+}
+
+uint32_t at_world_tiles(const struct at_world *w)
+{
+    return (w->options.state_bytes + tile_bytes(w) - 1) / tile_bytes(w);
+}
+
+struct at_span at_world_tile(const struct at_world *w, struct at_span blob, uint32_t tile)
+{
+    size_t at = (size_t)tile * tile_bytes(w), left = blob.n - at;
+    return at_span(blob.p + at, left < tile_bytes(w) ? left : tile_bytes(w));
+}
+
+static struct at_hash leaf(const struct at_world *w, struct at_span blob, uint32_t i)
+{
+    return at_merkle_leaf(i == 0 ? at_span("world state", 11) : at_world_tile(w, blob, i - 1));
+}
+
+void at_world_leaves(const struct at_world *w, struct at_span blob, struct at_buf *out)
+{
+    at_buf_clear(out);
+    for (uint32_t i = 0; i <= at_world_tiles(w); i++) {
+        struct at_hash h = leaf(w, blob, i);
+        if (at_buf_append(out, h.b, sizeof h.b)) return; /* too short: whoever compares will say so */
+    }
+}
+
 struct at_hash at_world_state_root(const struct at_world *w, struct at_hash h)
 {
     struct at_buf blob = {0};
+    struct at_merkle tree = {0};
     at_world_expand(h, w->options.state_bytes, &blob);
-    struct at_hash root = at_sha256(blob.p, blob.n);
+    for (uint32_t i = 0; i <= at_world_tiles(w); i++) at_merkle_append(&tree, leaf(w, at_buf_span(&blob), i));
     at_buf_release(&blob);
-    return root;
+    return at_merkle_root(&tree);
+}
+
+void at_world_set_state(const struct at_world *w, struct at_world_node *n, uint32_t round, struct at_hash h)
+{
+    n->has_before = n->has_state;
+    n->h_before = n->h;
+    n->root_before = n->root;
+    n->has_state = true;
+    n->state_round = round;
+    n->h = h;
+    n->root = at_world_state_root(w, h);
 }
 
 struct at_hash at_world_h0(const struct at_world *w)

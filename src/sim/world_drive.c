@@ -18,13 +18,6 @@ static void answer(struct at_world *w, int node, const struct at_node_op *op, en
     *ret_event = ev;
 }
 
-/* How long a write takes to be durable. */
-static uint64_t sync_ms(struct at_world *w, int node)
-{
-    uint64_t slow = w->nodes[node].knob[AT_WORLD_SYNC_MS];
-    return 1 + at_world_draw(w, slow ? slow : w->options.sync_ms_max);
-}
-
 /* On a full disk a write fails, and the process ends of it. */
 static bool disk_takes(struct at_world *w, int node)
 {
@@ -41,7 +34,7 @@ static void op_persist(struct at_world *w, int node, const struct at_node_op *op
     if (w->violated) return;
     at_world_log_write(w, node, op);
     at_world_count_stored(w, node, op);
-    uint64_t at = w->now_ms + sync_ms(w, node);
+    uint64_t at = w->now_ms + at_world_sync_ms(w, node);
     struct at_world_node *n = &w->nodes[node];
     n->synced_ms = at > n->synced_ms ? at : n->synced_ms;
     at_world_push(w, AT_WORLD_PERSISTED, node, n->synced_ms - w->now_ms)->arg = d->written;
@@ -49,8 +42,7 @@ static void op_persist(struct at_world *w, int node, const struct at_node_op *op
 
 static void op_blob_write(struct at_world *w, int node, const struct at_node_op *op)
 {
-    struct at_world_blob *b =
-        disk_takes(w, node) ? at_world_blob_get(w, &w->nodes[node].disk, op->read.kind, op->read.key) : NULL;
+    struct at_world_blob *b = at_world_blob_get(w, &w->nodes[node].disk, op->read.kind, op->read.key);
     if (!b) return;
     if (op->read.offset > b->part.n || b->complete) {
         at_world_violate(w, "node %d writes a blob with a gap, or one that it has", node);
@@ -64,10 +56,11 @@ static void op_blob_finish(struct at_world *w, int node, const struct at_node_op
 {
     struct at_world_event *ev;
     struct at_world_blob *b = at_world_blob_find(&w->nodes[node].disk, op->read.kind, op->read.key);
-    bool right = b && (b->complete || at_hash_eq(at_sha256(b->part.p, b->part.n), op->read.key));
+    bool right = b && (b->complete || op->read.kind == AT_BLOB_STATE ||
+                       at_hash_eq(at_sha256(b->part.p, b->part.n), op->read.key));
     /* Durable before BLOB_STORED is told: a crash between the two is harmless. */
     if (right && !b->complete) at_world_blob_whole(w, b, &b->part);
-    answer(w, node, op, AT_NODE_EV_BLOB_STORED, sync_ms(w, node), &ev);
+    answer(w, node, op, AT_NODE_EV_BLOB_STORED, at_world_sync_ms(w, node), &ev);
     ev->e.blob.ok = right;
 }
 
@@ -75,14 +68,9 @@ static void op_blob_read(struct at_world *w, int node, const struct at_node_op *
 {
     struct at_world_event *ev;
     struct at_world_node *n = &w->nodes[node];
-    struct at_buf state = {0};
     struct at_span from = {0};
     struct at_world_blob *b = at_world_blob_find(&n->disk, op->read.kind, op->read.key);
     if (b && b->complete) from = at_world_blob_bytes(b);
-    if (op->read.kind == AT_BLOB_STATE && n->has_state) {
-        at_world_expand(n->h, w->options.state_bytes, &state);
-        if (at_hash_eq(at_sha256(state.p, state.n), op->read.key)) from = at_buf_span(&state);
-    }
     answer(w, node, op, AT_NODE_EV_BLOB_DATA, at_world_draw(w, 2), &ev);
     if (op->read.offset < from.n) {
         size_t rest = from.n - (size_t)op->read.offset;
@@ -90,7 +78,7 @@ static void op_blob_read(struct at_world *w, int node, const struct at_node_op *
         ev->e.blob.total = from.n;
         at_world_payload(ev, at_span(from.p + op->read.offset, rest < op->read.bytes ? rest : op->read.bytes));
     }
-    at_buf_release(&state);
+    if (op->read.kind == AT_BLOB_LEAVES || op->read.kind == AT_BLOB_TILE) at_world_state_read(w, node, op, ev);
 }
 
 /* The stand-in for an update is a function of the state and the range, so the world knows what it must be. */
@@ -99,7 +87,7 @@ static void op_check(struct at_world *w, int node, const struct at_node_op *op)
     struct at_world_event *ev;
     struct at_world_node *n = &w->nodes[node];
     struct at_buf blob = {0};
-    struct at_hash right = at_world_update_of(w, at_world_state_root(w, n->h), op->unit.start, op->unit.samples, &blob);
+    struct at_hash right = at_world_update_of(w, n->root, op->unit.start, op->unit.samples, &blob);
     at_buf_release(&blob);
     answer(w, node, op, AT_NODE_EV_UPDATE_CHECKED, 0, &ev);
     ev->e.blob.ok = at_hash_eq(right, op->read.key);
@@ -128,24 +116,24 @@ static void op_install(struct at_world *w, int node, const struct at_node_op *op
     ev->e.state.root = op->root;
     ev->e.state.heldout_loss = NAN;
     struct at_span bytes = b && b->complete ? at_world_blob_bytes(b) : at_span(NULL, 0);
-    if (bytes.n < sizeof n->h.b) return;
-    memcpy(n->h.b, bytes.p, sizeof n->h.b);
-    ev->e.state.ok = at_hash_eq(at_world_state_root(w, n->h), op->root);
-    n->has_state = true;
-    n->state_round = op->round;
+    struct at_hash h;
+    if (bytes.n < sizeof h.b) return;
+    memcpy(h.b, bytes.p, sizeof h.b);
+    ev->e.state.ok = at_hash_eq(at_world_state_root(w, h), op->root);
+    if (!ev->e.state.ok)
+        at_world_violate(w, "node %d installs a state that was checked tile by tile and is wrong", node);
+    at_world_set_state(w, n, op->round, h);
     at_world_blob_drop(w, &n->disk, b); /* the state serves from memory */
 }
 
 static void op_state_init(struct at_world *w, int node)
 {
     struct at_world_node *n = &w->nodes[node];
-    n->has_state = true;
-    n->state_round = 0;
-    n->h = at_world_h0(w);
+    at_world_set_state(w, n, 0, at_world_h0(w));
     struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, 5);
     ev->e.kind = AT_NODE_EV_STATE_READY;
     ev->e.state.ok = true;
-    ev->e.state.root = at_world_state_root(w, n->h);
+    ev->e.state.root = n->root;
     ev->e.state.heldout_loss = at_world_loss(0);
 }
 
@@ -203,7 +191,7 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
     case AT_NODE_OP_SEND:
         break; /* below: it may be refused */
     case AT_NODE_OP_DIAL:
-        at_world_dial(w, node);
+        at_world_dial(w, node, op);
         break;
     case AT_NODE_OP_CLOSE:
         at_world_close(w, op->link);
@@ -224,7 +212,11 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         ev->e.blob.bytes_have = b ? at_world_blob_bytes(b).n : 0;
         break;
     case AT_NODE_OP_BLOB_WRITE:
-        op_blob_write(w, node, op);
+        if (!disk_takes(w, node)) return;
+        if (op->read.kind == AT_BLOB_TILE)
+            at_world_tile_write(w, node, op);
+        else
+            op_blob_write(w, node, op);
         break;
     case AT_NODE_OP_BLOB_FINISH:
         op_blob_finish(w, node, op);
@@ -235,6 +227,14 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         break;
     case AT_NODE_OP_BLOB_READ:
         op_blob_read(w, node, op);
+        break;
+    case AT_NODE_OP_STATE_SHAPE:
+        answer(w, node, op, AT_NODE_EV_STATE_SHAPE, 0, &ev);
+        ev->e.shape.tiles = at_world_tiles(w);
+        ev->e.shape.bytes = w->options.state_bytes;
+        break;
+    case AT_NODE_OP_TILES_FIND:
+        at_world_tiles_find(w, node, op);
         break;
     case AT_NODE_OP_UPDATE_CHECK:
         op_check(w, node, op);
@@ -264,11 +264,16 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         ev->hash = n->h;
         ev->arg = op->round;
         break;
+    case AT_NODE_OP_PEERS_KEEP:
+        at_buf_clear(&n->peers);
+        if (at_buf_append(&n->peers, op->bytes.p, op->bytes.n)) at_world_violate(w, "out of memory");
+        break;
     case AT_NODE_OP_STATUS:
         if (strncmp(op->reason, "DESYNC", 6) == 0) {
             n->desyncs++;
             w->counts.desyncs++;
         }
+        if (strstr(op->reason, "sent a wrong tile")) n->traffic.wrong_tiles++;
         break;
     case AT_NODE_OP_ENDED:
         at_world_check_end(w, node, op);
@@ -311,8 +316,7 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
         struct at_buf blob = {0};
         uint64_t wrong = n->knob[AT_WORLD_HOSTILE] & AT_WORLD_HOSTILE_NONSENSE ? 1 : 0;
         e.kind = AT_NODE_EV_UNIT_DONE;
-        e.unit.update =
-            at_world_update_of(w, at_world_state_root(w, n->h), n->unit.start + wrong, e.unit.samples, &blob);
+        e.unit.update = at_world_update_of(w, n->root, n->unit.start + wrong, e.unit.samples, &blob);
         e.unit.update_bytes = blob.n;
         struct at_world_blob *b = at_world_blob_get(w, &n->disk, AT_BLOB_UPDATE, e.unit.update);
         if (b && !b->complete) at_world_blob_whole(w, b, &blob);
@@ -325,11 +329,10 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
 void at_world_apply(struct at_world *w, const struct at_world_event *ev)
 {
     struct at_world_node *n = &w->nodes[ev->node];
-    n->h = ev->hash;
-    n->state_round = (uint32_t)ev->arg + 1;
+    at_world_set_state(w, n, (uint32_t)ev->arg + 1, ev->hash);
     struct at_node_event e = {.kind = AT_NODE_EV_APPLIED};
     e.state.round = (uint32_t)ev->arg;
-    e.state.root = at_world_state_root(w, n->h);
+    e.state.root = n->root;
     e.state.ok = true;
     e.state.heldout_loss = ev->flag ? at_world_loss((uint32_t)ev->arg + 1) : NAN;
     at_world_step_node(w, ev->node, &e);

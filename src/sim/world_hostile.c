@@ -58,15 +58,18 @@ static bool wrong_receipt(struct at_world *w, int node, struct at_message *msg, 
 static bool wrong_piece(struct at_world *w, int node, uint64_t link, struct at_message *msg, struct at_span *ret_bytes)
 {
     uint64_t how = w->nodes[node].knob[AT_WORLD_HOSTILE];
-    uint8_t data[1024];
-    if (msg->piece.kind != AT_BLOB_UPDATE) return true;
-    if (how & AT_WORLD_HOSTILE_WITHHOLD) return false;
-    if (how & AT_WORLD_HOSTILE_SOME && (w->now_ms / w->options.round_ms_max + link) % 2) return false;
-    if (!(how & AT_WORLD_HOSTILE_GARBAGE) || msg->piece.data.n > sizeof data || msg->piece.data.n == 0) return true;
-    memcpy(data, msg->piece.data.p, msg->piece.data.n);
-    data[at_world_draw(w, msg->piece.data.n)] ^= 0x80;
-    msg->piece.data.p = data;
-    return say(w, node, msg, ret_bytes);
+    struct at_buf data = {0};
+    bool update = msg->piece.kind == AT_BLOB_UPDATE;
+    if (!update && msg->piece.kind != AT_BLOB_TILE) return true;
+    if (update && how & AT_WORLD_HOSTILE_WITHHOLD) return false;
+    if (update && how & AT_WORLD_HOSTILE_SOME && (w->now_ms / w->options.round_ms_max + link) % 2) return false;
+    if (!(how & AT_WORLD_HOSTILE_GARBAGE) || msg->piece.data.n == 0) return true;
+    if (at_buf_append(&data, msg->piece.data.p, msg->piece.data.n)) return false;
+    data.p[at_world_draw(w, data.n)] ^= 0x80;
+    msg->piece.data = at_buf_span(&data);
+    bool says = say(w, node, msg, ret_bytes);
+    at_buf_release(&data);
+    return says;
 }
 
 static void invent(struct at_world *w, uint64_t link)
@@ -99,8 +102,11 @@ bool at_world_tamper(struct at_world *w, int node, uint64_t link, struct at_span
     if (at_message_decode(said, &w->mem, NULL, &msg)) return true;
     if (msg.kind == AT_MSG_PIECE) return wrong_piece(w, node, link, &msg, ret_bytes);
     if (msg.kind == AT_MSG_SUBMIT && how & AT_WORLD_HOSTILE_RECEIPT) return wrong_receipt(w, node, &msg, ret_bytes);
-    if (msg.kind == AT_MSG_READY && how & AT_WORLD_HOSTILE_READY) {
+    bool own = msg.kind == AT_MSG_READY && at_node_id_eq(&msg.ready.member, &w->nodes[node].key.id);
+    if (own && how & AT_WORLD_HOSTILE_READY) {
         msg.ready.state_root.b[0] ^= 1;
+        msg.ready =
+            at_presence_sign(&w->nodes[node].key, w->run, msg.ready.counter, msg.ready.round, msg.ready.state_root);
         return say(w, node, &msg, ret_bytes);
     }
     return true;

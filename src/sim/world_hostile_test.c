@@ -138,7 +138,7 @@ static void hostile_peer(void **state)
     say(&h, &ping);
     settle(&h);
     assert_int_equal(at_world_stranger_heard(h.w, h.link, &reason), AT_MSG_PONG);
-    hello.hello.protocol = 1;
+    hello.hello.protocol = AT_PROTOCOL_VERSION;
     hello.hello.run = at_world_run_id(h.w);
     say(&h, &hello);
     must_close(&h, "second hello");
@@ -169,7 +169,7 @@ static void member_lies(bool hash_is_right)
     greet(&h, false);
     submit(&h, (struct at_record){.kind = AT_RECORD_JOIN, .join = {.name = "liar"}}, &h.key);
     settle(&h);
-    msg.ready.state_root = at_world_status(h.w, 0)->state_root;
+    msg.ready = at_presence_sign(&h.key, at_world_run_id(h.w), 1, 0, at_world_status(h.w, 0)->state_root);
     say(&h, &msg);
     settle(&h);
     assert_int_equal(at_world_log_count(h.w, AT_RECORD_OPEN), 1);

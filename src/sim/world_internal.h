@@ -1,13 +1,16 @@
 /* world_internal.h: the insides of the virtual world: world.c (events, lives of nodes), world_heap.c (virtual time),
- * world_script.c (what tests and sim.c ask for), world_drive.c (the nodes' drivers), world_disk.c (disks, the fake
- * state), world_blob.c (blobs, kept once), world_log.c (records, kept once), world_net.c (links), world_line.c (how long
- * a message takes), world_hostile.c (Byzantine nodes), world_check.c and world_judge.c (the judges), world_memo.c
- * (signatures that were checked), world_count.c (what is counted), world_trace.c. */
+ * world_script.c (what tests and sim.c ask for), world_drive.c (the nodes' drivers), world_tiles.c (and what they do for
+ * states by tiles), world_disk.c (disks, the fake state), world_blob.c (blobs, kept once), world_log.c (records, kept
+ * once), world_net.c (links), world_line.c (how long a message takes), world_hostile.c (Byzantine nodes), world_check.c
+ * and world_judge.c (the judges), world_memo.c (signatures that were checked), world_count.c (what is counted),
+ * world_trace.c. */
 #ifndef ATOLL_SIM_WORLD_INTERNAL_H
 #define ATOLL_SIM_WORLD_INTERNAL_H
 
 #include "ledger/ledger.h"
 #include "sim/world.h"
+
+#define AT_WORLD_WALLS_MAX 64
 
 /* ---- blobs: bytes by content, shared by all disks that hold them whole ---- */
 struct at_world_content {
@@ -55,7 +58,7 @@ struct at_world_node {
     uint32_t life; /* events of earlier lives are not delivered */
     uint64_t events, tick_id, tick_ms;
     double speed;
-    bool ended, corrupt_next;
+    bool ended, corrupt_next, spoils_tiles;
     bool left_behind; /* had no link to the steward when that one ended: may dial for ever */
     bool run_ended;   /* ended because the run did */
     at_err_t end_err;
@@ -64,9 +67,10 @@ struct at_world_node {
     uint64_t knob[AT_WORLD_KNOB_COUNT];
     uint64_t up_free_us, control_free_us, down_free_us; /* of its line */
     /* the driver's volatile side */
-    bool has_state;
+    bool has_state, has_before;
     uint32_t state_round;
-    struct at_hash h;
+    struct at_hash h, h_before; /* of the state held, and of the one held before it */
+    struct at_hash root, root_before;
     uint64_t unit_id;
     struct {
         uint32_t round, steps, step, samples;
@@ -80,11 +84,16 @@ struct at_world_node {
     bool disk_dies;     /* a write has failed in this step */
     bool log_rots;      /* a record of its log is found damaged at the next start */
     uint32_t dials, desyncs;
+    struct at_world_traffic traffic;
     /* counted */
     uint64_t up_since_ms, unit_ms;
     struct at_hash submitted;
     uint64_t submitted_ms;
     struct at_buf said; /* a Byzantine node's last message worth saying again */
+    /* links */
+    int contact;         /* the node of its invite */
+    uint16_t moves;      /* its port is 1000 and this */
+    struct at_buf peers; /* as its machine asked to keep them */
 };
 
 struct at_world_link {
@@ -115,9 +124,11 @@ enum at_world_what {
     AT_WORLD_START,
     AT_WORLD_CRASH,
     AT_WORLD_BREAK_ALL,
+    AT_WORLD_JOIN_UP,
     AT_WORLD_SET,
     AT_WORLD_FLOOD,
     AT_WORLD_FINISH,
+    AT_WORLD_WALL,
 };
 struct at_world_payload { /* shared by the events of one broadcast */
     uint32_t users;
@@ -152,6 +163,11 @@ struct at_world_judge { /* what the log says, recounted without the fold */
     uint64_t used_samples, points;
 };
 
+struct at_world_wall { /* the two cannot reach each other; -1: anybody */
+    int a, b;
+    uint64_t from_ms, until_ms;
+};
+
 struct at_world {
     struct at_world_options options;
     uint64_t now_ms, seq, draws;
@@ -173,6 +189,8 @@ struct at_world {
     struct at_world_log log;
     struct at_world_content **contents; /* AT_WORLD_CONTENT_BUCKETS */
     bool ends_changed;                  /* somebody has ended, or was left behind */
+    struct at_world_wall walls[AT_WORLD_WALLS_MAX];
+    size_t wall_count;
     struct at_message_mem mem;
     struct at_span sent; /* the payload of the last delivery came from here, in the same step of a machine */
     struct at_world_payload *sent_payload;
@@ -185,6 +203,7 @@ struct at_world {
     size_t memo_count, memo_cap;
     /* counted */
     struct at_world_counts counts;
+    uint64_t sent_of[AT_MSG_KIND_COUNT]; /* messages by kind */
     uint32_t *finality;
     size_t finality_count, finality_cap;
     uint32_t strangers;
@@ -226,6 +245,12 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev);
 void at_world_apply(struct at_world *w, const struct at_world_event *ev);
 void at_world_save(struct at_world *w, const struct at_world_event *ev);
 
+/* world_tiles.c: the driver's side of states by tiles */
+void at_world_state_read(struct at_world *w, int node, const struct at_node_op *op, struct at_world_event *ev);
+void at_world_tile_write(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_tiles_find(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_count_in(struct at_world *w, int node, struct at_span message);
+
 /* world_log.c */
 void at_world_log_release(struct at_world *w);
 /* Writes what a PERSIST orders; the judges look at it first. */
@@ -236,8 +261,15 @@ void at_world_disk_release(struct at_world *w, struct at_world_disk *d);
 void at_world_disk_crash(struct at_world *w, int node);
 void at_world_disk_rot(struct at_world *w, int node);
 void at_world_disk_wipe(struct at_world *w, int node);
+uint64_t at_world_sync_ms(struct at_world *w, int node);                    /* how long a write takes to be durable */
 void at_world_expand(struct at_hash h, uint32_t bytes, struct at_buf *out); /* a blob that only h determines */
 struct at_hash at_world_state_root(const struct at_world *w, struct at_hash h);
+/* Of the blob of h, tile by tile; leaf 0 is the same for all. */
+uint32_t at_world_tiles(const struct at_world *w);
+struct at_span at_world_tile(const struct at_world *w, struct at_span blob, uint32_t tile);
+void at_world_leaves(const struct at_world *w, struct at_span blob, struct at_buf *out); /* 32 bytes each, 0 first */
+void at_world_set_state(const struct at_world *w, struct at_world_node *n, uint32_t round,
+                        struct at_hash h); /* held from now on */
 struct at_hash at_world_h0(const struct at_world *w);
 struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contribution *list, size_t count);
 struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root, uint64_t start, uint32_t samples,
@@ -254,7 +286,9 @@ struct at_span at_world_blob_bytes(const struct at_world_blob *b); /* what there
 void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_buf *bytes);
 
 /* world_net.c */
-void at_world_dial(struct at_world *w, int node);
+void at_world_dial(struct at_world *w, int node, const struct at_node_op *op);
+struct at_endpoint at_world_endpoint(const struct at_world *w, int node);
+void at_world_connect(struct at_world *w, int from, int to); /* LINK_UP at both */
 void at_world_link_up(struct at_world *w, const struct at_world_event *ev);
 bool at_world_send(struct at_world *w, int node, const struct at_node_op *op); /* false: the bulk queue is full */
 void at_world_close(struct at_world *w, uint64_t link);
@@ -262,6 +296,7 @@ void at_world_link_break(struct at_world *w, size_t index, const char *reason);
 void at_world_hang_up(struct at_world *w, int node); /* what was sent still arrives */
 void at_world_links_of(struct at_world *w, int node, bool silent);
 void at_world_mark_left_behind(struct at_world *w);
+void at_world_wall_up(struct at_world *w, size_t wall); /* what it stands between breaks, in silence */
 bool at_world_link_deliverable(struct at_world *w, const struct at_world_event *ev);
 bool at_world_hears(const struct at_world *w, int from, int to); /* -1: a stranger, who is everywhere */
 

@@ -13,12 +13,29 @@ static bool cut_off(const struct at_world *w, int node)
     return node >= 0 && w->nodes[node].partition_from <= w->now_ms && w->now_ms < w->nodes[node].partition_until;
 }
 
+/* A wall between the two; b -1: a firewall before a, through which nobody dials. */
+static bool walled(const struct at_world *w, int a, int b)
+{
+    for (size_t i = 0; i < w->wall_count; i++) {
+        const struct at_world_wall *x = &w->walls[i];
+        bool between = (x->a == a && x->b == b) || (x->a == b && x->b == a);
+        if (between && x->from_ms <= w->now_ms && w->now_ms < x->until_ms) return true;
+    }
+    return false;
+}
+
 bool at_world_hears(const struct at_world *w, int from, int to)
 {
     if (cut_off(w, from) || cut_off(w, to)) return false;
     if (from >= 0 && w->nodes[from].knob[AT_WORLD_MUTE]) return false;
     if (to >= 0 && w->nodes[to].knob[AT_WORLD_DEAF]) return false;
-    return from < 0 || to < 0 || w->nodes[from].knob[AT_WORLD_SIDE] == w->nodes[to].knob[AT_WORLD_SIDE];
+    if (from < 0 || to < 0) return true;
+    return w->nodes[from].knob[AT_WORLD_SIDE] == w->nodes[to].knob[AT_WORLD_SIDE] && !walled(w, from, to);
+}
+
+static bool apart(const struct at_world *w, int a, int b)
+{
+    return !at_world_hears(w, a, b) || !at_world_hears(w, b, a);
 }
 
 static bool end_is_up(const struct at_world *w, const struct at_world_link *l, int i)
@@ -59,11 +76,28 @@ static struct at_world_link *link_make(struct at_world *w, int from, int to)
     return l;
 }
 
-void at_world_dial(struct at_world *w, int node)
+struct at_endpoint at_world_endpoint(const struct at_world *w, int node)
 {
+    struct at_endpoint e = {.ip = {0xfd}, .port = (uint16_t)(1000 + w->nodes[node].moves)};
+    at_store_le32(e.ip + 12, (uint32_t)node + 1);
+    return e;
+}
+
+/* Whom the endpoint belongs to now; without a port it is what the invite said of the contact. */
+void at_world_dial(struct at_world *w, int node, const struct at_node_op *op)
+{
+    int to = -1;
+    for (int i = 0; i < w->options.nodes; i++) {
+        struct at_endpoint e = at_world_endpoint(w, i);
+        bool invited = i == w->nodes[node].contact && w->nodes[i].moves == 0;
+        bool here = op->endpoint.port ? at_endpoint_eq(&e, &op->endpoint) : invited;
+        if (here && at_node_id_eq(&w->nodes[i].key.id, &op->node)) to = i;
+    }
     w->nodes[node].dials++;
     w->counts.dials++;
-    at_world_push(w, AT_WORLD_LINK_UP, node, at_world_latency_ms(w, node, 0));
+    struct at_world_event *ev = at_world_push(w, AT_WORLD_LINK_UP, node, at_world_latency_ms(w, node, to));
+    ev->id = (uint64_t)(to + 1);
+    ev->e.node = op->node;
 }
 
 static void tell_down(struct at_world *w, int node, uint64_t link, const struct at_node_id *peer, const char *reason)
@@ -77,12 +111,18 @@ static void tell_down(struct at_world *w, int node, uint64_t link, const struct 
 
 void at_world_link_up(struct at_world *w, const struct at_world_event *ev)
 {
-    struct at_world_node *steward = &w->nodes[0];
-    if (!steward->machine || !at_world_hears(w, 0, ev->node) || !at_world_hears(w, ev->node, 0)) {
-        tell_down(w, ev->node, 0, &steward->key.id, "connection refused");
+    int to = (int)ev->id - 1;
+    if (to < 0 || !w->nodes[to].machine || apart(w, to, ev->node) || walled(w, to, -1)) {
+        tell_down(w, ev->node, 0, &ev->e.node, "connection refused");
         return;
     }
-    struct at_world_link *l = link_make(w, ev->node, 0);
+    at_world_connect(w, ev->node, to);
+}
+
+void at_world_connect(struct at_world *w, int from, int to)
+{
+    if (!w->nodes[from].machine || !w->nodes[to].machine) return;
+    struct at_world_link *l = link_make(w, from, to);
     if (!l) return;
     uint64_t id = 2 * (uint64_t)(l - w->links) + 1;
     for (int i = 0; i < 2; i++) {
@@ -134,6 +174,8 @@ bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
     bool bulk = op->frame_class == AT_FRAME_BULK, honest = at_world_is_honest(w, node);
     struct at_span bytes = op->bytes;
     if (!l->up) return true; /* its LINK_DOWN is on the way */
+    struct at_message msg;
+    if (at_message_decode(op->bytes, &w->mem, NULL, &msg) == AT_OK) w->sent_of[msg.kind]++;
     if (bulk && w->options.lines && l->queued[1 - from] >= QUEUE_BYTES_MAX) {
         l->full[1 - from] = true; /* LINK_DRAIN when half of it has arrived */
         return false;
@@ -171,13 +213,20 @@ void at_world_close(struct at_world *w, uint64_t link)
         (uint64_t)(l - w->links);
 }
 
+/* Those who hang together with the steward when it ends have what they need, or get it from each other. */
 void at_world_mark_left_behind(struct at_world *w)
 {
     for (int i = 1; i < w->options.nodes; i++) w->nodes[i].left_behind = true;
-    for (size_t i = 0; i < w->live_count; i++) {
-        const struct at_world_link *l = &w->links[w->live[i]];
-        if (l->end[0] > 0 && end_is_up(w, l, 0) && at_world_hears(w, 0, l->end[0]) && at_world_hears(w, l->end[0], 0))
-            w->nodes[l->end[0]].left_behind = false;
+    for (bool more = true; more;) {
+        more = false;
+        for (size_t i = 0; i < w->live_count; i++) {
+            const struct at_world_link *l = &w->links[w->live[i]];
+            if (l->end[0] < 0 || l->end[1] < 0 || !end_is_up(w, l, 0) || !end_is_up(w, l, 1)) continue;
+            bool *a = &w->nodes[l->end[0]].left_behind, *b = &w->nodes[l->end[1]].left_behind;
+            if (*a == *b || apart(w, l->end[0], l->end[1])) continue;
+            *a = *b = false;
+            more = true;
+        }
     }
     w->ends_changed = true;
 }
@@ -215,6 +264,26 @@ void at_world_links_of(struct at_world *w, int node, bool silent)
     }
 }
 
+void at_world_wall_up(struct at_world *w, size_t wall)
+{
+    const struct at_world_wall *x = &w->walls[wall];
+    for (size_t i = 0; i < w->live_count; i++) {
+        const struct at_world_link *l = &w->links[w->live[i]];
+        bool between = (l->end[0] == x->a && l->end[1] == x->b) || (l->end[0] == x->b && l->end[1] == x->a);
+        if (x->b >= 0 && between) at_world_push(w, AT_WORLD_LINK_BREAK, -1, SILENCE_MS)->id = w->live[i];
+    }
+}
+
+uint32_t at_world_links(const struct at_world *w, int node)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < w->live_count; i++) {
+        const struct at_world_link *l = &w->links[w->live[i]];
+        count += (l->end[0] == node || l->end[1] == node) && end_is_up(w, l, 0) && end_is_up(w, l, 1);
+    }
+    return count;
+}
+
 /* A message has come to its end of the link: does the node there get it? */
 bool at_world_link_deliverable(struct at_world *w, const struct at_world_event *ev)
 {
@@ -250,7 +319,8 @@ void at_world_stranger_send(struct at_world *w, uint64_t link, struct at_span by
 {
     int from;
     struct at_world_link *l = link_of(w, link, &from);
-    if (l && l->up) deliver(w, l, 1 - from, bytes, false, true);
+    bool heard = l && l->up && l->end[1 - from] >= 0; /* Byzantine nodes say more to strangers, too */
+    if (heard) deliver(w, l, 1 - from, bytes, false, true);
 }
 
 enum at_message_kind at_world_stranger_heard(struct at_world *w, uint64_t link, const char **ret_reason)

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define AT_EVER_MS (UINT64_C(1) << 40)
+
 static inline struct at_world_options small(uint64_t seed)
 {
     return (struct at_world_options){.seed = seed,
@@ -40,6 +42,18 @@ static inline struct at_world *make(const struct at_world_options *options)
     assert_int_equal(at_world_init(options, &w), AT_OK);
     for (int i = 0; i < options->nodes; i++) at_world_start_node(w, i, (uint64_t)i);
     return w;
+}
+
+static inline struct at_world *make_down(const struct at_world_options *options)
+{
+    struct at_world *w = NULL;
+    assert_int_equal(at_world_init(options, &w), AT_OK);
+    return w;
+}
+
+static inline void start_all(struct at_world *w, int nodes)
+{
+    for (int i = 0; i < nodes; i++) at_world_start_node(w, i, at_world_now_ms(w) + (uint64_t)i);
 }
 
 static inline void must_finish(struct at_world *w, uint64_t until_ms)

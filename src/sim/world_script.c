@@ -28,6 +28,27 @@ void at_world_partition(struct at_world *w, int node, uint64_t at_ms, uint64_t u
     w->nodes[node].partition_from = at_ms;
     w->nodes[node].partition_until = until_ms;
 }
+void at_world_join_up(struct at_world *w, int from, int to, uint64_t at_ms)
+{
+    script(w, AT_WORLD_JOIN_UP, from, at_ms)->arg = (uint64_t)to;
+}
+void at_world_wall(struct at_world *w, int a, int b, uint64_t at_ms, uint64_t until_ms)
+{
+    if (w->wall_count == AT_WORLD_WALLS_MAX) {
+        at_world_violate(w, "more walls than a world has room for");
+        return;
+    }
+    w->walls[w->wall_count] = (struct at_world_wall){a, b, at_ms, until_ms};
+    script(w, AT_WORLD_WALL, -1, at_ms)->id = w->wall_count++;
+}
+void at_world_contact(struct at_world *w, int node, int contact)
+{
+    w->nodes[node].contact = contact;
+}
+void at_world_move(struct at_world *w, int node)
+{
+    w->nodes[node].moves++;
+}
 void at_world_finish(struct at_world *w, int node, uint64_t at_ms)
 {
     script(w, AT_WORLD_FINISH, node, at_ms)->e.kind = AT_NODE_EV_FINISH;
@@ -92,6 +113,10 @@ struct at_keypair at_world_node_key(struct at_world *w, int node)
 {
     return w->nodes[node].key;
 }
+int at_world_nodes(const struct at_world *w)
+{
+    return w->options.nodes;
+}
 uint64_t at_world_now_ms(const struct at_world *w)
 {
     return w->now_ms;
@@ -108,6 +133,10 @@ bool at_world_ended(const struct at_world *w, int node, at_err_t *ret_err)
 {
     *ret_err = w->nodes[node].end_err;
     return w->nodes[node].ended;
+}
+uint64_t at_world_sent(const struct at_world *w, enum at_message_kind kind)
+{
+    return w->sent_of[kind];
 }
 uint32_t at_world_dials(const struct at_world *w, int node)
 {

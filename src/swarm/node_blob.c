@@ -7,24 +7,29 @@
  *   WAIT               a peer is linked        wants the first pieces from it                           RUN
  *   RUN                the piece that is due   BLOB_WRITE, wants the next                               RUN
  *   RUN                the last piece          BLOB_FINISH                                              CHECK
- *   RUN                Missing, link down      tries the next peer; after all of them: waits a second   WAIT
+ *   RUN                Missing, link down      tries the next peer; after all of them: waits a little   WAIT
  *   RUN                wrong size or place     Bye, closes the link                                     WAIT
  *   CHECK              BLOB_STORED ok          done                                                     (none)
  *   CHECK              BLOB_STORED not ok      drops it, tries another peer                             WAIT
  *
- * A genesis is fetched before anything else, into memory, and checked here. What a peer sends is bounded before it is
- * kept: by the exact size where a record or the genesis says it, else by the largest that can be. */
+ * A genesis is fetched before anything else, into memory, and checked here; so are the hashes of a state's leaves
+ * (node_tiles.c, where tiles go too). What a peer sends is bounded before it is kept: by the exact size where a record
+ * or the genesis says it, else by the largest that can be.
+ *
+ * A peer's wants are served in order, but for those of a state: they wait for all others, and for the budget. So an
+ * exchange of updates waits for no more than the tiles that were given to the link before. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
 #include <string.h>
 
 /* ---- serving ---- */
-static void send_missing(struct at_node_machine *m, uint64_t link, enum at_blob_kind kind, struct at_hash key)
+static void send_missing(struct at_node_machine *m, uint64_t link, const struct at_node_want *want)
 {
     struct at_message msg = {.kind = AT_MSG_MISSING};
-    msg.missing.kind = kind;
-    msg.missing.key = key;
+    msg.missing.kind = want->kind;
+    msg.missing.key = want->key;
+    msg.missing.offset = want->offset;
     at_node_send(m, link, &msg);
 }
 
@@ -43,7 +48,7 @@ static void serve_genesis(struct at_node_machine *m, struct at_node_link *link, 
 {
     uint64_t total = m->genesis_bytes.n;
     if (!m->has_genesis || want->offset >= total || !at_hash_eq(want->key, m->options.run)) {
-        send_missing(m, link->id, want->kind, want->key);
+        send_missing(m, link->id, want);
         return;
     }
     uint64_t n = total - want->offset < want->bytes ? total - want->offset : want->bytes;
@@ -53,17 +58,44 @@ static void serve_genesis(struct at_node_machine *m, struct at_node_link *link, 
 static void want_back(struct at_node_link *link, const struct at_node_want *want)
 {
     AT_ASSERT(link->want_count < AT_NODE_WANTS_ROOM);
-    link->want_first = (link->want_first + AT_NODE_WANTS_ROOM - 1) % AT_NODE_WANTS_ROOM;
-    link->want[link->want_first] = *want;
+    memmove(&link->want[1], &link->want[0], link->want_count * sizeof link->want[0]);
+    link->want[0] = *want;
     link->want_count++;
 }
 
-static void serve_next(struct at_node_machine *m, struct at_node_link *link)
+static bool is_of_state(enum at_blob_kind kind)
 {
-    while (link->want_count > 0 && !link->want_reading && !link->full && !link->closing) {
-        struct at_node_want want = link->want[link->want_first];
-        link->want_first = (link->want_first + 1) % AT_NODE_WANTS_ROOM;
-        link->want_count--;
+    return kind == AT_BLOB_LEAVES || kind == AT_BLOB_TILE;
+}
+
+static void want_remove(struct at_node_link *link, uint32_t k)
+{
+    link->want_count--;
+    memmove(&link->want[k], &link->want[k + 1], (link->want_count - k) * sizeof link->want[0]);
+}
+
+/* The next want to be served: the first that is not of a state, else the first, if the budget allows it. */
+static bool want_take(struct at_node_machine *m, struct at_node_link *link, struct at_node_want *ret_want)
+{
+    uint32_t k = 0;
+    while (k < link->want_count && is_of_state(link->want[k].kind)) k++;
+    if (k == link->want_count) k = 0;
+    while (k < link->want_count) {
+        struct at_node_want want = link->want[k];
+        enum at_node_serve may = is_of_state(want.kind) ? at_node_tiles_serve(m, link) : AT_NODE_SERVE_NOW;
+        if (may == AT_NODE_SERVE_LATER) return false;
+        want_remove(link, k);
+        *ret_want = want;
+        if (may == AT_NODE_SERVE_NOW) return true;
+        send_missing(m, link->id, &want); /* it has taken more than its share: let it ask others */
+    }
+    return false;
+}
+
+void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link)
+{
+    struct at_node_want want;
+    while (!link->want_reading && !link->full && !link->closing && want_take(m, link, &want)) {
         if (want.kind == AT_BLOB_GENESIS) {
             serve_genesis(m, link, &want);
             continue;
@@ -85,9 +117,10 @@ void at_node_want(struct at_node_machine *m, struct at_node_link *link, const st
         at_node_link_refuse(m, link, "too many wants at once");
         return;
     }
-    link->want[(link->want_first + link->want_count++) % AT_NODE_WANTS_ROOM] =
+    if (want->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
+    link->want[link->want_count++] =
         (struct at_node_want){.kind = want->kind, .key = want->key, .offset = want->offset, .bytes = want->bytes};
-    serve_next(m, link);
+    at_node_serve_next(m, link);
 }
 
 void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
@@ -97,18 +130,22 @@ void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
     bool drop = link->want_drop || link->closing;
     link->want_reading = link->want_drop = false;
     if (drop) {
-        serve_next(m, link);
+        at_node_serve_next(m, link);
         return;
     }
     const struct at_node_want *want = &link->reading;
     link->answered = *want;
-    bool fits = e->blob.ok && e->bytes.n > 0 && e->bytes.n <= want->bytes && e->blob.total >= e->bytes.n &&
-                want->offset <= e->blob.total - e->bytes.n;
+    bool fits = e->blob.ok && e->bytes.n > 0 && e->bytes.n <= want->bytes;
+    if (want->kind == AT_BLOB_TILE)
+        fits = fits && want->offset < e->blob.total;
+    else
+        fits = fits && e->blob.total >= e->bytes.n && want->offset <= e->blob.total - e->bytes.n;
+    if (is_of_state(want->kind) && fits) at_node_tiles_served(m, link, e->bytes.n);
     if (fits)
         send_piece(m, link->id, want, e->blob.total, e->bytes);
     else
-        send_missing(m, link->id, want->kind, want->key);
-    serve_next(m, link);
+        send_missing(m, link->id, want);
+    at_node_serve_next(m, link);
 }
 
 /* room false: the piece just sent was not taken. It is read and sent again once there is room, before what
@@ -122,7 +159,7 @@ void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, boo
         want_back(link, &link->answered);
     }
     link->full = !room;
-    serve_next(m, link);
+    at_node_serve_next(m, link);
 }
 
 /* ---- fetching ---- */
@@ -133,6 +170,12 @@ struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob
         if (f->state != AT_FETCH_NONE && f->kind == kind && at_hash_eq(f->key, key)) return f;
     }
     return NULL;
+}
+
+/* Fetched into memory, from one peer at a time, whose doing it then is when it is wrong. */
+static bool in_memory(enum at_blob_kind kind)
+{
+    return kind == AT_BLOB_GENESIS || kind == AT_BLOB_LEAVES;
 }
 
 void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch)
@@ -153,13 +196,13 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
     for (size_t i = 0; !f && i < AT_NODE_FETCHES_MAX; i++)
         if (m->fetches[i].state == AT_FETCH_NONE) {
             f = &m->fetches[i];
-            *f = (struct at_node_fetch){.state = kind == AT_BLOB_GENESIS ? AT_FETCH_WAIT : AT_FETCH_STAT,
+            *f = (struct at_node_fetch){.state = in_memory(kind) ? AT_FETCH_WAIT : AT_FETCH_STAT,
                                         .kind = kind,
                                         .key = key,
                                         .bytes_max = bytes_max,
                                         .bytes_exact = bytes_exact,
                                         .moved_ms = m->now_ms};
-            if (kind == AT_BLOB_GENESIS) break;
+            if (in_memory(kind)) break;
             struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_STAT);
             op->read.kind = kind;
             op->read.key = key;
@@ -170,6 +213,10 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
 
 void at_node_blob_state(struct at_node_machine *m, const struct at_node_event *e)
 {
+    if (e->blob.kind == AT_BLOB_STATE) {
+        at_node_tiles_stat(m, e);
+        return;
+    }
     struct at_node_fetch *f = at_node_fetch_find(m, e->blob.kind, e->blob.key);
     if (!f || f->state != AT_FETCH_STAT) return;
     if (e->blob.complete) {
@@ -211,7 +258,7 @@ static struct at_node_link *next_peer(struct at_node_machine *m, const struct at
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         struct at_node_link *l = &m->links[i];
         if (!l->used || !l->hello || l->closing || (f->only_link && l->id != f->only_link)) continue;
-        if (l->wants_out >= AT_NODE_WANTS_MAX - AT_NODE_WINDOW_PIECES) continue; /* as many as it takes at once */
+        if (l->wants_out > AT_NODE_PIECES_MAX - AT_NODE_WINDOW_PIECES) continue; /* as many as it takes at once */
         if (!first || l->id < first->id) first = l;
         if (l->id > f->last_link && (!best || l->id < best->id)) best = l;
     }
@@ -234,7 +281,15 @@ static void fetch_wait(struct at_node_machine *m, struct at_node_fetch *f, uint3
     f->state = AT_FETCH_WAIT;
     f->link = 0;
     f->total = 0;
+    if (in_memory(f->kind)) f->written = 0;
     f->moved_ms = m->now_ms + wait_ms;
+}
+
+/* All have been asked: again soon at first, since it may be on its way to one of them. */
+static void fetch_turn(struct at_node_machine *m, struct at_node_fetch *f)
+{
+    fetch_wait(m, f, f->turns < 3 ? AT_NODE_FETCH_RETRY_MS >> (3 - f->turns) : AT_NODE_FETCH_RETRY_MS);
+    f->turns++;
 }
 
 static void genesis_complete(struct at_node_machine *m, struct at_node_fetch *f)
@@ -265,6 +320,10 @@ static bool piece_keep(struct at_node_machine *m, struct at_node_fetch *f, const
         if (piece->offset == 0) at_buf_clear(&m->genesis_bytes);
         return at_buf_append(&m->genesis_bytes, piece->data.p, piece->data.n) == AT_OK;
     }
+    if (f->kind == AT_BLOB_LEAVES) {
+        if (piece->offset == 0) at_buf_clear(&m->tiles.leaves);
+        return at_buf_append(&m->tiles.leaves, piece->data.p, piece->data.n) == AT_OK;
+    }
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_WRITE);
     op->read.kind = f->kind;
     op->read.key = f->key;
@@ -292,6 +351,10 @@ void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const s
     }
     link->wants_out--;
     link->answer_ms = m->now_ms;
+    if (piece->kind == AT_BLOB_TILE) {
+        at_node_tiles_piece(m, link, piece);
+        return;
+    }
     struct at_node_fetch *f = at_node_fetch_find(m, piece->kind, piece->key);
     if (!f || f->state != AT_FETCH_RUN || f->link != link->id) return; /* given up meanwhile */
     const char *fault = piece_fault(f, piece);
@@ -303,11 +366,15 @@ void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const s
     f->written += piece->data.n;
     f->moved_ms = m->now_ms;
     f->misses = 0;
+    if (f->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
     if (f->written < f->total) {
         if (f->asked < f->written) f->asked = f->written;
         want_pieces(m, f);
     } else if (f->kind == AT_BLOB_GENESIS) {
         genesis_complete(m, f);
+    } else if (f->kind == AT_BLOB_LEAVES) {
+        f->state = AT_FETCH_NONE;
+        at_node_tiles_leaves(m, link);
     } else {
         f->state = AT_FETCH_CHECK;
         struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_FINISH);
@@ -325,15 +392,26 @@ void at_node_missing(struct at_node_machine *m, struct at_node_link *link, const
     }
     link->wants_out--;
     link->answer_ms = m->now_ms;
+    if (missing->kind == AT_BLOB_TILE) {
+        at_node_tiles_missing(m, link, missing);
+        return;
+    }
     struct at_node_fetch *f = at_node_fetch_find(m, missing->kind, missing->key);
     if (!f || f->state != AT_FETCH_RUN || f->link != link->id) return;
     if (++f->misses % 4 == 0) f->written = 0; /* perhaps the rest that we kept is longer than the blob */
     struct at_node_link *next = next_peer(m, f);
-    fetch_wait(m, f, !next || next->id <= f->last_link ? AT_NODE_FETCH_RETRY_MS : 0);
+    if (!next || next->id <= f->last_link)
+        fetch_turn(m, f);
+    else
+        fetch_wait(m, f, 0);
 }
 
 void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *e)
 {
+    if (e->blob.kind == AT_BLOB_STATE) {
+        at_node_tiles_stored(m, e);
+        return;
+    }
     struct at_node_fetch *f = at_node_fetch_find(m, e->blob.kind, e->blob.key);
     if (!f || f->state != AT_FETCH_CHECK) return;
     if (e->blob.ok) {
@@ -347,12 +425,14 @@ void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *
     op->read.key = f->key;
     f->written = 0;
     f->misses++;
+    f->turns++;
     at_node_note(m, "a blob was not what its hash says; it is fetched again");
     fetch_wait(m, f, AT_NODE_FETCH_RETRY_MS);
 }
 
 void at_node_blob_link_down(struct at_node_machine *m, uint64_t link)
 {
+    at_node_tiles_link_down(m, link);
     for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_RUN && f->link == link) fetch_wait(m, f, 0);
@@ -362,7 +442,7 @@ void at_node_blob_link_down(struct at_node_machine *m, uint64_t link)
 
 void at_node_blob_drive(struct at_node_machine *m)
 {
-    if (!m->has_genesis && m->contact_link && !at_node_fetch_find(m, AT_BLOB_GENESIS, m->options.run))
+    if (!m->has_genesis && at_node_linked(m) && !at_node_fetch_find(m, AT_BLOB_GENESIS, m->options.run))
         at_node_fetch(m, AT_BLOB_GENESIS, m->options.run, AT_GENESIS_BYTES_MAX, 0, 0);
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         struct at_node_link *l = &m->links[i];
@@ -397,6 +477,6 @@ void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct a
             m->shard_next++;
         return;
     }
-    if (kind == AT_BLOB_UPDATE && m->is_steward) at_node_steward_fetched(m, key);
+    if (kind == AT_BLOB_UPDATE) at_node_relay_fetched(m, key);
     at_node_state_fetched(m, kind, key);
 }

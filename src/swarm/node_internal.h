@@ -2,9 +2,15 @@
  *
  *   node_machine.c  init, replay, the step: one event in, then everything that has become possible ("drive"), in order
  *   node_out.c      the update: operations, encoded messages
- *   node_links.c    links, hello, dialling, the limits of a peer; hands messages on
- *   node_log.c      the log: serving it, following it, submitting to it
+ *   node_links.c    links, hello, the limits of a peer; hands messages on
+ *   node_peers.c    the directory: where members can be reached, in their own signed words
+ *   node_mesh.c     whom this node dials, and when again
+ *   node_route.c    the way to the steward: which link leads there; who is told how long the log is
+ *   node_log.c      the log: serving it, following it
+ *   node_relay.c    records on their way to the steward, receipts waiting for their updates
+ *   node_presence.c who is here, as the steward and those between hear of it
  *   node_blob.c     serving blobs and fetching them
+ *   node_tiles.c    fetching a state by tiles from many peers, and serving them within a budget
  *   node_state.c    which state this node holds and how it comes to the one it needs
  *   node_round.c    a member's part in a round: unit, receipt, joining, leaving, ending
  *   node_steward.c  the steward's part: OPEN, receipts, CLOSE, EPOCH, END
@@ -22,21 +28,50 @@
 #include "consensus/consensus.h"
 #include "consensus/follower.h"
 #include "ledger/ledger.h"
+#include "swarm/budget.h"
 #include "swarm/node_machine.h"
+#include "swarm/node_mesh.h"
+#include "swarm/tiles.h"
 
-#define AT_NODE_WANTS_MAX     16 /* a peer's wants that wait to be served; one more closes its link */
+#define AT_NODE_WANTS_MAX     32 /* a peer's wants that wait to be served; one more closes its link */
 #define AT_NODE_WANTS_ROOM    (AT_NODE_WANTS_MAX + 2) /* and the two that LINK_FULL may put back */
 #define AT_NODE_WINDOW_PIECES 4                       /* our wants of one fetch that are under way */
+#define AT_NODE_PIECES_MAX    16 /* and of all fetches at one peer; with its tiles fewer than it takes */
 #define AT_NODE_FETCHES_MAX   (AT_NODE_LINKS_MAX + 8)
-#define AT_NODE_APPLY_FETCHES 4 /* updates fetched side by side for one outer step */
-#define AT_NODE_HISTORY       4 /* closed rounds that can be replayed from their updates */
-#define AT_NODE_KEEP_ROUNDS   2 /* rounds whose update blobs are kept for others */
+#define AT_NODE_APPLY_FETCHES 4  /* updates fetched side by side for one outer step */
+#define AT_NODE_HISTORY       10 /* closed rounds that can be replayed from their updates */
+#define AT_NODE_KEEP_ROUNDS   8 /* rounds whose update blobs are kept for others, while they are fewer bytes than the */
+#define AT_NODE_KEEP_LEAST    2 /* state (else nobody would replay them); of so many in any case */
 #define AT_NODE_OUT_BYTES_MAX ((size_t)8 << 20)
+#define AT_NODE_RECEIPTS_MAX  AT_NODE_LINKS_MAX
+
+/* Serving states. A quarter of it while updates are exchanged, which go first in any case. 64 MiB/s is an eighth of what
+ * one core encrypts (net.h), so training loses at most that much of one core, and only while somebody comes in; a state
+ * of 10m (46 MB) takes 0.7 s from one member, 0.2 s from four. */
+#define AT_NODE_SERVE_BYTES_PER_S ((uint64_t)64 << 20)
+#define AT_NODE_SERVE_BUSY        4
+#define AT_NODE_PEER_BYTES_MIN    ((uint64_t)64 << 20) /* what one peer may take at once, besides two states */
+#define AT_NODE_TILE_SWITCHES     2 /* of a fetch to a newer state; then it stays with one until nobody has it */
 
 enum { /* milliseconds */
        AT_NODE_DIAL_MIN_MS = 200,
-       AT_NODE_DIAL_MAX_MS = 5000,
-       AT_NODE_ABSENT_MS = 1000,       /* a participant without a link is given up after this */
+       AT_NODE_DIAL_MAX_MS = 5000,     /* to the steward, or while nobody is linked */
+       AT_NODE_DIAL_FAR_MS = 60000,    /* to others */
+       AT_NODE_CROSSED_MS = 5000,      /* two links this close, one dialled by each side, have crossed */
+       AT_NODE_LONELY_MS = 3000,       /* the steward waits so long for members to dial it */
+       AT_NODE_WHERE_MS = 1000,        /* a member's next statement of where it is, at the earliest */
+       AT_NODE_KEEP_MS = 1000,         /* the directory is written down at most so often */
+       AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
+       AT_NODE_HEAD_MS = 500,          /* a peer hears of a longer log at most so often */
+       AT_NODE_FLAP_MS = 1000,  /* a peer that was further away, and is nearer again so soon, is not taken before */
+       AT_NODE_HOLD_MS = 500,   /* so long only peers nearer to the steward than this node was are a way there */
+       AT_NODE_BEHIND_MS = 500, /* another peer has a longer log: so long the feed has to bring it */
+       AT_NODE_FEED_SILENT_MS = 5000,
+       AT_NODE_DISTRUST_MS = 60000,    /* a way to the steward on which our words get lost is not taken */
+       AT_NODE_RESUBMIT_MS = 5000,     /* a record of ours is not in the log: once more */
+       AT_NODE_RELAY_AGAIN_MS = 2000,  /* the same record is not passed on again before */
+       AT_NODE_ABSENT_MS = 1000,       /* a participant that is not here is given up after this */
+       AT_NODE_ABSENT_FAR_MS = 3000,   /* one whose words came through others: it may be looking for another way */
        AT_NODE_ABSENT_START_MS = 8000, /* and after this when the steward itself has just come back */
        AT_NODE_OPEN_GRACE_MS = 2000,   /* stragglers of the last round are waited for so long at least */
        AT_NODE_END_LINGER_MS = 10000,  /* a steward stays so long after END for members that still fetch */
@@ -45,16 +80,18 @@ enum { /* milliseconds */
        AT_NODE_HELLO_MS = 10000,       /* a link that does not say who it is */
        AT_NODE_REFUSED_MS = 3000,      /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = 15000, /* a peer that answers no want */
-       AT_NODE_FETCH_RETRY_MS = 1000,  /* nobody had it */
+       AT_NODE_FETCH_RETRY_MS = 1000,  /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
-       AT_NODE_LEAVE_ALONE_MS = 3000,  /* a finishing member without a link goes without its LEAVE */
-       AT_NODE_FINAL_STATE_MS = 30000, /* END is known, the final state cannot be had */
+       AT_NODE_TILES_POLL_MS = 1500,    /* a peer that does not hold the whole state is asked again */
+       AT_NODE_TILES_STARVED_MS = 3000, /* nobody has held a missing tile for so long */
+       AT_NODE_EXCHANGE_MS = 2000,      /* updates are being exchanged: one was asked for so lately */
+       AT_NODE_PEER_STATE_S = 30,       /* one peer may take a state so often for ever */
+       AT_NODE_LEAVE_ALONE_MS = 3000,   /* a finishing member without a link goes without its LEAVE */
+       AT_NODE_FINAL_STATE_MS = 30000,  /* END is known, the final state cannot be had */
 };
+#define AT_NODE_FETCH_TURNS     4  /* so often all are asked for what is on its way, in two seconds */
 #define AT_NODE_PASSES_MAX      16 /* of the drives in one step: each makes possible what the next one does */
 #define AT_NODE_FIRST_DIALS_MAX 6  /* who is no member yet gives up after so many dials in a row */
-#define AT_NODE_SUBMIT_BURST    32
-#define AT_NODE_SUBMIT_MS       100 /* one more record per peer after this */
-
 struct at_node_want {
     enum at_blob_kind kind;
     struct at_hash key;
@@ -66,26 +103,41 @@ struct at_node_link {
     bool used, dialed, hello, closing;
     uint64_t id, up_ms;
     struct at_node_id node;
+    uint64_t log_least; /* of the steward's log, when it is the steward's link */
     /* serving the log */
     bool log_live;    /* it knows the log up to the head: new blocks are pushed */
     bool log_reading; /* a LOG_READ for it is under way */
+    bool log_once;    /* nothing is pushed after the answer */
     uint64_t log_from;
+    /* the way to the steward */
+    uint32_t hops, told_hops;                /* from it, as it said; from here, as we said */
+    uint64_t head, told_head;                /* the size of its log as far as is known; of ours as we said */
+    uint64_t told_ms, worse_ms, distrust_ms; /* worse: when it said that it is further away than before */
+    bool followed;                           /* it was asked for its log */
+    bool catch_asked;                        /* asked once for what the feed has not brought; no answer yet */
+    /* the directory */
+    bool peers_asking;
+    uint64_t peers_asked_ms; /* 0: never */
     /* serving blobs */
-    struct at_node_want want[AT_NODE_WANTS_ROOM]; /* ring */
-    uint32_t want_first, want_count;
-    bool want_reading, want_drop;          /* a BLOB_READ for it is under way; its answer is to be dropped */
-    bool full;                             /* the link took no more: nothing is read until it drains */
-    struct at_node_want reading, answered; /* answered: the last piece sent; again when it was refused */
+    struct at_node_want want[AT_NODE_WANTS_ROOM]; /* in order; those for a state wait for the others, and the budget */
+    uint32_t want_count;
+    struct at_budget tile_budget, ask_budget; /* of states; of questions (one "byte" each) */
+    bool want_reading, want_drop;             /* a BLOB_READ for it is under way; its answer is to be dropped */
+    bool full;                                /* the link took no more: nothing is read until it drains */
+    struct at_node_want reading, answered;    /* answered: the last piece sent; again when it was refused */
     /* our wants to it */
     uint32_t wants_out; /* not answered yet: a piece beyond these was not asked for */
     uint64_t answer_ms; /* its last answer, or when the first of them was asked */
+    /* the tiles of the state that this node fetches */
+    bool tiles_whole;
+    uint64_t tiles_asked_ms; /* when it was asked what it holds of it; 0: not yet */
+    /* states on disk: what it was told, and what it said */
+    bool saved_told, has_saved;
+    uint32_t saved_round_told;
+    struct at_msg_saved saved;
     /* limits */
-    uint32_t submits;
-    uint64_t submits_ms;
-    /* what it said */
-    bool ready;
-    struct at_msg_ready ready_for;
-    struct at_msg_progress progress;
+    struct at_node_bucket submits, frames, kib;
+    struct at_msg_progress progress; /* as it said */
 };
 
 enum at_node_fetch_state { AT_FETCH_NONE, AT_FETCH_STAT, AT_FETCH_WAIT, AT_FETCH_RUN, AT_FETCH_CHECK };
@@ -99,14 +151,45 @@ struct at_node_fetch {
     uint64_t total, written, asked;
     uint64_t moved_ms; /* WAIT: when it may be tried again */
     uint32_t misses;   /* peers that did not have it, in a row */
+    uint32_t turns;    /* how often all have been asked */
 };
 
 struct at_node_history { /* what a round's outer step needs, kept while updates are */
     bool opened, closed, epoch;
     uint32_t round;
     struct at_hash state_in, state_out; /* out: of the EPOCH */
-    struct at_node_contribution *list;  /* AT_MEMBERS_MAX */
+    struct at_node_contribution *list;  /* owned, [count] */
     size_t count;
+};
+
+/* node_tiles.c draws the steps */
+enum at_node_tiles_step {
+    AT_NODE_TILES_NONE,
+    AT_NODE_TILES_STAT,
+    AT_NODE_TILES_LEAVES,
+    AT_NODE_TILES_FIND,
+    AT_NODE_TILES_RUN,
+    AT_NODE_TILES_FINISH
+};
+struct at_node_tiles {
+    bool shape_asked;
+    uint32_t shape_tiles; /* of a state of this run; 0: not known yet */
+    uint64_t shape_bytes;
+    struct at_hash held[2]; /* states that the driver can serve, newest first; zero: none */
+    /* the fetch */
+    enum at_node_tiles_step step;
+    struct at_hash root;
+    uint32_t round;
+    struct at_buf leaves; /* 32 bytes each, leaf 0 first */
+    struct at_tiles pick;
+    uint64_t starved_ms; /* since when nobody holds a missing tile; 0: somebody does */
+    uint32_t switches;   /* to newer states, since one was installed */
+    struct at_budget in;
+    /* serving */
+    struct at_budget out;
+    bool out_blocked;     /* a want waits for the budget */
+    uint64_t exchange_ms; /* when an update was asked for last */
+    uint32_t turn;        /* the link that is served next */
 };
 
 enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE_INSTALL };
@@ -123,15 +206,14 @@ struct at_node_machine {
     struct at_genesis genesis;
     struct at_ledger ledger;
     struct at_consensus *consensus; /* the steward's */
+    struct at_hash final_root;      /* of the log that may be told to others */
     struct at_follower follower;    /* everybody else's */
     struct at_node_history history[AT_NODE_HISTORY];
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
     uint8_t link_hint[1024]; /* by a node's id: where its link was found last; looked at first, never trusted */
-    uint64_t contact_link;   /* 0: down */
-    bool dialing;
-    uint64_t dial_ms, dial_backoff_ms, contact_down_ms;
-    uint32_t dial_failures;
+    struct at_node_mesh mesh;
+    uint64_t pathless_ms, linkless_ms; /* since when; 0: there is a way to the steward, a link */
     bool ever_linked;
     /* the member's log */
     bool log_asked, log_synced;
@@ -139,6 +221,7 @@ struct at_node_machine {
     struct at_node_fetch fetches[AT_NODE_FETCHES_MAX];
     uint32_t shard_next; /* shards below it are here */
     bool shards_here;
+    struct at_node_tiles tiles;
     /* state */
     struct {
         bool has, force_fetch;
@@ -151,9 +234,9 @@ struct at_node_machine {
         bool have[AT_MEMBERS_MAX]; /* of history[round].list: the blob is here */
         uint32_t have_round;
         bool have_valid;
-        uint32_t fetch_round; /* of the whole state being fetched */
+        uint32_t fetch_round; /* of the state fetched and being installed */
         struct at_hash fetch_root;
-        bool fetching, desync;
+        bool desync;
         uint32_t prefetched, prefetched_round; /* replicas below it were asked for ahead of CLOSE */
     } state;
     /* own part in the round */
@@ -162,34 +245,31 @@ struct at_node_machine {
         uint32_t round, step;
         uint64_t tokens;
         double tokens_per_s;
-        struct at_signed_record receipt; /* done */
-        uint64_t sent_link;
+        struct at_node_own receipt; /* done */
         bool submitted;
         uint64_t progress_ms;
     } unit;
-    uint64_t join_link, leave_link; /* the link on which it was sent last */
-    uint64_t join_refused_ms;       /* 0: not refused */
+    struct at_node_own join, leave;
+    uint64_t join_refused_ms; /* 0: not refused */
     char join_reason[AT_REASON_BYTES_MAX + 1];
-    uint64_t ready_link;
+    uint64_t ready_path;
     uint32_t ready_round;
+    uint64_t child_end_ms; /* END and the final state are here: since when others are waited for */
     /* the steward's round */
     uint64_t open_ms, ready_ms, round_took_ms, end_ms;
     bool is_ready, is_end;
     uint64_t start_ms;
-    uint64_t *absent_ms;               /* by replica: since when without a link; 0: linked */
-    struct at_signed_record *receipts; /* by link slot: waiting for its blob */
-    bool receipt_waits[AT_NODE_LINKS_MAX];
-    bool receipt_checks[AT_NODE_LINKS_MAX]; /* of those that wait: the blob is here and is being looked at */
-    struct at_record receipt_rec[AT_NODE_LINKS_MAX];
-    bool done[AT_MEMBERS_MAX];  /* by replica: said goodbye after END */
-    bool unfit[AT_MEMBERS_MAX]; /* by replica: its update of this round cannot be applied; not waited for */
+    uint64_t *absent_ms;              /* by replica: since when it is not here; 0: here */
+    struct at_node_receipt *receipts; /* AT_NODE_RECEIPTS_MAX; passed on by a member, ordered by the steward */
+    bool done[AT_MEMBERS_MAX];        /* by replica: said goodbye after END */
+    bool unfit[AT_MEMBERS_MAX];       /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
     struct at_node_op *ops, *ops_sorted;
     size_t op_count;
     struct at_buf out;
     size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
     struct at_message_mem mem;
-    struct at_hash keep[AT_NODE_KEEP_ROUNDS * AT_MEMBERS_MAX + AT_NODE_FETCHES_MAX];
+    struct at_hash *keep; /* owned: for BLOB_PRUNE */
     struct at_node_status status;
     struct at_node_member_status *status_members;
     char last_event[AT_NODE_REASON_MAX];
@@ -207,30 +287,90 @@ void at_node_end(struct at_node_machine *m, at_err_t err, const char *fmt, ...) 
 struct at_node_link *at_node_link_find(struct at_node_machine *m, uint64_t id); /* open, or NULL */
 struct at_node_link *at_node_link_of(struct at_node_machine *m,
                                      const struct at_node_id *node); /* hello said, or NULL */
+bool at_node_link_open(const struct at_node_link *link);             /* hello said, not closing */
+bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link); /* its node is active */
+bool at_node_linked(const struct at_node_machine *m);                                       /* to anybody */
+bool at_node_spend(struct at_node_bucket *b, uint64_t now_ms, uint32_t cost, uint32_t burst, uint32_t ms);
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_refuse(struct at_node_machine *m, struct at_node_link *link, const char *reason); /* Bye, close */
 void at_node_message(struct at_node_machine *m, const struct at_node_event *e);
-void at_node_dial_drive(struct at_node_machine *m);
 void at_node_links_drive(struct at_node_machine *m);
 uint64_t at_node_links_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_peers.c ---- */
+at_err_t at_node_peers_room(struct at_node_machine *m); /* for one member more; AT_E_NOMEM */
+void at_node_ring_make(struct at_node_machine *m);
+uint32_t at_node_ring_find(const struct at_node_machine *m, const struct at_node_id *id); /* the first not below it */
+uint64_t at_node_counter(struct at_node_machine *m);                                      /* the next of ours */
+void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_peers_kept(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_peers_link(struct at_node_machine *m, struct at_node_link *link); /* it has said hello */
+void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg);
+void at_node_peers_get(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers_get *msg);
+void at_node_peers_drive(struct at_node_machine *m);
+uint64_t at_node_peers_deadline_ms(const struct at_node_machine *m);
+uint32_t at_node_peers_known(const struct at_node_machine *m);
+
+/* ---- node_mesh.c ---- */
+/* A dial of ours has come up. Returns the size that our log had when it began. */
+uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node);
+void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node); /* it takes part */
+/* link 0: a dial that never came up. was_open: it had said hello. */
+void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
+                       const char *reason);
+void at_node_mesh_drive(struct at_node_machine *m);
+uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_route.c ---- */
+uint32_t at_node_hops(const struct at_node_machine *m);       /* from here to the steward; AT_HOPS_NONE */
+struct at_node_link *at_node_feed(struct at_node_machine *m); /* open, or NULL */
+void at_node_head(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_head *msg);
+void at_node_route_lost(struct at_node_machine *m, const struct at_node_link *link);
+void at_node_route_distrust(struct at_node_machine *m); /* the feed: our words do not arrive */
+void at_node_route_drive(struct at_node_machine *m);
+uint64_t at_node_route_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_log.c ---- */
 at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag); /* the fold's hook */
 uint64_t at_node_log_size(const struct at_node_machine *m); /* what may be told to others */
 bool at_node_settled(const struct at_node_machine *m);      /* nothing in flight or queued: the ledger is final */
 void at_node_log_start(struct at_node_machine *m);          /* once genesis and stored log are known */
-void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint64_t from);
+void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint64_t from, bool once);
 void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_log_part *part);
-void at_node_log_ask(struct at_node_machine *m);
-void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record);
-void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag);
-bool at_node_sign_own(struct at_node_machine *m, struct at_record *record, struct at_signed_record *ret_signed);
-void at_node_refused(struct at_node_machine *m, uint64_t link, struct at_hash record, const char *reason);
+void at_node_log_ask(struct at_node_machine *m, struct at_node_link *link, bool once);
 void at_node_persisted(struct at_node_machine *m);
 void at_node_consensus_tick(struct at_node_machine *m);
 struct at_node_history *at_node_history(struct at_node_machine *m, uint32_t round); /* NULL: not kept */
+
+/* ---- node_relay.c ---- */
+void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record);
+void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag); /* steward */
+bool at_node_sign_own(struct at_node_machine *m, struct at_record *record, struct at_signed_record *ret_signed);
+/* A member's own record: sends it on the way to the steward, and again when the way has changed or nothing came of it. */
+void at_node_own_send(struct at_node_machine *m, struct at_node_own *own);
+void at_node_refused(struct at_node_machine *m, uint64_t link, struct at_hash record, const char *reason);
+void at_node_refusal(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_refused *msg);
+bool at_node_author_spend(struct at_node_machine *m, const struct at_node_id *author);
+void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key);
+void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *link);
+void at_node_relay_drive(struct at_node_machine *m);
+uint64_t at_node_own_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_presence.c ---- */
+/* The member's newest word, when it is here by a link of its own or through others; NULL: it is not. Counter 0: it has
+ * said nothing yet. */
+const struct at_presence *at_node_present(struct at_node_machine *m, uint32_t replica);
+void at_node_say_ready(struct at_node_machine *m);
+void at_node_say_here(struct at_node_machine *m);
+void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p);
+void at_node_gone(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_gone *msg);
+void at_node_presence_lost(struct at_node_machine *m, const struct at_node_link *link);
+void at_node_presence_again(struct at_node_machine *m); /* the way to the steward is another */
+void at_node_presence_drive(struct at_node_machine *m);
+bool at_node_presence_due(const struct at_node_machine *m); /* there is more to tell in the next step */
 
 /* ---- node_blob.c ---- */
 void at_node_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_want *want);
@@ -248,8 +388,33 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
 struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
 void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch); /* NULL is fine */
 uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m);
+void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link); /* the next of its wants */
 /* The blob is here (fetched, or found in the folder). */
 void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
+
+/* ---- node_tiles.c ---- */
+/* Begins to fetch the state, or goes on; instead of what was fetched before. */
+void at_node_tiles_fetch(struct at_node_machine *m, struct at_hash root, uint32_t round);
+void at_node_tiles_cancel(struct at_node_machine *m);
+uint64_t at_node_tiles_bytes_left(const struct at_node_machine *m);      /* of the fetch; an estimate */
+bool at_node_tiles_starved(const struct at_node_machine *m);             /* for a while */
+void at_node_tiles_hold(struct at_node_machine *m, struct at_hash root); /* the driver holds this state from now on */
+void at_node_tiles_shape(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_tiles_stat(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_tiles_leaves(struct at_node_machine *m, struct at_node_link *link); /* the list is complete */
+void at_node_tiles_found(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_tiles_stored(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_tiles_ask(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_tiles_ask *ask);
+void at_node_tiles_have(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_tiles_have *have);
+void at_node_tiles_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece);
+void at_node_tiles_missing(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_missing *missing);
+void at_node_tiles_link_down(struct at_node_machine *m, uint64_t link);
+enum at_node_serve { AT_NODE_SERVE_NOW, AT_NODE_SERVE_LATER, AT_NODE_SERVE_NEVER };
+/* May a want for a state be served? NEVER: this peer has taken too much. */
+enum at_node_serve at_node_tiles_serve(struct at_node_machine *m, struct at_node_link *link);
+void at_node_tiles_served(struct at_node_machine *m, struct at_node_link *link, size_t bytes);
+void at_node_tiles_drive(struct at_node_machine *m);
+uint64_t at_node_tiles_deadline_ms(struct at_node_machine *m);
 
 /* ---- node_state.c ---- */
 void at_node_state_start(struct at_node_machine *m, const struct at_node_event *e);
@@ -259,6 +424,9 @@ void at_node_state_saved(struct at_node_machine *m, const struct at_node_event *
 void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
 void at_node_state_drive(struct at_node_machine *m);
 bool at_node_state_confirmed(const struct at_node_machine *m); /* it is the one at the start of the ledger's round */
+
+bool at_node_state_is_saved(const struct at_node_machine *m); /* and durable here */
+void at_node_say_saved(struct at_node_machine *m);            /* that, to every member linked, once per round */
 
 /* ---- node_round.c ---- */
 int at_node_self(const struct at_node_machine *m);    /* own replica index, -1: none */
@@ -272,11 +440,6 @@ uint64_t at_node_member_deadline_ms(const struct at_node_machine *m);
 /* ---- node_steward.c ---- */
 void at_node_steward_start(struct at_node_machine *m);
 void at_node_steward_opened(struct at_node_machine *m);
-void at_node_steward_link(struct at_node_machine *m, struct at_node_link *link, bool up);
-void at_node_steward_receipt(struct at_node_machine *m, struct at_node_link *link,
-                             const struct at_signed_record *record, const struct at_record *rec);
-void at_node_steward_fetched(struct at_node_machine *m, struct at_hash key);
-void at_node_steward_checked(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_steward_drive(struct at_node_machine *m);
 uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m);
 

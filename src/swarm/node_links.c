@@ -2,13 +2,20 @@
  *
  *   state of a link     event              does                                                      next
  *   (none)              LINK_UP            says Hello                                                greeting
- *   greeting            Hello, our run     takes part (newcomer: genesis, log; steward: presence)    open
+ *   greeting            Hello, our run     takes part                                                open
  *   greeting            Hello, other run   Bye "another run", closes                                 closing
  *   greeting            anything else      Bye "no hello", closes                                    closing
  *   open                Hello again        Bye, closes                                               closing
  *   open                any message        to its file; a breach of the protocol: Bye, closes        open / closing
  *   closing             any message        ignored                                                   closing
- *   any                 LINK_DOWN          forgets it; the contact's link is dialled again           (none) */
+ *   any                 LINK_DOWN          forgets it; node_mesh.c may dial again                    (none)
+ *
+ * Two links to one node: when both were dialled by the same side, or one is old, the newer takes the other's place (its
+ * dialler has lost the older). When each side has dialled one at about the same time they have crossed: the side with
+ * the smaller id closes the one that it did not dial; the other side leaves both to it. So one of them stays, always.
+ *
+ * Room: members leave a few links to the steward and to newcomers; when all are taken, strangers give way to members,
+ * the one linked longest first. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
@@ -23,7 +30,7 @@ struct at_node_link *at_node_link_find(struct at_node_machine *m, uint64_t id)
 
 static bool is_link_of(const struct at_node_link *l, const struct at_node_id *node)
 {
-    return l->used && l->hello && !l->closing && at_node_id_eq(&l->node, node);
+    return at_node_link_open(l) && at_node_id_eq(&l->node, node);
 }
 
 /* A steward asks this for every member in every step: at a hundred members it was a quarter of all its time. A node has
@@ -40,6 +47,34 @@ struct at_node_link *at_node_link_of(struct at_node_machine *m, const struct at_
     return NULL;
 }
 
+bool at_node_link_open(const struct at_node_link *link)
+{
+    return link->used && link->hello && !link->closing;
+}
+
+bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link)
+{
+    int replica = m->has_genesis ? at_ledger_find(&m->ledger, &link->node) : -1;
+    return replica >= 0 && m->ledger.members[replica].active;
+}
+
+bool at_node_linked(const struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+        if (at_node_link_open(&m->links[i])) return true;
+    return false;
+}
+
+bool at_node_spend(struct at_node_bucket *b, uint64_t now_ms, uint32_t cost, uint32_t burst, uint32_t ms)
+{
+    uint64_t leaked = (now_ms - b->ms) / ms;
+    b->ms += leaked * ms;
+    b->spent = leaked > b->spent ? 0 : b->spent - (uint32_t)leaked;
+    if (b->spent + cost > burst) return false;
+    b->spent += cost;
+    return true;
+}
+
 static void link_close(struct at_node_machine *m, uint64_t id, const char *reason)
 {
     struct at_message bye = {.kind = AT_MSG_BYE};
@@ -50,14 +85,22 @@ static void link_close(struct at_node_machine *m, uint64_t id, const char *reaso
     snprintf(op->reason, sizeof op->reason, "%s", reason);
 }
 
+/* Nothing comes over it any more. */
+static void link_over(struct at_node_machine *m, struct at_node_link *link)
+{
+    bool open = at_node_link_open(link);
+    link->closing = true;
+    if (open) at_node_route_lost(m, link);
+    if (open) at_node_relay_lost(m, link);
+    if (open) at_node_presence_lost(m, link);
+    at_node_blob_link_down(m, link->id);
+}
+
 void at_node_link_refuse(struct at_node_machine *m, struct at_node_link *link, const char *reason)
 {
     if (link->closing) return;
     link_close(m, link->id, reason);
-    link->closing = true;
-    if (link->hello && m->is_steward) at_node_steward_link(m, link, false);
-    if (m->contact_link == link->id) m->contact_link = 0;
-    at_node_blob_link_down(m, link->id);
+    link_over(m, link);
 }
 
 static void say_hello(struct at_node_machine *m, uint64_t link)
@@ -76,10 +119,8 @@ static struct at_node_link *make_room(struct at_node_machine *m)
     struct at_node_link *oldest = NULL;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         struct at_node_link *l = &m->links[i];
-        int replica = m->has_genesis ? at_ledger_find(&m->ledger, &l->node) : -1;
-        bool member =
-            (replica >= 0 && m->ledger.members[replica].active) || at_node_id_eq(&l->node, &m->options.contact);
-        if (l->used && !l->closing && !member && (!oldest || l->up_ms < oldest->up_ms)) oldest = l;
+        bool keep = at_node_link_member(m, l) || at_node_id_eq(&l->node, &m->options.contact);
+        if (l->used && !l->closing && !keep && (!oldest || l->up_ms < oldest->up_ms)) oldest = l;
     }
     if (!oldest) return NULL;
     at_node_link_refuse(m, oldest, "the room is needed for another link");
@@ -87,80 +128,89 @@ static struct at_node_link *make_room(struct at_node_machine *m)
     return oldest;
 }
 
+static struct at_node_link *room_for(struct at_node_machine *m, const struct at_node_event *e)
+{
+    struct at_node_link fresh = {.node = e->node}, *free_link = NULL;
+    uint32_t max = m->options.links_max ? m->options.links_max : AT_NODE_LINKS_MAX, used = 0, members = 0;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        used += l->used;
+        members += l->used && at_node_link_member(m, l);
+        if (!l->used && !free_link) free_link = &m->links[i];
+    }
+    bool steward = m->has_genesis && at_node_id_eq(&e->node, &m->genesis.steward);
+    uint32_t kept = max > 2 * AT_NODE_ROOM_KEPT ? AT_NODE_ROOM_KEPT : 0;
+    if (!steward && members + kept >= max && at_node_link_member(m, &fresh)) return NULL;
+    return free_link && used < max ? free_link : make_room(m);
+}
+
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
 {
-    struct at_node_link *free_link = NULL;
-    uint32_t max = m->options.links_max ? m->options.links_max : AT_NODE_LINKS_MAX, used = 0;
-    bool contact = e->dialed && !m->is_steward && at_node_id_eq(&e->node, &m->options.contact);
-    if (contact) m->dialing = false;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
-        if (m->links[i].used)
-            used++;
-        else if (!free_link)
-            free_link = &m->links[i];
-    }
     bool myself = at_node_id_eq(&e->node, &m->options.key.id);
-    if (!myself && (!free_link || used >= max)) free_link = make_room(m);
-    if (!free_link || myself) {
+    uint64_t log_least = e->dialed ? at_node_mesh_up(m, &e->node) : 0;
+    struct at_node_link *link = myself ? NULL : room_for(m, e);
+    if (!link) {
         link_close(m, e->link, myself ? "this is myself" : "no room for another link");
+        if (e->dialed) at_node_mesh_down(m, &e->node, e->link, false, "no room here");
         return;
     }
-    memset(free_link, 0, sizeof *free_link);
-    free_link->used = true;
-    free_link->dialed = e->dialed;
-    free_link->id = e->link;
-    free_link->up_ms = m->now_ms;
-    free_link->node = e->node;
-    free_link->submits_ms = m->now_ms;
+    *link = (struct at_node_link){.used = true,
+                                  .dialed = e->dialed,
+                                  .id = e->link,
+                                  .up_ms = m->now_ms,
+                                  .node = e->node,
+                                  .log_least = log_least,
+                                  .hops = AT_HOPS_NONE,
+                                  .told_hops = AT_HOPS_NONE};
+    link->submits.ms = link->frames.ms = link->kib.ms = m->now_ms;
     say_hello(m, e->link);
 }
 
 void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
 {
     struct at_node_link *link = e->link ? at_node_link_find(m, e->link) : NULL;
-    bool contact = !m->is_steward && at_node_id_eq(&e->node, &m->options.contact);
+    if (!link && e->link) return; /* there was no room for it */
+    struct at_node_id node = link ? link->node : e->node;
+    bool was_open = link && link->hello, tell = link && link->id == m->mesh.feed;
     if (link) {
-        bool open = link->hello && !link->closing;
-        contact = !m->is_steward && link->dialed && at_node_id_eq(&link->node, &m->options.contact);
-        link->closing = true;
-        if (open && m->is_steward) at_node_steward_link(m, link, false);
-        at_node_blob_link_down(m, link->id);
-        if (contact && open) at_node_note(m, "the link to the steward is down: %s", e->reason ? e->reason : "closed");
+        link_over(m, link);
         link->used = false;
     }
-    if (!contact || (m->contact_link && m->contact_link != e->link)) return;
-    if (m->contact_link || m->contact_down_ms == 0) m->contact_down_ms = m->now_ms;
-    m->contact_link = 0;
-    m->dialing = false;
-    m->log_asked = m->log_synced = false;
-    if (++m->dial_failures >= AT_NODE_FIRST_DIALS_MAX && !at_node_joined(m) && !m->ended) {
-        at_node_end(m, AT_E_PEER,
-                    "nobody of the run can be reached (%s): is the founder's node running, or has the run ended?",
-                    e->reason ? e->reason : "no answer");
-        return;
-    }
-    m->dial_backoff_ms = m->dial_backoff_ms ? m->dial_backoff_ms * 2 : AT_NODE_DIAL_MIN_MS;
-    if (m->dial_backoff_ms > AT_NODE_DIAL_MAX_MS) m->dial_backoff_ms = AT_NODE_DIAL_MAX_MS;
-    m->dial_ms = m->now_ms + m->dial_backoff_ms;
+    if (tell) at_node_note(m, "the way to the steward is down: %s", e->reason ? e->reason : "closed");
+    at_node_mesh_down(m, &node, e->link, was_open, e->reason ? e->reason : "no answer");
 }
 
-/* Does the size a peer claims for its log fit what we know of the past? */
+/* Does the size that the peer claims for its log fit what we know of the past? What has come from others since this
+ * link was dialled may be newer than the Hello. */
 static bool past_is_plausible(struct at_node_machine *m, struct at_node_link *link, uint64_t log_size)
 {
     if (m->is_steward && log_size > at_node_log_size(m)) {
         at_node_link_refuse(m, link, "your log is longer than the steward's");
         return false;
     }
-    bool steward = m->has_genesis ? at_node_id_eq(&link->node, &m->genesis.steward)
-                                  : at_node_id_eq(&link->node, &m->options.contact);
-    uint64_t least = m->has_genesis && at_node_log_size(m) > m->options.invite_log_size ? at_node_log_size(m)
-                                                                                        : m->options.invite_log_size;
-    if (!steward || m->is_steward || log_size >= least) return true;
+    bool steward = m->has_genesis && !m->is_steward && at_node_id_eq(&link->node, &m->genesis.steward);
+    uint64_t least = link->log_least > m->options.invite_log_size ? link->log_least : m->options.invite_log_size;
+    if (!steward || log_size >= least) return true;
     at_node_link_refuse(m, link, "your log is shorter than what was seen of it");
     at_node_end(m, AT_E_VERIFY,
                 "the steward shows a shorter past: %llu records, but %llu are known; its folder is old or it cheats",
                 (unsigned long long)log_size, (unsigned long long)least);
     return false;
+}
+
+/* See above. False: `link` itself had to go. */
+static bool settle_double(struct at_node_machine *m, struct at_node_link *link)
+{
+    struct at_node_link *old = at_node_link_of(m, &link->node);
+    if (!old) return true;
+    if (old->dialed == link->dialed || m->now_ms >= old->up_ms + AT_NODE_CROSSED_MS) {
+        at_node_link_refuse(m, old, "a newer link of the same node took its place");
+        return true;
+    }
+    if (at_node_id_cmp(&m->options.key.id, &link->node) > 0) return true;
+    struct at_node_link *loser = link->dialed ? old : link;
+    at_node_link_refuse(m, loser, "this link has crossed another one");
+    return loser != link;
 }
 
 static void hello(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_hello *msg)
@@ -172,58 +222,31 @@ static void hello(struct at_node_machine *m, struct at_node_link *link, const st
         return;
     }
     if (msg->protocol != AT_PROTOCOL_VERSION) {
-        at_node_link_refuse(m, link, "this node speaks protocol 1");
+        at_node_link_refuse(m, link, "this node speaks protocol 2");
         return;
     }
-    struct at_node_link *old = at_node_link_of(m, &link->node);
-    if (old) at_node_link_refuse(m, old, "a newer link of the same node took its place");
+    if (!settle_double(m, link)) return;
     link->hello = true;
+    link->head = msg->log_size;
     if (!past_is_plausible(m, link, msg->log_size)) return;
-    if (contact) {
-        m->contact_link = link->id;
-        m->ever_linked = true;
-        m->dial_failures = 0;
-        m->dial_backoff_ms = 0;
-        m->contact_down_ms = 0;
-        m->log_asked = m->log_synced = false;
-    }
-    if (m->is_steward) at_node_steward_link(m, link, true);
-}
-
-static void ready(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_ready *msg)
-{
-    link->ready = true;
-    link->ready_for = *msg;
-    if (m->is_steward && at_node_state_confirmed(m) && msg->round == m->state.round &&
-        !at_hash_eq(msg->state_root, m->state.root))
-        at_node_note(m, "a member computes other bits: root %.16s of round %u at %.16s, %.16s here",
-                     at_hash_hex(msg->state_root).s, msg->round, at_node_id_hex(&link->node).s,
-                     at_hash_hex(m->state.root).s);
+    m->ever_linked = true;
+    at_node_mesh_hello(m, &link->node);
+    at_node_peers_link(m, link);
 }
 
 static void said_bye(struct at_node_machine *m, struct at_node_link *link, const char *reason)
 {
-    if (link->id == m->contact_link) at_node_note(m, "the steward closed the link: %s", reason);
+    if (link->id == m->mesh.feed) at_node_note(m, "the peer that leads to the steward closed the link: %s", reason);
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_CLOSE);
     op->link = link->id;
     snprintf(op->reason, sizeof op->reason, "the peer said bye");
     int replica = m->is_steward && link->hello ? at_ledger_find(&m->ledger, &link->node) : -1;
-    if (replica >= 0 && m->ledger.phase == AT_LEDGER_ENDED && at_node_settled(m)) m->done[replica] = true;
-    if (link->hello && m->is_steward) at_node_steward_link(m, link, false);
-    if (m->contact_link == link->id) m->contact_link = 0;
-    link->closing = true;
-    at_node_blob_link_down(m, link->id);
-}
-
-static void refused(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_refused *msg)
-{
-    if (link->id != m->contact_link) return;
-    at_node_note(m, "the steward refused a record: %s", msg->reason);
-    /* An earlier JOIN of ours may be on its way into the log, and this one have been refused for that. */
-    if (!at_node_joined(m) && m->join_link == link->id && m->join_refused_ms == 0) {
-        m->join_refused_ms = m->now_ms + 1;
-        memcpy(m->join_reason, msg->reason, sizeof m->join_reason);
+    if (replica >= 0 && m->ledger.phase == AT_LEDGER_ENDED && at_node_settled(m)) {
+        m->done[replica] = true;
+        for (uint32_t r = 0; r < m->ledger.member_count; r++) /* it has waited for those behind it */
+            if (m->mesh.peers[r].via == link->id) m->done[r] = true;
     }
+    link_over(m, link);
 }
 
 static void pong(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_ping *ping)
@@ -231,6 +254,16 @@ static void pong(struct at_node_machine *m, struct at_node_link *link, const str
     struct at_message msg = {.kind = AT_MSG_PONG};
     msg.pong = *ping;
     at_node_send(m, link->id, &msg);
+}
+
+/* Wants are bounded by what may wait, and what was asked for by the asking: pieces, parts of a log that is followed. */
+static bool within_budget(struct at_node_machine *m, struct at_node_link *link, const struct at_message *msg, size_t n)
+{
+    uint32_t frames = msg->kind == AT_MSG_PEERS_GET ? AT_NODE_PAGE_FRAMES : 1, kib = (uint32_t)(n >> 10) + 1;
+    if (msg->kind == AT_MSG_WANT || msg->kind == AT_MSG_PIECE || msg->kind == AT_MSG_MISSING) return true;
+    if (!at_node_spend(&link->frames, m->now_ms, frames, AT_NODE_FRAME_BURST, AT_NODE_FRAME_MS)) return false;
+    if (msg->kind == AT_MSG_LOG_PART) return true;
+    return at_node_spend(&link->kib, m->now_ms, kib, AT_NODE_KIB_BURST, AT_NODE_KIB_MS);
 }
 
 void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
@@ -245,6 +278,10 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
     }
     if (!link->hello && msg.kind != AT_MSG_HELLO && msg.kind != AT_MSG_BYE) {
         at_node_link_refuse(m, link, "the first message must be a hello");
+        return;
+    }
+    if (!within_budget(m, link, &msg, e->bytes.n)) {
+        at_node_link_refuse(m, link, "too many messages");
         return;
     }
     switch (msg.kind) {
@@ -264,7 +301,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         at_node_missing(m, link, &msg.missing);
         break;
     case AT_MSG_LOG_GET:
-        at_node_log_get(m, link, msg.log_get.from);
+        at_node_log_get(m, link, msg.log_get.from, msg.log_get.once);
         break;
     case AT_MSG_LOG_PART:
         at_node_log_part(m, link, &msg.log_part);
@@ -273,10 +310,10 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         at_node_submit(m, link, msg.submit.record);
         break;
     case AT_MSG_REFUSED:
-        refused(m, link, &msg.refused);
+        at_node_refusal(m, link, &msg.refused);
         break;
     case AT_MSG_READY:
-        ready(m, link, &msg.ready);
+        at_node_ready(m, link, &msg.ready);
         break;
     case AT_MSG_PROGRESS:
         link->progress = msg.progress;
@@ -289,19 +326,32 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
     case AT_MSG_BYE:
         said_bye(m, link, msg.bye.reason);
         break;
+    case AT_MSG_PEERS_GET:
+        at_node_peers_get(m, link, &msg.peers_get);
+        break;
+    case AT_MSG_PEERS:
+        at_node_peers(m, link, &msg.peers);
+        break;
+    case AT_MSG_HEAD:
+        at_node_head(m, link, &msg.head);
+        break;
+    case AT_MSG_GONE:
+        at_node_gone(m, link, &msg.gone);
+        break;
+    case AT_MSG_TILES_ASK:
+        at_node_tiles_ask(m, link, &msg.tiles_ask);
+        break;
+    case AT_MSG_TILES_HAVE:
+        at_node_tiles_have(m, link, &msg.tiles_have);
+        break;
+    case AT_MSG_SAVED:
+        link->has_saved = true;
+        link->saved = msg.saved;
+        break;
     case AT_MSG_NONE:
     case AT_MSG_KIND_COUNT:
         break;
     }
-}
-
-void at_node_dial_drive(struct at_node_machine *m)
-{
-    if (m->is_steward || m->ended || m->contact_link || m->dialing || m->now_ms < m->dial_ms) return;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) /* one that says hello, or goes down, soon */
-        if (m->links[i].used && at_node_id_eq(&m->links[i].node, &m->options.contact)) return;
-    m->dialing = true;
-    at_node_op_add(m, AT_NODE_OP_DIAL)->node = m->options.contact;
 }
 
 void at_node_links_drive(struct at_node_machine *m)

@@ -1,12 +1,15 @@
 /* node_log.c: the log between nodes.
  *
- * Following: after the Hello, LogGet(own size); each part that had records is answered by the next LogGet; an empty
- * part says "you are at the head". From then on the peer pushes every new block by itself. Serving is the mirror image:
- * a link becomes live when a LogGet has been answered up to the head. Everybody serves what it has; only the steward
- * orders. */
+ * Following: LogGet(own size) to the feed (node_route.c); each part that had records is answered by the next LogGet; an
+ * empty part says "you are at the head". From then on the peer pushes every new block by itself. Serving is the mirror
+ * image: a link becomes live when a LogGet has been answered up to the head, and a LogGet "once" ends that. Everybody
+ * serves what it has, and takes parts from any peer that it has asked: they are proven by the steward's checkpoints. A
+ * part that proves nothing is its sender's fault; only over the steward's own link, or when the fold refuses what the
+ * steward has signed, is it the steward's, and then this node ends. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct at_node_history *at_node_history(struct at_node_machine *m, uint32_t round)
@@ -15,12 +18,20 @@ struct at_node_history *at_node_history(struct at_node_machine *m, uint32_t roun
     return h->opened && h->round == round ? h : NULL;
 }
 
-static void remember_close(struct at_node_machine *m, uint32_t round)
+static at_err_t remember_close(struct at_node_machine *m, uint32_t round)
 {
     struct at_node_history *h = at_node_history(m, round);
+    size_t included = 0;
     AT_ASSERT(h);
-    h->closed = true;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
+        included += u && u->included;
+    }
+    free(h->list);
     h->count = 0;
+    h->list = calloc(included ? included : 1, sizeof *h->list);
+    if (!h->list) return AT_E_NOMEM;
+    h->closed = true;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
         if (u && u->included)
@@ -29,6 +40,7 @@ static void remember_close(struct at_node_machine *m, uint32_t round)
                                                                 .update_bytes = u->receipt.update_bytes,
                                                                 .update = u->receipt.update};
     }
+    return AT_OK;
 }
 
 /* The fold, and beside it what later outer steps need and the fold forgets. */
@@ -36,8 +48,13 @@ at_err_t at_node_take(void *user, const struct at_signed_record *record, struct 
 {
     struct at_node_machine *m = user;
     struct at_record rec;
-    at_err_t err = at_ledger_apply(&m->ledger, record, diag, &rec);
+    at_err_t err = at_node_peers_room(m);
+    if (!err) err = at_ledger_apply(&m->ledger, record, diag, &rec);
     if (err) return err;
+    if (rec.kind == AT_RECORD_JOIN || rec.kind == AT_RECORD_LEAVE) {
+        m->mesh.ring_valid = false;
+        m->mesh.ask_wanted = true;
+    }
     if (rec.kind == AT_RECORD_OPEN) {
         struct at_node_history *h = &m->history[rec.open.round % AT_NODE_HISTORY];
         h->opened = true;
@@ -47,7 +64,7 @@ at_err_t at_node_take(void *user, const struct at_signed_record *record, struct 
         h->count = 0;
         at_node_steward_opened(m);
     } else if (rec.kind == AT_RECORD_CLOSE) {
-        remember_close(m, rec.close.round);
+        return remember_close(m, rec.close.round);
     } else if (rec.kind == AT_RECORD_EPOCH) {
         struct at_node_history *h = at_node_history(m, rec.epoch.round);
         h->epoch = true;
@@ -78,6 +95,7 @@ void at_node_log_start(struct at_node_machine *m)
                                        .verifier = m->options.verifier,
                                        .take = at_node_take,
                                        .user = m};
+    m->final_root = at_merkle_root(&m->ledger.tree);
     if (!m->is_steward) return;
     struct at_consensus_options options = {
         .key = m->options.key, .run = m->options.run, .take = at_node_take, .user = m, .log = m->ledger.tree};
@@ -105,18 +123,20 @@ static void send_part(struct at_node_machine *m, uint64_t link, uint64_t from, c
     at_node_send(m, link, &msg);
 }
 
-void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint64_t from)
+void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint64_t from, bool once)
 {
-    if (!m->has_genesis || from > at_node_log_size(m)) {
+    if (m->is_steward && from > at_node_log_size(m)) {
         at_node_link_refuse(m, link, "your log is longer than mine");
         return;
     }
     link->log_live = false;
+    link->log_once = once;
     link->log_from = from;
+    if (from > link->head) link->head = from;
     if (link->log_reading) return; /* its answer is dropped and read again from here */
-    if (from == at_node_log_size(m)) {
+    if (from >= at_node_log_size(m)) {
         send_part(m, link->id, from, NULL, 0, NULL, 0);
-        link->log_live = true;
+        link->log_live = !once;
     } else {
         log_read(m, link);
     }
@@ -128,7 +148,7 @@ void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
     if (!link || link->closing || !link->log_reading) return;
     link->log_reading = false;
     if (e->log.from != link->log_from) {
-        at_node_log_get(m, link, link->log_from);
+        at_node_log_get(m, link, link->log_from, link->log_once);
         return;
     }
     /* What is stored may be further than what is final: the store answered before PERSISTED did. */
@@ -143,7 +163,8 @@ void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
     }
     if (count > 0) count = (size_t)(e->log.checkpoints[checkpoints - 1].size - e->log.from);
     send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints, checkpoints);
-    link->log_live = e->log.from + count == final_size;
+    link->log_live = !link->log_once && e->log.from + count == final_size;
+    if (e->log.from + count > link->head) link->head = e->log.from + count;
 }
 
 static void push(struct at_node_machine *m, uint64_t from, const struct at_signed_record *records, size_t count,
@@ -151,8 +172,9 @@ static void push(struct at_node_machine *m, uint64_t from, const struct at_signe
 {
     bool encoded = false;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
-        const struct at_node_link *l = &m->links[i];
-        if (!l->used || l->closing || !l->log_live) continue;
+        struct at_node_link *l = &m->links[i];
+        if (!l->used || l->closing || !l->log_live || l->head >= from + count) continue;
+        l->head = from + count;
         if (encoded)
             at_node_send_again(m, l->id);
         else
@@ -162,48 +184,74 @@ static void push(struct at_node_machine *m, uint64_t from, const struct at_signe
 }
 
 /* ---- following ---- */
-void at_node_log_ask(struct at_node_machine *m)
+void at_node_log_ask(struct at_node_machine *m, struct at_node_link *link, bool once)
 {
-    if (m->is_steward || !m->has_genesis || !m->contact_link || m->log_asked || m->log_synced) return;
     struct at_message msg = {.kind = AT_MSG_LOG_GET};
     msg.log_get.from = m->follower.log.size;
-    at_node_send(m, m->contact_link, &msg);
-    m->log_asked = true;
+    msg.log_get.once = once;
+    at_node_send(m, link->id, &msg);
+    link->followed = true;
 }
 
 static void part_refused(struct at_node_machine *m, struct at_node_link *link, at_err_t err, const struct at_diag *diag)
 {
+    bool steward = at_node_id_eq(&link->node, &m->genesis.steward);
     at_node_link_refuse(m, link, diag->text);
-    if (err == AT_E_VERIFY) at_node_end(m, AT_E_VERIFY, "%s", diag->text);
+    if (m->follower.broken || (steward && err == AT_E_VERIFY)) at_node_end(m, AT_E_VERIFY, "%s", diag->text);
+}
+
+/* "You are at the head." */
+static void at_head(struct at_node_machine *m, struct at_node_link *link, uint64_t from)
+{
+    uint64_t size = m->follower.log.size;
+    link->catch_asked = false;
+    if (link->id != m->mesh.feed) {
+        if (link->head > size) link->head = size; /* it promised more than it has */
+        return;
+    }
+    m->log_asked = false;
+    m->mesh.feed_live = from == size;
+    if (from != size) return;
+    if (size < m->options.invite_log_size) /* it lacks what the invite's node has seen */
+        at_node_route_distrust(m);
+    else
+        m->log_synced = true;
 }
 
 void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_log_part *part)
 {
     struct at_diag diag = {0};
-    if (m->is_steward || link->id != m->contact_link || !m->has_genesis || (!m->log_asked && !m->log_synced)) {
+    if (m->is_steward || !m->has_genesis || !link->followed) {
         at_node_link_refuse(m, link, "nobody asked for this log");
         return;
     }
-    uint64_t size = m->follower.log.size;
+    uint64_t size = m->follower.log.size, end = part->from + part->record_count;
+    bool caught = link->catch_asked;
     if (part->record_count == 0) {
-        if (part->from == size) m->log_synced = m->log_asked;
-        m->log_asked = false;
+        at_head(m, link, part->from);
         return;
     }
-    m->log_asked = false;
-    if (part->from + part->record_count <= size) return; /* known: an answer and a push may overlap */
+    if (link->id == m->mesh.feed) m->log_asked = false;
+    link->catch_asked = false;
+    if (end > link->head) link->head = end;
+    if (end <= size) return; /* known: it may come over two links */
     uint32_t skip = part->from < size ? (uint32_t)(size - part->from) : 0, skip_checkpoints = 0;
     while (skip_checkpoints < part->checkpoint_count && part->checkpoints[skip_checkpoints].size <= size)
         skip_checkpoints++;
     const struct at_signed_record *records = part->records + skip;
     const struct at_log_checkpoint *checkpoints = part->checkpoints + skip_checkpoints;
     uint32_t count = part->record_count - skip, checkpoint_count = part->checkpoint_count - skip_checkpoints;
+    if (part->from > size) { /* a push that overtook what it builds on: the gap is asked for */
+        if (link->id == m->mesh.feed) m->mesh.feed_live = false;
+        return;
+    }
     at_err_t err =
         at_follower_part(&m->follower, part->from + skip, records, count, checkpoints, checkpoint_count, &diag);
     if (err) {
         part_refused(m, link, err, &diag);
         return;
     }
+    m->mesh.behind_ms = 0;
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_PERSIST);
     op->persist.from = size;
     op->persist.records = records;
@@ -211,75 +259,9 @@ void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, cons
     op->persist.checkpoints = checkpoints;
     op->persist.checkpoint_count = checkpoint_count;
     push(m, size, records, count, checkpoints, checkpoint_count);
-}
-
-/* ---- submitting ---- */
-void at_node_refused(struct at_node_machine *m, uint64_t link, struct at_hash record, const char *reason)
-{
-    if (!at_node_link_find(m, link)) return;
-    struct at_message msg = {.kind = AT_MSG_REFUSED};
-    msg.refused.record = record;
-    at_reason_set(msg.refused.reason, reason);
-    at_node_send(m, link, &msg);
-}
-
-static bool submit_allowed(struct at_node_machine *m, struct at_node_link *link)
-{
-    uint64_t earned = (m->now_ms - link->submits_ms) / AT_NODE_SUBMIT_MS;
-    link->submits_ms += earned * AT_NODE_SUBMIT_MS;
-    link->submits = earned > link->submits ? 0 : link->submits - (uint32_t)earned;
-    if (link->submits >= AT_NODE_SUBMIT_BURST) return false;
-    link->submits++;
-    return true;
-}
-
-void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record)
-{
-    struct at_diag diag = {0};
-    struct at_record rec;
-    struct at_hash leaf = at_signed_record_leaf(record);
-    if (!m->is_steward) {
-        at_node_refused(m, link->id, leaf, "this node orders no records");
-        return;
-    }
-    if (!submit_allowed(m, link)) {
-        at_node_link_refuse(m, link, "too many records");
-        return;
-    }
-    if (!at_node_id_eq(&record->author, &link->node)) {
-        at_node_refused(m, link->id, leaf, "the record's author is not the one who sends it");
-        return;
-    }
-    if (at_signed_record_verify_by(record, m->options.verifier)) {
-        at_node_refused(m, link->id, leaf, "wrong signature");
-        return;
-    }
-    if (at_ledger_judge(&m->ledger, record, &diag, &rec)) {
-        at_node_refused(m, link->id, leaf, diag.text);
-        return;
-    }
-    if (rec.kind == AT_RECORD_RECEIPT && m->options.canary != AT_NODE_CANARY_COUNT_UNFETCHED)
-        at_node_steward_receipt(m, link, record, &rec);
-    else
-        at_node_submit_own(m, record, link->id);
-}
-
-void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag)
-{
-    struct at_consensus_event event = {.kind = AT_CONSENSUS_SUBMIT, .record = record, .tag = tag};
-    struct at_consensus_update update;
-    at_consensus_step(m->consensus, &event, &update);
-    if (update.err) at_node_refused(m, tag, at_signed_record_leaf(record), "the steward has too much to do");
-}
-
-bool at_node_sign_own(struct at_node_machine *m, struct at_record *record, struct at_signed_record *ret_signed)
-{
-    struct at_diag diag = {0};
-    record->run = m->options.run;
-    record->time_ms = m->wall_ms;
-    if (at_record_sign(record, &m->options.key, &diag, ret_signed) == AT_OK) return true;
-    at_node_end(m, AT_E_INTERNAL, "a record of our own is out of shape: %s", diag.text);
-    return false;
+    if (!caught || link->head <= m->follower.log.size) return;
+    at_node_log_ask(m, link, true);
+    link->catch_asked = true;
 }
 
 /* ---- the steward's order ---- */
@@ -289,6 +271,7 @@ void at_node_persisted(struct at_node_machine *m)
     struct at_consensus_event event = {.kind = AT_CONSENSUS_PERSISTED};
     struct at_consensus_update update;
     at_consensus_step(m->consensus, &event, &update);
+    if (update.final) m->final_root = update.checkpoints[update.count - 1].root;
     if (update.final && m->options.canary != AT_NODE_CANARY_ACK_EARLY)
         push(m, update.from, update.records, update.count, update.checkpoints, update.count);
 }

@@ -30,11 +30,9 @@ static at_err_t take_memory(struct at_node_machine *m)
     m->ops = calloc(AT_NODE_OPS_MAX, sizeof *m->ops);
     m->ops_sorted = calloc(AT_NODE_OPS_MAX, sizeof *m->ops_sorted);
     m->absent_ms = calloc(AT_MEMBERS_MAX, sizeof *m->absent_ms);
-    m->receipts = calloc(AT_NODE_LINKS_MAX, sizeof *m->receipts);
+    m->receipts = calloc(AT_NODE_RECEIPTS_MAX, sizeof *m->receipts);
     m->status_members = calloc(AT_MEMBERS_MAX, sizeof *m->status_members);
     if (!m->ops || !m->ops_sorted || !m->absent_ms || !m->receipts || !m->status_members) return AT_E_NOMEM;
-    for (size_t i = 0; i < AT_NODE_HISTORY; i++)
-        if (!(m->history[i].list = calloc(AT_MEMBERS_MAX, sizeof *m->history[i].list))) return AT_E_NOMEM;
     if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
     m->out.bytes_max = AT_NODE_OUT_BYTES_MAX;
     return at_buf_reserve(&m->out, (size_t)1 << 20, &at);
@@ -84,6 +82,11 @@ void at_node_machine_release(struct at_node_machine *m)
     free(m->absent_ms);
     free(m->receipts);
     free(m->status_members);
+    free(m->keep);
+    at_tiles_release(&m->tiles.pick);
+    at_buf_release(&m->tiles.leaves);
+    free(m->mesh.peers);
+    free(m->mesh.ring);
     at_buf_release(&m->out);
     at_buf_release(&m->genesis_bytes);
     at_message_mem_release(&m->mem);
@@ -115,7 +118,8 @@ at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_c
 static void start(struct at_node_machine *m, const struct at_node_event *e)
 {
     m->started = true;
-    m->contact_down_ms = m->now_ms ? m->now_ms : 1;
+    m->pathless_ms = m->linkless_ms = m->now_ms ? m->now_ms : 1;
+    m->mesh.newcomers.ms = m->now_ms;
     at_node_state_start(m, e);
     if (m->is_steward) at_node_steward_start(m);
 }
@@ -172,8 +176,14 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     case AT_NODE_EV_BLOB_DATA:
         at_node_blob_data(m, e);
         break;
+    case AT_NODE_EV_STATE_SHAPE:
+        at_node_tiles_shape(m, e);
+        break;
+    case AT_NODE_EV_TILES_FOUND:
+        at_node_tiles_found(m, e);
+        break;
     case AT_NODE_EV_UPDATE_CHECKED:
-        at_node_steward_checked(m, e);
+        at_node_relay_checked(m, e);
         break;
     case AT_NODE_EV_UNIT_PROGRESS:
     case AT_NODE_EV_UNIT_DONE:
@@ -189,6 +199,12 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     case AT_NODE_EV_SAVED:
         at_node_state_saved(m, e);
         break;
+    case AT_NODE_EV_REACHABLE:
+        at_node_reachable(m, e);
+        break;
+    case AT_NODE_EV_PEERS:
+        at_node_peers_kept(m, e);
+        break;
     case AT_NODE_EV_FINISH:
         finish(m);
         break;
@@ -201,13 +217,17 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
 static void drive(struct at_node_machine *m)
 {
     at_node_links_drive(m);
-    at_node_dial_drive(m);
-    at_node_log_ask(m);
+    at_node_route_drive(m);
+    at_node_peers_drive(m);
+    at_node_mesh_drive(m);
     at_node_data_drive(m);
     at_node_unit_drive(m); /* before the state's: a unit is stopped before its state is changed */
     at_node_state_drive(m);
     at_node_blob_drive(m);
+    at_node_tiles_drive(m);
+    at_node_relay_drive(m);
     at_node_member_drive(m);
+    at_node_presence_drive(m);
     at_node_steward_drive(m);
     at_node_consensus_tick(m);
 }
@@ -230,14 +250,18 @@ void at_node_machine_step(struct at_node_machine *m, const struct at_node_event 
     at_node_out_finish(m, ret_update);
 }
 
-uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
+uint64_t at_node_machine_deadline_ms(struct at_node_machine *m)
 {
     if (m->ended || !m->started) return UINT64_MAX;
-    uint64_t deadline = at_node_fetch_deadline_ms(m), member = at_node_member_deadline_ms(m);
-    if (member > m->now_ms && member < deadline) deadline = member;
-    uint64_t steward = at_node_steward_deadline_ms(m), links = at_node_links_deadline_ms(m);
-    if (links < deadline) deadline = links;
-    return steward < deadline ? steward : deadline;
+    const uint64_t all[] = {at_node_fetch_deadline_ms(m),   at_node_member_deadline_ms(m),
+                            at_node_steward_deadline_ms(m), at_node_links_deadline_ms(m),
+                            at_node_route_deadline_ms(m),   at_node_mesh_deadline_ms(m),
+                            at_node_peers_deadline_ms(m),   at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
+                            at_node_tiles_deadline_ms(m)};
+    uint64_t deadline = UINT64_MAX;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i] < deadline) deadline = all[i];
+    return deadline;
 }
 
 const struct at_genesis *at_node_machine_genesis(const struct at_node_machine *m)

@@ -20,14 +20,17 @@
  *   - time_ms is a monotonic clock (never steps back), wall_ms the Unix clock (for records' dates only).
  *
  *   - Blobs live with the driver, by (kind, key). UPDATE, SHARD: key = SHA-256 of the bytes; STATE: key = state root.
- *     The driver can serve (BLOB_READ) the states it held as the starts of the current round and of the one before.
+ *     A state is fetched and served by tiles (tiles.h): LEAVES, the hashes of its leaves, and TILE by number. The driver
+ *     can serve (BLOB_READ) those of the two states it was told of last (START, STATE_READY, APPLIED), while it does
+ *     other work too, and the tiles written so far (BLOB_WRITE) of one that is being fetched.
  *
  *   - A link is what net/ calls one: LINK_UP once, then MESSAGE, LINK_FULL and LINK_DRAIN, then LINK_DOWN once.
  *     LINK_FULL comes before any later BLOB_DATA for that link. Liveness of links (ping, silence) is the link layer's
  *     business and arrives as LINK_DOWN.
  *
- * Bounds: memory is taken in init, apart from the ledger's arrays, which grow with the members; links, wants, submits
- * per second, parts and pieces have limits (node_internal.h). A peer that breaks the protocol is refused with a reason
+ * Bounds: memory is taken in init, apart from the ledger's arrays and what is known of the last rounds, which grow with
+ * the members, and about 76 bytes for each tile of a state while it is fetched; links, wants, submits per second, parts
+ * and pieces have limits (node_internal.h). A peer that breaks the protocol is refused with a reason
  * and its link closed; it never stops the others and never makes the machine grow. */
 #ifndef ATOLL_SWARM_NODE_MACHINE_H
 #define ATOLL_SWARM_NODE_MACHINE_H
@@ -47,13 +50,15 @@ struct at_node_machine_options {
     struct at_keypair key;
     struct at_hash run;
     struct at_span genesis;    /* its canonical bytes; empty: not known yet, will be fetched. Copied. */
-    struct at_node_id contact; /* whom to dial: the invite's node. Ignored on the steward. */
+    struct at_node_id contact; /* the invite's node, whom the driver knows how to dial. Ignored on the steward. */
     uint64_t invite_log_size;  /* a past that the log must contain; 0: none */
     struct at_hash invite_log_root;
     const char *name;                   /* of this member, for its JOIN record; copied */
     const char *program;                /* name and version, for Hello; copied */
     uint32_t links_max;                 /* 0: AT_NODE_LINKS_MAX */
     const struct at_verifier *verifier; /* how signatures are checked; NULL: at_verify. Borrowed */
+    /* Bytes of states a second, to all peers and from all peers. 0: the default (node_internal.h); from: no limit. */
+    uint64_t serve_bytes_per_s, fetch_bytes_per_s;
     uint32_t canary; /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
 };
 enum at_node_canary { AT_NODE_CANARY_NONE, AT_NODE_CANARY_ACK_EARLY, AT_NODE_CANARY_COUNT_UNFETCHED };
@@ -71,6 +76,8 @@ enum at_node_event_kind {
     AT_NODE_EV_BLOB_STATE,     /* .blob: bytes_have, complete; answers BLOB_STAT */
     AT_NODE_EV_BLOB_STORED,    /* .blob: ok; answers BLOB_FINISH: content checked against the key, durable */
     AT_NODE_EV_BLOB_DATA,      /* .blob and bytes, answers BLOB_READ; ok false: not here */
+    AT_NODE_EV_STATE_SHAPE,    /* .shape; answers STATE_SHAPE */
+    AT_NODE_EV_TILES_FOUND,    /* .blob.key, ok, bytes: bit i of byte i/8: tile i is here; answers TILES_FIND */
     AT_NODE_EV_UPDATE_CHECKED, /* link, .blob: key, ok; reason; answers UPDATE_CHECK */
     AT_NODE_EV_UNIT_PROGRESS,  /* .unit: step, tokens, tokens_per_s */
     AT_NODE_EV_UNIT_DONE,      /* .unit: all; the update blob is stored */
@@ -79,6 +86,8 @@ enum at_node_event_kind {
     AT_NODE_EV_APPLIED,        /* .state: answers APPLY; round = the round applied, root = of the state after it */
     AT_NODE_EV_SAVED,          /* .state.round: answers SAVE (may come late, or for a later round only) */
     AT_NODE_EV_FINISH,         /* the user wants this node (steward: the run) to end after its round */
+    AT_NODE_EV_REACHABLE,      /* .reachable: where others can dial this node; told at the start and when it changes */
+    AT_NODE_EV_PEERS,          /* bytes: as PEERS_KEEP left them; once, right after START */
     AT_NODE_EV_STOP,           /* the user wants this process to end now: links get a Bye, then ENDED */
 };
 
@@ -96,6 +105,10 @@ struct at_node_event {
         struct at_hash root;
         double heldout_loss; /* NaN when not evaluated */
     } start;
+    struct {
+        const struct at_endpoint *list; /* the first AT_ENDPOINTS_MAX that can be dialled count; none: nobody can */
+        uint32_t count;
+    } reachable;
     struct {
         uint64_t from;
         const struct at_signed_record *records; /* from `from` on, <= AT_LOG_PART_MAX; at the head: none */
@@ -123,30 +136,42 @@ struct at_node_event {
         bool ok;
         double heldout_loss; /* nats per byte; NaN when not asked for */
     } state;
+    struct {
+        uint32_t tiles; /* 1 .. AT_TILES_MAX */
+        uint64_t bytes; /* of all of them */
+    } shape;
 };
 
 /* ---- what it asks for ---- */
 enum at_node_op_kind {
-    AT_NODE_OP_PERSIST = 1,   /* .persist, one transaction; then PERSISTED */
-    AT_NODE_OP_SEND,          /* link, frame_class, bytes (an encoded Message) */
-    AT_NODE_OP_DIAL,          /* node: answered by LINK_UP or LINK_DOWN */
-    AT_NODE_OP_CLOSE,         /* link, reason; what was sent before goes out first; LINK_DOWN follows */
-    AT_NODE_OP_GENESIS,       /* bytes: fetched, checked against the run id; to be stored before anything else */
-    AT_NODE_OP_LOG_READ,      /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
-    AT_NODE_OP_BLOB_STAT,     /* .read.kind, key: what is there? then BLOB_STATE */
-    AT_NODE_OP_BLOB_WRITE,    /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps */
-    AT_NODE_OP_BLOB_FINISH,   /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
-    AT_NODE_OP_BLOB_DROP,     /* .read.kind, key: forget what a fetch has kept (wrong, given up); not what is whole */
-    AT_NODE_OP_BLOB_READ,     /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link */
-    AT_NODE_OP_UPDATE_CHECK,  /* link, .read.key, .unit: can the stored update be counted as this unit's (shape, round,
+    AT_NODE_OP_PERSIST = 1,  /* .persist, one transaction; then PERSISTED */
+    AT_NODE_OP_SEND,         /* link, frame_class, bytes (an encoded Message) */
+    AT_NODE_OP_DIAL,         /* node, endpoint (port 0: where the invite says): answered by LINK_UP or LINK_DOWN */
+    AT_NODE_OP_CLOSE,        /* link, reason; what was sent before goes out first; LINK_DOWN follows */
+    AT_NODE_OP_GENESIS,      /* bytes: fetched, checked against the run id; to be stored before anything else */
+    AT_NODE_OP_LOG_READ,     /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
+    AT_NODE_OP_BLOB_STAT,    /* .read.kind, key: what is there? then BLOB_STATE */
+    AT_NODE_OP_BLOB_WRITE,   /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps. TILE: tile
+                               * number `offset` of the state `key`, checked already, in any order, after TILES_FOUND */
+    AT_NODE_OP_BLOB_FINISH,  /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
+    AT_NODE_OP_BLOB_DROP,    /* .read.kind, key: forget what a fetch has kept (wrong, given up); not what is whole */
+    AT_NODE_OP_BLOB_READ,    /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link. Never
+                               * STATE; LEAVES and TILE as in the messages */
+    AT_NODE_OP_STATE_SHAPE,  /* how large is a state of this run? Then STATE_SHAPE. After GENESIS */
+    AT_NODE_OP_TILES_FIND,   /* root, round, bytes: its leaves, 32 bytes each. Which tiles are here: of an earlier fetch
+                               * of it (each is checked: a crash may have spoilt some), or the same in a state that is
+                               * held? These then count as written. Other unfinished states may go. Then TILES_FOUND */
+    AT_NODE_OP_UPDATE_CHECK, /* link, .read.key, .unit: can the stored update be counted as this unit's (shape, round,
                                * range, values an outer step can take)? Then UPDATE_CHECKED with the same link */
-    AT_NODE_OP_BLOB_PRUNE,    /* .prune: whole update blobs other than these are no longer needed */
-    AT_NODE_OP_STATE_INIT,    /* the initial state, from the genesis; evaluate; then STATE_READY for round 0 */
+    AT_NODE_OP_BLOB_PRUNE,   /* .prune: whole update blobs other than these are no longer needed */
+    AT_NODE_OP_STATE_INIT,   /* the initial state, from the genesis; evaluate; then STATE_READY for round 0 */
     AT_NODE_OP_STATE_INSTALL, /* the stored blob (STATE, root) becomes the state at the start of `round` */
     AT_NODE_OP_UNIT_START,    /* .unit: train; then UNIT_PROGRESS..., UNIT_DONE or UNIT_FAILED */
     AT_NODE_OP_UNIT_STOP,     /* whatever unit runs is not wanted any more; no UNIT_DONE for it */
     AT_NODE_OP_APPLY,         /* .apply: outer step on the state at the start of `round`; evaluate; then APPLIED */
     AT_NODE_OP_SAVE,          /* round, root: the state held is the run's: keep it durably; then SAVED */
+    AT_NODE_OP_PEERS_KEEP,    /* bytes: where members can be reached; to be kept, and given back by PEERS. A cache: what
+                               * is lost or damaged is asked for again */
     AT_NODE_OP_STATUS,        /* something worth a line happened: reason (also status.last_event) */
     AT_NODE_OP_ENDED,         /* .end, reason: last operation of the machine's life */
 };
@@ -162,6 +187,7 @@ struct at_node_op {
     uint64_t link;
     enum at_frame_class frame_class; /* its numbers are net's classes */
     struct at_node_id node;
+    struct at_endpoint endpoint;
     struct at_span bytes;
     char reason[AT_NODE_REASON_MAX];
     uint32_t round;
@@ -223,7 +249,7 @@ void at_node_machine_step(struct at_node_machine *m, const struct at_node_event 
                           struct at_node_update *ret_update);
 
 /* When it wants a TICK, on the clock of time_ms; UINT64_MAX: never. */
-uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m);
+uint64_t at_node_machine_deadline_ms(struct at_node_machine *m);
 
 /* A snapshot for people; borrowed until the next step. */
 const struct at_node_status *at_node_machine_status(struct at_node_machine *m);

@@ -51,7 +51,8 @@ void at_node_out_finish(struct at_node_machine *m, struct at_node_update *ret_up
 {
     bool sorted = true;
     for (size_t i = 0; i < m->op_count; i++) {
-        if (m->ops[i].kind == AT_NODE_OP_SEND) m->ops[i].bytes.p = m->out.p + m->out_at[i];
+        if (m->ops[i].kind == AT_NODE_OP_SEND || m->ops[i].kind == AT_NODE_OP_PEERS_KEEP)
+            m->ops[i].bytes.p = m->out.p + m->out_at[i];
         if (i > 0 && rank(m->ops[i - 1].kind) > rank(m->ops[i].kind)) sorted = false;
     }
     if (!sorted) {

@@ -1,17 +1,18 @@
 /* node_round.c: what a node does as a member: joins, trains its unit, hands in its receipt, leaves, ends.
  *
  *   phase        until                                             by
- *   linking      the contact's Hello                               node_links.c
+ *   linking      somebody's Hello                                  node_mesh.c
  *   genesis      the genesis is here                               node_blob.c
  *   log          an empty LogPart: at the head                     node_log.c
  *   data         every shard of the genesis is here                data_drive
  *   joining      own JOIN is in the log                            member_drive
  *   state        the state at the start of the ledger's round      node_state.c
- *   waiting      OPEN with an allotment of one's own               (Ready said once per link and round)
+ *   waiting      OPEN with an allotment of one's own               (Ready said once per way and round)
  *   training     UNIT_DONE                                         unit_drive
- *   committing   CLOSE (the receipt is handed in once per link)    unit_drive
+ *   committing   CLOSE (the receipt is handed in, node_relay.c)    unit_drive
  *   applying     EPOCH with the same root                          node_state.c
- *   ending       END, final state confirmed and saved              member_drive
+ *   ending       END, final state confirmed and saved; those who   member_drive
+ *                follow this node have said goodbye, or 10 s
  * A unit that was under way when the process died is simply started again: the same (state, range) give the same
  * update. */
 #include "swarm/node_internal.h"
@@ -62,7 +63,8 @@ static void send_progress(struct at_node_machine *m, bool force)
     bool encoded = false;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         const struct at_node_link *l = &m->links[i];
-        if (!l->used || !l->hello || l->closing || !(m->is_steward ? l->log_live : l->id == m->contact_link)) continue;
+        bool listens = m->is_steward ? l->log_live : at_node_id_eq(&l->node, &m->genesis.steward);
+        if (!at_node_link_open(l) || !listens) continue;
         if (encoded)
             at_node_send_again(m, l->id);
         else
@@ -87,10 +89,10 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
                                       .flops = e->unit.tokens * at_model_flops_per_token(&m->genesis.model),
                                       .update = e->unit.update,
                                       .update_bytes = e->unit.update_bytes};
-    if (!at_node_sign_own(m, &rec, &m->unit.receipt)) return;
+    m->unit.receipt = (struct at_node_own){0};
+    if (!at_node_sign_own(m, &rec, &m->unit.receipt.record)) return;
     m->unit.done = true;
     m->unit.submitted = false;
-    m->unit.sent_link = 0;
     m->unit.step = e->unit.steps;
     m->unit.tokens = e->unit.tokens;
     send_progress(m, true);
@@ -134,15 +136,11 @@ static void unit_start(struct at_node_machine *m, const struct at_allotment *u)
 static void hand_in(struct at_node_machine *m)
 {
     if (m->is_steward) {
-        if (!m->unit.submitted) at_node_submit_own(m, &m->unit.receipt, 0);
+        if (!m->unit.submitted) at_node_submit_own(m, &m->unit.receipt.record, 0);
         m->unit.submitted = true;
         return;
     }
-    if (!m->contact_link || !m->log_synced || m->unit.sent_link == m->contact_link) return;
-    struct at_message msg = {.kind = AT_MSG_SUBMIT};
-    msg.submit.record = &m->unit.receipt;
-    at_node_send(m, m->contact_link, &msg);
-    m->unit.sent_link = m->contact_link;
+    if (m->mesh.path && m->log_synced) at_node_own_send(m, &m->unit.receipt);
 }
 
 void at_node_unit_drive(struct at_node_machine *m)
@@ -163,28 +161,13 @@ void at_node_unit_drive(struct at_node_machine *m)
 }
 
 /* ---- joining, being ready, leaving, ending ---- */
-static void submit_once(struct at_node_machine *m, enum at_record_kind kind, uint64_t *sent_link)
+static void submit(struct at_node_machine *m, enum at_record_kind kind, struct at_node_own *own)
 {
-    if (*sent_link == m->contact_link) return;
     struct at_record rec = {.kind = kind};
-    struct at_signed_record signed_rec;
     if (kind == AT_RECORD_JOIN) memcpy(rec.join.name, m->name, sizeof rec.join.name);
-    if (!at_node_sign_own(m, &rec, &signed_rec)) return;
-    struct at_message msg = {.kind = AT_MSG_SUBMIT};
-    msg.submit.record = &signed_rec;
-    at_node_send(m, m->contact_link, &msg);
-    *sent_link = m->contact_link;
-}
-
-static void say_ready(struct at_node_machine *m)
-{
-    if (m->ready_link == m->contact_link && m->ready_round == m->state.round) return;
-    m->ready_link = m->contact_link;
-    m->ready_round = m->state.round;
-    struct at_message msg = {.kind = AT_MSG_READY};
-    msg.ready.round = m->state.round;
-    msg.ready.state_root = m->state.root;
-    at_node_send(m, m->contact_link, &msg);
+    if (!own->is_signed && !at_node_sign_own(m, &rec, &own->record)) return;
+    own->is_signed = true;
+    at_node_own_send(m, own);
 }
 
 /* Is this node's part of the round over, so that it may leave? */
@@ -198,14 +181,23 @@ static bool part_is_over(const struct at_node_machine *m)
 
 static void leave(struct at_node_machine *m)
 {
-    bool alone = !m->contact_link && m->now_ms >= m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS;
+    bool alone = !m->mesh.path && m->now_ms >= m->pathless_ms + AT_NODE_LEAVE_ALONE_MS;
     if (!m->has_genesis || alone || (m->log_synced && !at_node_joined(m))) {
         at_node_end(m, AT_OK, alone ? "finished; the steward cannot be reached, so no LEAVE was written" : "finished");
         return;
     }
     bool settled_state = !m->state.has || at_node_state_confirmed(m);
-    if (m->contact_link && m->log_synced && part_is_over(m) && settled_state && !m->state.saving)
-        submit_once(m, AT_RECORD_LEAVE, &m->leave_link);
+    if (m->mesh.path && m->log_synced && part_is_over(m) && settled_state && !m->state.saving)
+        submit(m, AT_RECORD_LEAVE, &m->leave);
+}
+
+/* Those who follow this node have their END and the last updates from here. */
+static bool has_followers(const struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+        if (at_node_link_open(&m->links[i]) && m->links[i].log_live && at_node_link_member(m, &m->links[i]))
+            return true;
+    return false;
 }
 
 static void end(struct at_node_machine *m)
@@ -215,12 +207,14 @@ static void end(struct at_node_machine *m)
     } else if (!at_node_joined(m)) {
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
     } else if (at_node_state_confirmed(m)) {
-        if (m->contact_link) say_ready(m);
+        at_node_say_ready(m);
         if (!m->state.saved || m->state.saved_round != m->state.round) return;
-        struct at_node_link *link = m->contact_link ? at_node_link_find(m, m->contact_link) : NULL;
-        if (link) at_node_link_refuse(m, link, "the run has ended here"); /* so that the steward need not wait */
+        if (!m->child_end_ms) m->child_end_ms = m->now_ms;
+        if (has_followers(m) && m->now_ms < m->child_end_ms + AT_NODE_END_LINGER_MS) return;
+        for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) /* so that nobody need wait for this node */
+            if (at_node_link_open(&m->links[i])) at_node_link_refuse(m, &m->links[i], "the run has ended here");
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
-    } else if (!m->contact_link && m->contact_down_ms && m->now_ms >= m->contact_down_ms + AT_NODE_FINAL_STATE_MS) {
+    } else if (m->linkless_ms && m->now_ms >= m->linkless_ms + AT_NODE_FINAL_STATE_MS) {
         at_node_end(m, AT_E_PEER, "the run has ended, but nobody could be reached to fetch its final state");
     }
 }
@@ -236,28 +230,34 @@ void at_node_member_drive(struct at_node_machine *m)
         leave(m);
         return;
     }
-    if (!m->contact_link || !m->log_synced || !m->shards_here) return;
+    if (!m->mesh.path || !m->log_synced || !m->shards_here) return;
     if (!at_node_joined(m)) {
-        submit_once(m, AT_RECORD_JOIN, &m->join_link);
+        submit(m, AT_RECORD_JOIN, &m->join);
         if (m->join_refused_ms && m->now_ms >= m->join_refused_ms + AT_NODE_REFUSED_MS)
             at_node_end(m, AT_E_PEER, "the steward refused to let this node join: %s", m->join_reason);
         return;
     }
     m->join_refused_ms = 0;
-    if (at_node_state_confirmed(m)) say_ready(m);
+    m->join.is_signed = false; /* one who has left and joins again says so anew */
+    if (at_node_state_confirmed(m)) at_node_say_ready(m);
+    at_node_say_here(m);
+}
+
+static void sooner(uint64_t *deadline, uint64_t at, uint64_t now)
+{
+    if (at > now && at < *deadline) *deadline = at;
 }
 
 uint64_t at_node_member_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX;
     if (m->is_steward) return deadline;
-    if (m->join_refused_ms) deadline = m->join_refused_ms + AT_NODE_REFUSED_MS;
-    if (m->contact_link) return deadline;
-    if (!m->dialing && m->dial_ms < deadline) deadline = m->dial_ms;
-    if (m->finishing && m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS < deadline)
-        deadline = m->contact_down_ms + AT_NODE_LEAVE_ALONE_MS;
-    if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED && m->contact_down_ms &&
-        m->contact_down_ms + AT_NODE_FINAL_STATE_MS < deadline)
-        deadline = m->contact_down_ms + AT_NODE_FINAL_STATE_MS;
+    sooner(&deadline, at_node_own_deadline_ms(m), m->now_ms);
+    if (m->join_refused_ms) sooner(&deadline, m->join_refused_ms + AT_NODE_REFUSED_MS, m->now_ms);
+    if (m->finishing && !m->mesh.path) sooner(&deadline, m->pathless_ms + AT_NODE_LEAVE_ALONE_MS, m->now_ms);
+    if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED) {
+        if (m->linkless_ms) sooner(&deadline, m->linkless_ms + AT_NODE_FINAL_STATE_MS, m->now_ms);
+        if (m->child_end_ms) sooner(&deadline, m->child_end_ms + AT_NODE_END_LINGER_MS, m->now_ms);
+    }
     return deadline;
 }

@@ -4,12 +4,15 @@
  *
  *   state held        ledger                          does
  *   none              no round done                   computes the initial state (STATE_INIT)
- *   none              rounds done, or after a desync  fetches the state that the last EPOCH or OPEN names, installs it;
- *                                                     the steward, with rounds done: ends
- *   of any round      names another root for it       desync, loudly: forgets it, fetches it whole; the steward: ends
+ *   none              rounds done, or after a desync  fetches the state that the last EPOCH or OPEN names by tiles
+ *                                                     (node_tiles.c), installs it; the steward, with rounds done: ends
+ *   of any round      names another root for it       desync, loudly: forgets it, fetches the tiles that differ; the
+ *                                                     steward: ends
  *   round < need      updates of `round` are kept     fetches the included updates, APPLY
- *   round < need      too far behind                  forgets it
- *   round = need      root as the log says            confirmed: SAVE, Ready
+ *   round < need      it was away, and the updates    forgets it: fetches the tiles of the newest state instead
+ *                     are more bytes than the state,
+ *                     or not kept any more
+ *   round = need      root as the log says            confirmed: SAVE, Ready; then Saved
  *   round = need      CLOSED (no EPOCH yet)           waits for the EPOCH (the steward writes it)
  *   round > need      (shorter than the folder)       waits for the log; the steward: ends
  *
@@ -17,6 +20,7 @@
 #include "swarm/node_internal.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static uint32_t round_needed(const struct at_node_machine *m)
@@ -43,6 +47,7 @@ void at_node_state_start(struct at_node_machine *m, const struct at_node_event *
     m->state.loss = m->state.loss_first = NAN;
     if (!e->start.has_state) return;
     m->state.has = m->state.saved = true;
+    at_node_tiles_hold(m, e->start.root);
     m->state.round = m->state.saved_round = m->state.save_round = e->start.round;
     m->state.root = e->start.root;
     m->state.loss = e->start.heldout_loss;
@@ -55,23 +60,32 @@ static void init(struct at_node_machine *m)
     at_node_op_add(m, AT_NODE_OP_STATE_INIT)->evaluate = m->is_steward;
 }
 
+/* What it would cost to come from `round` to the start of the ledger's by updates; UINT64_MAX: cannot be done. */
+static uint64_t replay_bytes(struct at_node_machine *m, uint32_t round)
+{
+    uint64_t bytes = 0;
+    for (; round < m->ledger.round; round++) {
+        const struct at_node_history *h = at_node_history(m, round);
+        if (!h || !h->closed) return UINT64_MAX;
+        for (size_t i = 0; i < h->count; i++) bytes += h->list[i].update_bytes;
+    }
+    return bytes;
+}
+
+/* The newest state; but one that is half here is finished when that costs less, or when it was left for a newer one
+ * twice: rounds may be shorter than a fetch takes. */
 static void fetch_whole(struct at_node_machine *m)
 {
-    uint64_t bytes_max = 4 * at_ledger_update_bytes_max(&m->ledger) + ((uint64_t)1 << 20);
-    if (m->state.fetching && m->state.fetch_round < m->ledger.round &&
-        !at_node_history(m, m->state.fetch_round)) { /* too old to go on from there */
-        at_node_fetch_cancel(m, at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root));
-        m->state.fetching = false;
+    struct at_node_tiles *t = &m->tiles;
+    if (t->shape_tiles == 0 || t->step == AT_NODE_TILES_FINISH) return;
+    if (t->step != AT_NODE_TILES_NONE && !at_hash_eq(t->root, m->ledger.state_root)) {
+        uint64_t replay = replay_bytes(m, t->round);
+        bool cheaper = replay < UINT64_MAX && at_node_tiles_bytes_left(m) + replay <= t->shape_bytes;
+        bool stay = replay < UINT64_MAX && (cheaper || t->switches >= AT_NODE_TILE_SWITCHES);
+        if (stay && !at_node_tiles_starved(m)) return;
+        t->switches++;
     }
-    if (m->state.fetching) {
-        struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_STATE, m->state.fetch_root);
-        if (!f || f->misses == 0 || at_hash_eq(m->state.fetch_root, m->ledger.state_root)) return;
-        at_node_fetch_cancel(m, f); /* nobody keeps that one any more; there is a newer one */
-    }
-    if (!at_node_fetch(m, AT_BLOB_STATE, m->ledger.state_root, bytes_max, 0, 0)) return;
-    m->state.fetching = true;
-    m->state.fetch_round = m->ledger.round;
-    m->state.fetch_root = m->ledger.state_root;
+    at_node_tiles_fetch(m, m->ledger.state_root, m->ledger.round);
 }
 
 static void desync(struct at_node_machine *m)
@@ -83,9 +97,19 @@ static void desync(struct at_node_machine *m)
     }
     m->state.desync = true;
     m->state.force_fetch = true;
-    at_node_note(m, "DESYNC: own root %.16s… of round %u is not the log's %.16s…; fetching the state whole",
+    at_node_note(m, "DESYNC: own root %.16s… of round %u is not the log's %.16s…; fetching the tiles that differ",
                  at_hash_hex(m->state.root).s, m->state.round, at_hash_hex(m->ledger.state_root).s);
     forget(m);
+}
+
+/* Have all peers been asked for an update often enough to know that it is not to be had? Of a round that is just over
+ * they have it, or are about to: it goes from peer to peer. Older ones may have been dropped. */
+static bool asked_in_vain(const struct at_node_machine *m, const struct at_node_history *h,
+                          const struct at_node_fetch *f)
+{
+    if (m->is_steward) return f->turns >= 2;
+    if (m->ledger.round <= h->round) return false;
+    return f->turns >= (h->round + AT_NODE_KEEP_LEAST >= m->ledger.round ? AT_NODE_FETCH_TURNS : 1);
 }
 
 /* Every included update of the round is here; those that are not are being fetched. */
@@ -102,14 +126,14 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         if (m->state.have[i]) continue;
         if (missing++ == AT_NODE_APPLY_FETCHES) break;
         struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0);
-        if (!f || f->misses < (m->ledger.round > h->round && !m->is_steward ? 1 : 3)) continue;
+        if (!f || !asked_in_vain(m, h, f)) continue;
         if (m->is_steward) {
             at_node_end(m, AT_E_DISK, "an update that was counted is gone from this folder: %.16s…",
                         at_hash_hex(c->update).s);
         } else { /* they are not kept for ever: take the result instead */
             for (size_t k = 0; k < h->count; k++)
                 at_node_fetch_cancel(m, at_node_fetch_find(m, AT_BLOB_UPDATE, h->list[k].update));
-            if (m->ledger.round > h->round) forget(m);
+            forget(m);
         }
         return false;
     }
@@ -126,17 +150,28 @@ static void apply(struct at_node_machine *m, const struct at_node_history *h)
     op->apply.count = h->count;
 }
 
+/* Is a round's list of updates kept? Newest rounds first: `bytes` are those of the rounds after it. */
+static bool is_kept(const struct at_node_machine *m, const struct at_node_history *h, uint64_t *bytes)
+{
+    for (size_t k = 0; k < h->count; k++) *bytes += h->list[k].update_bytes;
+    if (h->round + AT_NODE_KEEP_LEAST >= m->ledger.round || h->round >= m->state.saved_round) return true;
+    return h->round + AT_NODE_KEEP_ROUNDS >= m->ledger.round && *bytes <= m->tiles.shape_bytes;
+}
+
 static void prune(struct at_node_machine *m)
 {
-    size_t n = 0, max = sizeof m->keep / sizeof m->keep[0];
-    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) /* half of it may be there */
+    size_t n = 0, max = AT_NODE_FETCHES_MAX;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < AT_NODE_HISTORY; i++) max += m->history[i].count;
+    free(m->keep);
+    if (!(m->keep = malloc(max * sizeof *m->keep))) return; /* the next save tries again */
+    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++)        /* half of it may be there */
         if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
             m->keep[n++] = m->fetches[i].key;
-    for (size_t i = 0; i < AT_NODE_HISTORY; i++) {
-        const struct at_node_history *h = &m->history[i];
-        if (!h->opened || !h->closed) continue;
-        if (h->round + AT_NODE_KEEP_ROUNDS < m->ledger.round && h->round < m->state.saved_round) continue;
-        for (size_t k = 0; k < h->count && n < max; k++) m->keep[n++] = h->list[k].update;
+    for (uint32_t back = 0; back < AT_NODE_HISTORY && back <= m->ledger.round; back++) {
+        const struct at_node_history *h = at_node_history(m, m->ledger.round - back);
+        if (!h || !h->closed || !is_kept(m, h, &bytes)) continue;
+        for (size_t k = 0; k < h->count; k++) m->keep[n++] = h->list[k].update;
     }
     m->state.prune_due = false;
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_PRUNE);
@@ -167,7 +202,6 @@ void at_node_state_ready(struct at_node_machine *m, const struct at_node_event *
     if (m->state.busy != AT_STATE_INIT && m->state.busy != AT_STATE_INSTALL) return;
     bool install = m->state.busy == AT_STATE_INSTALL;
     m->state.busy = AT_STATE_IDLE;
-    m->state.fetching = false;
     if (!e->state.ok) {
         if (!install) at_node_end(m, AT_E_INTERNAL, "the initial state could not be made");
         at_node_note(m, "the state that was fetched does not have its root; it is fetched again");
@@ -177,9 +211,11 @@ void at_node_state_ready(struct at_node_machine *m, const struct at_node_event *
         return;
     }
     m->state.has = true;
+    m->tiles.switches = 0;
     m->state.have_valid = false;
     m->state.round = install ? m->state.fetch_round : 0;
     m->state.root = install ? m->state.fetch_root : e->state.root;
+    at_node_tiles_hold(m, m->state.root);
     m->state.loss = e->state.heldout_loss;
     if (!install) m->state.loss_first = e->state.heldout_loss;
     m->state.saved = m->state.saved && !install;
@@ -192,16 +228,19 @@ void at_node_state_applied(struct at_node_machine *m, const struct at_node_event
     m->state.busy = AT_STATE_IDLE;
     m->state.round++;
     m->state.root = e->state.root;
+    at_node_tiles_hold(m, m->state.root);
     m->state.loss = e->state.heldout_loss;
     m->state.have_valid = false;
 }
 
 void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
 {
-    if (kind == AT_BLOB_STATE && m->state.fetching && at_hash_eq(key, m->state.fetch_root) && !m->state.busy) {
+    if (kind == AT_BLOB_STATE && !m->state.busy && !m->state.has) {
         m->state.busy = AT_STATE_INSTALL;
+        m->state.fetch_round = m->tiles.round;
+        m->state.fetch_root = key;
         struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_STATE_INSTALL);
-        op->round = m->state.fetch_round;
+        op->round = m->tiles.round;
         op->root = key;
         op->read.kind = kind;
         op->read.key = key;
@@ -230,7 +269,7 @@ static bool root_of_log(struct at_node_machine *m, uint32_t round, struct at_has
 static void prefetch(struct at_node_machine *m)
 {
     size_t fetches = 0;
-    if (m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running || !m->contact_link) return;
+    if (m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running || !at_node_linked(m)) return;
     if (m->state.prefetched_round != m->ledger.round) m->state.prefetched = 0;
     m->state.prefetched_round = m->ledger.round;
     for (uint32_t r = 0; r < m->ledger.member_count && fetches < AT_NODE_APPLY_FETCHES; r++) {
@@ -246,13 +285,47 @@ static void prefetch(struct at_node_machine *m)
     }
 }
 
+/* After an absence the newest state's tiles may be fewer bytes than the updates that lead to it. In the ordinary course
+ * of a round there is no EPOCH yet when the updates are first looked for, so nobody leaves the updates for that. */
+static bool tiles_are_cheaper(struct at_node_machine *m)
+{
+    bool looked = m->state.have_valid && m->state.have_round == m->state.round;
+    if (m->is_steward || looked || m->ledger.round <= m->state.round) return false;
+    return replay_bytes(m, m->state.round) > m->tiles.shape_bytes;
+}
+
+bool at_node_state_is_saved(const struct at_node_machine *m)
+{
+    return at_node_state_confirmed(m) && m->state.saved && m->state.saved_round == m->state.round;
+}
+
+void at_node_say_saved(struct at_node_machine *m)
+{
+    struct at_message msg = {.kind = AT_MSG_SAVED};
+    bool encoded = false;
+    if (!at_node_state_is_saved(m)) return;
+    msg.saved = (struct at_msg_saved){.round = m->state.round, .state_root = m->state.root};
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
+        if (l->saved_told && l->saved_round_told == m->state.round) continue;
+        l->saved_told = true;
+        l->saved_round_told = m->state.round;
+        if (encoded)
+            at_node_send_again(m, l->id);
+        else
+            at_node_send(m, l->id, &msg);
+        encoded = true;
+    }
+}
+
 void at_node_state_drive(struct at_node_machine *m)
 {
     struct at_hash root;
     if (m->ended || !at_node_settled(m)) return;
     /* Between rounds no unit's update is under way, so every blob that no closed round needs may go. */
-    if (m->state.prune_due && m->ledger.phase == AT_LEDGER_READY) prune(m);
-    if (m->state.busy || !m->shards_here) return;
+    if (m->state.prune_due && m->ledger.phase == AT_LEDGER_READY && m->tiles.shape_tiles) prune(m);
+    if (m->state.busy || !m->shards_here || m->tiles.shape_tiles == 0) return;
     if (!m->is_steward && (!at_node_joined(m) || !m->log_synced) && !m->state.has) return;
     if (!m->state.has) {
         if (m->ledger.round == 0 && !m->state.force_fetch)
@@ -274,7 +347,7 @@ void at_node_state_drive(struct at_node_machine *m)
     }
     if (m->state.round < round_needed(m)) {
         const struct at_node_history *h = at_node_history(m, m->state.round);
-        if (!h || !h->closed)
+        if (!h || !h->closed || tiles_are_cheaper(m))
             forget(m);
         else if (updates_here(m, h))
             apply(m, h);
@@ -283,5 +356,7 @@ void at_node_state_drive(struct at_node_machine *m)
     if (!at_node_state_confirmed(m)) return;
     prefetch(m);
     if (m->state.round > m->state.fetch_round) m->state.desync = m->state.force_fetch = false;
+    if (m->tiles.step != AT_NODE_TILES_NONE) at_node_tiles_cancel(m);
     save(m);
+    at_node_say_saved(m);
 }

@@ -16,11 +16,12 @@ static enum at_node_phase phase_of(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
     if (m->ended) return AT_NODE_PHASE_ENDED;
-    if (!m->has_genesis) return m->contact_link ? AT_NODE_PHASE_GENESIS : AT_NODE_PHASE_LINKING;
+    bool linked = at_node_linked(m);
+    if (!m->has_genesis) return linked ? AT_NODE_PHASE_GENESIS : AT_NODE_PHASE_LINKING;
     if (m->ledger.phase == AT_LEDGER_ENDED) return AT_NODE_PHASE_ENDING;
     if (m->unit.running) return AT_NODE_PHASE_TRAINING;
     if (m->state.busy == AT_STATE_APPLY) return AT_NODE_PHASE_APPLYING;
-    if (!m->is_steward && !m->contact_link) return AT_NODE_PHASE_LINKING;
+    if (!m->is_steward && !linked) return AT_NODE_PHASE_LINKING;
     if (!m->is_steward && !m->log_synced && self < 0) return AT_NODE_PHASE_LOG;
     if (!m->shards_here) return AT_NODE_PHASE_DATA;
     if (!at_node_joined(m)) return AT_NODE_PHASE_JOINING;
@@ -81,7 +82,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
                                             .left = !member->active,
                                             .tokens = member->tokens,
                                             .points_confirmed = member->confirmed};
-        s->online = s->self || link;
+        s->online = s->self || at_node_present(m, r);
         memcpy(s->name, member->name, sizeof s->name);
         live(m, r, link, s, participants);
         status->tokens += s->tokens;
@@ -98,6 +99,26 @@ static void fetch_progress(const struct at_node_machine *m, struct at_node_statu
             status->fetched_bytes = m->fetches[i].written;
             status->fetch_bytes = m->fetches[i].total;
         }
+    if (m->tiles.step != AT_NODE_TILES_RUN) return;
+    status->fetch_bytes = m->tiles.shape_bytes;
+    status->fetched_bytes = m->tiles.shape_bytes - at_node_tiles_bytes_left(m);
+}
+
+/* Of the newest agreed state, and of those whose word we have: members that are not linked here may hold it too. */
+static uint32_t checkpoint_holders(const struct at_node_machine *m)
+{
+    const struct at_ledger *l = &m->ledger;
+    uint32_t count = 0;
+    if (!m->has_genesis) return 0;
+    count = m->is_steward || at_node_joined(m) ? at_node_state_is_saved(m) : 0;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *link = &m->links[i];
+        const struct at_msg_saved *said = &link->saved;
+        if (!at_node_link_open(link) || !link->has_saved || said->round != l->round) continue;
+        if (!at_node_link_member(m, link)) continue;
+        count += at_hash_is_zero(l->state_root) || at_hash_eq(said->state_root, l->state_root);
+    }
+    return count;
 }
 
 const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
@@ -112,11 +133,14 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
                                  .heldout_loss_first = m->state.loss_first,
                                  .heldout_loss_last = NAN,
                                  .state_round = m->state.round,
+                                 .hops = at_node_hops(m),
+                                 .peers_known = at_node_peers_known(m),
                                  .log_size = at_node_log_size(m)};
     if (m->state.has) s->state_root = m->state.root;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
         s->peers += m->links[i].used && m->links[i].hello && !m->links[i].closing;
     fetch_progress(m, s);
+    s->checkpoint_holders = checkpoint_holders(m);
     memcpy(s->last_event, m->last_event, sizeof s->last_event);
     if (!m->has_genesis) return s;
     s->round = m->ledger.round;
@@ -125,7 +149,7 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
     s->steps = m->genesis.train.steps;
     if ((m->unit.running || m->unit.done) && m->unit.round == m->ledger.round) s->step = m->unit.step;
     if (m->ledger.heldout_loss >= 0) s->heldout_loss_last = m->ledger.heldout_loss;
-    s->log_root = at_ledger_root(&m->ledger);
+    s->log_root = m->is_steward ? m->final_root : at_ledger_root(&m->ledger);
     s->ended = m->ledger.phase == AT_LEDGER_ENDED;
     members(m, s);
     return s;

@@ -7,7 +7,7 @@
 #define AT_NODE_NAME_BYTES 33
 
 enum at_node_phase {
-    AT_NODE_PHASE_LINKING = 1, /* no link to the steward */
+    AT_NODE_PHASE_LINKING = 1, /* no link to anybody of the run */
     AT_NODE_PHASE_GENESIS,     /* fetching the genesis */
     AT_NODE_PHASE_LOG,         /* fetching the log */
     AT_NODE_PHASE_DATA,        /* fetching data shards */
@@ -49,9 +49,12 @@ struct at_node_status {
     double heldout_loss_last;            /* of the last EPOCH; NaN: none yet */
     struct at_hash state_root;           /* of the state this node holds; zero: none */
     uint32_t state_round;                /* it is the state at the start of this round */
+    uint32_t checkpoint_holders; /* this node and members linked to it that have the newest agreed state on disk */
     uint64_t log_size;
     struct at_hash log_root;
     uint32_t peers;                              /* links that are up */
+    uint32_t hops;                               /* links between this node and the steward; 255: no way there */
+    uint32_t peers_known;                        /* members whose addresses are known */
     uint64_t fetched_bytes, fetch_bytes;         /* of the blob being fetched: so many of so many; 0 of 0: none */
     bool ended;                                  /* END is in the log */
     const struct at_node_member_status *members; /* replicas ascending; borrowed until the next step */

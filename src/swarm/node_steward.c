@@ -2,8 +2,8 @@
  *
  *   ledger     condition                                                                  record
  *   READY      own state confirmed, rounds are left, nobody asked to finish; and          OPEN, of those who are ready
- *              in round 0 min_members are ready; later every linked member that took
- *              part in the last round, or was ready for it, is; or its grace is over
+ *              in round 0 min_members are ready; later every member that is here
+ *              and took part in the last round, or was ready for it, is; or its grace is over
  *   READY      no rounds are left, or FINISH                                              END
  *   TRAINING   a receipt's update has been fetched, stored and found fit to apply         (the member's) RECEIPT
  *   TRAINING   every participant is in or gone; or round_ms_max after OPEN                CLOSE, of all receipts
@@ -11,8 +11,8 @@
  *   ENDED      every linked member has said goodbye, and six seconds have passed for      (none: this node ends)
  *              those whose link was lost lately; or ten seconds have
  *
- * Gone: it has left, or handed in an update that cannot be applied, or has had no link for a second (eight after the
- * steward itself came back). */
+ * Gone: it has left, or handed in an update that cannot be applied, or has not been here (node_presence.c) for a second
+ * (three, when its words came through others; eight after the steward itself came back). */
 #include "swarm/node_internal.h"
 
 #include <math.h>
@@ -35,89 +35,6 @@ void at_node_steward_opened(struct at_node_machine *m)
     memset(m->unfit, 0, sizeof m->unfit);
 }
 
-/* ---- receipts wait for their blobs, at most one per link ---- */
-static size_t slot_of(const struct at_node_machine *m, const struct at_node_link *link)
-{
-    return (size_t)(link - m->links);
-}
-
-void at_node_steward_link(struct at_node_machine *m, struct at_node_link *link, bool up)
-{
-    size_t slot = slot_of(m, link);
-    if (up || !m->receipt_waits[slot]) return;
-    m->receipt_waits[slot] = false;
-    struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, m->receipt_rec[slot].receipt.update);
-    if (f && f->only_link == link->id) at_node_fetch_cancel(m, f);
-}
-
-void at_node_steward_receipt(struct at_node_machine *m, struct at_node_link *link,
-                             const struct at_signed_record *record, const struct at_record *rec)
-{
-    size_t slot = slot_of(m, link);
-    struct at_hash leaf = at_signed_record_leaf(record);
-    if (m->receipt_waits[slot]) {
-        if (!at_hash_eq(leaf, at_signed_record_leaf(&m->receipts[slot])))
-            at_node_refused(m, link->id, leaf, "another receipt of yours waits for its update");
-        return;
-    }
-    if (!at_node_fetch(m, AT_BLOB_UPDATE, rec->receipt.update, rec->receipt.update_bytes, rec->receipt.update_bytes,
-                       link->id)) {
-        at_node_refused(m, link->id, leaf, "the steward fetches too many updates");
-        return;
-    }
-    m->receipts[slot] = *record;
-    m->receipt_rec[slot] = *rec;
-    m->receipt_waits[slot] = true;
-    m->receipt_checks[slot] = false;
-}
-
-/* The round has closed: what has not come in by now cannot count, so its update is not fetched any further. */
-static void receipts_drop(struct at_node_machine *m)
-{
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
-        if (!m->receipt_waits[i]) continue;
-        m->receipt_waits[i] = false;
-        at_node_fetch_cancel(m, at_node_fetch_find(m, AT_BLOB_UPDATE, m->receipt_rec[i].receipt.update));
-        at_node_refused(m, m->links[i].id, at_signed_record_leaf(&m->receipts[i]), "the round has closed meanwhile");
-    }
-}
-
-/* That the bytes have their hash says nothing about them: an update that nobody can apply, once counted, would stop
- * every member at this round for ever. So they are looked at before the receipt is ordered. */
-void at_node_steward_fetched(struct at_node_machine *m, struct at_hash key)
-{
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
-        const struct at_receipt *r = &m->receipt_rec[i].receipt;
-        if (!m->receipt_waits[i] || m->receipt_checks[i] || !at_hash_eq(r->update, key)) continue;
-        m->receipt_checks[i] = true;
-        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_UPDATE_CHECK);
-        op->link = m->links[i].id;
-        op->read.kind = AT_BLOB_UPDATE;
-        op->read.key = key;
-        op->unit.round = r->round;
-        op->unit.replica = r->replica;
-        op->unit.start = r->start;
-        op->unit.samples = r->samples;
-        op->unit.steps = r->steps;
-    }
-}
-
-void at_node_steward_checked(struct at_node_machine *m, const struct at_node_event *e)
-{
-    const struct at_node_link *link = at_node_link_find(m, e->link);
-    size_t slot = link ? slot_of(m, link) : 0;
-    if (!link || !m->receipt_waits[slot] || !m->receipt_checks[slot] ||
-        !at_hash_eq(m->receipt_rec[slot].receipt.update, e->blob.key))
-        return; /* the link or the round is over */
-    m->receipt_waits[slot] = false;
-    m->unfit[m->receipt_rec[slot].receipt.replica] = !e->blob.ok;
-    if (e->blob.ok)
-        at_node_submit_own(m, &m->receipts[slot], link->id);
-    else
-        at_node_refused(m, link->id, at_signed_record_leaf(&m->receipts[slot]),
-                        e->reason && e->reason[0] ? e->reason : "its update cannot be applied");
-}
-
 /* ---- the rounds ---- */
 static void submit(struct at_node_machine *m, struct at_record *rec)
 {
@@ -125,10 +42,9 @@ static void submit(struct at_node_machine *m, struct at_record *rec)
     if (at_node_sign_own(m, rec, &signed_rec)) at_node_submit_own(m, &signed_rec, 0);
 }
 
-static bool is_ready_for(const struct at_node_machine *m, const struct at_node_link *link)
+static bool is_ready_for(const struct at_node_machine *m, const struct at_presence *said)
 {
-    return link->ready && link->ready_for.round == m->state.round &&
-           at_hash_eq(link->ready_for.state_root, m->state.root);
+    return said->round == m->state.round && at_hash_eq(said->state_root, m->state.root);
 }
 
 /* Each member's link, or NULL. Keys that joined and never come are many when somebody makes them up: nothing here may
@@ -138,7 +54,7 @@ static void links_by_replica(struct at_node_machine *m, const struct at_node_lin
     memset(ret_links, 0, m->ledger.member_count * sizeof *ret_links);
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         const struct at_node_link *l = &m->links[i];
-        int replica = l->used && l->hello && !l->closing ? at_ledger_find(&m->ledger, &l->node) : -1;
+        int replica = at_node_link_open(l) ? at_ledger_find(&m->ledger, &l->node) : -1;
         if (replica >= 0) ret_links[replica] = l;
     }
 }
@@ -156,14 +72,15 @@ static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_r
         const struct at_member *member = &m->ledger.members[r];
         if (!member->active) continue;
         bool self = at_node_id_eq(&member->id, &m->options.key.id);
-        const struct at_node_link *link = self ? NULL : links[r];
+        bool linked = m->mesh.peers[r].via || links[r];
+        const struct at_presence *said = !self && linked ? &m->mesh.peers[r].said : NULL;
         bool took_part = m->ledger.round > 0 && m->ledger.allotments[r].allotted;
-        bool keeps_up = took_part || (link && link->ready && link->ready_for.round + 1 >= m->ledger.round);
-        if (link) m->absent_ms[r] = 0;
-        if (self || (link && is_ready_for(m, link))) {
+        bool keeps_up = took_part || (said && !at_hash_is_zero(said->state_root) && said->round + 1 >= m->ledger.round);
+        if (said) m->absent_ms[r] = 0;
+        if (self || (said && is_ready_for(m, said))) {
             at_replicas_add(ret_ready, r);
             ready++;
-        } else if (link && keeps_up && m->ledger.round > 0) {
+        } else if (said && keeps_up && m->ledger.round > 0) {
             ++*ret_late;
         } else if (took_part && m->absent_ms[r] == m->start_ms + 1) {
             ++*ret_unseen; /* not heard of since this steward came back */
@@ -212,13 +129,14 @@ static bool is_awaited(struct at_node_machine *m, uint32_t r)
     const struct at_member *member = &m->ledger.members[r];
     if (!u || !u->allotted || u->received || !member->active || m->unfit[r]) return false;
     if (at_node_id_eq(&member->id, &m->options.key.id)) return true;
-    if (at_node_link_of(m, &member->id)) {
+    if (at_node_present(m, r)) {
         m->absent_ms[r] = 0;
         return true;
     }
     if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
     bool unseen = m->absent_ms[r] == m->start_ms + 1;
-    return m->now_ms < m->absent_ms[r] + (unseen ? AT_NODE_ABSENT_START_MS : AT_NODE_ABSENT_MS);
+    uint32_t wait = m->mesh.peers[r].far ? AT_NODE_ABSENT_FAR_MS : AT_NODE_ABSENT_MS;
+    return m->now_ms < m->absent_ms[r] + (unseen ? AT_NODE_ABSENT_START_MS : wait);
 }
 
 static void maybe_close(struct at_node_machine *m)
@@ -263,6 +181,7 @@ static bool still_needs(struct at_node_machine *m, uint32_t r)
     if (!member->active || m->done[r] || at_node_id_eq(&member->id, &m->options.key.id)) return false;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
         if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, &member->id)) return true;
+    if (m->mesh.peers[r].via) return false; /* whoever passes its words on waits for it */
     if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
     return m->end_ms < m->absent_ms[r] + AT_NODE_LOST_MS && m->now_ms < m->end_ms + AT_NODE_END_WAIT_MS;
 }
@@ -281,7 +200,6 @@ static void linger(struct at_node_machine *m)
 void at_node_steward_drive(struct at_node_machine *m)
 {
     if (!m->is_steward || m->ended || !at_node_settled(m)) return;
-    if (m->ledger.phase != AT_LEDGER_TRAINING) receipts_drop(m);
     switch (m->ledger.phase) {
     case AT_LEDGER_READY:
         maybe_open(m);
@@ -315,6 +233,7 @@ uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m)
         for (uint32_t r = 0; r < m->ledger.member_count; r++)
             if (m->absent_ms[r]) {
                 sooner(&deadline, m->absent_ms[r] + AT_NODE_ABSENT_MS, m->now_ms);
+                sooner(&deadline, m->absent_ms[r] + AT_NODE_ABSENT_FAR_MS, m->now_ms);
                 sooner(&deadline, m->absent_ms[r] + AT_NODE_ABSENT_START_MS, m->now_ms);
             }
     } else if (m->ledger.phase == AT_LEDGER_ENDED) {

@@ -9,7 +9,7 @@
 
 static const char root_tag[16] = "atoll state 1", root_tag_m[16] = "atoll state 1+m";
 static const char blob_tag[16] = "atoll blob 1", blob_tag_m[16] = "atoll blob 1+m";
-enum { BLOB_HEADER_BYTES = 40, LEAF0_BYTES = 72 };
+enum { LEAF0_BYTES = 72 };
 
 size_t at_block_stats_count(const struct at_params *p, const struct at_block *b)
 {
@@ -115,7 +115,7 @@ at_err at_state_check_foreign(const struct at_state *s, struct at_diag *diag)
 
 /* ---- the root ---- */
 
-/* Where leaves go: a tree, or an array. */
+/* Where leaves go: a tree, an array, or both. */
 struct leaves {
     struct at_merkle *tree;
     struct at_hash *at;
@@ -123,10 +123,8 @@ struct leaves {
 
 static void put_leaf(struct leaves *out, struct at_hash leaf)
 {
-    if (out->tree != NULL)
-        at_merkle_append(out->tree, leaf);
-    else
-        *out->at++ = leaf;
+    if (out->tree != NULL) at_merkle_append(out->tree, leaf);
+    if (out->at != NULL) *out->at++ = leaf;
 }
 
 static void put_tiles(struct leaves *out, const real *x, size_t n)
@@ -182,15 +180,22 @@ struct at_hash at_state_weights_root(const struct at_state *s)
     return at_merkle_root(&tree);
 }
 
-at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root)
+at_err at_state_tree(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_leaves,
+                     struct at_hash *ret_root)
 {
     int err = at_state_check(s, diag);
     if (err != AT_OK) return err;
     struct at_merkle tree = {0};
-    at_merkle_append(&tree, shape_leaf(s->params, s->round, s->momentum != NULL));
-    put_all(&(struct leaves){.tree = &tree}, s);
+    struct leaves out = {.tree = &tree, .at = ret_leaves};
+    put_leaf(&out, shape_leaf(s->params, s->round, s->momentum != NULL));
+    put_all(&out, s);
     *ret_root = at_merkle_root(&tree);
     return AT_OK;
+}
+
+at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root)
+{
+    return at_state_tree(s, diag, NULL, ret_root);
 }
 
 /* ---- the root of a split state ---- */
@@ -306,12 +311,48 @@ at_err at_state_root_from(const struct at_model_config *config, uint32_t round, 
     return err;
 }
 
+/* ---- tiles ---- */
+
+static struct at_tile *tiles_of(struct at_tile *at, uint64_t offset, size_t reals)
+{
+    for (size_t left = 4 * reals; left > 0; at++) {
+        at->offset = offset;
+        at->bytes = left < AT_TILE_BYTES ? (uint32_t)left : AT_TILE_BYTES;
+        offset += at->bytes;
+        left -= at->bytes;
+    }
+    return at;
+}
+
+void at_state_tiles(const struct at_params *p, bool momentum, struct at_tile *ret_tiles)
+{
+    uint64_t weights = AT_STATE_HEADER_BYTES, stats = weights + 4 * (uint64_t)p->count;
+    uint64_t speed = stats + 4 * (uint64_t)at_stats_count(p);
+    for (int i = 0; i < p->blocks; i++)
+        ret_tiles = tiles_of(ret_tiles, weights + 4 * (uint64_t)p->block[i].offset, at_block_count(&p->block[i]));
+    for (int i = 0; i < p->blocks; i++) {
+        ret_tiles = tiles_of(ret_tiles, stats, at_block_stats_count(p, &p->block[i]));
+        stats += 4 * (uint64_t)at_block_stats_count(p, &p->block[i]);
+    }
+    for (int i = 0; momentum && i < p->blocks; i++)
+        ret_tiles = tiles_of(ret_tiles, speed + 4 * (uint64_t)p->block[i].offset, at_block_count(&p->block[i]));
+}
+
 /* ---- the blob ---- */
+
+void at_state_header(const struct at_params *p, bool momentum, uint32_t round,
+                     uint8_t ret_header[AT_STATE_HEADER_BYTES])
+{
+    memcpy(ret_header, momentum ? blob_tag_m : blob_tag, sizeof blob_tag);
+    at_store_le64(ret_header + 16, round);
+    at_store_le64(ret_header + 24, p->count);
+    at_store_le64(ret_header + 32, at_stats_count(p));
+}
 
 size_t at_state_blob_bytes(const struct at_state *s)
 {
     size_t weights = s->params->count;
-    return BLOB_HEADER_BYTES + 4 * (weights + at_stats_count(s->params) + (s->momentum != NULL ? weights : 0));
+    return AT_STATE_HEADER_BYTES + 4 * (weights + at_stats_count(s->params) + (s->momentum != NULL ? weights : 0));
 }
 
 at_err at_state_write(const struct at_state *s, struct at_buf *out)
@@ -320,14 +361,11 @@ at_err at_state_write(const struct at_state *s, struct at_buf *out)
     uint8_t *p;
     int err = at_buf_reserve(out, bytes, &p);
     if (err != AT_OK) return err;
-    memcpy(p, s->momentum != NULL ? blob_tag_m : blob_tag, sizeof blob_tag);
-    at_store_le64(p + 16, s->round);
-    at_store_le64(p + 24, s->params->count);
-    at_store_le64(p + 32, stats);
-    at_f32_store(p + BLOB_HEADER_BYTES, s->theta, s->params->count);
-    at_f32_store(p + BLOB_HEADER_BYTES + 4 * s->params->count, s->stats, stats);
+    at_state_header(s->params, s->momentum != NULL, s->round, p);
+    at_f32_store(p + AT_STATE_HEADER_BYTES, s->theta, s->params->count);
+    at_f32_store(p + AT_STATE_HEADER_BYTES + 4 * s->params->count, s->stats, stats);
     if (s->momentum != NULL)
-        at_f32_store(p + BLOB_HEADER_BYTES + 4 * (s->params->count + stats), s->momentum, s->params->count);
+        at_f32_store(p + AT_STATE_HEADER_BYTES + 4 * (s->params->count + stats), s->momentum, s->params->count);
     out->n += bytes;
     return AT_OK;
 }
@@ -336,7 +374,7 @@ at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *di
 {
     const struct at_params *p = s->params;
     size_t stats = at_stats_count(p);
-    if (blob.n < BLOB_HEADER_BYTES) return at_fail(diag, AT_E_TRUNCATED, "state", "%zu bytes are too few", blob.n);
+    if (blob.n < AT_STATE_HEADER_BYTES) return at_fail(diag, AT_E_TRUNCATED, "state", "%zu bytes are too few", blob.n);
     bool momentum = s->momentum != NULL;
     if (memcmp(blob.p, momentum ? blob_tag_m : blob_tag, sizeof blob_tag) != 0)
         return at_fail(diag, AT_E_DATA, "state", "not a state blob");
@@ -354,9 +392,9 @@ at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *di
         return at_fail(diag, err, "state", "no memory for the momentum");
     }
     n.round = (uint32_t)round;
-    at_f32_read(blob.p + BLOB_HEADER_BYTES, n.theta, p->count);
-    at_f32_read(blob.p + BLOB_HEADER_BYTES + 4 * p->count, n.stats, stats);
-    if (momentum) at_f32_read(blob.p + BLOB_HEADER_BYTES + 4 * (p->count + stats), n.momentum, p->count);
+    at_f32_read(blob.p + AT_STATE_HEADER_BYTES, n.theta, p->count);
+    at_f32_read(blob.p + AT_STATE_HEADER_BYTES + 4 * p->count, n.stats, stats);
+    if (momentum) at_f32_read(blob.p + AT_STATE_HEADER_BYTES + 4 * (p->count + stats), n.momentum, p->count);
     err = at_state_check_foreign(&n, diag);
     if (err == AT_OK) at_state_copy(s, &n);
     at_state_release(&n);

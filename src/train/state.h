@@ -61,6 +61,18 @@ at_err at_state_check(const struct at_state *s, struct at_diag *diag);
 at_err at_state_check_foreign(const struct at_state *s, struct at_diag *diag);
 at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root);
 
+/* The same with the list that a newcomer fetches first: 1 + at_state_leaves(params, momentum) hashes, leaf 0 first. */
+at_err at_state_tree(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_leaves,
+                     struct at_hash *ret_root);
+
+/* Where the tiles lie in the state's blob, whole params only: tile i is what leaf i + 1 is of. Together they are the blob
+ * without its header, each byte once. ret_tiles(at_state_leaves). */
+struct at_tile {
+    uint64_t offset;
+    uint32_t bytes; /* 4 .. AT_TILE_BYTES */
+};
+void at_state_tiles(const struct at_params *p, bool momentum, struct at_tile *ret_tiles);
+
 /* The root of a split run's state. Leaves of the blocks that this shard owns (at_params_owns), as hashes: the weights'
  * of all its blocks in memory order, then the statistics', then the momentum's; leaf 0 not among them. */
 size_t at_state_leaves(const struct at_params *p, bool momentum);
@@ -79,6 +91,10 @@ struct at_hash at_state_weights_root(const struct at_state *s);
  * state of these params (length, padding +0, statistics >= 0), AT_E_NONFINITE; `s` is untouched on failure. The caller
  * compares the root. */
 size_t at_state_blob_bytes(const struct at_state *s);
+/* The blob's header of any state of these params: who has all tiles has the blob. */
+#define AT_STATE_HEADER_BYTES 40
+void at_state_header(const struct at_params *p, bool momentum, uint32_t round,
+                     uint8_t ret_header[AT_STATE_HEADER_BYTES]);
 at_err at_state_write(const struct at_state *s, struct at_buf *out);
 at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *diag);
 

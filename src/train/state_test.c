@@ -258,6 +258,57 @@ static void test_blob(void **state)
     at_params_release(&p);
 }
 
+/* Every tile of the blob hashes to its leaf, and the tiles and the header are the blob, each byte once. */
+static void check_tiles(const struct at_state *s)
+{
+    size_t n = at_state_leaves(s->params, s->momentum != NULL);
+    struct at_tile *tile = calloc(n, sizeof *tile);
+    struct at_hash *leaf = calloc(n + 1, sizeof *leaf), root, again;
+    struct at_buf blob = {0};
+    uint8_t header[AT_STATE_HEADER_BYTES];
+    assert_int_equal(at_state_write(s, &blob), AT_OK);
+    assert_int_equal(at_state_tree(s, NULL, leaf, &root), AT_OK);
+    assert_int_equal(at_state_root(s, NULL, &again), AT_OK);
+    assert_true(at_hash_eq(root, again));
+    at_state_tiles(s->params, s->momentum != NULL, tile);
+    at_state_header(s->params, s->momentum != NULL, s->round, header);
+    assert_memory_equal(header, blob.p, sizeof header);
+    uint8_t *seen = calloc(blob.n, 1);
+    memset(seen, 1, sizeof header);
+    struct at_merkle tree = {0};
+    at_merkle_append(&tree, leaf[0]);
+    for (size_t i = 0; i < n; i++) {
+        assert_true(tile[i].bytes > 0 && tile[i].bytes <= AT_TILE_BYTES && tile[i].offset + tile[i].bytes <= blob.n);
+        for (size_t k = 0; k < tile[i].bytes; k++) seen[tile[i].offset + k]++;
+        assert_true(at_hash_eq(at_merkle_leaf(at_span(blob.p + tile[i].offset, tile[i].bytes)), leaf[i + 1]));
+        at_merkle_append(&tree, leaf[i + 1]);
+    }
+    for (size_t k = 0; k < blob.n; k++) assert_int_equal(seen[k], 1);
+    assert_true(at_hash_eq(at_merkle_root(&tree), root));
+    free(seen);
+    free(tile);
+    free(leaf);
+    at_buf_release(&blob);
+}
+
+static void test_tiles(void **state)
+{
+    for (size_t c = 0; c < sizeof run_configs / sizeof *run_configs; c++) {
+        struct at_params p;
+        struct at_state s;
+        assert_int_equal(at_params_init(&p, &run_configs[c]), AT_OK);
+        assert_int_equal(at_state_init(&s, &p), AT_OK);
+        at_state_genesis(&s, 5);
+        s.round = 7;
+        check_tiles(&s);
+        assert_int_equal(at_state_add_momentum(&s), AT_OK);
+        s.momentum[3] = 0.5f;
+        check_tiles(&s);
+        at_state_release(&s);
+        at_params_release(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +317,7 @@ int main(void)
         cmocka_unit_test(test_root_sees_every_value),
         cmocka_unit_test(test_not_finite_has_no_root),
         cmocka_unit_test(test_blob),
+        cmocka_unit_test(test_tiles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

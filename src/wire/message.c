@@ -1,4 +1,4 @@
-#include "wire/message.h"
+#include "wire/message_pb.h"
 #include "wire/printable.h"
 #include "wire/vote_pb.h"
 
@@ -12,9 +12,10 @@
 
 const char *at_message_kind_name(enum at_message_kind kind)
 {
-    static const char *const name[AT_MSG_KIND_COUNT] = {"none",     "hello",    "want",   "piece",   "missing",
-                                                        "log_get",  "log_part", "submit", "refused", "ready",
-                                                        "progress", "ping",     "pong",   "bye"};
+    static const char *const name[AT_MSG_KIND_COUNT] = {
+        "none",      "hello",   "want",  "piece",    "missing",   "log_get",    "log_part",
+        "submit",    "refused", "ready", "progress", "ping",      "pong",       "bye",
+        "peers_get", "peers",   "head",  "gone",     "tiles_ask", "tiles_have", "saved"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -39,32 +40,6 @@ void at_message_mem_release(struct at_message_mem *mem)
     mem->block = NULL;
 }
 
-/* The generated structs of one message. `arrays`, from the heap or the arena, only for a log part. */
-struct message_pb {
-    Atoll__Pb__Message message;
-    union {
-        Atoll__Pb__Hello hello;
-        Atoll__Pb__Want want;
-        Atoll__Pb__Piece piece;
-        Atoll__Pb__Missing missing;
-        Atoll__Pb__LogGet log_get;
-        Atoll__Pb__LogPart log_part;
-        Atoll__Pb__Submit submit;
-        Atoll__Pb__Refused refused;
-        Atoll__Pb__Ready ready;
-        Atoll__Pb__Progress progress;
-        Atoll__Pb__Ping ping;
-        Atoll__Pb__Pong pong;
-        Atoll__Pb__Bye bye;
-    };
-    Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
-    Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];
-};
-
-static ProtobufCBinaryData pb_hash(const struct at_hash *h)
-{
-    return at_pb_bytes(h->b, sizeof h->b);
-}
 static char *pb_string(const char *s)
 {
     return (char *)(uintptr_t)s;
@@ -94,14 +69,14 @@ static void build_blobs(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_WANT:
         atoll__pb__want__init(&pb->want);
         pb->want.kind = (Atoll__Pb__BlobKind)msg->want.kind;
-        pb->want.key = pb_hash(&msg->want.key);
+        pb->want.key = at_pb_hash(&msg->want.key);
         pb->want.offset = msg->want.offset;
         pb->want.bytes = msg->want.bytes;
         break;
     case AT_MSG_PIECE:
         atoll__pb__piece__init(&pb->piece);
         pb->piece.kind = (Atoll__Pb__BlobKind)msg->piece.kind;
-        pb->piece.key = pb_hash(&msg->piece.key);
+        pb->piece.key = at_pb_hash(&msg->piece.key);
         pb->piece.offset = msg->piece.offset;
         pb->piece.total = msg->piece.total;
         pb->piece.data = at_pb_bytes(msg->piece.data.p, msg->piece.data.n);
@@ -109,9 +84,30 @@ static void build_blobs(const struct at_message *msg, struct message_pb *pb)
     default:
         atoll__pb__missing__init(&pb->missing);
         pb->missing.kind = (Atoll__Pb__BlobKind)msg->missing.kind;
-        pb->missing.key = pb_hash(&msg->missing.key);
+        pb->missing.key = at_pb_hash(&msg->missing.key);
+        pb->missing.offset = msg->missing.offset;
         break;
     }
+}
+
+static void build_tiles(const struct at_message *msg, struct message_pb *pb)
+{
+    if (msg->kind == AT_MSG_TILES_ASK) {
+        atoll__pb__tiles_ask__init(&pb->tiles_ask);
+        pb->tiles_ask.root = at_pb_hash(&msg->tiles_ask.root);
+        return;
+    }
+    if (msg->kind == AT_MSG_SAVED) {
+        atoll__pb__saved__init(&pb->saved);
+        pb->saved.round = msg->saved.round;
+        pb->saved.state_root = at_pb_hash(&msg->saved.state_root);
+        return;
+    }
+    const struct at_msg_tiles_have *have = &msg->tiles_have;
+    atoll__pb__tiles_have__init(&pb->tiles_have);
+    pb->tiles_have.root = at_pb_hash(&have->root);
+    pb->tiles_have.whole = have->whole;
+    pb->tiles_have.bits = at_pb_bytes(have->bits.p, have->bits.n);
 }
 
 static void build_log(const struct at_message *msg, struct message_pb *pb)
@@ -120,6 +116,7 @@ static void build_log(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_LOG_GET:
         atoll__pb__log_get__init(&pb->log_get);
         pb->log_get.from = msg->log_get.from;
+        pb->log_get.once = msg->log_get.once;
         break;
     case AT_MSG_LOG_PART:
         build_log_part(&msg->log_part, pb);
@@ -131,7 +128,7 @@ static void build_log(const struct at_message *msg, struct message_pb *pb)
         break;
     default:
         atoll__pb__refused__init(&pb->refused);
-        pb->refused.record_hash = pb_hash(&msg->refused.record);
+        pb->refused.record_hash = at_pb_hash(&msg->refused.record);
         pb->refused.reason = pb_string(msg->refused.reason);
         break;
     }
@@ -143,15 +140,10 @@ static void build_link(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_HELLO:
         atoll__pb__hello__init(&pb->hello);
         pb->hello.protocol = msg->hello.protocol;
-        pb->hello.run = pb_hash(&msg->hello.run);
+        pb->hello.run = at_pb_hash(&msg->hello.run);
         pb->hello.program = pb_string(msg->hello.program);
         pb->hello.log_size = msg->hello.log_size;
         pb->hello.observer = msg->hello.observer;
-        break;
-    case AT_MSG_READY:
-        atoll__pb__ready__init(&pb->ready);
-        pb->ready.round = msg->ready.round;
-        pb->ready.state_root = pb_hash(&msg->ready.state_root);
         break;
     case AT_MSG_PROGRESS:
         atoll__pb__progress__init(&pb->progress);
@@ -193,6 +185,18 @@ static void build(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_REFUSED:
         build_log(msg, pb);
         break;
+    case AT_MSG_READY:
+    case AT_MSG_PEERS_GET:
+    case AT_MSG_PEERS:
+    case AT_MSG_HEAD:
+    case AT_MSG_GONE:
+        at_message_mesh_build(msg, pb);
+        break;
+    case AT_MSG_TILES_ASK:
+    case AT_MSG_TILES_HAVE:
+    case AT_MSG_SAVED:
+        build_tiles(msg, pb);
+        break;
     default:
         build_link(msg, pb);
         break;
@@ -201,7 +205,32 @@ static void build(const struct at_message *msg, struct message_pb *pb)
 
 static bool blob_kind_ok(int kind)
 {
-    return kind > AT_BLOB_NONE && kind < AT_BLOB_KIND_COUNT;
+    return kind > AT_BLOB_NONE && kind < AT_BLOB_KIND_COUNT && kind != AT_BLOB_STATE;
+}
+
+static const char *want_fault(const struct at_msg_want *w)
+{
+    if (!blob_kind_ok((int)w->kind)) return "kind";
+    if (w->kind == AT_BLOB_TILE && w->offset >= AT_TILES_MAX) return "offset";
+    if (w->kind == AT_BLOB_TILE) return w->bytes == AT_TILE_DATA_MAX ? NULL : "bytes";
+    return w->bytes >= 1 && w->bytes <= AT_PIECE_BYTES_MAX ? NULL : "bytes";
+}
+
+static const char *piece_fault(const struct at_msg_piece *p)
+{
+    if (!blob_kind_ok((int)p->kind)) return "kind";
+    if (p->kind == AT_BLOB_TILE) {
+        if (p->data.n < 1 || p->data.n > AT_TILE_DATA_MAX) return "data";
+        return p->offset < p->total && p->total <= AT_TILES_MAX ? NULL : "offset";
+    }
+    if (p->data.n > AT_PIECE_BYTES_MAX) return "data";
+    return p->offset <= p->total && p->data.n <= p->total - p->offset ? NULL : "offset";
+}
+
+static bool tiles_have_ok(const struct at_msg_tiles_have *have)
+{
+    size_t n = have->bits.n;
+    return n <= AT_TILES_MAX / 8 && !(have->whole && n > 0) && (n == 0 || have->bits.p[n - 1] != 0);
 }
 
 static bool text_ok(const char *s, size_t max)
@@ -237,13 +266,9 @@ static const char *fault(const struct at_message *m)
     case AT_MSG_HELLO:
         return text_ok(m->hello.program, AT_PROGRAM_BYTES_MAX) ? NULL : "program";
     case AT_MSG_WANT:
-        if (!blob_kind_ok((int)m->want.kind)) return "kind";
-        return m->want.bytes >= 1 && m->want.bytes <= AT_PIECE_BYTES_MAX ? NULL : "bytes";
+        return want_fault(&m->want);
     case AT_MSG_PIECE:
-        if (!blob_kind_ok((int)m->piece.kind)) return "kind";
-        if (m->piece.data.n > AT_PIECE_BYTES_MAX) return "data";
-        return m->piece.offset <= m->piece.total && m->piece.data.n <= m->piece.total - m->piece.offset ? NULL
-                                                                                                        : "offset";
+        return piece_fault(&m->piece);
     case AT_MSG_MISSING:
         return blob_kind_ok((int)m->missing.kind) ? NULL : "kind";
     case AT_MSG_LOG_PART:
@@ -256,8 +281,17 @@ static const char *fault(const struct at_message *m)
         return isfinite(m->progress.tokens_per_s) && !signbit(m->progress.tokens_per_s) ? NULL : "tokens_per_s";
     case AT_MSG_BYE:
         return text_ok(m->bye.reason, AT_REASON_BYTES_MAX) ? NULL : "reason";
-    case AT_MSG_LOG_GET:
+    case AT_MSG_TILES_HAVE:
+        return tiles_have_ok(&m->tiles_have) ? NULL : "bits";
     case AT_MSG_READY:
+    case AT_MSG_PEERS_GET:
+    case AT_MSG_PEERS:
+    case AT_MSG_HEAD:
+    case AT_MSG_GONE:
+        return at_message_mesh_fault(m);
+    case AT_MSG_TILES_ASK:
+    case AT_MSG_SAVED:
+    case AT_MSG_LOG_GET:
     case AT_MSG_PING:
     case AT_MSG_PONG:
         return NULL;
@@ -315,6 +349,7 @@ static bool read_blobs(const Atoll__Pb__Message *pb, struct at_message *m)
         return read_hash(&pb->piece->key, &m->piece.key);
     default:
         m->missing.kind = (enum at_blob_kind)pb->missing->kind;
+        m->missing.offset = pb->missing->offset;
         return read_hash(&pb->missing->key, &m->missing.key);
     }
 }
@@ -328,9 +363,6 @@ static bool read_link(const Atoll__Pb__Message *pb, struct at_message *m)
         m->hello.observer = pb->hello->observer != 0;
         return read_hash(&pb->hello->run, &m->hello.run) &&
                at_pb_text(pb->hello->program, m->hello.program, AT_PROGRAM_BYTES_MAX);
-    case AT_MSG_READY:
-        m->ready.round = pb->ready->round;
-        return read_hash(&pb->ready->state_root, &m->ready.state_root);
     case AT_MSG_PROGRESS:
         m->progress.round = pb->progress->round;
         m->progress.step = pb->progress->step;
@@ -361,6 +393,7 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
         return read_blobs(pb, m);
     case AT_MSG_LOG_GET:
         m->log_get.from = pb->log_get->from;
+        m->log_get.once = pb->log_get->once != 0;
         return true;
     case AT_MSG_LOG_PART:
         return read_log_part(pb->log_part, arena, &m->log_part);
@@ -372,6 +405,21 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
     case AT_MSG_REFUSED:
         return read_hash(&pb->refused->record_hash, &m->refused.record) &&
                at_pb_text(pb->refused->reason, m->refused.reason, AT_REASON_BYTES_MAX);
+    case AT_MSG_READY:
+    case AT_MSG_PEERS_GET:
+    case AT_MSG_PEERS:
+    case AT_MSG_HEAD:
+    case AT_MSG_GONE:
+        return at_message_mesh_read(pb, arena, m);
+    case AT_MSG_TILES_ASK:
+        return read_hash(&pb->tiles_ask->root, &m->tiles_ask.root);
+    case AT_MSG_TILES_HAVE:
+        m->tiles_have.whole = pb->tiles_have->whole != 0;
+        m->tiles_have.bits = at_span(pb->tiles_have->bits.data, pb->tiles_have->bits.len);
+        return read_hash(&pb->tiles_have->root, &m->tiles_have.root);
+    case AT_MSG_SAVED:
+        m->saved.round = pb->saved->round;
+        return read_hash(&pb->saved->state_root, &m->saved.state_root);
     default:
         return read_link(pb, m);
     }

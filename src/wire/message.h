@@ -3,19 +3,25 @@
  * A decoded message borrows from the caller's `struct at_message_mem`, until the next decode into it or its release; a
  * message to encode borrows from wherever its maker keeps the bytes. Decoding is bounded: every size has a limit, the
  * memory too, and what a peer sends can only be refused (AT_E_PEER), never crash or hoard. Unknown fields and messages
- * of a later protocol are refused as well: protocol 1 is all there is. */
+ * of another protocol are refused as well: protocol 2 is all there is. */
 #ifndef ATOLL_WIRE_MESSAGE_H
 #define ATOLL_WIRE_MESSAGE_H
 
+#include "wire/endpoints.h"
 #include "wire/frame.h"
 #include "wire/log_checkpoint.h"
+#include "wire/presence.h"
 #include "wire/record.h"
 
-#define AT_PROTOCOL_VERSION  1
+#define AT_PROTOCOL_VERSION  2
 #define AT_PIECE_BYTES_MAX   ((uint32_t)256 * 1024)
 #define AT_LOG_PART_MAX      256 /* records, and checkpoints */
 #define AT_REASON_BYTES_MAX  200
 #define AT_PROGRAM_BYTES_MAX 64
+#define AT_TILE_DATA_MAX     ((uint32_t)64 * 1024)   /* the bytes of a state's tile */
+#define AT_TILES_MAX         ((uint32_t)1024 * 1024) /* tiles of a state */
+#define AT_PEERS_MAX         64                      /* statements of one Peers, members of one Gone */
+#define AT_HOPS_NONE         255
 
 enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_NONE = 0,
@@ -32,11 +38,28 @@ enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_PING,
                        AT_MSG_PONG,
                        AT_MSG_BYE,
+                       AT_MSG_PEERS_GET,
+                       AT_MSG_PEERS,
+                       AT_MSG_HEAD,
+                       AT_MSG_GONE,
+                       AT_MSG_TILES_ASK,
+                       AT_MSG_TILES_HAVE,
+                       AT_MSG_SAVED,
                        AT_MSG_KIND_COUNT
 };
 const char *at_message_kind_name(enum at_message_kind kind); /* "hello", ...; never NULL */
 
-enum at_blob_kind { AT_BLOB_NONE, AT_BLOB_GENESIS, AT_BLOB_SHARD, AT_BLOB_UPDATE, AT_BLOB_STATE, AT_BLOB_KIND_COUNT };
+/* STATE is a name between a machine and its driver: between nodes a state goes as LEAVES and TILEs. */
+enum at_blob_kind {
+    AT_BLOB_NONE,
+    AT_BLOB_GENESIS,
+    AT_BLOB_SHARD,
+    AT_BLOB_UPDATE,
+    AT_BLOB_STATE,
+    AT_BLOB_LEAVES, /* key: state root; 32 bytes a leaf, leaf 0 first */
+    AT_BLOB_TILE,   /* key: state root; offset: the tile's number (leaf - 1), total: the number of tiles */
+    AT_BLOB_KIND_COUNT
+};
 
 struct at_msg_hello { /* first message of both sides */
     uint32_t protocol;
@@ -49,20 +72,22 @@ struct at_msg_want {
     enum at_blob_kind kind;
     struct at_hash key;
     uint64_t offset;
-    uint32_t bytes; /* 1 .. AT_PIECE_BYTES_MAX */
+    uint32_t bytes; /* 1 .. AT_PIECE_BYTES_MAX; of a tile always AT_TILE_DATA_MAX, whatever its size */
 };
 struct at_msg_piece {
     enum at_blob_kind kind;
     struct at_hash key;
-    uint64_t offset, total; /* offset + data.n <= total */
-    struct at_span data;    /* <= AT_PIECE_BYTES_MAX */
+    uint64_t offset, total; /* offset + data.n <= total; of a tile offset < total <= AT_TILES_MAX */
+    struct at_span data;    /* <= AT_PIECE_BYTES_MAX; of a tile 1 .. AT_TILE_DATA_MAX */
 };
 struct at_msg_missing {
     enum at_blob_kind kind;
     struct at_hash key;
+    uint64_t offset;
 };
 struct at_msg_log_get {
     uint64_t from;
+    bool once; /* answer, and push nothing from then on */
 };
 /* records from, from + 1, ...; checkpoints of sizes in (from, from + record_count], ascending */
 struct at_msg_log_part {
@@ -79,10 +104,6 @@ struct at_msg_refused {
     struct at_hash record; /* the leaf hash */
     char reason[AT_REASON_BYTES_MAX + 1];
 };
-struct at_msg_ready { /* "I hold the state at the start of this round" */
-    uint32_t round;
-    struct at_hash state_root;
-};
 struct at_msg_progress {
     uint32_t round, step;
     uint64_t tokens;
@@ -93,6 +114,33 @@ struct at_msg_ping { /* and pong */
 };
 struct at_msg_bye {
     char reason[AT_REASON_BYTES_MAX + 1];
+};
+struct at_msg_tiles_ask { /* "which tiles of this state do you hold?" */
+    struct at_hash root;
+};
+struct at_msg_tiles_have {
+    struct at_hash root;
+    bool whole;          /* all; then no bits */
+    struct at_span bits; /* bit i of byte i/8: tile i; no zero byte at the end, <= AT_TILES_MAX / 8 bytes */
+};
+struct at_msg_saved { /* "the state at the start of this round is durable here"; not passed on, so not signed */
+    uint32_t round;
+    struct at_hash state_root;
+};
+struct at_msg_peers_get {
+    struct at_node_id after; /* those with greater ids, ascending */
+};
+struct at_msg_peers {
+    const struct at_endpoints *list; /* <= AT_PEERS_MAX; each of its endpoints is ok */
+    uint32_t count;
+};
+struct at_msg_head {
+    uint64_t log_size;
+    uint32_t hops; /* links between the sender and the steward; AT_HOPS_NONE: it knows no way */
+};
+struct at_msg_gone {
+    const struct at_node_id *members; /* 1 .. AT_PEERS_MAX that were here through the sender, and are not now */
+    uint32_t count;
 };
 
 struct at_message {
@@ -106,10 +154,17 @@ struct at_message {
         struct at_msg_log_part log_part;
         struct at_msg_submit submit;
         struct at_msg_refused refused;
-        struct at_msg_ready ready;
+        struct at_presence ready;
         struct at_msg_progress progress;
         struct at_msg_ping ping, pong;
         struct at_msg_bye bye;
+        struct at_msg_peers_get peers_get;
+        struct at_msg_peers peers;
+        struct at_msg_head head;
+        struct at_msg_gone gone;
+        struct at_msg_tiles_ask tiles_ask;
+        struct at_msg_tiles_have tiles_have;
+        struct at_msg_saved saved;
     };
 };
 

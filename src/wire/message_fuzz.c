@@ -15,6 +15,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     if (m.kind == AT_MSG_PIECE) AT_ASSERT(m.piece.data.n <= AT_PIECE_BYTES_MAX);
+    if (m.kind == AT_MSG_PIECE && m.piece.kind == AT_BLOB_TILE)
+        AT_ASSERT(m.piece.offset < m.piece.total && m.piece.total <= AT_TILES_MAX &&
+                  m.piece.data.n <= AT_TILE_DATA_MAX);
+    if (m.kind == AT_MSG_TILES_HAVE) AT_ASSERT(m.tiles_have.bits.n <= AT_TILES_MAX / 8);
     if (m.kind == AT_MSG_LOG_PART) AT_ASSERT(m.log_part.record_count <= AT_LOG_PART_MAX);
     if (m.kind == AT_MSG_BYE) AT_ASSERT(strlen(m.bye.reason) <= AT_REASON_BYTES_MAX);
     struct at_buf again = {0};

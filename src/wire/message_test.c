@@ -11,6 +11,8 @@
 static struct at_signed_record records[AT_LOG_PART_MAX];
 static struct at_log_checkpoint checkpoints[AT_LOG_PART_MAX];
 static uint8_t data[AT_PIECE_BYTES_MAX];
+static struct at_endpoints endpoints[AT_PEERS_MAX];
+static struct at_node_id ids[AT_PEERS_MAX];
 
 static int setup(void **state)
 {
@@ -20,6 +22,13 @@ static int setup(void **state)
         records[i].body_bytes = i == 0 ? 1 : AT_RECORD_BYTES_MAX;
         memset(&checkpoints[i], (int)i + 2, sizeof checkpoints[i]);
         checkpoints[i].size = 1001 + i;
+    }
+    for (uint32_t i = 0; i < AT_PEERS_MAX; i++) {
+        memset(&ids[i], (int)i + 1, sizeof ids[i]);
+        endpoints[i] = (struct at_endpoints){.node = ids[i], .counter = i + 1, .count = 1 + i % AT_ENDPOINTS_MAX};
+        for (uint32_t k = 0; k < endpoints[i].count; k++)
+            endpoints[i].list[k] = (struct at_endpoint){.ip = {0xfd, (uint8_t)i, 1, 2}, .port = (uint16_t)(258 + k)};
+        memset(&endpoints[i].sig, (int)i + 3, sizeof endpoints[i].sig);
     }
     return 0;
 }
@@ -36,7 +45,7 @@ static struct at_message example(enum at_message_kind kind)
             .protocol = 1, .run = fixture_hash(1), .program = "atoll 0.1.0", .log_size = 99, .observer = true};
         break;
     case AT_MSG_WANT:
-        m.want = (struct at_msg_want){.kind = AT_BLOB_STATE, .key = fixture_hash(2), .offset = 65536, .bytes = 1};
+        m.want = (struct at_msg_want){.kind = AT_BLOB_SHARD, .key = fixture_hash(2), .offset = 65536, .bytes = 1};
         break;
     case AT_MSG_PIECE:
         m.piece = (struct at_msg_piece){.kind = AT_BLOB_UPDATE,
@@ -46,10 +55,11 @@ static struct at_message example(enum at_message_kind kind)
                                         .data = at_span(data, sizeof data)};
         break;
     case AT_MSG_MISSING:
-        m.missing = (struct at_msg_missing){.kind = AT_BLOB_SHARD, .key = fixture_hash(4)};
+        m.missing = (struct at_msg_missing){.kind = AT_BLOB_TILE, .key = fixture_hash(4), .offset = 9};
         break;
     case AT_MSG_LOG_GET:
         m.log_get.from = 7;
+        m.log_get.once = true;
         break;
     case AT_MSG_LOG_PART:
         m.log_part = (struct at_msg_log_part){.from = 1000,
@@ -66,7 +76,9 @@ static struct at_message example(enum at_message_kind kind)
         memset(m.refused.reason, 'r', AT_REASON_BYTES_MAX);
         break;
     case AT_MSG_READY:
-        m.ready = (struct at_msg_ready){.round = 3, .state_root = fixture_hash(6)};
+        m.ready = (struct at_presence){.round = 3, .state_root = fixture_hash(6), .counter = 1};
+        memset(&m.ready.member, 7, sizeof m.ready.member);
+        memset(&m.ready.sig, 8, sizeof m.ready.sig);
         break;
     case AT_MSG_PROGRESS:
         m.progress = (struct at_msg_progress){.round = 1, .step = 2, .tokens = 3, .tokens_per_s = 4.5};
@@ -79,6 +91,27 @@ static struct at_message example(enum at_message_kind kind)
         break;
     case AT_MSG_BYE:
         at_reason_set(m.bye.reason, "see you at the next round");
+        break;
+    case AT_MSG_PEERS_GET:
+        memset(&m.peers_get.after, 9, sizeof m.peers_get.after);
+        break;
+    case AT_MSG_PEERS:
+        m.peers = (struct at_msg_peers){.list = endpoints, .count = AT_PEERS_MAX};
+        break;
+    case AT_MSG_HEAD:
+        m.head = (struct at_msg_head){.log_size = 12, .hops = AT_HOPS_NONE};
+        break;
+    case AT_MSG_GONE:
+        m.gone = (struct at_msg_gone){.members = ids, .count = AT_PEERS_MAX};
+        break;
+    case AT_MSG_TILES_ASK:
+        m.tiles_ask.root = fixture_hash(7);
+        break;
+    case AT_MSG_TILES_HAVE:
+        m.tiles_have = (struct at_msg_tiles_have){.root = fixture_hash(8), .bits = at_span("\x00\x81", 2)};
+        break;
+    case AT_MSG_SAVED:
+        m.saved = (struct at_msg_saved){.round = 4, .state_root = fixture_hash(10)};
         break;
     default:
         fail();
@@ -158,6 +191,12 @@ static void limits_hold_for_what_we_send(void **state)
     WITH(AT_MSG_PIECE, piece.data.n = AT_PIECE_BYTES_MAX + 1);
     WITH(AT_MSG_PIECE, piece.total--);
     WITH(AT_MSG_PIECE, piece.offset = UINT64_MAX);
+    WITH(AT_MSG_WANT, want.kind = AT_BLOB_STATE);
+    WITH(AT_MSG_WANT, want.kind = AT_BLOB_TILE);   /* one byte of a tile */
+    WITH(AT_MSG_PIECE, piece.kind = AT_BLOB_TILE); /* larger than a tile */
+    WITH(AT_MSG_TILES_HAVE, tiles_have.whole = true);
+    WITH(AT_MSG_TILES_HAVE, tiles_have.bits.n = 1); /* a zero at the end */
+    WITH(AT_MSG_TILES_HAVE, tiles_have.bits = at_span(data, AT_TILES_MAX / 8 + 2));
     WITH(AT_MSG_LOG_PART, log_part.record_count++);
     WITH(AT_MSG_LOG_PART, log_part.checkpoint_count++);
     WITH(AT_MSG_LOG_PART, log_part.from++);
@@ -165,7 +204,24 @@ static void limits_hold_for_what_we_send(void **state)
     WITH(AT_MSG_PROGRESS, progress.tokens_per_s = (double)NAN);
     WITH(AT_MSG_PROGRESS, progress.tokens_per_s = -1.0);
     WITH(AT_MSG_BYE, bye.reason[2] = '\x07');
+    WITH(AT_MSG_PEERS, peers.count++);
+    WITH(AT_MSG_HEAD, head.hops++);
+    WITH(AT_MSG_GONE, gone.count++);
+    WITH(AT_MSG_GONE, gone.count = 0);
+    endpoints[3].list[0].port = 0;
+    WITH(AT_MSG_PEERS, peers.count = AT_PEERS_MAX);
+    endpoints[3].list[0].port = 1;
 #undef WITH
+    m = example(AT_MSG_WANT);
+    m.want.kind = AT_BLOB_TILE;
+    m.want.bytes = AT_TILE_DATA_MAX;
+    m.want.offset = AT_TILES_MAX;
+    expect_unsendable(&m);
+    m = example(AT_MSG_PIECE);
+    m.piece.kind = AT_BLOB_TILE;
+    m.piece.data.n = AT_TILE_DATA_MAX;
+    m.piece.offset = m.piece.total = 7;
+    expect_unsendable(&m);
     m = example(AT_MSG_REFUSED);
     memset(m.refused.reason, 'r', sizeof m.refused.reason);
     expect_unsendable(&m);
@@ -189,7 +245,9 @@ static void foreign_bytes_are_refused(void **state)
     struct at_buf bytes = {0};
     expect_refused(&mem, "", 0);
     expect_refused(&mem, "\xff\xff\xff\xff\xff", 5);
-    expect_refused(&mem, "\x72\x00", 2);             /* a 14th kind */
+    expect_refused(&mem, "\xaa\x01\x00", 3);         /* a 21st kind */
+    expect_refused(&mem, "\x92\x01\x00", 3);         /* TILES_ASK without a root */
+    expect_refused(&mem, "\xa2\x01\x00", 3);         /* SAVED without a root */
     expect_refused(&mem, "\x0a\x00", 2);             /* HELLO without a run */
     expect_refused(&mem, "\x3a\x00", 2);             /* SUBMIT without a record */
     expect_refused(&mem, "\x5a\x00\x62\x00", 4);     /* PING and PONG at once */
@@ -219,6 +277,8 @@ static void only_canonical_bytes_pass(void **state)
         struct at_buf bytes = {0}, again = {0};
         if (kind == AT_MSG_PIECE) m.piece.data.n = 20;
         if (kind == AT_MSG_LOG_PART) m.log_part.record_count = m.log_part.checkpoint_count = 1;
+        if (kind == AT_MSG_PEERS) m.peers.count = 2;
+        if (kind == AT_MSG_GONE) m.gone.count = 2;
         assert_int_equal(at_message_encode(&m, &bytes), AT_OK);
         for (size_t bit = 0; bit < 8 * bytes.n; bit++) {
             bytes.p[bit / 8] ^= (uint8_t)(1u << bit % 8);

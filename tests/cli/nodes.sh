@@ -35,7 +35,12 @@ refused 6 "" "$ATOLL" join "" --dir "$WORK/x"
 node b "$ATOLL" join "$INVITE" --dir "$WORK/b" --threads 1 --name bea --json
 b=$PID
 until_ 60 members_are "$WORK/a" 2
-node c "$ATOLL" join "$INVITE" --dir "$WORK/c" --threads 1 --json
+b_is_member() { [ "$(status "$WORK/b" joined)" = true ]; }
+until_ 60 b_is_member
+want 0 "$ATOLL" invite --dir "$WORK/b" # any member lets others in
+THROUGH_B=$(cat "$WORK/out")
+[ "$THROUGH_B" != "$INVITE" ] || fail "b's invite does not name b"
+node c "$ATOLL" join "$THROUGH_B" --dir "$WORK/c" --threads 1 --json
 c=$PID
 until_ 60 members_are "$WORK/a" 3
 until_ 60 status_is "$WORK/b" run_id "$RUN"

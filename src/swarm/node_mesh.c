@@ -1,0 +1,177 @@
+/* node_mesh.c: whom this node dials, and when again.
+ *
+ * The active members without the steward stand on a ring in the order of their ids, the same for everybody who knows
+ * the log. A member dials those at the distances 1, h^(1/3), h^(2/3) and h behind it, h = half the ring: its own
+ * part of a graph that is connected (distance 1 alone is the ring), in which nobody has more than eight links by right,
+ * and in which the way between any two is short (each distance is a digit). Up to nine members that is everybody.
+ *
+ *   who                          dials                                         when
+ *   a newcomer                   the invite's node                             at once, and again while nobody is linked;
+ *                                                                              six times in vain without any member: ends
+ *   a member near the steward    the steward                                   always; "near": among the 48 whose ids
+ *                                                                              are nearest (XOR), so that its links are
+ *                                                                              bounded
+ *   any member                   the steward                                   while no member leads there
+ *   any member                   its four on the ring; for one that cannot     always
+ *                                be reached the next one behind it
+ *   the steward                  its four on the ring                          when fewer are linked for three seconds:
+ *                                                                              it may have come back at another address
+ *
+ *   dial                         next
+ *   comes up, says Hello         none of its failures counts any more
+ *   fails, or no Hello           again after 200 ms, doubling: up to 5 s (steward, or nobody is linked) or 60 s
+ *   a link goes down             again after 200 ms
+ * Each try takes the next of the addresses known. Of two members half a ring apart the smaller id dials. */
+#include "swarm/node_internal.h"
+
+#include <string.h>
+
+static struct at_node_dial *dial_of(struct at_node_machine *m, const struct at_node_id *node)
+{
+    if (!m->is_steward && at_node_id_eq(node, &m->options.contact)) return &m->mesh.contact;
+    int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
+    return r >= 0 ? &m->mesh.peers[r].dial : NULL;
+}
+
+static bool is_steward(const struct at_node_machine *m, const struct at_node_id *node)
+{
+    return m->has_genesis && at_node_id_eq(node, &m->genesis.steward);
+}
+
+static void dial_over(struct at_node_machine *m, struct at_node_dial *d)
+{
+    if (d && d->under_way) m->mesh.dials--;
+    if (d) d->under_way = false;
+}
+
+uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node)
+{
+    struct at_node_dial *d = dial_of(m, node);
+    dial_over(m, d);
+    return d ? d->log_size : 0;
+}
+
+void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node)
+{
+    struct at_node_dial *d = dial_of(m, node);
+    if (d) d->failures = 0;
+    m->linkless_ms = 0;
+}
+
+static bool some_member(const struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+        if (at_node_link_open(&m->links[i]) && at_node_link_member(m, &m->links[i])) return true;
+    return false;
+}
+
+void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
+                       const char *reason)
+{
+    struct at_node_dial *d = dial_of(m, node);
+    if (!m->linkless_ms && !at_node_linked(m)) m->linkless_ms = m->now_ms;
+    if (!d) return;
+    if (link == 0) dial_over(m, d);
+    if (!was_open) d->failures++;
+    if (d->failures == 2) m->mesh.ask_wanted = true;
+    if (d->failures >= AT_NODE_FIRST_DIALS_MAX && d == &m->mesh.contact && !at_node_joined(m) && !some_member(m)) {
+        at_node_end(m, AT_E_PEER,
+                    "nobody of the run can be reached (%s): is the node that gave the invite running, or has the run "
+                    "ended?",
+                    reason);
+        return;
+    }
+    uint64_t most = m->linkless_ms || is_steward(m, node) ? AT_NODE_DIAL_MAX_MS : AT_NODE_DIAL_FAR_MS;
+    uint64_t wait = d->failures < 16 ? (uint64_t)AT_NODE_DIAL_MIN_MS << d->failures : most;
+    d->due_ms = m->now_ms + (wait < most ? wait : most);
+}
+
+/* ---- the drive ---- */
+static bool has_link(const struct at_node_machine *m,
+                     const struct at_node_id *node) /* one that may yet say hello, too */
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+        if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, node)) return true;
+    return false;
+}
+
+/* True: linked, or being dialled. False: not now. */
+static bool reach(struct at_node_machine *m, const struct at_node_id *node)
+{
+    struct at_node_dial *d = dial_of(m, node);
+    int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
+    uint32_t own_way = d == &m->mesh.contact, known = r >= 0 ? m->mesh.peers[r].where.count : 0;
+    if (!d) return false;
+    if (d->under_way || has_link(m, node)) return true;
+    if (own_way + known == 0) return false;
+    if (m->now_ms < d->due_ms) {
+        if (d->due_ms < m->mesh.dial_due_ms) m->mesh.dial_due_ms = d->due_ms;
+        return false;
+    }
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_DIAL);
+    uint32_t turn = d->turn++ % (own_way + known);
+    m->mesh.dials++;
+    d->log_size = at_node_log_size(m);
+    op->node = *node;
+    if (turn >= own_way) op->endpoint = m->mesh.peers[r].where.list[turn - own_way];
+    d->under_way = true;
+    return true;
+}
+
+/* The whole part of h^(k/3), at least 1. */
+static uint32_t distance(uint32_t h, uint32_t k)
+{
+    uint64_t power = k == 0 ? 1 : k == 1 ? h : k == 2 ? (uint64_t)h * h : (uint64_t)h * h * h;
+    uint32_t root = 1;
+    while ((uint64_t)(root + 1) * (root + 1) * (root + 1) <= power) root++;
+    return root;
+}
+
+static void reach_ring(struct at_node_machine *m)
+{
+    const struct at_node_ring *ring = m->mesh.ring;
+    uint32_t n = m->mesh.ring_count, at = at_node_ring_find(m, &m->options.key.id), others = n;
+    bool on_ring = at < n && at_node_id_eq(&ring[at].id, &m->options.key.id);
+    others -= on_ring;
+    for (uint32_t k = 0, before = 0; k < AT_NODE_MESH_DIALS && others > 0; k++) {
+        uint32_t d = distance(n / 2 ? n / 2 : 1, k);
+        if (d == before) continue;
+        before = d;
+        for (uint32_t step = 0; step < AT_NODE_MESH_WALK && d + step < n + !on_ring; step++) {
+            const struct at_node_id *node = &ring[(at + d + step - !on_ring) % n].id;
+            bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
+            if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
+            if (opposite || reach(m, node)) break;
+        }
+    }
+}
+
+static bool steward_is_lonely(struct at_node_machine *m)
+{
+    uint32_t linked = 0, others = m->mesh.ring_count - at_node_joined(m);
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+        linked += at_node_link_open(&m->links[i]) && at_node_link_member(m, &m->links[i]);
+    if (linked >= AT_NODE_MESH_DIALS || linked >= others || m->mesh.lonely_ms == 0) m->mesh.lonely_ms = m->now_ms + 1;
+    if (linked >= AT_NODE_MESH_DIALS || linked >= others) return false;
+    uint64_t due = m->mesh.lonely_ms + AT_NODE_LONELY_MS;
+    if (m->now_ms < due) m->mesh.dial_due_ms = due;
+    return m->now_ms >= due;
+}
+
+void at_node_mesh_drive(struct at_node_machine *m)
+{
+    m->mesh.dial_due_ms = UINT64_MAX;
+    if (m->ended || !at_node_settled(m)) return;
+    if (m->has_genesis) at_node_ring_make(m);
+    bool newcomer = !m->is_steward && !at_node_joined(m);
+    if (!m->is_steward && (m->linkless_ms || (newcomer && !some_member(m)))) (void)reach(m, &m->options.contact);
+    if (!m->has_genesis || m->ledger.phase == AT_LEDGER_ENDED) return;
+    if (!m->is_steward && (m->mesh.near || !m->mesh.path)) (void)reach(m, &m->genesis.steward);
+    if (m->mesh.dials >= AT_NODE_DIALS_MAX) return;
+    if (m->is_steward ? steward_is_lonely(m) : at_node_joined(m) || m->linkless_ms) reach_ring(m);
+}
+
+uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m)
+{
+    return m->mesh.dial_due_ms;
+}

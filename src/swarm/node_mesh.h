@@ -1,0 +1,105 @@
+/* node_mesh.h: what the node's machine knows of other members and of the way to the steward, and the bounds of what peers
+ * may ask of it. Part of node_internal.h, for the same files. */
+#ifndef ATOLL_SWARM_NODE_MESH_H
+#define ATOLL_SWARM_NODE_MESH_H
+
+#include "swarm/node_machine.h"
+
+#define AT_NODE_RELAYED_MAX  128 /* records passed on lately, remembered for their answers */
+#define AT_NODE_SUBMIT_BURST 32  /* records that a peer writes itself, and that all newcomers write together */
+#define AT_NODE_SUBMIT_MS    100
+#define AT_NODE_AUTHOR_BURST 64 /* a member's records and words of presence that others pass on */
+#define AT_NODE_AUTHOR_MS    50
+#define AT_NODE_FRAME_BURST  4096 /* messages of a peer; wants and pieces have bounds of their own */
+#define AT_NODE_FRAME_MS     1
+#define AT_NODE_PAGE_FRAMES  16   /* asking for a page of the directory counts as so many */
+#define AT_NODE_KIB_BURST    8192 /* and their KiB, log parts not counted */
+#define AT_NODE_KIB_MS       4
+#define AT_NODE_HOPS_MAX     15
+#define AT_NODE_NEAR_MAX     48 /* so many members keep a link to the steward; the others reach it through members */
+#define AT_NODE_MESH_DIALS   4  /* members each member dials: with as many that dial it, its degree is about 8 */
+#define AT_NODE_MESH_WALK    8  /* further on the ring when one cannot be reached */
+#define AT_NODE_DIALS_MAX    8  /* under way at once */
+#define AT_NODE_ROOM_KEPT    8  /* links that members leave to the steward and to newcomers */
+
+/* A bucket of `burst` drops that lose one every `ms`: what may be spent at once and in the long run. */
+struct at_node_bucket {
+    uint32_t spent;
+    uint64_t ms;
+};
+
+struct at_node_dial {
+    bool under_way;
+    uint32_t failures; /* in a row */
+    uint32_t turn;     /* which of its addresses is tried next */
+    uint64_t due_ms;   /* not before */
+    uint64_t log_size; /* of our log when the last one began: the steward's is no shorter by now */
+};
+
+struct at_node_peer {          /* a member, by replica */
+    struct at_endpoints where; /* its newest statement; counter 0: none */
+    uint64_t where_ms;
+    struct at_node_dial dial;
+    struct at_presence said; /* its newest word of presence; counter 0: none */
+    uint64_t via;            /* the link over which that came, while it is up; else 0 */
+    bool far;                /* through others */
+    struct at_node_bucket author;
+};
+
+struct at_node_ring { /* the active members, ids ascending */
+    struct at_node_id id;
+    uint32_t replica;
+};
+
+struct at_node_mesh {
+    struct at_node_peer *peers; /* [member_count] */
+    struct at_node_ring *ring;
+    uint32_t peer_cap, ring_count;
+    bool ring_valid, near; /* near: among those that keep a link to the steward */
+    /* own statement */
+    struct at_endpoint own[AT_ENDPOINTS_MAX];
+    uint32_t own_count;
+    bool own_stale;   /* to be signed and told */
+    uint64_t counter; /* of the last statement or presence of ours */
+    /* the directory */
+    bool ask_wanted, keep_wanted;
+    uint64_t keep_ms; /* not before */
+    /* dialling */
+    struct at_node_dial contact;
+    uint32_t dials;                  /* under way */
+    uint64_t lonely_ms, dial_due_ms; /* due: the next time when a dial is to be looked at; UINT64_MAX: none */
+    /* the way to the steward */
+    uint64_t feed;        /* the link that leads there and brings the log; 0: none */
+    uint64_t path, paths; /* path: a number for the way there as it is now, 0: none; paths: those so far */
+    bool feed_live;       /* the feed pushes new blocks */
+    uint64_t asked_ms, behind_ms;
+    uint32_t hops;    /* from here to the steward */
+    uint64_t hold_ms; /* the way was lost: until then only those count that were nearer than `nearer_than` */
+    uint32_t nearer_than;
+    /* passing on */
+    struct at_node_bucket newcomers;
+    struct at_node_relayed {
+        struct at_hash leaf;
+        uint64_t from, ms;
+    } relayed[AT_NODE_RELAYED_MAX];
+    uint32_t relayed_next;
+    uint64_t here_path;  /* where "I am here" was said */
+    uint32_t again_next; /* the next member whose presence is to be told anew, as the way is another */
+    uint64_t again_ms;   /* one more than when the last ones were told; 0: never */
+};
+
+struct at_node_receipt { /* waits for its update */
+    bool used, checks;   /* checks: the update is here and is being looked at */
+    uint64_t link;       /* it came over this one, and so does the update */
+    struct at_signed_record record;
+    struct at_record rec;
+};
+
+struct at_node_own { /* a record of ours on its way into the log */
+    struct at_signed_record record;
+    uint64_t path, sent_ms; /* sent last; path 0: not signed yet, or to be sent */
+    uint32_t tries;         /* on this path */
+    bool is_signed;
+};
+
+#endif

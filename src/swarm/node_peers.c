@@ -1,0 +1,278 @@
+/* node_peers.c: the directory: where members can be reached, in their own signed words (wire/endpoints.h).
+ *
+ *   event                                       does
+ *   REACHABLE, and this node is a member        signs a statement, tells it to every linked member
+ *   a member's link says Hello                  tells it the own statement
+ *   PeersGet                                    answers with up to 64 statements, ids ascending behind the one named
+ *   Peers: not a member's, or not newer         ignored: the peer may know a longer log
+ *   Peers: newer, too soon after the last       ignored: nobody can make others pass on more than one per second
+ *   Peers: newer, signature wrong               Bye, closes
+ *   Peers: newer                                kept; passed on to the other linked members unless it was asked for
+ *   Peers: own, newer than the own counter      the counter goes on from there, and a new statement is signed
+ *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page
+ *
+ * One statement per member of the log, its newest, is all that is ever kept. Members that cannot be reached make none.
+ * The directory is written down now and then (PEERS_KEEP): length (le32) ‖ one encoded Peers, repeated. */
+#include "swarm/node_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+at_err_t at_node_peers_room(struct at_node_machine *m)
+{
+    uint32_t need = m->ledger.member_count + 1;
+    if (need <= m->mesh.peer_cap) return AT_OK;
+    uint32_t cap = m->mesh.peer_cap ? 2 * m->mesh.peer_cap : 16;
+    struct at_node_peer *peers = realloc(m->mesh.peers, cap * sizeof *peers);
+    if (!peers) return AT_E_NOMEM;
+    memset(peers + m->mesh.peer_cap, 0, (cap - m->mesh.peer_cap) * sizeof *peers);
+    m->mesh.peers = peers;
+    struct at_node_ring *ring = realloc(m->mesh.ring, cap * sizeof *ring);
+    if (!ring) return AT_E_NOMEM;
+    m->mesh.ring = ring;
+    m->mesh.peer_cap = cap;
+    return AT_OK;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    return at_node_id_cmp(&((const struct at_node_ring *)a)->id, &((const struct at_node_ring *)b)->id);
+}
+
+/* How near two ids are: the bytes of a XOR b, as a number, big end first. */
+static bool nearer(const struct at_node_id *a, const struct at_node_id *b, const struct at_node_id *to)
+{
+    for (size_t i = 0; i < AT_KEY_BYTES; i++)
+        if (a->b[i] != b->b[i]) return (a->b[i] ^ to->b[i]) < (b->b[i] ^ to->b[i]);
+    return false;
+}
+
+void at_node_ring_make(struct at_node_machine *m)
+{
+    uint32_t n = 0, before = 0;
+    if (m->mesh.ring_valid) return;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_member *member = &m->ledger.members[r];
+        if (!member->active) continue;
+        m->mesh.ring[n++] = (struct at_node_ring){member->id, r};
+        before += nearer(&member->id, &m->options.key.id, &m->genesis.steward);
+    }
+    if (n) qsort(m->mesh.ring, n, sizeof *m->mesh.ring, by_id);
+    m->mesh.ring_count = n;
+    m->mesh.near = before <= AT_NODE_NEAR_MAX; /* the steward itself is before all */
+    m->mesh.ring_valid = true;
+}
+
+uint32_t at_node_ring_find(const struct at_node_machine *m, const struct at_node_id *id)
+{
+    uint32_t low = 0, high = m->mesh.ring_count;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (at_node_id_cmp(&m->mesh.ring[mid].id, id) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+uint64_t at_node_counter(struct at_node_machine *m)
+{
+    m->mesh.counter = m->wall_ms > m->mesh.counter ? m->wall_ms : m->mesh.counter + 1;
+    return m->mesh.counter;
+}
+
+/* One message to every linked member but `except`. */
+static void tell(struct at_node_machine *m, const struct at_endpoints *list, uint32_t count, uint64_t except)
+{
+    struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, count}};
+    bool encoded = false;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || l->id == except || !at_node_link_member(m, l)) continue;
+        if (encoded)
+            at_node_send_again(m, l->id);
+        else
+            at_node_send(m, l->id, &msg);
+        encoded = true;
+    }
+}
+
+void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e)
+{
+    m->mesh.own_count = 0;
+    for (uint32_t i = 0; i < e->reachable.count && m->mesh.own_count < AT_ENDPOINTS_MAX; i++)
+        if (at_endpoint_ok(&e->reachable.list[i])) m->mesh.own[m->mesh.own_count++] = e->reachable.list[i];
+    m->mesh.own_stale = true;
+}
+
+static void sign_own(struct at_node_machine *m)
+{
+    struct at_endpoints *own = &m->mesh.peers[at_node_self(m)].where;
+    m->mesh.own_stale = false;
+    *own = at_endpoints_sign(&m->options.key, m->options.run, at_node_counter(m), m->mesh.own, m->mesh.own_count);
+    m->mesh.keep_wanted = true;
+    tell(m, own, 1, 0);
+}
+
+void at_node_peers_link(struct at_node_machine *m, struct at_node_link *link)
+{
+    m->mesh.ask_wanted = true;
+    if (!at_node_joined(m) || !at_node_link_member(m, link)) return;
+    const struct at_endpoints *own = &m->mesh.peers[at_node_self(m)].where;
+    struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {own, 1}};
+    if (own->counter) at_node_send(m, link->id, &msg);
+}
+
+/* ---- what others say ---- */
+enum taken { IGNORED, TAKEN, FORGED };
+
+static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, bool from_disk)
+{
+    int r = at_ledger_find(&m->ledger, &e->node);
+    if (r < 0 || !m->ledger.members[r].active) return IGNORED;
+    struct at_node_peer *peer = &m->mesh.peers[r];
+    bool own = r == at_node_self(m);
+    if (e->counter <= (own ? m->mesh.counter : peer->where.counter)) return IGNORED;
+    if (!own && !from_disk && peer->where.counter && m->now_ms < peer->where_ms + AT_NODE_WHERE_MS) return IGNORED;
+    if (at_endpoints_verify(e, m->options.run, m->options.verifier)) return FORGED;
+    if (own) {
+        m->mesh.counter = e->counter;
+        m->mesh.own_stale = true;
+        return IGNORED;
+    }
+    peer->where = *e;
+    peer->where_ms = m->now_ms;
+    if (!peer->dial.under_way) peer->dial = (struct at_node_dial){0};
+    m->mesh.keep_wanted = !from_disk;
+    return TAKEN;
+}
+
+static void ask(struct at_node_machine *m, struct at_node_link *link, const struct at_node_id *after)
+{
+    struct at_message msg = {.kind = AT_MSG_PEERS_GET};
+    msg.peers_get.after = *after;
+    at_node_send(m, link->id, &msg);
+    link->peers_asking = true;
+    link->peers_asked_ms = m->now_ms ? m->now_ms : 1;
+}
+
+void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg)
+{
+    struct at_endpoints fresh[AT_PEERS_MAX];
+    uint32_t count = 0;
+    bool asked = link->peers_asking;
+    if (!m->has_genesis) return;
+    for (uint32_t i = 0; i < msg->count; i++) {
+        enum taken taken = take(m, &msg->list[i], false);
+        if (taken == TAKEN) fresh[count++] = msg->list[i];
+        if (taken != FORGED) continue;
+        at_node_link_refuse(m, link, "a statement of where a member is, not signed by it");
+        return;
+    }
+    if (count && (!asked || msg->count == 1)) tell(m, fresh, count, link->id);
+    if (!asked) return;
+    link->peers_asking = false;
+    if (msg->count == AT_PEERS_MAX) ask(m, link, &msg->list[msg->count - 1].node);
+}
+
+void at_node_peers_get(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers_get *msg)
+{
+    struct at_endpoints list[AT_PEERS_MAX];
+    struct at_message answer = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
+    if (m->has_genesis) at_node_ring_make(m);
+    for (uint32_t i = at_node_ring_find(m, &msg->after); i < m->mesh.ring_count; i++) {
+        const struct at_endpoints *e = &m->mesh.peers[m->mesh.ring[i].replica].where;
+        if (!e->counter || at_node_id_eq(&e->node, &msg->after)) continue;
+        list[answer.peers.count++] = *e;
+        if (answer.peers.count == AT_PEERS_MAX) break;
+    }
+    at_node_send(m, link->id, &answer);
+}
+
+/* ---- on disk ---- */
+static void keep(struct at_node_machine *m)
+{
+    struct at_endpoints list[AT_PEERS_MAX];
+    struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
+    size_t at = m->out.n;
+    m->mesh.keep_wanted = false;
+    m->mesh.keep_ms = m->now_ms + AT_NODE_KEEP_MS;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        if (m->mesh.peers[r].where.counter) list[msg.peers.count++] = m->mesh.peers[r].where;
+        if (msg.peers.count == 0 || (msg.peers.count < AT_PEERS_MAX && r + 1 < m->ledger.member_count)) continue;
+        uint8_t bytes[4] = {0};
+        size_t from = m->out.n;
+        if (at_buf_append(&m->out, bytes, sizeof bytes) || at_message_encode(&msg, &m->out)) {
+            m->out.n = at; /* no memory: another time */
+            return;
+        }
+        at_store_le32(m->out.p + from, (uint32_t)(m->out.n - from - sizeof bytes));
+        msg.peers.count = 0;
+    }
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_PEERS_KEEP);
+    op->bytes.n = m->out.n - at;
+    m->out_at[m->op_count - 1] = at;
+}
+
+void at_node_peers_kept(struct at_node_machine *m, const struct at_node_event *e)
+{
+    struct at_message msg;
+    struct at_span rest = e->bytes;
+    while (m->has_genesis && rest.n >= 4) {
+        uint32_t n = at_load_le32(rest.p);
+        if (n > rest.n - 4 || at_message_decode(at_span(rest.p + 4, n), &m->mem, NULL, &msg)) return;
+        for (uint32_t i = 0; msg.kind == AT_MSG_PEERS && i < msg.peers.count; i++)
+            if (take(m, &msg.peers.list[i], true) == FORGED) return;
+        rest = at_span(rest.p + 4 + n, rest.n - 4 - n);
+    }
+}
+
+/* ---- the drive ---- */
+static bool some_are_missing(const struct at_node_machine *m)
+{
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_node_peer *peer = &m->mesh.peers[r];
+        bool self = at_node_id_eq(&m->ledger.members[r].id, &m->options.key.id);
+        if (m->ledger.members[r].active && !self && (!peer->where.counter || peer->dial.failures >= 2)) return true;
+    }
+    return false;
+}
+
+static void maybe_ask(struct at_node_machine *m)
+{
+    static const struct at_node_id lowest;
+    struct at_node_link *pick = NULL;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        if (at_node_link_open(l) && l->peers_asking && m->now_ms < l->peers_asked_ms + AT_NODE_PEERS_AGAIN_MS)
+            return; /* one after the other */
+        bool may = !l->peers_asked_ms || m->now_ms >= l->peers_asked_ms + AT_NODE_PEERS_AGAIN_MS;
+        if (at_node_link_open(l) && may && at_node_link_member(m, l) && (!pick || l->id < pick->id)) pick = l;
+    }
+    if (pick && some_are_missing(m))
+        ask(m, pick, &lowest);
+    else
+        m->mesh.ask_wanted = false;
+}
+
+void at_node_peers_drive(struct at_node_machine *m)
+{
+    if (!m->has_genesis || m->ended || !at_node_settled(m)) return;
+    if (m->mesh.own_stale && m->mesh.own_count && at_node_joined(m)) sign_own(m);
+    if (m->mesh.ask_wanted && (m->is_steward || m->log_synced)) maybe_ask(m);
+    if (m->mesh.keep_wanted && m->now_ms >= m->mesh.keep_ms) keep(m);
+}
+
+uint64_t at_node_peers_deadline_ms(const struct at_node_machine *m)
+{
+    return m->mesh.keep_wanted && m->mesh.keep_ms > m->now_ms ? m->mesh.keep_ms : UINT64_MAX;
+}
+
+uint32_t at_node_peers_known(const struct at_node_machine *m)
+{
+    uint32_t known = 0;
+    for (uint32_t r = 0; m->has_genesis && r < m->ledger.member_count; r++)
+        known += m->mesh.peers[r].where.counter != 0;
+    return known;
+}

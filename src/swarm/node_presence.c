@@ -1,0 +1,142 @@
+/* node_presence.c: who is here. The steward counts a member as here while it has a link of its own to it, or while the
+ * link is up over which the member's newest word of presence came through others (wire/presence.h).
+ *
+ *   event                                 at a member that passes on                     at the steward
+ *   Ready of a link's own node            kept, passed to the feed                       kept
+ *   Ready of another member, newer, or    the same, with the link that it came over      the same
+ *   as new while the link of the last
+ *   is down
+ *   Ready, older, or of no member, or     ignored                                        ignored
+ *   beyond its author's budget
+ *   Ready, signature wrong                Bye, closes                                    Bye, closes
+ *   Gone of members whose word came       forgotten, passed to the feed                  not here any more
+ *   over that link
+ *   a link goes down                      Gone of all whose word came over it            not here any more
+ *   the way to the steward is another     every word kept is told there                  -
+ *
+ * A member whose feed is the steward says Ready once per round; one that is further away also says "I am here" on every
+ * new way. Whoever passes on may be silent about a dead member, and so hold up a round for at most its time: it is not
+ * ready for the next one. It cannot make a word, nor turn an old one into a newer. */
+#include "swarm/node_internal.h"
+
+#include <string.h>
+
+#define AGAIN_PER_STEP 64 /* words: an update has room for so many operations only */
+
+const struct at_presence *at_node_present(struct at_node_machine *m, uint32_t replica)
+{
+    const struct at_node_peer *peer = &m->mesh.peers[replica];
+    return peer->via || at_node_link_of(m, &m->ledger.members[replica].id) ? &peer->said : NULL;
+}
+
+static void say(struct at_node_machine *m, uint32_t round, struct at_hash root)
+{
+    struct at_message msg = {.kind = AT_MSG_READY};
+    msg.ready = at_presence_sign(&m->options.key, m->options.run, at_node_counter(m), round, root);
+    at_node_send(m, m->mesh.feed, &msg);
+    m->mesh.here_path = m->mesh.path;
+}
+
+void at_node_say_ready(struct at_node_machine *m)
+{
+    if (!m->mesh.path || (m->ready_path == m->mesh.path && m->ready_round == m->state.round)) return;
+    m->ready_path = m->mesh.path;
+    m->ready_round = m->state.round;
+    say(m, m->state.round, m->state.root);
+}
+
+void at_node_say_here(struct at_node_machine *m)
+{
+    const struct at_node_link *feed = at_node_feed(m);
+    if (!m->mesh.path || m->mesh.here_path == m->mesh.path) return;
+    if (feed && !at_node_id_eq(&feed->node, &m->genesis.steward)) say(m, 0, (struct at_hash){{0}});
+}
+
+static void pass_on(struct at_node_machine *m, const struct at_presence *p, uint64_t from)
+{
+    struct at_message msg = {.kind = AT_MSG_READY, .ready = *p};
+    if (!m->is_steward && m->mesh.path && m->mesh.feed != from) at_node_send(m, m->mesh.feed, &msg);
+}
+
+void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p)
+{
+    int r = m->has_genesis ? at_ledger_find(&m->ledger, &p->member) : -1;
+    bool own = at_node_id_eq(&p->member, &link->node);
+    if (r < 0 || !m->ledger.members[r].active || r == at_node_self(m)) return;
+    if (!own && !at_node_link_member(m, link)) return;
+    struct at_node_peer *peer = &m->mesh.peers[r];
+    if (!own && p->counter < peer->said.counter) return;
+    if (!own && p->counter == peer->said.counter && peer->via) return;
+    if (!own && !at_node_author_spend(m, &p->member)) return;
+    if (at_presence_verify(p, m->options.run, m->options.verifier)) {
+        at_node_link_refuse(m, link, "a word of presence that its member has not signed");
+        return;
+    }
+    peer->said = *p;
+    peer->via = link->id;
+    peer->far = !own;
+    pass_on(m, p, link->id);
+    if (m->is_steward && at_node_state_confirmed(m) && p->round == m->state.round && !at_hash_is_zero(p->state_root) &&
+        !at_hash_eq(p->state_root, m->state.root))
+        at_node_note(m, "a member computes other bits: root %.16s of round %u at %.16s, %.16s here",
+                     at_hash_hex(p->state_root).s, p->round, at_node_id_hex(&p->member).s,
+                     at_hash_hex(m->state.root).s);
+}
+
+/* ---- going ---- */
+static void tell_gone(struct at_node_machine *m, struct at_msg_gone *gone, uint64_t from)
+{
+    struct at_message msg = {.kind = AT_MSG_GONE, .gone = *gone};
+    if (gone->count && !m->is_steward && m->mesh.path && m->mesh.feed != from) at_node_send(m, m->mesh.feed, &msg);
+    gone->count = 0;
+}
+
+void at_node_gone(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_gone *msg)
+{
+    struct at_node_id ids[AT_PEERS_MAX];
+    struct at_msg_gone gone = {ids, 0};
+    for (uint32_t i = 0; i < msg->count; i++) {
+        int r = m->has_genesis ? at_ledger_find(&m->ledger, &msg->members[i]) : -1;
+        if (r < 0 || m->mesh.peers[r].via != link->id || at_node_id_eq(&msg->members[i], &link->node)) continue;
+        m->mesh.peers[r].via = 0;
+        ids[gone.count++] = msg->members[i];
+    }
+    tell_gone(m, &gone, link->id);
+}
+
+void at_node_presence_lost(struct at_node_machine *m, const struct at_node_link *link)
+{
+    struct at_node_id ids[AT_PEERS_MAX];
+    struct at_msg_gone gone = {ids, 0};
+    for (uint32_t r = 0; m->has_genesis && r < m->ledger.member_count; r++) {
+        if (m->mesh.peers[r].via != link->id) continue;
+        m->mesh.peers[r].via = 0;
+        ids[gone.count++] = m->ledger.members[r].id;
+        if (gone.count == AT_PEERS_MAX) tell_gone(m, &gone, link->id);
+    }
+    tell_gone(m, &gone, link->id);
+}
+
+/* ---- another way ---- */
+void at_node_presence_again(struct at_node_machine *m)
+{
+    m->mesh.again_next = 0;
+}
+
+void at_node_presence_drive(struct at_node_machine *m)
+{
+    if (m->is_steward || !m->mesh.path || m->mesh.again_ms == m->now_ms + 1) return;
+    for (uint32_t sent = 0; m->mesh.again_next < m->ledger.member_count && sent < AGAIN_PER_STEP;
+         m->mesh.again_next++) {
+        const struct at_node_peer *peer = &m->mesh.peers[m->mesh.again_next];
+        if (!peer->via || peer->via == m->mesh.feed) continue;
+        pass_on(m, &peer->said, peer->via);
+        sent++;
+        m->mesh.again_ms = m->now_ms + 1;
+    }
+}
+
+bool at_node_presence_due(const struct at_node_machine *m)
+{
+    return !m->is_steward && m->mesh.path && m->mesh.again_next < m->ledger.member_count;
+}

@@ -1,0 +1,248 @@
+/* node_relay.c: records on their way to the steward. A record is signed by its author, so anybody may carry it: a
+ * member passes what it gets to its own feed (node_route.c), hop by hop, until it is with the steward.
+ *
+ *   a Submit of                        at a member                              at the steward
+ *   its sender's own, beyond its       Bye, closes                              Bye, closes
+ *   budget
+ *   another's, sender no member        refused                                  refused
+ *   another's, beyond its author's     dropped (whoever passes it on is         dropped
+ *   budget                             not to blame)
+ *   one that the fold would refuse     refused                                  refused
+ *   a RECEIPT                          the update is fetched from the sender,   the same; then it is looked at, and
+ *                                      then it is passed on: whoever hands in   the receipt ordered
+ *                                      a receipt can serve its update
+ *   anything else                      passed on; the same again only after     ordered
+ *                                      two seconds; without a way: dropped
+ *
+ * A Refused goes back the way the record came. Nobody else answers: the author sees its record in the log, or sends it
+ * again after five seconds, or when its way to the steward is another. One whose records got lost twice on a way takes
+ * another one. At most one receipt per author waits at a node, and so many in all as it has room for links. */
+#include "swarm/node_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void at_node_refused(struct at_node_machine *m, uint64_t link, struct at_hash record, const char *reason)
+{
+    if (!at_node_link_find(m, link)) return;
+    struct at_message msg = {.kind = AT_MSG_REFUSED};
+    msg.refused.record = record;
+    at_reason_set(msg.refused.reason, reason);
+    at_node_send(m, link, &msg);
+}
+
+bool at_node_author_spend(struct at_node_machine *m, const struct at_node_id *author)
+{
+    int r = at_ledger_find(&m->ledger, author);
+    if (r < 0) return at_node_spend(&m->mesh.newcomers, m->now_ms, 1, AT_NODE_SUBMIT_BURST, AT_NODE_SUBMIT_MS);
+    return at_node_spend(&m->mesh.peers[r].author, m->now_ms, 1, AT_NODE_AUTHOR_BURST, AT_NODE_AUTHOR_MS);
+}
+
+/* ---- passing on ---- */
+static struct at_node_relayed *relayed_find(struct at_node_machine *m, struct at_hash leaf)
+{
+    for (size_t i = 0; i < AT_NODE_RELAYED_MAX; i++)
+        if (m->mesh.relayed[i].from && at_hash_eq(m->mesh.relayed[i].leaf, leaf)) return &m->mesh.relayed[i];
+    return NULL;
+}
+
+static void pass_on(struct at_node_machine *m, const struct at_signed_record *record, uint64_t from)
+{
+    struct at_hash leaf = at_signed_record_leaf(record);
+    struct at_node_relayed *known = relayed_find(m, leaf);
+    if (!m->mesh.path || m->mesh.feed == from) return;
+    if (known && m->now_ms < known->ms + AT_NODE_RELAY_AGAIN_MS) return;
+    if (!known) known = &m->mesh.relayed[m->mesh.relayed_next++ % AT_NODE_RELAYED_MAX];
+    *known = (struct at_node_relayed){.leaf = leaf, .from = from, .ms = m->now_ms};
+    struct at_message msg = {.kind = AT_MSG_SUBMIT};
+    msg.submit.record = record;
+    at_node_send(m, m->mesh.feed, &msg);
+}
+
+/* ---- receipts wait for their updates ---- */
+static void receipt_take(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record,
+                         const struct at_record *rec)
+{
+    struct at_node_receipt *slot = NULL;
+    struct at_hash leaf = at_signed_record_leaf(record);
+    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+        struct at_node_receipt *w = &m->receipts[i];
+        if (!w->used && !slot) slot = w;
+        if (!w->used || !at_node_id_eq(&w->record.author, &record->author)) continue;
+        if (!at_hash_eq(leaf, at_signed_record_leaf(&w->record)))
+            at_node_refused(m, link->id, leaf, "another receipt of yours waits for its update");
+        return;
+    }
+    const struct at_receipt *r = &rec->receipt;
+    if (!slot || !at_node_fetch(m, AT_BLOB_UPDATE, r->update, r->update_bytes, r->update_bytes, link->id)) {
+        at_node_refused(m, link->id, leaf, "the steward fetches too many updates");
+        return;
+    }
+    *slot = (struct at_node_receipt){.used = true, .link = link->id, .record = *record, .rec = *rec};
+}
+
+/* That the bytes have their hash says nothing about them: an update that nobody can apply, once counted, would stop
+ * every member at this round for ever. So the steward looks at them before it orders the receipt. */
+void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key)
+{
+    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+        struct at_node_receipt *w = &m->receipts[i];
+        const struct at_receipt *r = &w->rec.receipt;
+        if (!w->used || w->checks || !at_hash_eq(r->update, key)) continue;
+        if (!m->is_steward) {
+            w->used = false;
+            pass_on(m, &w->record, w->link);
+            continue;
+        }
+        w->checks = true;
+        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_UPDATE_CHECK);
+        op->link = w->link;
+        op->read.kind = AT_BLOB_UPDATE;
+        op->read.key = key;
+        op->unit.round = r->round;
+        op->unit.replica = r->replica;
+        op->unit.start = r->start;
+        op->unit.samples = r->samples;
+        op->unit.steps = r->steps;
+    }
+}
+
+void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event *e)
+{
+    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+        struct at_node_receipt *w = &m->receipts[i];
+        if (!w->used || !w->checks || w->link != e->link || !at_hash_eq(w->rec.receipt.update, e->blob.key)) continue;
+        w->used = false;
+        m->unfit[w->rec.receipt.replica] = !e->blob.ok;
+        if (e->blob.ok)
+            at_node_submit_own(m, &w->record, w->link);
+        else
+            at_node_refused(m, w->link, at_signed_record_leaf(&w->record),
+                            e->reason && e->reason[0] ? e->reason : "its update cannot be applied");
+        return;
+    }
+}
+
+static void receipt_drop(struct at_node_machine *m, struct at_node_receipt *w)
+{
+    struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, w->rec.receipt.update);
+    w->used = false;
+    if (f && f->only_link == w->link) at_node_fetch_cancel(m, f);
+}
+
+void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *link)
+{
+    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++)
+        if (m->receipts[i].used && m->receipts[i].link == link->id) receipt_drop(m, &m->receipts[i]);
+    for (size_t i = 0; i < AT_NODE_RELAYED_MAX; i++)
+        if (m->mesh.relayed[i].from == link->id) m->mesh.relayed[i].from = 0;
+}
+
+/* The round has closed: what has not come in by now cannot count, so its update is not fetched any further. */
+void at_node_relay_drive(struct at_node_machine *m)
+{
+    if (!m->has_genesis || !at_node_settled(m) || m->ledger.phase == AT_LEDGER_TRAINING) return;
+    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+        struct at_node_receipt *w = &m->receipts[i];
+        if (!w->used) continue;
+        receipt_drop(m, w);
+        at_node_refused(m, w->link, at_signed_record_leaf(&w->record), "the round has closed meanwhile");
+    }
+}
+
+/* ---- submitting ---- */
+void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record)
+{
+    struct at_diag diag = {0};
+    struct at_record rec;
+    struct at_hash leaf = at_signed_record_leaf(record);
+    bool own = at_node_id_eq(&record->author, &link->node);
+    if (own && !at_node_spend(&link->submits, m->now_ms, 1, AT_NODE_SUBMIT_BURST, AT_NODE_SUBMIT_MS)) {
+        at_node_link_refuse(m, link, "too many records");
+        return;
+    }
+    if (!m->has_genesis || (!m->is_steward && !m->mesh.path)) return; /* it will come again */
+    if (!own && !at_node_link_member(m, link)) {
+        at_node_refused(m, link->id, leaf, "the record's author is not the one who sends it");
+        return;
+    }
+    if (!own && !at_node_author_spend(m, &record->author)) return;
+    if (at_signed_record_verify_by(record, m->options.verifier)) {
+        at_node_refused(m, link->id, leaf, "wrong signature");
+        return;
+    }
+    if (at_ledger_judge(&m->ledger, record, &diag, &rec)) {
+        at_node_refused(m, link->id, leaf, diag.text);
+        return;
+    }
+    bool fetch = rec.kind == AT_RECORD_RECEIPT && m->options.canary != AT_NODE_CANARY_COUNT_UNFETCHED;
+    if (fetch)
+        receipt_take(m, link, record, &rec);
+    else if (m->is_steward)
+        at_node_submit_own(m, record, link->id);
+    else
+        pass_on(m, record, link->id);
+}
+
+void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag)
+{
+    struct at_consensus_event event = {.kind = AT_CONSENSUS_SUBMIT, .record = record, .tag = tag};
+    struct at_consensus_update update;
+    at_consensus_step(m->consensus, &event, &update);
+    if (update.err) at_node_refused(m, tag, at_signed_record_leaf(record), "the steward has too much to do");
+}
+
+bool at_node_sign_own(struct at_node_machine *m, struct at_record *record, struct at_signed_record *ret_signed)
+{
+    struct at_diag diag = {0};
+    record->run = m->options.run;
+    record->time_ms = m->wall_ms;
+    if (at_record_sign(record, &m->options.key, &diag, ret_signed) == AT_OK) return true;
+    at_node_end(m, AT_E_INTERNAL, "a record of our own is out of shape: %s", diag.text);
+    return false;
+}
+
+/* ---- own records ---- */
+void at_node_own_send(struct at_node_machine *m, struct at_node_own *own)
+{
+    if (own->path == m->mesh.path && m->now_ms < own->sent_ms + AT_NODE_RESUBMIT_MS) return;
+    own->tries = own->path == m->mesh.path ? own->tries + 1 : 0;
+    own->path = m->mesh.path;
+    own->sent_ms = m->now_ms;
+    struct at_message msg = {.kind = AT_MSG_SUBMIT};
+    msg.submit.record = &own->record;
+    at_node_send(m, m->mesh.feed, &msg);
+    if (own->tries == 2) at_node_route_distrust(m);
+}
+
+uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
+{
+    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave};
+    uint64_t deadline = UINT64_MAX;
+    if (m->is_steward || !m->mesh.path) return deadline;
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        uint64_t due = all[i]->sent_ms + AT_NODE_RESUBMIT_MS;
+        if (all[i]->path == m->mesh.path && due > m->now_ms && due < deadline) deadline = due;
+    }
+    return deadline;
+}
+
+/* An earlier JOIN of ours may be on its way into the log, and this one have been refused for that. */
+static void own_refused(struct at_node_machine *m, struct at_hash leaf, const char *reason)
+{
+    at_node_note(m, "the steward refused a record: %s", reason);
+    if (at_node_joined(m) || !m->join.is_signed || m->join_refused_ms) return;
+    if (!at_hash_eq(leaf, at_signed_record_leaf(&m->join.record))) return;
+    m->join_refused_ms = m->now_ms + 1;
+    memcpy(m->join_reason, reason, sizeof m->join_reason);
+}
+
+void at_node_refusal(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_refused *msg)
+{
+    struct at_node_relayed *way = relayed_find(m, msg->record);
+    if (link->id != m->mesh.feed) return;
+    if (way)
+        at_node_refused(m, way->from, msg->record, msg->reason);
+    else
+        own_refused(m, msg->record, msg->reason);
+}

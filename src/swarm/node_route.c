@@ -1,0 +1,197 @@
+/* node_route.c: the way to the steward. One link of a member is its feed: over it come the new blocks, and its own
+ * records go out over it, so that a block reaches each member once and a record takes one way, not all.
+ *
+ * Which one: a distance vector (as RIP has it, RFC 2453). Each node tells its peers how many links away from the
+ * steward it is; the feed is the peer with the fewest; to the feed itself a node says "no way" (split horizon with
+ * poisoned reverse), and what is beyond 15 is no way either, so that no circle lasts. And since whoever leads to the
+ * steward through this node is further away than it, a node that loses its way takes at once only what is nearer than it
+ * was itself, the rest after half a second, when all have heard that it has none. Only members' words count.
+ *
+ *   event                                    does
+ *   a peer is nearer to the steward          it becomes the feed: LogGet to it; the old one is told to push no more
+ *   the feed goes down, or is further away   the next nearest, see above; without one: any peer, for the log alone
+ *   than it was
+ *   a peer is nearer again within a second   it is not taken before: whoever says so in turn cannot make others look
+ *                                            for ways all the time
+ *   own distance changes                     Head to every peer
+ *   own log has grown                        Head to peers that may not know, at most every half second; those that
+ *                                            follow this node get the block itself (node_log.c)
+ *   a peer's log is longer for half a second LogGet, once, to it: the feed is slow
+ *   the feed does not answer a LogGet (5 s)  it is not taken for a minute
+ *   own records get lost on it, twice        likewise: it may lie about its distance (node_relay.c)
+ * Messages per block: each member gets it once, and at most two Heads cross each link. */
+#include "swarm/node_internal.h"
+
+static uint32_t hops_of(const struct at_node_machine *m, const struct at_node_link *l)
+{
+    if (at_node_id_eq(&l->node, &m->genesis.steward)) return 0;
+    bool trusted = at_node_link_member(m, l) || at_node_id_eq(&l->node, &m->options.contact);
+    if (!trusted || l->hops >= AT_NODE_HOPS_MAX || m->now_ms < l->distrust_ms) return AT_HOPS_NONE;
+    return m->now_ms < m->mesh.hold_ms && l->hops >= m->mesh.nearer_than ? AT_HOPS_NONE : l->hops;
+}
+
+struct at_node_link *at_node_feed(struct at_node_machine *m)
+{
+    struct at_node_link *l = m->mesh.feed ? at_node_link_find(m, m->mesh.feed) : NULL;
+    return l && at_node_link_open(l) ? l : NULL;
+}
+
+uint32_t at_node_hops(const struct at_node_machine *m)
+{
+    return m->is_steward ? 0 : m->mesh.path ? m->mesh.hops : AT_HOPS_NONE;
+}
+
+/* The way there is none any more, or not for sure. */
+static void hold(struct at_node_machine *m)
+{
+    m->mesh.hold_ms = m->now_ms + AT_NODE_HOLD_MS;
+    m->mesh.nearer_than = m->mesh.hops;
+}
+
+void at_node_head(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_head *msg)
+{
+    if (msg->hops > link->hops) link->worse_ms = m->now_ms + 1;
+    if (msg->hops < link->hops && link->worse_ms && m->now_ms < link->worse_ms + AT_NODE_FLAP_MS)
+        link->distrust_ms = link->worse_ms + AT_NODE_FLAP_MS;
+    link->hops = msg->hops;
+    if (msg->log_size > link->head) link->head = msg->log_size;
+}
+
+static void path_changed(struct at_node_machine *m, bool there_is_one)
+{
+    m->mesh.path = there_is_one ? ++m->mesh.paths : 0;
+    if (there_is_one)
+        m->pathless_ms = 0;
+    else if (!m->pathless_ms)
+        m->pathless_ms = m->now_ms ? m->now_ms : 1;
+    if (there_is_one) at_node_presence_again(m);
+}
+
+void at_node_route_lost(struct at_node_machine *m, const struct at_node_link *link)
+{
+    if (m->mesh.feed != link->id) return;
+    if (m->mesh.path) hold(m);
+    m->mesh.feed = 0;
+    m->mesh.feed_live = m->log_asked = m->log_synced = false;
+    path_changed(m, false);
+}
+
+void at_node_route_distrust(struct at_node_machine *m)
+{
+    struct at_node_link *feed = at_node_feed(m);
+    if (feed && !at_node_id_eq(&feed->node, &m->genesis.steward)) feed->distrust_ms = m->now_ms + AT_NODE_DISTRUST_MS;
+}
+
+static bool better(const struct at_node_machine *m, const struct at_node_link *a, const struct at_node_link *b)
+{
+    uint32_t ha = hops_of(m, a), hb = hops_of(m, b);
+    bool da = m->now_ms < a->distrust_ms, db = m->now_ms < b->distrust_ms;
+    if (ha != hb) return ha < hb;
+    if (da != db) return db;
+    if (a->id == m->mesh.feed || b->id == m->mesh.feed) return a->id == m->mesh.feed;
+    return a->head != b->head ? a->head > b->head : a->id < b->id;
+}
+
+static void choose(struct at_node_machine *m)
+{
+    struct at_node_link *best = NULL, *old = at_node_feed(m);
+    if (old && m->mesh.path && (hops_of(m, old) == AT_HOPS_NONE || hops_of(m, old) + 1 > m->mesh.hops)) hold(m);
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        bool serves = at_node_link_open(l) && (l->head > 0 || hops_of(m, l) != AT_HOPS_NONE); /* not a newcomer */
+        if (serves && (!best || better(m, l, best))) best = l;
+    }
+    bool way = best && hops_of(m, best) != AT_HOPS_NONE;
+    m->mesh.hops = way ? hops_of(m, best) + 1 : AT_HOPS_NONE;
+    if (best == old) {
+        if (best && way != (m->mesh.path != 0)) path_changed(m, way);
+        return;
+    }
+    if (old && m->mesh.feed_live) at_node_log_ask(m, old, true); /* push no more */
+    m->mesh.feed = best ? best->id : 0;
+    m->mesh.feed_live = m->log_asked = false;
+    path_changed(m, way);
+}
+
+static void follow(struct at_node_machine *m)
+{
+    struct at_node_link *feed = at_node_feed(m);
+    if (!feed || m->mesh.feed_live) return;
+    if (!m->log_asked) {
+        at_node_log_ask(m, feed, false);
+        m->log_asked = true;
+        m->mesh.asked_ms = m->now_ms;
+    } else if (m->now_ms >= m->mesh.asked_ms + AT_NODE_FEED_SILENT_MS) {
+        m->mesh.asked_ms = m->now_ms;
+        at_node_route_distrust(m);
+    }
+}
+
+static void tell(struct at_node_machine *m)
+{
+    uint32_t own = at_node_hops(m); /* to the steward itself nothing need be told */
+    uint64_t size = m->follower.log.size;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || at_node_id_eq(&l->node, &m->genesis.steward)) continue;
+        uint32_t hops = l->id == m->mesh.feed ? AT_HOPS_NONE : own;
+        bool longer = size > l->told_head && size > l->head && !l->log_live;
+        if (hops == l->told_hops && !(longer && m->now_ms >= l->told_ms + AT_NODE_HEAD_MS)) continue;
+        struct at_message msg = {.kind = AT_MSG_HEAD, .head = {size, hops}};
+        at_node_send(m, l->id, &msg);
+        l->told_hops = hops;
+        l->told_head = size;
+        l->told_ms = m->now_ms;
+    }
+}
+
+static void catch_up(struct at_node_machine *m)
+{
+    struct at_node_link *longest = NULL;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || l->id == m->mesh.feed || l->catch_asked) continue;
+        if (l->head > m->follower.log.size && (!longest || l->head > longest->head)) longest = l;
+    }
+    if (!longest) {
+        m->mesh.behind_ms = 0;
+    } else if (!m->mesh.behind_ms) {
+        m->mesh.behind_ms = m->now_ms + AT_NODE_BEHIND_MS;
+    } else if (m->now_ms >= m->mesh.behind_ms) {
+        at_node_log_ask(m, longest, true);
+        longest->catch_asked = true;
+        m->mesh.behind_ms = 0;
+    }
+}
+
+void at_node_route_drive(struct at_node_machine *m)
+{
+    if (m->is_steward || !m->has_genesis || m->ended) return;
+    choose(m);
+    follow(m);
+    tell(m);
+    catch_up(m);
+}
+
+static void sooner(uint64_t *deadline, uint64_t at, uint64_t now)
+{
+    if (at > now && at < *deadline) *deadline = at;
+}
+
+uint64_t at_node_route_deadline_ms(const struct at_node_machine *m)
+{
+    uint64_t deadline = UINT64_MAX, size = m->follower.log.size;
+    if (m->is_steward || !m->has_genesis) return deadline;
+    sooner(&deadline, m->mesh.hold_ms, m->now_ms);
+    if (m->mesh.behind_ms) sooner(&deadline, m->mesh.behind_ms, m->now_ms);
+    if (m->mesh.feed && m->log_asked && !m->mesh.feed_live)
+        sooner(&deadline, m->mesh.asked_ms + AT_NODE_FEED_SILENT_MS, m->now_ms);
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || at_node_id_eq(&l->node, &m->genesis.steward)) continue;
+        if (size > l->told_head && size > l->head && !l->log_live)
+            sooner(&deadline, l->told_ms + AT_NODE_HEAD_MS, m->now_ms);
+        sooner(&deadline, l->distrust_ms, m->now_ms);
+    }
+    return deadline;
+}

@@ -1,0 +1,141 @@
+/* message_mesh.c: Ready, PeersGet, Peers, Head and Gone between bytes and structs. */
+#include "wire/message_pb.h"
+
+#include <string.h>
+
+static void build_peers(const struct at_msg_peers *from, struct message_pb *pb)
+{
+    atoll__pb__peers__init(&pb->peers);
+    for (uint32_t i = 0; i < from->count; i++) {
+        const struct at_endpoints *e = &from->list[i];
+        Atoll__Pb__Endpoints *to = pb->endpoints_at[i] = &pb->endpoints[i];
+        uint8_t *bytes = pb->endpoint_bytes[i];
+        for (uint32_t k = 0; k < e->count; k++) {
+            memcpy(bytes + k * AT_ENDPOINT_BYTES, e->list[k].ip, 16);
+            bytes[k * AT_ENDPOINT_BYTES + 16] = (uint8_t)e->list[k].port;
+            bytes[k * AT_ENDPOINT_BYTES + 17] = (uint8_t)(e->list[k].port >> 8);
+        }
+        atoll__pb__endpoints__init(to);
+        to->node = at_pb_bytes(e->node.b, AT_KEY_BYTES);
+        to->counter = e->counter;
+        to->list = at_pb_bytes(bytes, (size_t)e->count * AT_ENDPOINT_BYTES);
+        to->sig = at_pb_bytes(e->sig.b, AT_SIG_BYTES);
+    }
+    pb->peers.n_list = from->count;
+    pb->peers.list = pb->endpoints_at;
+}
+
+void at_message_mesh_build(const struct at_message *msg, struct message_pb *pb)
+{
+    switch (msg->kind) {
+    case AT_MSG_READY:
+        atoll__pb__ready__init(&pb->ready);
+        pb->ready.round = msg->ready.round;
+        pb->ready.state_root = at_pb_hash(&msg->ready.state_root);
+        pb->ready.member = at_pb_bytes(msg->ready.member.b, AT_KEY_BYTES);
+        pb->ready.counter = msg->ready.counter;
+        pb->ready.sig = at_pb_bytes(msg->ready.sig.b, AT_SIG_BYTES);
+        break;
+    case AT_MSG_PEERS_GET:
+        atoll__pb__peers_get__init(&pb->peers_get);
+        pb->peers_get.after = at_pb_bytes(msg->peers_get.after.b, AT_KEY_BYTES);
+        break;
+    case AT_MSG_PEERS:
+        build_peers(&msg->peers, pb);
+        break;
+    case AT_MSG_HEAD:
+        atoll__pb__log_head__init(&pb->head);
+        pb->head.log_size = msg->head.log_size;
+        pb->head.hops = msg->head.hops;
+        break;
+    default:
+        atoll__pb__gone__init(&pb->gone);
+        pb->gone.members = at_pb_bytes(msg->gone.members, (size_t)msg->gone.count * AT_KEY_BYTES);
+        break;
+    }
+}
+
+static bool endpoints_ok(const struct at_endpoints *e)
+{
+    bool ok = e->counter > 0 && e->count >= 1 && e->count <= AT_ENDPOINTS_MAX;
+    for (uint32_t i = 0; ok && i < e->count; i++) ok = at_endpoint_ok(&e->list[i]);
+    return ok;
+}
+
+const char *at_message_mesh_fault(const struct at_message *m)
+{
+    switch (m->kind) {
+    case AT_MSG_PEERS:
+        if (m->peers.count > AT_PEERS_MAX) return "list";
+        for (uint32_t i = 0; i < m->peers.count; i++)
+            if (!endpoints_ok(&m->peers.list[i])) return "list";
+        return NULL;
+    case AT_MSG_HEAD:
+        return m->head.hops <= AT_HOPS_NONE ? NULL : "hops";
+    case AT_MSG_GONE:
+        return m->gone.count >= 1 && m->gone.count <= AT_PEERS_MAX ? NULL : "members";
+    default:
+        return NULL;
+    }
+}
+
+static bool read_endpoints(const Atoll__Pb__Endpoints *from, struct at_endpoints *to)
+{
+    size_t count = from->list.len / AT_ENDPOINT_BYTES;
+    if (count > AT_ENDPOINTS_MAX || count * AT_ENDPOINT_BYTES != from->list.len) return false;
+    to->counter = from->counter;
+    to->count = (uint32_t)count;
+    for (size_t k = 0; k < count; k++) {
+        const uint8_t *bytes = from->list.data + k * AT_ENDPOINT_BYTES;
+        memcpy(to->list[k].ip, bytes, 16);
+        to->list[k].port = (uint16_t)(bytes[16] | bytes[17] << 8);
+    }
+    return at_pb_fixed(&from->node, to->node.b, AT_KEY_BYTES) && at_pb_fixed(&from->sig, to->sig.b, AT_SIG_BYTES);
+}
+
+static bool read_peers(const Atoll__Pb__Peers *from, struct at_pb_arena *arena, struct at_msg_peers *to)
+{
+    if (from->n_list > AT_PEERS_MAX) return false;
+    struct at_endpoints *list = at_pb_take(arena, from->n_list * sizeof *list);
+    if (!list) return false;
+    memset(list, 0, from->n_list * sizeof *list);
+    for (size_t i = 0; i < from->n_list; i++)
+        if (!read_endpoints(from->list[i], &list[i])) return false;
+    to->list = list;
+    to->count = (uint32_t)from->n_list;
+    return true;
+}
+
+static bool read_gone(const Atoll__Pb__Gone *from, struct at_pb_arena *arena, struct at_msg_gone *to)
+{
+    size_t count = from->members.len / AT_KEY_BYTES;
+    if (count > AT_PEERS_MAX || count * AT_KEY_BYTES != from->members.len) return false;
+    struct at_node_id *members = at_pb_take(arena, count * sizeof *members);
+    if (!members) return false;
+    if (count) memcpy(members, from->members.data, count * sizeof *members);
+    to->members = members;
+    to->count = (uint32_t)count;
+    return true;
+}
+
+bool at_message_mesh_read(const Atoll__Pb__Message *pb, struct at_pb_arena *arena, struct at_message *m)
+{
+    switch (m->kind) {
+    case AT_MSG_READY:
+        m->ready.round = pb->ready->round;
+        m->ready.counter = pb->ready->counter;
+        return at_pb_fixed(&pb->ready->state_root, m->ready.state_root.b, AT_HASH_BYTES) &&
+               at_pb_fixed(&pb->ready->member, m->ready.member.b, AT_KEY_BYTES) &&
+               at_pb_fixed(&pb->ready->sig, m->ready.sig.b, AT_SIG_BYTES);
+    case AT_MSG_PEERS_GET:
+        return at_pb_fixed(&pb->peers_get->after, m->peers_get.after.b, AT_KEY_BYTES);
+    case AT_MSG_PEERS:
+        return read_peers(pb->peers, arena, &m->peers);
+    case AT_MSG_HEAD:
+        m->head.log_size = pb->head->log_size;
+        m->head.hops = pb->head->hops;
+        return true;
+    default:
+        return read_gone(pb->gone, arena, &m->gone);
+    }
+}
