@@ -1,7 +1,11 @@
-/* cmd_ledger.c: `ledger verify` recomputes every balance from genesis; `ledger show` prints the records. */
+/* cmd_ledger.c: `ledger verify` recomputes every balance from genesis; `ledger replay` the training, too; `ledger show`
+ * prints the records. */
 #include "cli/cli_cmd.h"
+#include "cli/cli_exec.h"
 #include "cli/cli_ledger.h"
+#include "cli/ledger_replay.h"
 #include "cli/progress.h"
+#include "os/file.h"
 #include "os/pool.h"
 #include "os/sys.h"
 
@@ -10,15 +14,36 @@
 #include <time.h>
 
 struct args {
-    const char *dir;
-    struct at_opt_int from, count;
+    const char *dir, *kernels;
+    struct at_opt_int from, count, threads;
 };
 
 static const struct at_opt rows[] = {
     AT_ROW_TEXT(struct args, dir, "dir", "D", NULL, "the run's folder, or a ledger file (the same as the last word)"),
     AT_ROW_INT(struct args, from, "from", "I", 0, UINT64_MAX / 2, "0", "show: the first record"),
     AT_ROW_INT(struct args, count, "count", "N", 1, 1000000000, "1000", "show: how many"),
+    AT_ROW_INT(struct args, threads, "threads", "N", 1, 64, NULL, "replay: threads (default: one per processor)"),
+    AT_ROW_TEXT(struct args, kernels, "kernels", "K", "auto",
+                "replay: ref, avx2, avx512 or auto; all give the same bits"),
 };
+
+/* The fold of all records, each checked. The verdict is in the report: AT_OK or AT_E_VERIFY. */
+static at_err judge(struct at_cli *cli, struct at_cli_ledger *l, const struct at_par *par,
+                    struct at_ledger_report *ret_report)
+{
+    struct at_log_source source;
+    struct at_diag why = {0};
+    at_err_t err = at_store_source(l->store, &cli->diag, &source);
+    if (err != AT_OK) return err;
+    err = at_ledger_verify(&l->ledger, &source, par, &why, ret_report);
+    if (err == AT_E_VERIFY) {
+        char where[64];
+        snprintf(where, sizeof where, "record %" PRIu64, ret_report->record);
+        return at_fail(&cli->diag, err, where, "%s", ret_report->reason);
+    }
+    if (err != AT_OK) cli->diag = why;
+    return err;
+}
 
 static at_err verify(struct at_cli *cli, const char *place)
 {
@@ -29,19 +54,7 @@ static at_err verify(struct at_cli *cli, const char *place)
     if (err != AT_OK) return err;
     int threads = at_sys_cpu_count() < AT_POOL_THREADS_MAX ? at_sys_cpu_count() : AT_POOL_THREADS_MAX;
     err = at_pool_init(&pool, threads, &cli->diag);
-    struct at_log_source source;
-    if (err == AT_OK) err = at_store_source(l.store, &cli->diag, &source);
-    if (err == AT_OK) {
-        struct at_diag why = {0};
-        err = at_ledger_verify(&l.ledger, &source, &pool.par, &why, &report);
-        if (err == AT_E_VERIFY) {
-            char where[64];
-            snprintf(where, sizeof where, "record %" PRIu64, report.record);
-            at_fail(&cli->diag, err, where, "%s", report.reason);
-        } else if (err != AT_OK) {
-            cli->diag = why;
-        }
-    }
+    if (err == AT_OK) err = judge(cli, &l, &pool.par, &report);
     if (cli->json && (err == AT_OK || err == AT_E_VERIFY)) {
         json_t *answer = at_cli_answer(cli);
         at_json_set_text(answer, "ledger", report.ok ? "ok" : "bad");
@@ -61,6 +74,117 @@ static at_err verify(struct at_cli *cli, const char *place)
     return err;
 }
 
+/* ---- replay ---- */
+struct replay_view {
+    struct at_screen screen;
+    uint32_t rounds; /* of the log */
+    uint64_t tokens;
+    double start_s;
+};
+
+static bool show_replay(void *user, const struct at_replay_report *report, uint64_t tokens, bool round_done)
+{
+    struct replay_view *v = user;
+    double done = v->tokens > 0 ? (double)tokens / (double)v->tokens : 1, spent_s = at_cli_seconds() - v->start_s;
+    double left_s = done > 0 ? spent_s * (1 - done) / done : 0;
+    if (v->screen.live) {
+        char line[300];
+        const char *lines[] = {line};
+        snprintf(line, sizeof line, "  round %u/%u  |%s| %3.0f%%  %s tok/s  %s left", report->rounds, v->rounds,
+                 at_bar(&v->screen, done, 24).s, 100 * done, at_count(spent_s > 0 ? (double)tokens / spent_s : 0).s,
+                 at_duration(left_s).s);
+        at_screen_draw(&v->screen, lines, 1);
+    } else if (round_done) {
+        at_screen_say(&v->screen, "round %u/%u computed again: state %.16s, as in the log; %s left", report->rounds,
+                      v->rounds, at_hash_hex(report->state_root).s, at_duration(left_s).s);
+    }
+    return !at_interrupted();
+}
+
+/* Where the text of a ledger lies: in the folder `data` beside it. */
+static at_err data_beside(const char *place, struct at_diag *diag, char ret_path[AT_PATH_BYTES])
+{
+    char folder[AT_PATH_BYTES];
+    bool is_folder;
+    if (at_dir_is_empty(place, NULL, &is_folder) == AT_OK) return at_path_join(place, "data", diag, ret_path);
+    snprintf(folder, sizeof folder, "%s", place);
+    char *slash = strrchr(folder, '/');
+    if (slash != NULL) *slash = '\0';
+    return at_path_join(slash == NULL ? "." : slash == folder ? "/" : folder, "data", diag, ret_path);
+}
+
+static at_err tell_replay(struct at_cli *cli, const struct at_ledger_report *log, const struct at_replay_report *r,
+                          at_err_t err)
+{
+    if (cli->json && (err == AT_OK || (err == AT_E_VERIFY && r->reason[0] != '\0'))) {
+        json_t *answer = at_cli_answer(cli);
+        at_json_set_text(answer, "replay", r->ok ? "ok" : "bad");
+        at_json_set_int(answer, "rounds", r->rounds);
+        at_json_set_int(answer, "units", r->units);
+        at_json_set_int(answer, "tokens", r->tokens);
+        at_json_set_text(answer, "state_root", at_hash_hex(r->state_root).s);
+        at_json_set_int(answer, "records", log->records);
+        at_json_set_text(answer, "head", at_hash_hex(log->head).s);
+        if (r->ok) {
+            at_json_set_bool(answer, "data_exactly_once", true); /* else it is no OK */
+            at_json_set_int(answer, "samples_counted", r->counted);
+            at_json_set_int(answer, "samples_waiting", r->waiting);
+        } else {
+            at_json_set_int(answer, "round", r->round);
+            at_json_set_text(answer, "reason", r->reason);
+        }
+        at_json_set_9(answer, "seconds", at_cli_seconds());
+    } else if (err == AT_OK) {
+        printf("ok: %u rounds computed again from genesis, text and log: %" PRIu64 " units, %" PRIu64
+               " tokens\n    every update, state root and held-out loss is the log's; every sample counted once\n"
+               "state %s\nhead  %s\n",
+               r->rounds, r->units, r->tokens, at_hash_hex(r->state_root).s, at_hash_hex(log->head).s);
+    }
+    return err;
+}
+
+static at_err replay(struct at_cli *cli, const struct args *a, const char *place)
+{
+    struct at_cli_ledger l;
+    struct at_cli_exec exec = {0};
+    struct at_ledger_report log = {0};
+    struct at_replay_report report = {0};
+    struct replay_view view = {.start_s = 0};
+    char data[AT_PATH_BYTES];
+    at_interrupt_catch();
+    at_err_t err = at_cli_exec_init(&exec, a->kernels, a->threads.v, &cli->diag);
+    if (err != AT_OK) return err;
+    err = at_cli_ledger_open(place, &cli->diag, &l);
+    if (err == AT_OK) {
+        err = judge(cli, &l, &exec.pool.par, &log);
+        view.rounds = l.ledger.round;
+        view.tokens = l.ledger.tokens;
+        at_cli_ledger_release(&l);
+    }
+    if (err == AT_OK) err = data_beside(place, &cli->diag, data);
+    if (err == AT_OK) err = at_cli_ledger_open(place, &cli->diag, &l);
+    if (err == AT_OK) {
+        at_screen_init(&view.screen, stderr);
+        view.start_s = at_cli_seconds();
+        err = at_ledger_replay(&l, data, &exec.ex, show_replay, &view, &cli->diag, &report);
+        at_screen_clear(&view.screen);
+        at_cli_ledger_release(&l);
+        err = tell_replay(cli, &log, &report, err);
+    }
+    at_cli_exec_release(&exec);
+    return err;
+}
+
+/* ---- show ---- */
+static void set_replicas(json_t *object, const char *key, const struct at_replicas *set)
+{
+    json_t *list = json_array();
+    AT_ASSERT(list != NULL);
+    for (uint32_t r = at_replicas_next(set, 0); r < AT_MEMBERS_MAX; r = at_replicas_next(set, r + 1))
+        AT_ASSERT(json_array_append_new(list, json_integer(r)) == 0);
+    at_json_set(object, key, list);
+}
+
 /* What a record says, in one line for people and as fields for scripts. */
 static void describe(const struct at_ledger *ledger, const struct at_record *rec, char *line, size_t line_bytes,
                      json_t *object)
@@ -76,6 +200,7 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_int(object, "round", rec->open.round);
         at_json_set_text(object, "state_root", at_hash_hex(rec->open.state_root).s);
         at_json_set_int(object, "replicas", at_replicas_count(&rec->open.replicas));
+        set_replicas(object, "replica_list", &rec->open.replicas);
         break;
     case AT_RECORD_RECEIPT:
         snprintf(line, line_bytes, "round %u replica %u: %" PRIu64 " tokens, %" PRIu64 " FLOPs, update %.16s",
@@ -94,6 +219,7 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
                  at_replicas_count(&rec->close.included));
         at_json_set_int(object, "round", rec->close.round);
         at_json_set_int(object, "included", at_replicas_count(&rec->close.included));
+        set_replicas(object, "included_list", &rec->close.included);
         break;
     case AT_RECORD_EPOCH:
         snprintf(line, line_bytes, "round %u ends on state %.16s, held-out %.4f", rec->epoch.round + 1,
@@ -184,24 +310,29 @@ static at_err_t run(struct at_cli *cli, void *args)
     if (cli->words.count > 1 && a->dir != NULL)
         return at_fail(&cli->diag, AT_E_USAGE, cli->words.v[1], "named beside --dir; give one of them");
     if (strcmp(verb, "verify") == 0) return verify(cli, place);
+    if (strcmp(verb, "replay") == 0) return replay(cli, a, place);
     if (strcmp(verb, "show") == 0) return show(cli, a, place);
-    static const char *const known[] = {"verify", "show"};
-    const char *near = at_nearest_word(verb, known, 2);
+    static const char *const known[] = {"verify", "replay", "show"};
+    const char *near = at_nearest_word(verb, known, 3);
     if (near != NULL) return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; did you mean `atoll ledger %s`?", near);
-    return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; it is `ledger verify` or `ledger show`");
+    return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; it is `ledger verify`, `ledger replay` or `ledger show`");
 }
 
 const struct at_command at_cmd_ledger = {
     .name = "ledger",
-    .summary = "check or show a run's signed records",
-    .usage = "verify DIR|FILE | show [DIR|FILE] [--from I] [--count N]",
+    .summary = "check, compute again or show a run's signed records",
+    .usage = "verify DIR|FILE | replay DIR|FILE [--threads N] | show [DIR|FILE] [--from I] [--count N]",
     .about =
         "verify recomputes everything from genesis: signatures, order, work, points, the signed heads. It ends with\n"
         "exit code 4 and names the first wrong record when anything was changed, dropped, swapped or repeated, with\n"
         "3 when the file cannot be read as a ledger. Bytes of the file that hold nothing are free to differ. A file\n"
         "is judged by itself: compare its run and head with what another member's `atoll status` says.\n"
+        "replay does that first, then trains every counted unit again from genesis, log and text alone (the folder\n"
+        "data beside the ledger) and compares every update, state root and loss with the log: exit code 4 names the\n"
+        "first round that differs. It costs the arithmetic of the whole run and changes nothing in the folder.\n"
         "Text counts rounds from 1; --json gives the records as they are, from 0.",
     .examples = "  atoll ledger verify run\n  atoll ledger verify copy-of-ledger.sqlite --json\n"
+                "  atoll ledger replay run --threads 4\n"
                 "  atoll ledger show run --from 10 --count 5\n",
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),

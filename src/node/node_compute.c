@@ -81,7 +81,7 @@ const char *at_compute_kernels(const struct at_compute *c)
 }
 
 /* A genesis may be well-formed and still not be for this program: another arithmetic, or bytes that have no token. */
-static at_err check_known(const struct at_genesis *g, struct at_diag *diag)
+at_err_t at_compute_knows(const struct at_genesis *g, struct at_diag *diag)
 {
     if (strcmp(g->profile, "F32-1") != 0)
         return at_fail(diag, AT_E_DATA, "profile", "this run computes in profile '%s'; this program knows F32-1 only",
@@ -158,7 +158,7 @@ at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, 
 {
     char path[AT_PATH_BYTES];
     AT_ASSERT(!c->configured);
-    at_err_t err = check_known(g, diag);
+    at_err_t err = at_compute_knows(g, diag);
     if (!err) err = check_memory(g, diag);
     if (!err) err = check_disk(c, g, diag);
     c->genesis = *g;

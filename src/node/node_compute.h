@@ -21,6 +21,9 @@ void at_compute_release(struct at_compute *c); /* NULL is fine */
 int at_compute_threads(const struct at_compute *c);
 const char *at_compute_kernels(const struct at_compute *c);
 
+/* Is it for this program (profile, tokenizer)? AT_E_DATA. */
+at_err at_compute_knows(const struct at_genesis *g, struct at_diag *diag);
+
 /* Memory for this genesis. Judged before anything of its sizes is allocated or fetched: AT_E_DATA when it is not for
  * this program (profile, tokenizer), AT_E_NOMEM and AT_E_DISK with how much is needed. Once. */
 at_err at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag);

@@ -38,6 +38,15 @@ for i in 1 2 3; do
     want 0 "$ATOLL" ledger verify "$WORK/d/member-$i" --json
     is "$("$TOOL" keys <"$WORK/out")" "head ledger records"
 done
+# From genesis, text and log alone, computed again: the same root; without the text, an error that names it.
+want 0 "$ATOLL" ledger replay "$WORK/d/member-2" --json
+is "$("$TOOL" keys <"$WORK/out")" \
+    "data_exactly_once head records replay rounds samples_counted samples_waiting seconds state_root tokens units"
+is "$(json replay)" ok
+is "$(json state_root)" "$root" "replayed"
+is "$(json units)" 6
+mkdir "$WORK/bare" && cp "$WORK"/d/member-2/ledger.sqlite* "$WORK/bare"
+refused 3 "the run's text is not here" "$ATOLL" ledger replay "$WORK/bare"
 want 0 "$ATOLL" points --dir "$WORK/d/member-2"
 want 0 "$ATOLL" ledger show "$WORK/d/member-1" --json
 is "$(json records.0.kind)" JOIN

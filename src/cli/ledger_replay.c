@@ -1,0 +1,213 @@
+#include "cli/ledger_replay.h"
+
+#include "cli/ledger_samples.h"
+#include "node/node_compute.h"
+#include "os/file.h"
+#include "os/sys.h"
+#include "train/outer.h"
+#include "train/unit.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TEXT_BYTES_MAX ((size_t)64 << 30)
+
+struct job {
+    struct at_cli_ledger *l;
+    const char *data_dir;
+    const struct at_exec *ex;
+    at_replay_progress_fn *progress;
+    void *user;
+    struct at_diag *diag;
+    struct at_replay_report report;
+    struct at_sample_check samples;
+    enum at_ledger_phase phase; /* before the record that comes next */
+    struct at_model model;
+    struct at_trainer trainer;
+    struct at_state state;
+    struct at_hash root; /* of it */
+    struct at_buf text;
+    struct at_data data;
+    bool stopped;
+};
+
+/* The verdict: this round is the first that differs. */
+__attribute__((format(printf, 3, 4))) static at_err_t differs(struct job *j, uint32_t round, const char *fmt, ...)
+{
+    char where[32];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(j->report.reason, sizeof j->report.reason, fmt, ap);
+    va_end(ap);
+    j->report.round = round;
+    snprintf(where, sizeof where, "round %u", round + 1);
+    return at_fail(j->diag, AT_E_VERIFY, where, "%s", j->report.reason);
+}
+
+/* ---- the text and the first state ---- */
+static at_err_t read_shard(struct job *j, const struct at_text_shard *shard)
+{
+    char path[AT_PATH_BYTES];
+    size_t from = j->text.n;
+    at_err_t err = at_path_join(j->data_dir, at_hash_hex(shard->hash).s, j->diag, path);
+    if (!err && !at_file_exists(path))
+        return at_fail(j->diag, AT_E_NOT_FOUND, path, "the run's text is not here: %s is missing; put it there",
+                       shard->name);
+    if (!err) err = at_file_read(path, (size_t)shard->bytes, j->diag, &j->text);
+    if (!err && !at_hash_eq(at_sha256(j->text.p + from, j->text.n - from), shard->hash))
+        err = at_fail(j->diag, AT_E_DATA, path, "damaged: its bytes are not those of the run's %s", shard->name);
+    return err;
+}
+
+static at_err_t prepare(struct job *j)
+{
+    const struct at_genesis *g = &j->l->ledger.genesis;
+    at_err_t err = at_compute_knows(g, j->diag);
+    j->text.bytes_max = TEXT_BYTES_MAX;
+    for (uint32_t i = 0; i < g->shard_count && !err; i++) err = read_shard(j, &g->shards[i]);
+    if (!err)
+        err = at_data_init(&j->data, at_buf_span(&j->text), (long)g->model.seq_len, g->train.seed, g->heldout_fraction,
+                           g->heldout_bytes, j->diag);
+    if (!err) err = at_model_init(&j->model, &g->model, j->diag);
+    if (!err) err = at_trainer_init(&j->trainer, &j->model, &g->train, 0, j->diag);
+    if (!err && (err = at_state_init(&j->state, &j->model.params)) != AT_OK)
+        err = at_fail(j->diag, err, g->preset, "no memory for the state");
+    if (err) return err;
+    at_sys_memory_huge();
+    at_state_genesis(&j->state, g->train.seed);
+    return at_state_root(&j->state, j->diag, &j->root);
+}
+
+/* ---- a round ---- */
+static bool on_step(void *arg, const struct at_unit_progress *p)
+{
+    struct job *j = arg;
+    if (j->progress && !j->progress(j->user, &j->report, j->report.tokens + p->tokens, false)) j->stopped = true;
+    return !j->stopped;
+}
+
+static at_err_t train_unit(struct job *j, uint32_t round, uint32_t replica, struct at_buf *blob,
+                           struct at_update *update)
+{
+    const struct at_receipt *receipt = &j->l->ledger.allotments[replica].receipt;
+    struct at_unit unit = {.start = receipt->start,
+                           .samples = receipt->samples,
+                           .step_first = (uint64_t)round * j->l->ledger.genesis.train.steps};
+    struct at_unit_report report;
+    blob->bytes_max = at_update_bytes_max(&j->model.params);
+    at_err_t err = at_unit_run(&j->trainer, j->ex, &j->data, &j->state, &unit, on_step, j, j->diag, blob, &report);
+    if (!err && j->stopped) err = at_fail(j->diag, AT_E_INTERRUPTED, "replay", "interrupted");
+    if (err) return err;
+    struct at_hash hash = at_sha256(blob->p, blob->n);
+    if (!at_hash_eq(hash, receipt->update))
+        return differs(j, round, "replica %u says its update is %.16s; its samples give %.16s", replica,
+                       at_hash_hex(receipt->update).s, at_hash_hex(hash).s);
+    j->report.tokens += report.info.tokens;
+    j->report.units++;
+    return at_update_parse(&j->model.params, at_buf_span(blob), j->diag, update);
+}
+
+static at_err_t check_room(struct job *j, uint32_t count)
+{
+    size_t need = 0;
+    uint64_t have = at_sys_memory_available();
+    if (count <= AT_OUTER_REPLICAS_MAX && at_mul_size(at_ledger_update_bytes_max(&j->l->ledger), count, &need) &&
+        (have == 0 || need <= have))
+        return AT_OK;
+    return at_fail(j->diag, AT_E_NOMEM, "replay", "the updates of %u replicas need %zu MB of memory, %llu MB are free",
+                   count, need >> 20, (unsigned long long)(have >> 20));
+}
+
+/* θ of the round's end from the units that count, replicas ascending. */
+static at_err_t advance(struct job *j, uint32_t round)
+{
+    const struct at_ledger *l = &j->l->ledger;
+    uint32_t count = l->included_count;
+    int n = 0;
+    if (count == 0) {
+        at_outer_skip(&j->state);
+        return AT_OK;
+    }
+    at_err_t err = check_room(j, count);
+    if (err) return err;
+    struct at_buf *blob = calloc(count, sizeof *blob);
+    struct at_update *update = calloc(count, sizeof *update);
+    if (!blob || !update) err = at_fail(j->diag, AT_E_NOMEM, "replay", "out of memory");
+    for (uint32_t r = 0; r < l->member_count && !err; r++) {
+        if (!l->allotments[r].included) continue;
+        AT_ASSERT((uint32_t)n < count);
+        err = train_unit(j, round, r, &blob[n], &update[n]);
+        n++;
+    }
+    struct at_round mean = at_round_mean(round, l->genesis.train.steps, 0);
+    if (!err) err = at_outer_step(j->ex, &j->state, update, n, &mean, NULL, j->diag);
+    for (uint32_t i = 0; i < count; i++) {
+        if (update) at_update_release(&update[i]);
+        if (blob) at_buf_release(&blob[i]);
+    }
+    free(update);
+    free(blob);
+    return err;
+}
+
+/* The log has just said what the round ended with. */
+static at_err_t replay_round(struct job *j)
+{
+    const struct at_ledger *l = &j->l->ledger;
+    uint32_t round = l->round - 1;
+    at_err_t err = advance(j, round);
+    if (!err) err = at_state_root(&j->state, j->diag, &j->root);
+    if (err) return err;
+    if (!at_hash_eq(j->root, l->state_root))
+        return differs(j, round, "the log says that it ends on state %.16s; computed again it is %.16s",
+                       at_hash_hex(l->state_root).s, at_hash_hex(j->root).s);
+    double loss = at_heldout_loss(&j->trainer, j->ex, &j->data, j->state.theta);
+    if (loss != l->heldout_loss)
+        return differs(j, round, "the log says held-out loss %.9g; computed again it is %.9g", l->heldout_loss, loss);
+    j->report.rounds = l->round;
+    j->report.state_root = j->root;
+    if (j->progress && !j->progress(j->user, &j->report, j->report.tokens, true))
+        return at_fail(j->diag, AT_E_INTERRUPTED, "replay", "interrupted");
+    return AT_OK;
+}
+
+static at_err_t take(void *user, uint64_t idx, const struct at_signed_record *rec, const struct at_record *body)
+{
+    struct job *j = user;
+    const struct at_ledger *l = &j->l->ledger;
+    enum at_ledger_phase before = j->phase;
+    j->phase = l->phase;
+    at_err_t err = at_sample_check_take(&j->samples, l, before, j->diag);
+    if (err == AT_E_VERIFY) {
+        snprintf(j->report.reason, sizeof j->report.reason, "%s", j->diag->text);
+        j->report.round = l->round;
+    }
+    if (err) return err;
+    if (before == AT_LEDGER_READY && l->phase == AT_LEDGER_TRAINING && !at_hash_eq(l->state_root, j->root))
+        return differs(j, l->round, "the log opens it on state %.16s; computed again it is %.16s",
+                       at_hash_hex(l->state_root).s, at_hash_hex(j->root).s);
+    return before == AT_LEDGER_CLOSED && l->phase == AT_LEDGER_READY ? replay_round(j) : AT_OK;
+}
+
+at_err at_ledger_replay(struct at_cli_ledger *l, const char *data_dir, const struct at_exec *ex,
+                        at_replay_progress_fn *progress, void *user, struct at_diag *diag,
+                        struct at_replay_report *ret_report)
+{
+    AT_ASSERT(l->ledger.tree.size == 0);
+    struct job j = {.l = l, .data_dir = data_dir, .ex = ex, .progress = progress, .user = user, .diag = diag};
+    at_err_t err = prepare(&j);
+    j.report.state_root = j.root;
+    if (!err) err = at_cli_ledger_each(l, diag, take, &j);
+    j.report.ok = err == AT_OK;
+    j.report.counted = j.samples.counted;
+    j.report.waiting = j.samples.waiting;
+    at_sample_check_release(&j.samples);
+    at_state_release(&j.state);
+    at_trainer_release(&j.trainer);
+    at_model_release(&j.model);
+    at_buf_release(&j.text);
+    *ret_report = j.report;
+    return err;
+}
