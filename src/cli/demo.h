@@ -12,8 +12,9 @@ struct at_demo_member {
     char dir[AT_PATH_BYTES], log[AT_PATH_BYTES];
     char id[65];
     struct at_child child;
-    bool joined;  /* its JOIN is final */
-    int restarts; /* after it was killed */
+    bool joined;                /* its JOIN is final */
+    int restarts;               /* after it was killed, and not by us */
+    double resume_s, restart_s; /* chaos: paused, or dead, until then; 0: neither */
     /* as the founder's status tells */
     char phase[16];
     bool online;
@@ -33,6 +34,15 @@ struct at_demo {
     double loss_first, loss_last; /* NaN: not known yet */
     uint64_t tokens;
     bool ended, finishing;
+    struct {
+        bool on;
+        double next_s; /* the next event */
+        uint64_t events;
+        unsigned kills, pauses;
+    } chaos;
+    int founder_calls; /* it had ended, and started again for those who had not seen the end */
+    double founder_gone_s;
+    bool data_once; /* every sample counts once: reckoned from the log */
     char phase[16], run_id[65], dir[AT_PATH_BYTES];
     char head[65]; /* of the ledger, verified */
     uint64_t records;

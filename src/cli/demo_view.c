@@ -45,7 +45,11 @@ static void member_line(const struct at_demo *d, int i, char *line, size_t bytes
 {
     const struct at_demo_member *m = &d->member[i];
     const struct at_screen *s = &d->screen;
-    const char *phase = !m->child.running && !d->ended ? "gone" : m->phase[0] ? m->phase : "starting";
+    const char *phase = m->restart_s > 0                 ? "killed"
+                        : m->resume_s > 0                ? "paused"
+                        : !m->child.running && !d->ended ? "gone"
+                        : m->phase[0]                    ? m->phase
+                                                         : "starting";
     bool works = strcmp(phase, "training") == 0;
     if (s->columns < 100) { /* no bar, fewer words: all that ticks still fits 80 columns */
         snprintf(line, bytes, "  %smember-%-2d%s%-8s%s%-9s%s %3u/%u %6s tok/s  %s+%s%s -> %s%s points%s",
@@ -146,6 +150,9 @@ void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out)
                 at_style(s, AT_STYLE_GREEN), d->records, plain);
     else
         fprintf(out, "          NOT verified: see `%s ledger verify %s`\n", program, first);
+    if (d->chaos.kills + d->chaos.pauses > 0)
+        fprintf(out, "  chaos   %u killed with kill -9, %u paused; every sample %s\n", d->chaos.kills, d->chaos.pauses,
+                d->data_once ? "counts exactly once" : "does NOT count exactly once");
     fprintf(out, "\n  %sTry next:%s\n    %s ask --dir %s \"Call me \"\n    %s ledger show %s\n    %s points --dir %s\n",
             bold, plain, program, first, program, first, program, first);
     fprintf(out, "\n  Everything is in %s: each member's key, ledger and model in its folder, its log beside it.\n",

@@ -137,6 +137,7 @@ static bool encrypt_some(struct link *l)
     struct link_frame *f;
     while (l->out.n < LINK_WRITE_BYTES && l->tls_done && (f = next_frame(l)) != NULL) {
         at_err_t err = at_tls_write(&l->tls, at_span(f->data, f->bytes));
+        l->net->stats.class_out[f->data[AT_FRAME_HEAD_BYTES - 1]] += f->bytes;
         free(f);
         if (!err) err = at_tls_take(&l->tls, &l->out);
         if (err) {

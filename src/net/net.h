@@ -97,6 +97,7 @@ uint64_t at_net_rtt_us(const struct at_net *net, struct at_link_id link);
 
 struct at_net_stats {
     uint64_t bytes_in, bytes_out, frames_in, frames_out; /* payload and TLS on the wire; frames of all classes */
+    uint64_t class_out[AT_FRAME_CLASS_COUNT];            /* bytes of frames sent, before TLS */
     uint64_t refused;                                    /* inbound links that never came up */
     uint32_t links, half_open;
     char refused_reason[128]; /* the latest of them */

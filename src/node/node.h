@@ -94,7 +94,8 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
  *   "state_root", "state_round", "records", "head", "ended", "points_pending", "points_confirmed", "share" (own),
  *   "members": [{"id", "replica", "name", "role", "self", "online", "phase", "step", "tokens", "tokens_per_s",
  *                "points_pending", "points_confirmed", "share"}],
- *   "invite", "threads", "kernels", "last_event"
+ *   "invite", "threads", "kernels", "last_event",
+ *   "sent_control_bytes", "sent_bulk_bytes" (frames sent by this process: of messages, and of pieces of blobs)
  * anything else    {"ok":false,"error":text}
  *
  * The answer is appended to `ret_json`, without the newline. AT_E_NOT_FOUND: no node runs in `dir`. AT_E_ENV: it does

@@ -125,6 +125,8 @@ at_err_t at_report_write(const struct at_node_status *s, const struct at_report_
     put_text(&f, "invite", extra->invite);
     put_int(&f, "threads", (uint64_t)extra->threads);
     put_text(&f, "kernels", extra->kernels);
+    put_int(&f, "sent_control_bytes", extra->control_bytes);
+    put_int(&f, "sent_bulk_bytes", extra->bulk_bytes);
     /* A line for people may hold a peer's words; what is no UTF-8 is left out rather than failing the whole. */
     json_t *event = json_string(s->last_event);
     put(&f, "last_event", event ? event : json_string(""));

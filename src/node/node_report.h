@@ -8,6 +8,7 @@
 struct at_report_extra { /* what the machine does not know */
     const char *invite, *kernels;
     int threads;
+    uint64_t control_bytes, bulk_bytes; /* sent: frames of messages, and of pieces of blobs */
 };
 /* Appends one object without a newline. AT_E_NOMEM, AT_E_TOO_BIG. */
 at_err at_report_write(const struct at_node_status *s, const struct at_report_extra *extra, struct at_buf *out);

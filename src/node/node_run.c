@@ -59,7 +59,12 @@ static void answer_status(struct node *n, struct at_buf *answer)
     char invite[AT_INVITE_TEXT_MAX + 1];
     const struct at_node_status *s = at_node_machine_status(n->machine);
     if (at_folder_invite(&n->folder, s->log_size, s->log_root, NULL, invite) != AT_OK) invite[0] = 0;
-    struct at_report_extra extra = {invite, at_compute_kernels(n->compute), at_compute_threads(n->compute)};
+    struct at_net_stats stats = at_net_stats(n->net);
+    struct at_report_extra extra = {.invite = invite,
+                                    .kernels = at_compute_kernels(n->compute),
+                                    .threads = at_compute_threads(n->compute),
+                                    .control_bytes = stats.class_out[AT_FRAME_CONTROL],
+                                    .bulk_bytes = stats.class_out[AT_FRAME_BULK]};
     if (at_report_write(s, &extra, answer) != AT_OK) {
         at_buf_clear(answer);
         fail_request(answer, "out of memory");

@@ -1,0 +1,22 @@
+# The demo in trouble of its own making: members, the founder too, are killed and paused by a seed's schedule, and still
+# there is one root, a ledger that verifies, and every sample counts once; and the run computed again gives that root.
+. "$(dirname "$0")/lib.sh"
+head -c 12000 "$DATA" >"$WORK/text.txt"
+want 0 "$ATOLL" demo --members 3 --chaos --seed "${ATOLL_SEED:-3}" --preset $PRESET --rounds 6 --steps 30 --data "$WORK/text.txt" \
+    --dir "$WORK/d" --json
+is "$("$TOOL" keys <"$WORK/out")" \
+    "data_exactly_once heldout_loss_first heldout_loss_last kills ledger members pauses roots_agree rounds run_id sample seconds state_root tokens"
+is "$(json rounds)" 6
+is "$(json roots_agree)" true
+is "$(json ledger)" ok
+is "$(json data_exactly_once)" true
+[ $(($(json kills) + $(json pauses))) -ge 1 ] || fail "nobody was troubled"
+is "$(grep -c 'kill -9 member-' "$WORK/err")" "$(json kills)"
+is "$(grep -c 'is paused for' "$WORK/err")" "$(json pauses)"
+grep -q "counts exactly once" "$WORK/err" || fail "people are not told"
+root=$(json state_root)
+tokens=$(json tokens)
+want 0 "$ATOLL" ledger replay "$WORK/d/member-3" --json
+is "$(json state_root)" "$root" "replayed"
+is "$(json tokens)" "$tokens"
+! grep -E 'assertion|Sanitizer|runtime error' "$WORK"/d/*.log || fail "crash"
