@@ -141,10 +141,53 @@ def loss_plot(f, n):
                       "held-out loss, nats a byte", series, (low - 0.05 * (high - low) - 0.005, top))
 
 
+def swarm_rows(f):
+    """What was measured, the goal that was set for it, and what it is."""
+    if "join" in f:
+        j = f["join"]
+        yield (f"join mid-run → first credited work, {j['preset']}", "≤ 10 s on a LAN",
+               f"{j['credited_s']:.1f} s (member {j['joined_s']:.1f} s, state {j['state_s']:.1f} s; a round takes {j['round_s']:.1f} s)",
+               j["load"])
+        yield "bytes that a newcomer fetched", "", f"{j['bytes'] / 1e6:.1f} MB", j["load"]
+    if "back" in f:
+        b = f["back"]
+        yield (f"return after 5 missed rounds, {b['preset']}: bytes", "≤ 2 % of the model's",
+               f"{b['bytes'] / 1e6:.1f} MB = {100 * b['ratio']:.0f} %", b["load"])
+        yield "the same: time until ready for the running round", "≤ 5 s", f"{b['seconds']:.1f} s", b["load"]
+    if "evict" in f:
+        e = f["evict"]
+        yield "a killed member counts as gone after", "at once", f"{e['killed_s']:.2f} s", e["load"]
+        yield "a silent one, on a LAN", "≤ 6 s", f"{e['silent_s']:.1f} s", e["load"]
+        rtt = f"{e['slow_rtt_ms']:.0f} ms round trip"
+        yield f"a silent one, 5 % loss and {rtt}", "≤ 13 s", f"{e['slow_silent_s']:.1f} s", e["load"]
+        yield (f"members taken for dead falsely there, in {e['slow_watched_s']:.0f} s", "none in an hour", e["slow_false"],
+               e["load"])
+    if "goodput" in f:
+        g = f["goodput"]
+        yield (f"goodput, one of {g['nodes']} nodes killed per minute ({g['kills']} in {g['seconds']:.0f} s)", "≥ 90 %",
+               f"{100 * g['ratio']:.0f} % of {sum(g['tokens_per_s_without']) / 2:,.0f} tok/s", g["load"])
+    if "control" in f:
+        c = f["control"]
+        yield (f"messages' share of the bytes sent at 1 Mbit/s, {c['nodes']} nodes, {c['preset']}", "≤ 1 %",
+               f"{100 * c['share']:.2f} %", c["load"])
+
+
+def swarm(f):
+    rows = [[what, goal, value, f"{load[0]:.0f} to {load[1]:.0f}"] for what, goal, value, load in swarm_rows(f)]
+    return ("## Members that come, die and come back\n\n"
+            f"{machine(f)}. Real processes, each in a network namespace of its own; delay and loss by a user-space bridge below "
+            "TCP. All nodes share these processors, and whatever else ran (load: waiting and running threads, before and after): "
+            "times of arithmetic are those of so many nodes on so few processors, and goodput says what rounds lose to a death, "
+            f"not what a machine less costs.{noisy(f)}\n\n"
+            + table(["", "goal", "measured", "load"], rows, [":--", ":--", ":--", "--:"])
+            + "\nAgain: `bench/swarm`, as root or where the kernel lets users make network namespaces.\n")
+
+
 def all_files(figures):
     """name in docs/ -> text"""
     made, parts = {}, [INTRO]
-    for name, write in (("gemm", gemm), ("train", train), ("scaling", scaling), ("splits", splits), ("loss", loss)):
+    for name, write in (("gemm", gemm), ("train", train), ("scaling", scaling), ("splits", splits), ("loss", loss),
+                        ("swarm", swarm)):
         if name in figures:
             parts.append(write(figures[name]))
     if "scaling" in figures:
