@@ -255,13 +255,14 @@ static at_err recall_founder(struct at_demo_job *j)
 {
     struct at_demo *d = &j->demo;
     struct at_demo_member *founder = &d->member[0];
-    if (founder->child.running || founder->restart_s > 0 || d->founder_calls >= FOUNDER_CALLS) {
+    if (founder->child.running || founder->restart_s > 0) {
         d->founder_gone_s = 0;
         return AT_OK;
     }
     if (d->founder_gone_s == 0) d->founder_gone_s = d->elapsed_s;
     if (d->elapsed_s < d->founder_gone_s + ALONE_S) return AT_OK;
-    d->founder_calls++;
+    if (d->founder_calls++ == FOUNDER_CALLS)
+        return at_fail(&j->cli->diag, AT_E_PEER, d->dir, "a member does not see the end of the run; see the logs");
     at_screen_say(&d->screen, "the founder has ended and others have not: it starts once more");
     return start_member(j, 0);
 }

@@ -38,6 +38,8 @@ struct at_demo {
         bool on;
         double next_s; /* the next event */
         uint64_t events;
+        unsigned round;   /* that runs */
+        int round_events; /* begun in it */
         unsigned kills, pauses;
     } chaos;
     int founder_calls; /* it had ended, and started again for those who had not seen the end */

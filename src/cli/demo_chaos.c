@@ -1,10 +1,10 @@
 /* demo_chaos.c: `atoll demo --chaos`: members are killed (kill -9; they start again from their folders) and paused (some of
  * them for longer than silence is borne, so that the others go on without them) on a schedule that the seed decides. The
- * founder is not spared. Before the end it is calm, so that everybody is there for it. */
+ * founder is not spared. A round bears only so many events: on a machine so slow that members are killed faster than they
+ * can train there would be no next one. Before the end it is calm, so that everybody is there for it. */
 #include "base/rng.h"
 #include "cli/cli_text.h"
 #include "cli/demo_job.h"
-
 
 #define CALM_ROUNDS   2  /* the last rounds of the run */
 #define CALM_S        15 /* before a time limit */
@@ -44,7 +44,8 @@ static void trouble(struct at_demo_job *j)
     int who = (int)(v.v[0] % (uint32_t)d->member_count);
     double length = at_rng_unit(v.v[1], v.v[2]), now = d->elapsed_s;
     struct at_demo_member *m = &d->member[who];
-    d->chaos.next_s += GAP_S * (1 + 2 * length);
+    d->chaos.next_s = now + GAP_S * (1 + 2 * length);
+    d->chaos.round_events++;
     at_child_poll(&m->child);
     if (!m->child.running || m->resume_s > 0 || m->restart_s > 0) return; /* it has its trouble already */
     if (v.v[3] % 2 == 0) {
@@ -74,5 +75,8 @@ void at_demo_chaos_drive(struct at_demo_job *j)
     }
     for (int i = 0; i < d->member_count; i++)
         if (d->member[i].resume_s > 0 && d->elapsed_s >= d->member[i].resume_s) resume(&d->member[i]);
-    if (d->elapsed_s >= d->chaos.next_s) trouble(j);
+    if (d->chaos.round != d->round) d->chaos.round_events = 0;
+    d->chaos.round = d->round;
+    int bears = d->member_count / 3 > 1 ? d->member_count / 3 : 1;
+    if (d->elapsed_s >= d->chaos.next_s && d->chaos.round_events < bears) trouble(j);
 }

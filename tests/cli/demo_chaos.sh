@@ -2,11 +2,11 @@
 # there is one root, a ledger that verifies, and every sample counts once; and the run computed again gives that root.
 . "$(dirname "$0")/lib.sh"
 head -c 12000 "$DATA" >"$WORK/text.txt"
-want 0 "$ATOLL" demo --members 3 --chaos --seed "${ATOLL_SEED:-3}" --preset $PRESET --rounds 6 --steps 30 --data "$WORK/text.txt" \
+want 0 "$ATOLL" demo --members 3 --chaos --seed "${ATOLL_SEED:-3}" --preset $PRESET --rounds 5 --steps 4 --data "$WORK/text.txt" \
     --dir "$WORK/d" --json
 is "$("$TOOL" keys <"$WORK/out")" \
     "data_exactly_once heldout_loss_first heldout_loss_last kills ledger members pauses roots_agree rounds run_id sample seconds state_root tokens"
-is "$(json rounds)" 6
+is "$(json rounds)" 5
 is "$(json roots_agree)" true
 is "$(json ledger)" ok
 is "$(json data_exactly_once)" true
