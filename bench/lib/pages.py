@@ -165,7 +165,8 @@ def swarm_rows(f):
     if "goodput" in f:
         g = f["goodput"]
         yield (f"goodput, one of {g['nodes']} nodes killed per minute ({g['kills']} in {g['seconds']:.0f} s)", "≥ 90 %",
-               f"{100 * g['ratio']:.0f} % of {sum(g['tokens_per_s_without']) / 2:,.0f} tok/s", g["load"])
+               f"{100 * g['ratio']:.0f} %: {g['tokens_per_s']:,.0f} tok/s; without, "
+               f"{g['tokens_per_s_without'][0]:,.0f} before and {g['tokens_per_s_without'][1]:,.0f} after", g["load"])
     if "control" in f:
         c = f["control"]
         yield (f"messages' share of the bytes sent at 1 Mbit/s, {c['nodes']} nodes, {c['preset']}", "≤ 1 %",
