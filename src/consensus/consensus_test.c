@@ -145,7 +145,9 @@ static struct at_follower follower(struct rig *r, struct log *log)
 {
     memset(log, 0, sizeof *log);
     log->banned = r->banned.id;
-    return (struct at_follower){.run = r->run, .steward = r->steward.id, .take = take, .user = log};
+    struct at_follower f = {.run = r->run, .take = take, .user = log};
+    at_follower_seats(&f, 1, &r->steward.id, 1);
+    return f;
 }
 
 static at_err_t part(struct at_follower *f, const struct shown *s, size_t from, size_t count, size_t checkpoint_from)
@@ -168,8 +170,8 @@ static void a_follower_takes_parts_in_order(void **state)
     assert_int_equal(part(&f, &s, 3, 5, 7), AT_OK);     /* one checkpoint, at the end */
     assert_int_equal(log.count, 8);
     for (size_t i = 0; i < 8; i++) assert_true(at_hash_eq(log.leaf[i], at_signed_record_leaf(&s.records[i])));
-    assert_int_equal(at_follower_head(&f, &s.checkpoints[7], NULL), AT_OK);
-    assert_int_equal(at_follower_head(&f, &s.checkpoints[6], NULL), AT_E_DATA);
+    assert_int_equal(at_follower_head(&f, &s.checkpoints[7], 1, NULL), AT_OK);
+    assert_int_equal(at_follower_head(&f, &s.checkpoints[6], 1, NULL), AT_E_DATA);
     f = follower(r, &log);
     assert_int_equal(at_follower_part(&f, 0, s.records, 3, s.checkpoints, 2, NULL), AT_E_DATA); /* none at the end */
     assert_int_equal(at_follower_part(&f, 0, s.records, 3, s.checkpoints, 0, NULL), AT_E_DATA);

@@ -75,6 +75,8 @@ static at_err_t judge_role(const struct context *c, enum role role)
     bool steward = c->seat >= 0;
     static const struct at_node_id nobody;
     if (role == NOBODY) return at_node_id_eq(c->author, &nobody) ? AT_OK : refuse(c, "nobody may write it");
+    if (at_node_id_eq(c->author, &nobody)) return refuse(c, "it has no author"); /* whose signature could not be checked */
+    if (c->ledger->seats.count > 1 && c->ledger->block_ms == 0) return refuse(c, "it is in no block");
     if (role == ANYONE || (role == STEWARD && steward)) return AT_OK;
     if (c->replica < 0 && !steward) return refuse(c, "the author is a stranger to this run");
     if (role == STEWARD) return refuse(c, "only a steward may write it");
@@ -262,6 +264,7 @@ at_err at_ledger_init(struct at_ledger *ledger, const struct at_genesis *genesis
     at_samples_init(&ledger->samples, at_genesis_unit_samples(genesis));
     ledger->seats = (struct at_seats){.term = 1, .count = 1};
     ledger->seats.seat[0] = (struct at_seat){.member = genesis->steward, .key = genesis->steward};
+    ledger->signers = ledger->seats;
 out:
     at_buf_release(&bytes);
     return err;
@@ -274,6 +277,7 @@ void at_ledger_release(struct at_ledger *ledger)
     free(ledger->claims);
     free(ledger->candidates);
     free(ledger->slots);
+    free(ledger->term_ends);
     if (ledger->samples.unit != 0) at_samples_release(&ledger->samples);
     *ledger = (struct at_ledger){.heldout_loss = -1.0};
 }

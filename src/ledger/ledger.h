@@ -16,6 +16,8 @@
  *
  * Blocks of several stewards are in the log as BLOCK records without author and signature: at_ledger_begin_block makes
  * them from final blocks, nobody can write one, and what vouches for them is the stewards' quorum under the log's root.
+ * Every record of several stewards is in a block, and whoever held the seats when its block came has ordered it: so after
+ * the block that begins a term, the old seats sign its size, and then nothing any more.
  *
  * Who may write what, and when a record is refused, is the one table in ledger.c. A record is judged by at_ledger_check
  * (signature included) or at_ledger_judge (without), and taken by at_ledger_apply, which judges again but leaves the
@@ -75,6 +77,8 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     uint32_t received_count;                             /* receipts of the current round */
     struct at_samples samples;
     struct at_seats seats;   /* of this term */
+    struct at_seats signers; /* who ordered the last record: a quorum of these signs the log's present size; before the
+                              * first record: `seats` */
     uint32_t term_round;     /* in which it began */
     uint64_t view, block_ms; /* of the last BLOCK */
     struct at_beacon beacon; /* after it */
@@ -87,6 +91,8 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     struct at_candidate *candidates;
     uint32_t member_cap, slot_count, *slots; /* node id -> replica + 1, open addressing */
     struct at_points_claim *claims;
+    uint64_t *term_ends; /* [i]: records ordered by the terms up to the (i + 1)st */
+    uint32_t term_end_count;
     uint64_t flops_per_token;
 };
 
@@ -117,6 +123,8 @@ static inline int at_ledger_seat(const struct at_ledger *ledger, const struct at
 {
     return at_seats_find(&ledger->seats, id);
 }
+/* A stretch of the log that begins with record `from` is ordered by one term up to this size; UINT64_MAX: it has not ended. */
+uint64_t at_ledger_term_end(const struct at_ledger *ledger, uint64_t from);
 /* Replica index of a key, or -1. O(1). */
 int at_ledger_find(const struct at_ledger *ledger, const struct at_node_id *id);
 /* The current round's unit of a replica: its range after OPEN, its receipt. NULL: it takes no part. */

@@ -309,8 +309,37 @@ static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, int 
     return AT_OK;
 }
 
+/* The record is the first that the seats of a later term have ordered. */
+static at_err_t change_signers(struct at_ledger *l)
+{
+    void *ends = l->term_ends;
+    at_err_t err = grow(&ends, l->term_end_count + 1, sizeof *l->term_ends);
+    if (err) return err;
+    l->term_ends = ends;
+    l->term_ends[l->term_end_count++] = l->tree.size;
+    l->signers = l->seats;
+    return AT_OK;
+}
+
+uint64_t at_ledger_term_end(const struct at_ledger *l, uint64_t from)
+{
+    uint32_t low = 0, high = l->term_end_count; /* the first end after `from` */
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (l->term_ends[mid] > from)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return low < l->term_end_count ? l->term_ends[low] : UINT64_MAX;
+}
+
 at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author)
 {
+    if (rec->kind == AT_RECORD_BLOCK && l->signers.term != l->seats.term) {
+        at_err_t err = change_signers(l);
+        if (err) return err;
+    }
     int replica = at_ledger_find(l, author), seat = at_ledger_seat(l, author);
     switch (rec->kind) {
     case AT_RECORD_JOIN:

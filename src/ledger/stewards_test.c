@@ -144,12 +144,43 @@ static void who_may_stand(void **state)
     taken(r, 0, &rec);
 }
 
+static int leader(const struct rig *r, uint64_t view)
+{
+    const struct at_seats *s = &r->f.ledger.seats;
+    for (int k = 0; k < FIXTURE_KEYS; k++)
+        if (at_node_id_eq(&r->f.key[k].id, &s->seat[at_view_leader(view, s->count)].member)) return k;
+    fail_msg("nobody leads view %u", (unsigned)view);
+    return -1;
+}
+
+/* A final block of a view, with the link-th of the links that its leader has not revealed yet. */
+static struct at_block_head head_of(struct rig *r, uint64_t view, uint32_t link)
+{
+    struct at_block_head head = {.term = r->f.ledger.seats.term, .view = view, .time_ms = ++r->f.now_ms};
+    int k = leader(r, view);
+    assert_true(at_beacon_chain_next(&r->chain[k], r->revealed[k] + link, &head.reveal));
+    return head;
+}
+
+static void block(struct rig *r, uint64_t view)
+{
+    int k = leader(r, view);
+    struct at_block_head head = head_of(r, view, 0);
+    struct at_diag diag = {0};
+    struct at_signed_record rec;
+    uint64_t size = r->f.ledger.tree.size;
+    if (at_ledger_begin_block(&r->f.ledger, &head, &diag, &rec) != AT_OK) fail_msg("%s", diag.text);
+    assert_int_equal(r->f.ledger.tree.size, size + 1);
+    r->revealed[k]++;
+}
+
 /* Word by word: what three of four say happens, and what one says alone does not. */
 static void a_round_of_four_stewards(void **state)
 {
     struct rig *r = *state;
     struct at_ledger *l = &r->f.ledger;
     four_stewards(r);
+    block(r, 1);
     struct at_record rec = fixture_open_record(&r->f, 0x0f);
     refused(r, 5, &rec, "only a steward");
     taken(r, 0, &rec);
@@ -204,10 +235,32 @@ static void a_round_of_four_stewards(void **state)
     assert_int_equal(l->phase, AT_LEDGER_ENDED);
 }
 
+/* Whose word the log's size is: the old seats' until the next term's first block. */
+static void each_block_is_signed_by_who_ordered_it(void **state)
+{
+    struct rig *r = *state;
+    struct at_ledger *l = &r->f.ledger;
+    assert_int_equal(at_ledger_term_end(l, 0), UINT64_MAX);
+    four_stewards(r);
+    uint64_t end = l->tree.size;
+    assert_int_equal(l->signers.term, 1); /* the EPOCH that ended its term is the single steward's */
+    assert_int_equal(l->signers.count, 1);
+    struct at_record rec = fixture_open_record(&r->f, 0x0f);
+    refused(r, 1, &rec, "in no block"); /* it orders nothing more */
+    block(r, 1);
+    assert_memory_equal(&l->signers, &l->seats, sizeof l->seats);
+    rec = fixture_open_record(&r->f, 0x0f);
+    taken(r, 1, &rec);
+    assert_int_equal(at_ledger_term_end(l, 0), end);
+    assert_int_equal(at_ledger_term_end(l, end - 1), end);
+    assert_int_equal(at_ledger_term_end(l, end), UINT64_MAX);
+}
+
 static void who_leaves_between_the_words_takes_no_part(void **state)
 {
     struct rig *r = *state;
     four_stewards(r);
+    block(r, 1);
     struct at_record rec = fixture_open_record(&r->f, 0xf0);
     taken(r, 0, &rec);
     taken(r, 1, &rec);
@@ -217,36 +270,6 @@ static void who_leaves_between_the_words_takes_no_part(void **state)
     assert_int_equal(r->f.ledger.phase, AT_LEDGER_TRAINING);
     assert_null(at_ledger_allotment(&r->f.ledger, 5));
     assert_non_null(at_ledger_allotment(&r->f.ledger, 4));
-}
-
-static int leader(const struct rig *r, uint64_t view)
-{
-    const struct at_seats *s = &r->f.ledger.seats;
-    for (int k = 0; k < FIXTURE_KEYS; k++)
-        if (at_node_id_eq(&r->f.key[k].id, &s->seat[at_view_leader(view, s->count)].member)) return k;
-    fail_msg("nobody leads view %u", (unsigned)view);
-    return -1;
-}
-
-/* A final block of a view, with the link-th of the links that its leader has not revealed yet. */
-static struct at_block_head head_of(struct rig *r, uint64_t view, uint32_t link)
-{
-    struct at_block_head head = {.term = r->f.ledger.seats.term, .view = view, .time_ms = ++r->f.now_ms};
-    int k = leader(r, view);
-    assert_true(at_beacon_chain_next(&r->chain[k], r->revealed[k] + link, &head.reveal));
-    return head;
-}
-
-static void block(struct rig *r, uint64_t view)
-{
-    int k = leader(r, view);
-    struct at_block_head head = head_of(r, view, 0);
-    struct at_diag diag = {0};
-    struct at_signed_record rec;
-    uint64_t size = r->f.ledger.tree.size;
-    if (at_ledger_begin_block(&r->f.ledger, &head, &diag, &rec) != AT_OK) fail_msg("%s", diag.text);
-    assert_int_equal(r->f.ledger.tree.size, size + 1);
-    r->revealed[k]++;
 }
 
 static void no_block(struct rig *r, const struct at_block_head *head, const char *why)
@@ -310,6 +333,7 @@ static void old_words_are_not_said_again(void **state)
 {
     struct rig *r = *state;
     four_stewards(r);
+    block(r, 1);
     struct at_record first = fixture_open_record(&r->f, 0x0f), second = fixture_open_record(&r->f, 0xff);
     taken(r, 1, &first);
     taken(r, 1, &second);
@@ -334,6 +358,7 @@ static void one_key_one_seat(void **state)
     for (int k = 0; k < 4; k++)
         if (k != 1) stands(r, k);
     fixture_round(&r->f, 0xff, 0xff, 1);
+    block(r, 1);
     rec = stand_record(r, 5);
     rec.stand.key = r->seat_key[1].id;
     rec.stand.key_use = at_seat_key_show(&r->seat_key[1], rec.run, &r->f.key[5].id);
@@ -369,8 +394,8 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
     struct rig *r = *state;
     struct at_ledger *l = &r->f.ledger;
     four_stewards(r);
-    for (int k = 1; k < 6; k++) stands(r, k); /* not the founder, whose seat is deserted; 4 has nearly all the work */
     block(r, 1);
+    for (int k = 1; k < 6; k++) stands(r, k); /* not the founder, whose seat is deserted; 4 has nearly all the work */
     for (int i = 1; i < AT_TERM_ROUNDS; i++) round_of_four(r);
     block(r, 2);
     block(r, 3); /* reveals before the cut do not count */
@@ -393,6 +418,7 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
             (struct at_candidate){.seat = l->members[k].stand, .work = l->members[k].confirmed, .vouched = true};
     struct at_seats before = l->seats;
     block(r, 10);
+    assert_memory_equal(&l->signers, &before, sizeof before); /* this block is still theirs */
     assert_false(at_hash_eq(seed, l->beacon.seed));
     struct at_seats expected = at_seats_draw(&before, drawn, drawn_count, l->beacon.seed);
     assert_memory_equal(&l->seats, &expected, sizeof expected);
@@ -410,6 +436,11 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
     rec = stand_record(r, 6);
     assert_int_equal(rec.stand.term, 4);
     taken(r, 6, &rec);
+    uint64_t end = l->tree.size;
+    block(r, 1);
+    assert_memory_equal(&l->signers, &l->seats, sizeof l->seats);
+    assert_int_equal(at_ledger_term_end(l, end - 1), end);
+    assert_true(at_ledger_term_end(l, 0) < end);
 }
 
 static void later_confirmed_work_lets_stand(void **state)
@@ -434,6 +465,7 @@ int main(void)
     const struct CMUnitTest tests[] = {T(one_steward_becomes_four_with_the_fourth_ready),
                                        T(who_may_stand),
                                        T(a_round_of_four_stewards),
+                                       T(each_block_is_signed_by_who_ordered_it),
                                        T(who_leaves_between_the_words_takes_no_part),
                                        T(blocks_are_judged),
                                        T(nobody_can_write_a_block),

@@ -88,13 +88,13 @@ uint64_t at_node_log_size(const struct at_node_machine *m)
 void at_node_log_start(struct at_node_machine *m)
 {
     m->follower = (struct at_follower){.run = m->options.run,
-                                       .steward = m->genesis.steward,
                                        .invite_size = m->options.invite_log_size,
                                        .invite_root = m->options.invite_log_root,
                                        .log = m->ledger.tree,
                                        .verifier = m->options.verifier,
                                        .take = at_node_take,
                                        .user = m};
+    at_follower_seats(&m->follower, 1, &m->genesis.steward, 1);
     m->final_root = at_merkle_root(&m->ledger.tree);
     if (!m->is_steward) return;
     struct at_consensus_options options = {

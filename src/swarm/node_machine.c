@@ -112,7 +112,7 @@ at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_c
     if (!m->has_genesis) return AT_OK;
     at_node_log_start(m); /* the order goes on behind the replayed records */
     if (m->ledger.tree.size == 0 && newest->size == 0) return AT_OK;
-    return at_follower_head(&m->follower, newest, diag);
+    return at_follower_head(&m->follower, newest, 1, diag);
 }
 
 static void start(struct at_node_machine *m, const struct at_node_event *e)

@@ -14,6 +14,12 @@ static void signed_bytes(struct at_hash run, uint64_t size, struct at_hash root,
     memcpy(ret + sizeof prefix + AT_HASH_BYTES + 8, root.b, AT_HASH_BYTES);
 }
 
+int at_log_checkpoint_cmp(const struct at_log_checkpoint *a, const struct at_log_checkpoint *b)
+{
+    if (a->size != b->size) return a->size < b->size ? -1 : 1;
+    return at_node_id_cmp(&a->steward, &b->steward);
+}
+
 struct at_log_checkpoint at_log_checkpoint_sign(const struct at_keypair *steward, struct at_hash run, uint64_t size,
                                                 struct at_hash root)
 {

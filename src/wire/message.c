@@ -250,11 +250,10 @@ static bool log_part_ok(const struct at_msg_log_part *part)
     if (part->from > UINT64_MAX - AT_LOG_PART_MAX) return false;
     for (uint32_t i = 0; i < part->record_count; i++)
         if (!signed_ok(&part->records[i])) return false;
-    uint64_t before = part->from;
     for (uint32_t i = 0; i < part->checkpoint_count; i++) {
-        uint64_t size = part->checkpoints[i].size;
-        if (size <= before || size > part->from + part->record_count) return false;
-        before = size;
+        const struct at_log_checkpoint *c = &part->checkpoints[i];
+        if (c->size <= part->from || c->size > part->from + part->record_count) return false;
+        if (i > 0 && at_log_checkpoint_cmp(c - 1, c) >= 0) return false;
     }
     return true;
 }

@@ -89,7 +89,8 @@ struct at_msg_log_get {
     uint64_t from;
     bool once; /* answer, and push nothing from then on */
 };
-/* records from, from + 1, ...; checkpoints of sizes in (from, from + record_count], ascending */
+/* records from, from + 1, ...; checkpoints of sizes in (from, from + record_count], ascending by (size, key): of several
+ * stewards each size has several */
 struct at_msg_log_part {
     uint64_t from;
     const struct at_signed_record *records;

@@ -225,10 +225,27 @@ static void limits_hold_for_what_we_send(void **state)
     m = example(AT_MSG_REFUSED);
     memset(m.refused.reason, 'r', sizeof m.refused.reason);
     expect_unsendable(&m);
-    checkpoints[3].size--; /* two of one size */
-    m = example(AT_MSG_LOG_PART);
+}
+
+/* Cosignatures of one size: each key once, ascending. */
+static void cosignatures_are_in_order(void **state)
+{
+    (void)state;
+    struct at_log_checkpoint kept = checkpoints[3];
+    struct at_message m = example(AT_MSG_LOG_PART), back;
+    struct at_buf bytes = {0};
+    struct at_message_mem mem = {.block = NULL};
+    checkpoints[3].size--;
+    assert_int_equal(at_message_encode(&m, &bytes), AT_OK);
+    assert_int_equal(at_message_decode(at_buf_span(&bytes), &mem, NULL, &back), AT_OK);
+    assert_memory_equal(&checkpoints[3], &back.log_part.checkpoints[3], sizeof kept);
+    checkpoints[3].steward = checkpoints[2].steward;
     expect_unsendable(&m);
-    checkpoints[3].size++;
+    memset(&checkpoints[3].steward, 0, sizeof checkpoints[3].steward);
+    expect_unsendable(&m);
+    checkpoints[3] = kept;
+    at_buf_release(&bytes);
+    at_message_mem_release(&mem);
 }
 
 static void expect_refused(struct at_message_mem *mem, const void *bytes, size_t n)
@@ -316,6 +333,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind_there_and_back),    cmocka_unit_test(fields_arrive),
         cmocka_unit_test(limits_hold_for_what_we_send), cmocka_unit_test(foreign_bytes_are_refused),
-        cmocka_unit_test(only_canonical_bytes_pass),    cmocka_unit_test(reasons_are_fit_for_people)};
+        cmocka_unit_test(only_canonical_bytes_pass),    cmocka_unit_test(reasons_are_fit_for_people),
+        cmocka_unit_test(cosignatures_are_in_order)};
     return cmocka_run_group_tests(tests, setup, NULL);
 }

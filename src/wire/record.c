@@ -309,9 +309,18 @@ at_err at_record_sign(const struct at_record *rec, const struct at_keypair *key,
     return AT_OK;
 }
 
+static const struct at_node_id nobody;
+
+bool at_signed_record_is_unsigned(const struct at_signed_record *rec)
+{
+    static const struct at_sig none;
+    return at_node_id_eq(&rec->author, &nobody) && memcmp(&rec->sig, &none, sizeof none) == 0;
+}
+
 at_err_t at_signed_record_verify_by(const struct at_signed_record *rec, const struct at_verifier *verifier)
 {
     uint8_t text[sizeof prefix + AT_RECORD_BYTES_MAX];
+    if (at_node_id_eq(&rec->author, &nobody)) return AT_E_SIGNATURE;
     size_t n = signed_bytes(at_signed_record_body(rec), text);
     return at_verify_by(verifier, &rec->author, at_span(text, n), &rec->sig);
 }

@@ -131,6 +131,9 @@ at_err at_record_sign(const struct at_record *rec, const struct at_keypair *key,
 /* AT_E_SIGNATURE. Says nothing about the meaning. */
 at_err at_signed_record_verify(const struct at_signed_record *rec);
 at_err at_signed_record_verify_by(const struct at_signed_record *rec, const struct at_verifier *verifier);
+/* Author and signature are zero: nobody's word, as of a BLOCK. Nobody's signature verifies, though zero is a point of the
+ * curve of which one in four texts is "signed" by zero. */
+bool at_signed_record_is_unsigned(const struct at_signed_record *rec);
 /* The three stored columns, of any sizes, into one object. AT_E_DATA: a size is impossible. */
 at_err at_signed_record_from(struct at_span body, struct at_span author, struct at_span sig, struct at_diag *diag,
                              struct at_signed_record *ret_signed);

@@ -182,6 +182,25 @@ static void checkpoints_bind_run_size_and_root(void **state)
     assert_int_equal(at_log_checkpoint_verify(&c, fixture_hash(1)), AT_E_SIGNATURE);
 }
 
+/* The zero key is a point of order four: a zero signature of its fits one text in four. */
+static void nobody_signs(void **state)
+{
+    (void)state;
+    struct at_signed_record rec;
+    memset(&rec, 0, sizeof rec);
+    rec.body_bytes = 4;
+    assert_true(at_signed_record_is_unsigned(&rec));
+    for (int i = 0; i < 64; i++) {
+        rec.body[0] = (uint8_t)i;
+        assert_int_equal(at_signed_record_verify(&rec), AT_E_SIGNATURE);
+    }
+    rec.sig.b[63] = 1;
+    assert_false(at_signed_record_is_unsigned(&rec));
+    rec.sig.b[63] = 0;
+    rec.author.b[0] = 1;
+    assert_false(at_signed_record_is_unsigned(&rec));
+}
+
 static void sets_of_replicas(void **state)
 {
     struct at_replicas set = {{0}};
@@ -208,6 +227,6 @@ int main(void)
         cmocka_unit_test(only_canonical_bytes_pass), cmocka_unit_test(unknown_fields_inside_are_refused),
         cmocka_unit_test(bad_shapes_are_refused),    cmocka_unit_test(a_nan_from_outside),
         cmocka_unit_test(signatures_and_leaves),     cmocka_unit_test(checkpoints_bind_run_size_and_root),
-        cmocka_unit_test(sets_of_replicas)};
+        cmocka_unit_test(sets_of_replicas),          cmocka_unit_test(nobody_signs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
