@@ -495,6 +495,10 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_PEERS_KEEP:
         do_keep_peers(n, op);
         break;
+    case AT_NODE_OP_AGREE_READ: /* of several stewards */
+    case AT_NODE_OP_SECRET_MAKE:
+    case AT_NODE_OP_SECRETS_ERASE:
+        break;
     case AT_NODE_OP_STATUS:
         node_log(n, AT_NODE_LOG_EVENT, "%s", op->reason);
         break;

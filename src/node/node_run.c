@@ -168,7 +168,7 @@ static at_err replay(struct node *n, struct at_diag *diag)
     }
     if (err || size == 0) return err;
     err = at_store_newest_checkpoint(n->store, diag, &newest);
-    return err ? err : at_node_machine_replayed(n->machine, &newest, diag);
+    return err ? err : at_node_machine_replayed(n->machine, &newest, 1, diag);
 }
 
 static at_err build_machine(struct node *n, const struct at_buf *genesis, struct at_diag *diag)

@@ -140,7 +140,6 @@ static at_err_t replay(struct at_world *w, int node, bool damaged, struct at_dia
 {
     struct at_world_node *n = &w->nodes[node];
     size_t durable = n->disk.durable, at = 0;
-    struct at_log_checkpoint none = {0};
     at_err_t err = AT_OK;
     if (damaged) {
         at = (size_t)at_world_draw(w, durable);
@@ -151,7 +150,7 @@ static at_err_t replay(struct at_world *w, int node, bool damaged, struct at_dia
         at++;
     }
     if (!err && at < durable) err = at_node_machine_replay(n->machine, w->log.records + at, durable - at, diag);
-    if (!err) err = at_node_machine_replayed(n->machine, durable ? &w->log.checkpoints[durable - 1] : &none, diag);
+    if (!err) err = at_node_machine_replayed(n->machine, durable ? &w->log.checkpoints[durable - 1] : NULL, durable ? 1 : 0, diag);
     return err;
 }
 

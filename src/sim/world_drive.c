@@ -268,6 +268,10 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         at_buf_clear(&n->peers);
         if (at_buf_append(&n->peers, op->bytes.p, op->bytes.n)) at_world_violate(w, "out of memory");
         break;
+    case AT_NODE_OP_AGREE_READ:
+    case AT_NODE_OP_SECRET_MAKE:
+    case AT_NODE_OP_SECRETS_ERASE:
+        break;
     case AT_NODE_OP_STATUS:
         if (strncmp(op->reason, "DESYNC", 6) == 0) {
             n->desyncs++;

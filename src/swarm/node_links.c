@@ -348,6 +348,8 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         link->has_saved = true;
         link->saved = msg.saved;
         break;
+    case AT_MSG_AGREE:
+    case AT_MSG_COSIGN:
     case AT_MSG_NONE:
     case AT_MSG_KIND_COUNT:
         break;

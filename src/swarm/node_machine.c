@@ -107,12 +107,22 @@ at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed_
     return AT_OK;
 }
 
-at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_checkpoint *newest, struct at_diag *diag)
+at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_checkpoint *newest, size_t count,
+                                struct at_diag *diag)
 {
     if (!m->has_genesis) return AT_OK;
     at_node_log_start(m); /* the order goes on behind the replayed records */
-    if (m->ledger.tree.size == 0 && newest->size == 0) return AT_OK;
-    return at_follower_head(&m->follower, newest, 1, diag);
+    if (m->ledger.tree.size == 0 && count == 0) return AT_OK;
+    return at_follower_head(&m->follower, newest, count, diag);
+}
+
+at_err at_node_machine_restore(struct at_node_machine *m, const struct at_node_kept *kept, size_t count,
+                               struct at_diag *diag)
+{
+    (void)kept;
+    if (count > 0 && m->ledger.seats.count == 1)
+        return at_fail(diag, AT_E_VERIFY, "agree", "this folder has votes of a term that its log does not know");
+    return AT_OK;
 }
 
 static void start(struct at_node_machine *m, const struct at_node_event *e)
@@ -210,6 +220,9 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
         break;
     case AT_NODE_EV_STOP:
         stop(m);
+        break;
+    case AT_NODE_EV_SECRET:
+    case AT_NODE_EV_AGREE_DATA:
         break;
     }
 }

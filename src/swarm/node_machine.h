@@ -24,6 +24,11 @@
  *     can serve (BLOB_READ) those of the two states it was told of last (START, STATE_READY, APPLIED), while it does
  *     other work too, and the tiles written so far (BLOB_WRITE) of one that is being fetched.
  *
+ *   - What a steward among several must not forget is PERSIST's `kept`, in the same transaction as the records beside it,
+ *     and is handed back by at_node_machine_restore after the replay. A PERSIST may have no records at all. The secrets
+ *     of seats (SECRET_MAKE) are random bytes from the system, in a file that only the owner can read; what
+ *     SECRETS_ERASE names must be gone from the disk for good (old keys could rewrite history).
+ *
  *   - A link is what net/ calls one: LINK_UP once, then MESSAGE, LINK_FULL and LINK_DRAIN, then LINK_DOWN once.
  *     LINK_FULL comes before any later BLOB_DATA for that link. Liveness of links (ping, silence) is the link layer's
  *     business and arrives as LINK_DOWN.
@@ -40,10 +45,41 @@
 #include "wire/genesis.h"
 #include "wire/message.h"
 #include "wire/record.h"
+#include "wire/ticket.h"
 
 #define AT_NODE_OPS_MAX    1024 /* operations of one update */
 #define AT_NODE_LINKS_MAX  128
 #define AT_NODE_REASON_MAX 160
+#define AT_NODE_SECRETS    4   /* of seats: that many may be stored at a time */
+#define AT_NODE_FINALS_MAX 512 /* final blocks that at_node_machine_restore needs, the newest of the term */
+#define AT_NODE_BLOCKS_MAX 64  /* final blocks that one AGREE_READ gives */
+
+/* What is kept of the agreement among several stewards (consensus/simplex.h). Rows, in the order in which they come; the
+ * driver need not understand them. */
+enum at_node_kept_kind {
+    AT_NODE_KEPT_VOTE = 1,    /* view; bytes */
+    AT_NODE_KEPT_CERTIFICATE, /* view; bytes */
+    AT_NODE_KEPT_BLOCK,       /* view, hash; bytes: the block's */
+    AT_NODE_KEPT_FINAL,       /* view, hash: that BLOCK is final; bytes: its certificate's, or none */
+    AT_NODE_KEPT_TIP,         /* bytes; takes the place of the TIP before */
+    AT_NODE_KEPT_ABSTAIN,
+    /* Not a row but an order to the driver: rows of earlier terms may go; of this term VOTEs of views < view but those
+     * of the newest view that has any, CERTIFICATEs of views < view, and BLOCKs of views < view that are not FINAL. */
+    AT_NODE_KEPT_PRUNE,
+};
+struct at_node_kept {
+    enum at_node_kept_kind kind;
+    uint32_t term;
+    uint64_t view;
+    struct at_hash hash;
+    struct at_span bytes;
+};
+
+/* Of which a seat's key and its beacon are made. Never of the node's own key: this one is erased with its term. */
+struct at_node_secret {
+    uint32_t term; /* for whose seats it was made; its holder may go on with it in a later one (ledger/seats.h) */
+    uint8_t bytes[AT_KEY_BYTES];
+};
 
 /* ---- what the driver hands in ---- */
 struct at_node_machine_options {
@@ -59,7 +95,12 @@ struct at_node_machine_options {
     const struct at_verifier *verifier; /* how signatures are checked; NULL: at_verify. Borrowed */
     /* Bytes of states a second, to all peers and from all peers. 0: the default (node_internal.h); from: no limit. */
     uint64_t serve_bytes_per_s, fetch_bytes_per_s;
-    uint32_t canary; /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
+    const struct at_ticket *ticket;       /* of the invite, for a seat; NULL: none. Copied */
+    const struct at_node_secret *secrets; /* those stored, <= AT_NODE_SECRETS; copied */
+    size_t secret_count;
+    uint64_t nonce;        /* random: of this start */
+    uint32_t beacon_links; /* 0: AT_BEACON_LENGTH_MAX. Less only where time is virtual: they take 20 ms of hashing */
+    uint32_t canary;       /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
 };
 enum at_node_canary { AT_NODE_CANARY_NONE, AT_NODE_CANARY_ACK_EARLY, AT_NODE_CANARY_COUNT_UNFETCHED };
 
@@ -88,9 +129,12 @@ enum at_node_event_kind {
     AT_NODE_EV_FINISH,         /* the user wants this node (steward: the run) to end after its round */
     AT_NODE_EV_REACHABLE,      /* .reachable: where others can dial this node; told at the start and when it changes */
     AT_NODE_EV_PEERS,          /* bytes: as PEERS_KEEP left them; once, right after START */
+    AT_NODE_EV_SECRET,         /* .secret: answers SECRET_MAKE: it is durable */
+    AT_NODE_EV_AGREE_DATA,     /* link, .agree: answers AGREE_READ, also with nothing */
     AT_NODE_EV_STOP,           /* the user wants this process to end now: links get a Bye, then ENDED */
 };
 
+struct at_node_block;
 struct at_node_event {
     enum at_node_event_kind kind;
     uint64_t time_ms, wall_ms;
@@ -113,8 +157,8 @@ struct at_node_event {
         uint64_t from;
         const struct at_signed_record *records; /* from `from` on, <= AT_LOG_PART_MAX; at the head: none */
         size_t count;
-        const struct at_log_checkpoint *checkpoints; /* the stored ones of sizes in (from, from + count], ascending; the
-                                                      * last of them of from + count */
+        const struct at_log_checkpoint *checkpoints; /* stored ones of sizes in (from, from + count], ascending by (size,
+                                                      * key); the last of them of from + count, with all of its size */
         size_t checkpoint_count;
     } log;
     struct {
@@ -140,6 +184,18 @@ struct at_node_event {
         uint32_t tiles; /* 1 .. AT_TILES_MAX */
         uint64_t bytes; /* of all of them */
     } shape;
+    struct at_node_secret secret;
+    struct {
+        uint32_t term;
+        bool of_block;
+        const struct at_node_block *list; /* <= AT_NODE_BLOCKS_MAX */
+        size_t count;
+    } agree;
+};
+struct at_node_block {
+    uint64_t view;
+    struct at_hash hash;
+    struct at_span bytes, certificate; /* of BLOCK; of FINAL: may be empty */
 };
 
 /* ---- what it asks for ---- */
@@ -172,6 +228,12 @@ enum at_node_op_kind {
     AT_NODE_OP_SAVE,          /* round, root: the state held is the run's: keep it durably; then SAVED */
     AT_NODE_OP_PEERS_KEEP,    /* bytes: where members can be reached; to be kept, and given back by PEERS. A cache: what
                                * is lost or damaged is asked for again */
+    AT_NODE_OP_AGREE_READ,    /* link, .agree: BLOCKs of the term. of_block: the one with this view and hash. Else the FINAL
+                               * ones of views > view, ascending, up to one with a certificate whose view is >= last, at
+                               * most AT_NODE_BLOCKS_MAX. Then AGREE_DATA with the same link */
+    AT_NODE_OP_SECRET_MAKE,   /* .agree.term: a secret for seats of this term; the stored one where there is one. Then
+                               * SECRET */
+    AT_NODE_OP_SECRETS_ERASE, /* .agree.term: the secrets of earlier terms, for good */
     AT_NODE_OP_STATUS,        /* something worth a line happened: reason (also status.last_event) */
     AT_NODE_OP_ENDED,         /* .end, reason: last operation of the machine's life */
 };
@@ -197,8 +259,12 @@ struct at_node_op {
         uint64_t from;
         const struct at_signed_record *records;
         size_t count;
-        const struct at_log_checkpoint *checkpoints; /* ascending; the last is of size from + count */
+        /* Ascending by (size, key). Of a single steward, or a part that was fetched, the last is of size from + count. Of
+         * several the log may be ahead of its checkpoint, which comes later, without records. */
+        const struct at_log_checkpoint *checkpoints;
         size_t checkpoint_count;
+        const struct at_node_kept *kept; /* in order */
+        size_t kept_count;
     } persist;
     struct {
         enum at_blob_kind kind;
@@ -219,6 +285,12 @@ struct at_node_op {
         size_t count;
     } apply;
     struct {
+        uint32_t term;
+        bool of_block;
+        uint64_t view, last;
+        struct at_hash hash;
+    } agree;
+    struct {
         at_err_t err; /* AT_OK: the run has ended, or FINISH or STOP were obeyed; else what is wrong, in `reason` */
         bool run_ended, finished;
     } end;
@@ -237,12 +309,17 @@ at_err at_node_machine_init(const struct at_node_machine_options *options, struc
                             struct at_node_machine **ret_machine);
 void at_node_machine_release(struct at_node_machine *m); /* NULL is fine */
 
-/* The stored log, in order, in as many calls as convenient, before START; then the newest stored checkpoint, which must
- * fit it (size, root, signature). AT_E_VERIFY naming the record when the fold refuses it: the folder is damaged. */
+/* The stored log, in order, in as many calls as convenient, before START; then the newest stored checkpoint (all the
+ * cosignatures of its size; none: count 0), which must fit it (size, root, signatures; of several stewards the log may be
+ * longer). AT_E_VERIFY naming the record when the fold refuses it: the folder is damaged. Then, if there is any, what is
+ * kept of the agreement: all rows of the newest term, in the order of their writing, of its FINALs and their BLOCKs the
+ * newest AT_NODE_FINALS_MAX at least. AT_E_VERIFY: it cannot be ours. */
 at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed_record *records, size_t count,
                               struct at_diag *diag);
-at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_checkpoint *newest,
+at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_checkpoint *newest, size_t count,
                                 struct at_diag *diag);
+at_err at_node_machine_restore(struct at_node_machine *m, const struct at_node_kept *kept, size_t count,
+                               struct at_diag *diag);
 
 /* One event. Never fails: what goes wrong is an operation (SEND of a refusal, CLOSE, ENDED). */
 void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,

@@ -26,7 +26,7 @@ struct at_node_member_status {
     struct at_node_id id;
     char name[AT_NODE_NAME_BYTES];
     uint32_t replica;
-    bool self, steward, online, left;
+    bool self, steward, online, left; /* steward: it holds a seat */
     bool in_round;   /* has an allotment in the open round */
     bool committed;  /* its receipt for the open round is in the log */
     uint32_t step;   /* of `steps`, in the open round */
@@ -36,7 +36,10 @@ struct at_node_member_status {
 };
 
 struct at_node_status {
-    bool steward, joined; /* joined: this node's JOIN is final */
+    bool steward, joined; /* steward: orders the log, alone or with others; joined: this node's JOIN is final */
+    bool abstains;        /* a steward with an old disk: it does not vote in this term */
+    uint32_t term, seats; /* of the log; seats: 1, or 3f+1 stewards */
+    uint32_t seats_here;  /* stewards that are linked here, and this node when it is one; so that 2f+1 can be counted */
     bool desync;          /* own root differed from the EPOCH's; the state is being fetched whole */
     enum at_node_phase phase;
     struct at_hash run;

@@ -15,7 +15,8 @@ const char *at_message_kind_name(enum at_message_kind kind)
     static const char *const name[AT_MSG_KIND_COUNT] = {
         "none",      "hello",   "want",  "piece",    "missing",   "log_get",    "log_part",
         "submit",    "refused", "ready", "progress", "ping",      "pong",       "bye",
-        "peers_get", "peers",   "head",  "gone",     "tiles_ask", "tiles_have", "saved"};
+        "peers_get", "peers",   "head",  "gone",     "tiles_ask", "tiles_have", "saved",
+        "agree",     "cosign"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -110,6 +111,18 @@ static void build_tiles(const struct at_message *msg, struct message_pb *pb)
     pb->tiles_have.bits = at_pb_bytes(have->bits.p, have->bits.n);
 }
 
+static void build_agree(const struct at_message *msg, struct message_pb *pb)
+{
+    if (msg->kind == AT_MSG_AGREE) {
+        atoll__pb__agree_bytes__init(&pb->agree);
+        pb->agree.bytes = at_pb_bytes(msg->agree.bytes.p, msg->agree.bytes.n);
+        return;
+    }
+    atoll__pb__cosign__init(&pb->cosign);
+    at_pb_checkpoint_build(&msg->cosign.cosignature, &pb->checkpoint[0]);
+    pb->cosign.checkpoint = &pb->checkpoint[0];
+}
+
 static void build_log(const struct at_message *msg, struct message_pb *pb)
 {
     switch (msg->kind) {
@@ -197,6 +210,10 @@ static void build(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_SAVED:
         build_tiles(msg, pb);
         break;
+    case AT_MSG_AGREE:
+    case AT_MSG_COSIGN:
+        build_agree(msg, pb);
+        break;
     default:
         build_link(msg, pb);
         break;
@@ -282,6 +299,10 @@ static const char *fault(const struct at_message *m)
         return text_ok(m->bye.reason, AT_REASON_BYTES_MAX) ? NULL : "reason";
     case AT_MSG_TILES_HAVE:
         return tiles_have_ok(&m->tiles_have) ? NULL : "bits";
+    case AT_MSG_AGREE:
+        return m->agree.bytes.n >= 1 && m->agree.bytes.n <= AT_AGREE_BYTES_MAX ? NULL : "bytes";
+    case AT_MSG_COSIGN:
+        return m->cosign.cosignature.size > 0 ? NULL : "size";
     case AT_MSG_READY:
     case AT_MSG_PEERS_GET:
     case AT_MSG_PEERS:
@@ -419,6 +440,11 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
     case AT_MSG_SAVED:
         m->saved.round = pb->saved->round;
         return read_hash(&pb->saved->state_root, &m->saved.state_root);
+    case AT_MSG_AGREE:
+        m->agree.bytes = at_span(pb->agree->bytes.data, pb->agree->bytes.len);
+        return true;
+    case AT_MSG_COSIGN:
+        return at_pb_checkpoint_read(pb->cosign->checkpoint, &m->cosign.cosignature);
     default:
         return read_link(pb, m);
     }

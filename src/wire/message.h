@@ -22,6 +22,7 @@
 #define AT_TILES_MAX         ((uint32_t)1024 * 1024) /* tiles of a state */
 #define AT_PEERS_MAX         64                      /* statements of one Peers, members of one Gone */
 #define AT_HOPS_NONE         255
+#define AT_AGREE_BYTES_MAX   ((uint32_t)256 * 1024) /* the largest block with 32 certificates of 21 seats: 125 KB */
 
 enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_NONE = 0,
@@ -45,6 +46,8 @@ enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_TILES_ASK,
                        AT_MSG_TILES_HAVE,
                        AT_MSG_SAVED,
+                       AT_MSG_AGREE,
+                       AT_MSG_COSIGN,
                        AT_MSG_KIND_COUNT
 };
 const char *at_message_kind_name(enum at_message_kind kind); /* "hello", ...; never NULL */
@@ -128,6 +131,12 @@ struct at_msg_saved { /* "the state at the start of this round is durable here";
     uint32_t round;
     struct at_hash state_root;
 };
+struct at_msg_agree { /* between the stewards of a term */
+    struct at_span bytes; /* at_agree_decode reads them; 1 .. AT_AGREE_BYTES_MAX */
+};
+struct at_msg_cosign { /* likewise: a seat's signature of the log's size and root (consensus/cosign.h) */
+    struct at_log_checkpoint cosignature; /* size > 0 */
+};
 struct at_msg_peers_get {
     struct at_node_id after; /* those with greater ids, ascending */
 };
@@ -166,6 +175,8 @@ struct at_message {
         struct at_msg_tiles_ask tiles_ask;
         struct at_msg_tiles_have tiles_have;
         struct at_msg_saved saved;
+        struct at_msg_agree agree;
+        struct at_msg_cosign cosign;
     };
 };
 

@@ -29,6 +29,8 @@ struct message_pb {
         Atoll__Pb__TilesAsk tiles_ask;
         Atoll__Pb__TilesHave tiles_have;
         Atoll__Pb__Saved saved;
+        Atoll__Pb__AgreeBytes agree;
+        Atoll__Pb__Cosign cosign;
     };
     Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
     Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];
