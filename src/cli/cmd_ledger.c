@@ -61,6 +61,9 @@ static at_err verify(struct at_cli *cli, const char *place)
         if (report.ok) {
             at_json_set_int(answer, "records", report.records);
             at_json_set_text(answer, "head", at_hash_hex(report.head).s);
+            at_json_set_int(answer, "stewards", l.ledger.seats.count);
+            at_json_set_int(answer, "term", l.ledger.seats.term);
+            at_json_set_int(answer, "uncovered", report.uncovered);
         } else {
             at_json_set_int(answer, "record", report.record);
             at_json_set_text(answer, "reason", report.reason);
@@ -68,6 +71,8 @@ static at_err verify(struct at_cli *cli, const char *place)
     } else if (err == AT_OK) {
         printf("ok: every balance recomputed from %" PRIu64 " signed records\nrun  %s\nhead %s\n", report.records,
                at_hash_hex(l.ledger.run).s, at_hash_hex(report.head).s);
+        if (report.uncovered > 0)
+            printf("the last %" PRIu64 " records are newer than the stewards' last common signature\n", report.uncovered);
     }
     at_pool_release(&pool);
     at_cli_ledger_release(&l);
@@ -325,8 +330,9 @@ const struct at_command at_cmd_ledger = {
     .about =
         "verify recomputes everything from genesis: signatures, order, work, points, the signed heads. It ends with\n"
         "exit code 4 and names the first wrong record when anything was changed, dropped, swapped or repeated, with\n"
-        "3 when the file cannot be read as a ledger. Bytes of the file that hold nothing are free to differ. A file\n"
-        "is judged by itself: compare its run and head with what another member's `atoll status` says.\n"
+        "3 when the file cannot be read as a ledger. Bytes of the file that hold nothing are free to differ. Where\n"
+        "several stewards keep the ledger, two thirds of them must have signed it; what they did not get to yet is\n"
+        "said. A file is judged by itself: compare its run and head with what another member's `atoll status` says.\n"
         "replay does that first, then trains every counted unit again from genesis, log and text alone (the folder\n"
         "data beside the ledger) and compares every update, state root and loss with the log: exit code 4 names the\n"
         "first round that differs. It costs the arithmetic of the whole run and changes nothing in the folder.\n"

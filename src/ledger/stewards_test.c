@@ -6,48 +6,28 @@
 
 #include <cmocka.h>
 
-#include "ledger/log_fixture.h"
+#include "ledger/stewards_fixture.h"
 
 #include <stdlib.h>
 
-enum { LINKS = 64 }; /* of a beacon's chain */
-
-struct rig {
-    struct log_fixture f;
-    struct at_keypair seat_key[FIXTURE_KEYS];
-    struct at_beacon_chain chain[FIXTURE_KEYS];
-    struct at_ticket ticket[FIXTURE_KEYS];
-    uint32_t revealed[FIXTURE_KEYS]; /* in this term */
-};
-
 static int setup(void **state)
 {
-    struct rig *r = calloc(1, sizeof *r);
+    struct stewards_fixture *r = calloc(1, sizeof *r);
     assert_non_null(r);
-    fixture_init(&r->f);
-    for (int k = 0; k < FIXTURE_KEYS; k++) {
-        uint8_t seed[AT_KEY_BYTES] = {(uint8_t)(k + 101)};
-        assert_int_equal(at_keypair_from_seed(seed, &r->seat_key[k]), AT_OK);
-        at_beacon_chain_init(&r->chain[k], at_sha256(seed, sizeof seed), LINKS);
-        seed[1] = 1;
-        struct at_keypair ticket;
-        assert_int_equal(at_keypair_from_seed(seed, &ticket), AT_OK);
-        r->ticket[k] = at_ticket_make(&r->f.key[0], r->f.ledger.run, &ticket);
-        assert_int_equal(fixture_join(&r->f, k), AT_OK);
-    }
+    stewards_init(r);
     *state = r;
     return 0;
 }
 
 static int teardown(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     fixture_release(&r->f);
     free(r);
     return 0;
 }
 
-static void refused(struct rig *r, int key, const struct at_record *rec, const char *why)
+static void refused(struct stewards_fixture *r, int key, const struct at_record *rec, const char *why)
 {
     struct at_diag diag = {0};
     assert_int_equal(fixture_write(&r->f, key, rec, &diag), AT_E_VERIFY);
@@ -55,7 +35,7 @@ static void refused(struct rig *r, int key, const struct at_record *rec, const c
 }
 
 /* Not kept in the fixture, which holds fewer records than a term has. */
-static void taken(struct rig *r, int key, const struct at_record *rec)
+static void taken(struct stewards_fixture *r, int key, const struct at_record *rec)
 {
     struct at_diag diag = {0};
     struct at_signed_record s = fixture_sign(&r->f, key, rec);
@@ -63,27 +43,14 @@ static void taken(struct rig *r, int key, const struct at_record *rec)
     assert_int_equal(at_ledger_apply(&r->f.ledger, &s, &diag, NULL), AT_OK);
 }
 
-/* What member k writes to stand, with its ticket. */
-static struct at_record stand_record(struct rig *r, int k)
+static void stands(struct stewards_fixture *r, int k)
 {
-    struct at_record rec = fixture_record(&r->f, AT_RECORD_READY);
-    rec.stand = (struct at_stand){.term = r->f.ledger.seats.term + 1,
-                                  .key = r->seat_key[k].id,
-                                  .key_use = at_seat_key_show(&r->seat_key[k], rec.run, &r->f.key[k].id),
-                                  .chain = r->chain[k].commitment,
-                                  .has_ticket = true};
-    assert_int_equal(at_ticket_show(&r->ticket[k], rec.run, &r->f.key[k].id, &rec.stand.ticket), AT_OK);
-    return rec;
-}
-
-static void stands(struct rig *r, int k)
-{
-    struct at_record rec = stand_record(r, k);
+    struct at_record rec = stewards_stand_record(r, k);
     taken(r, k, &rec);
 }
 
 /* The members 0 to 3 hold the seats of term 2, in this order. */
-static void four_stewards(struct rig *r)
+static void four_stewards(struct stewards_fixture *r)
 {
     for (int k = 0; k < 4; k++) stands(r, k);
     fixture_round(&r->f, 0xff, 0xff, 1);
@@ -95,7 +62,7 @@ static void four_stewards(struct rig *r)
 
 static void one_steward_becomes_four_with_the_fourth_ready(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     for (int k = 0; k < 3; k++) stands(r, k);
     fixture_round(&r->f, 0xff, 0xff, 1);
     assert_int_equal(r->f.ledger.seats.count, 1);
@@ -112,60 +79,42 @@ static void one_steward_becomes_four_with_the_fourth_ready(void **state)
 
 static void who_may_stand(void **state)
 {
-    struct rig *r = *state;
-    struct at_record rec = stand_record(r, 1);
+    struct stewards_fixture *r = *state;
+    struct at_record rec = stewards_stand_record(r, 1);
     rec.stand.term = 3;
     refused(r, 1, &rec, "not for the next term");
-    rec = stand_record(r, 1);
+    rec = stewards_stand_record(r, 1);
     rec.stand.has_ticket = false;
     memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
     refused(r, 1, &rec, "needs the founder's ticket");
-    rec = stand_record(r, 1);
+    rec = stewards_stand_record(r, 1);
     refused(r, 2, &rec, "does not show that it has the seat's key"); /* as another member */
     rec.stand.key = r->seat_key[2].id;
     refused(r, 1, &rec, "does not show that it has the seat's key"); /* with another's key */
-    rec = stand_record(r, 1);
+    rec = stewards_stand_record(r, 1);
     rec.stand.ticket.bearer.b[5] ^= 1;
     refused(r, 1, &rec, "ticket is not the founder's");
     struct at_ticket own =
         at_ticket_make(&r->f.key[1], rec.run, &r->seat_key[7]); /* signed by itself, not the founder */
-    rec = stand_record(r, 1);
+    rec = stewards_stand_record(r, 1);
     assert_int_equal(at_ticket_show(&own, rec.run, &r->f.key[1].id, &rec.stand.ticket), AT_OK);
     refused(r, 1, &rec, "ticket is not the founder's");
     stands(r, 1);
-    rec = stand_record(r, 1);
+    rec = stewards_stand_record(r, 1);
     refused(r, 1, &rec, "stands already");
-    rec = stand_record(r, 2); /* the ticket of somebody who has shown it, for another member */
+    rec = stewards_stand_record(r, 2); /* the ticket of somebody who has shown it, for another member */
     assert_int_equal(at_ticket_show(&r->ticket[1], rec.run, &r->f.key[2].id, &rec.stand.ticket), AT_OK);
     refused(r, 2, &rec, "another member has shown this ticket");
-    rec = stand_record(r, 0); /* the founder needs none */
+    rec = stewards_stand_record(r, 0); /* the founder needs none */
     rec.stand.has_ticket = false;
     memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
     taken(r, 0, &rec);
 }
 
-static int leader(const struct rig *r, uint64_t view)
+static void block(struct stewards_fixture *r, uint64_t view)
 {
-    const struct at_seats *s = &r->f.ledger.seats;
-    for (int k = 0; k < FIXTURE_KEYS; k++)
-        if (at_node_id_eq(&r->f.key[k].id, &s->seat[at_view_leader(view, s->count)].member)) return k;
-    fail_msg("nobody leads view %u", (unsigned)view);
-    return -1;
-}
-
-/* A final block of a view, with the link-th of the links that its leader has not revealed yet. */
-static struct at_block_head head_of(struct rig *r, uint64_t view, uint32_t link)
-{
-    struct at_block_head head = {.term = r->f.ledger.seats.term, .view = view, .time_ms = ++r->f.now_ms};
-    int k = leader(r, view);
-    assert_true(at_beacon_chain_next(&r->chain[k], r->revealed[k] + link, &head.reveal));
-    return head;
-}
-
-static void block(struct rig *r, uint64_t view)
-{
-    int k = leader(r, view);
-    struct at_block_head head = head_of(r, view, 0);
+    int k = stewards_leader(r, view);
+    struct at_block_head head = stewards_head(r, view, 0);
     struct at_diag diag = {0};
     struct at_signed_record rec;
     uint64_t size = r->f.ledger.tree.size;
@@ -177,7 +126,7 @@ static void block(struct rig *r, uint64_t view)
 /* Word by word: what three of four say happens, and what one says alone does not. */
 static void a_round_of_four_stewards(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     struct at_ledger *l = &r->f.ledger;
     four_stewards(r);
     block(r, 1);
@@ -238,7 +187,7 @@ static void a_round_of_four_stewards(void **state)
 /* Whose word the log's size is: the old seats' until the next term's first block. */
 static void each_block_is_signed_by_who_ordered_it(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     struct at_ledger *l = &r->f.ledger;
     assert_int_equal(at_ledger_term_end(l, 0), UINT64_MAX);
     four_stewards(r);
@@ -258,7 +207,7 @@ static void each_block_is_signed_by_who_ordered_it(void **state)
 
 static void who_leaves_between_the_words_takes_no_part(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     four_stewards(r);
     block(r, 1);
     struct at_record rec = fixture_open_record(&r->f, 0xf0);
@@ -272,7 +221,7 @@ static void who_leaves_between_the_words_takes_no_part(void **state)
     assert_non_null(at_ledger_allotment(&r->f.ledger, 4));
 }
 
-static void no_block(struct rig *r, const struct at_block_head *head, const char *why)
+static void no_block(struct stewards_fixture *r, const struct at_block_head *head, const char *why)
 {
     struct at_diag diag = {0};
     struct at_signed_record rec;
@@ -284,24 +233,24 @@ static void no_block(struct rig *r, const struct at_block_head *head, const char
 
 static void blocks_are_judged(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     struct at_block_head head = {.term = 1, .view = 1, .time_ms = 1};
     no_block(r, &head, "single steward");
     four_stewards(r);
     block(r, 1);
     block(r, 5); /* the views between ended with dummies */
     assert_int_equal(r->f.ledger.view, 5);
-    head = head_of(r, 5, 0);
+    head = stewards_head(r, 5, 0);
     no_block(r, &head, "view is not later");
-    head = head_of(r, 6, 0);
+    head = stewards_head(r, 6, 0);
     head.time_ms = r->f.ledger.block_ms;
     no_block(r, &head, "time is not later");
-    head = head_of(r, 6, 1);
+    head = stewards_head(r, 6, 1);
     no_block(r, &head, "next link"); /* the one after the next */
-    head = head_of(r, 7, 0);
+    head = stewards_head(r, 7, 0);
     head.view = 6; /* another leader's */
     no_block(r, &head, "next link");
-    head = head_of(r, 6, 0);
+    head = stewards_head(r, 6, 0);
     head.term = 1;
     no_block(r, &head, "another term");
     struct at_hash seed = r->f.ledger.beacon.seed;
@@ -311,14 +260,14 @@ static void blocks_are_judged(void **state)
 
 static void nobody_can_write_a_block(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     four_stewards(r);
-    struct at_block_head head = head_of(r, 1, 0);
+    struct at_block_head head = stewards_head(r, 1, 0);
     struct at_record rec = fixture_record(&r->f, AT_RECORD_BLOCK);
     rec.head = (struct at_head){.term = head.term, .view = UINT64_MAX, .reveal = head.reveal};
-    refused(r, leader(r, 1), &rec, "nobody may write it"); /* the leader itself, for ever after */
+    refused(r, stewards_leader(r, 1), &rec, "nobody may write it"); /* the leader itself, for ever after */
     struct at_diag diag = {0};
-    struct at_signed_record s = fixture_sign(&r->f, leader(r, 1), &rec);
+    struct at_signed_record s = fixture_sign(&r->f, stewards_leader(r, 1), &rec);
     memset(&s.author, 0, sizeof s.author);
     assert_int_equal(at_ledger_check(&r->f.ledger, &s, &diag), AT_E_SIGNATURE);
     diag = (struct at_diag){0};
@@ -331,7 +280,7 @@ static void nobody_can_write_a_block(void **state)
 /* What a steward has said once cannot be said again by somebody who has read it. */
 static void old_words_are_not_said_again(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     four_stewards(r);
     block(r, 1);
     struct at_record first = fixture_open_record(&r->f, 0x0f), second = fixture_open_record(&r->f, 0xff);
@@ -349,9 +298,9 @@ static void old_words_are_not_said_again(void **state)
 
 static void one_key_one_seat(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     stands(r, 1);
-    struct at_record rec = stand_record(r, 2); /* one owner of two members, who has the key and says so for both */
+    struct at_record rec = stewards_stand_record(r, 2); /* one owner of two members, who has the key and says so for both */
     rec.stand.key = r->seat_key[1].id;
     rec.stand.key_use = at_seat_key_show(&r->seat_key[1], rec.run, &r->f.key[2].id);
     refused(r, 2, &rec, "another member stands with this key");
@@ -359,7 +308,7 @@ static void one_key_one_seat(void **state)
         if (k != 1) stands(r, k);
     fixture_round(&r->f, 0xff, 0xff, 1);
     block(r, 1);
-    rec = stand_record(r, 5);
+    rec = stewards_stand_record(r, 5);
     rec.stand.key = r->seat_key[1].id;
     rec.stand.key_use = at_seat_key_show(&r->seat_key[1], rec.run, &r->f.key[5].id);
     refused(r, 5, &rec, "another member's seat has this key");
@@ -367,7 +316,7 @@ static void one_key_one_seat(void **state)
 
 static void without_its_holder_a_single_seat_stays_single(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     for (int k = 1; k < 6; k++) stands(r, k);
     fixture_round(&r->f, 0xff, 0xff, 1);
     assert_int_equal(r->f.ledger.seats.count, 1);
@@ -377,7 +326,7 @@ static void without_its_holder_a_single_seat_stays_single(void **state)
 }
 
 /* A round that the stewards 0 to 2 settle; replica 4 works alone. */
-static void round_of_four(struct rig *r)
+static void round_of_four(struct stewards_fixture *r)
 {
     struct at_record rec = fixture_open_record(&r->f, 0x10);
     for (int k = 0; k < 3; k++) taken(r, k, &rec);
@@ -391,7 +340,7 @@ static void round_of_four(struct rig *r)
 
 static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     struct at_ledger *l = &r->f.ledger;
     four_stewards(r);
     block(r, 1);
@@ -433,7 +382,7 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
     rec = fixture_open_record(&r->f, 0x10);
     taken(r, 1, &rec); /* words said to the old term's count do not count any more */
     assert_int_equal(l->phase, AT_LEDGER_READY);
-    rec = stand_record(r, 6);
+    rec = stewards_stand_record(r, 6);
     assert_int_equal(rec.stand.term, 4);
     taken(r, 6, &rec);
     uint64_t end = l->tree.size;
@@ -445,14 +394,14 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
 
 static void later_confirmed_work_lets_stand(void **state)
 {
-    struct rig *r = *state;
+    struct stewards_fixture *r = *state;
     r->f.ledger.round = AT_SEATS_YOUNG_ROUNDS; /* as after so many rounds */
     r->f.ledger.members[2].confirmed = 1;
-    struct at_record rec = stand_record(r, 2);
+    struct at_record rec = stewards_stand_record(r, 2);
     rec.stand.has_ticket = false;
     memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
     taken(r, 2, &rec);
-    rec = stand_record(r, 3);
+    rec = stewards_stand_record(r, 3);
     rec.stand.has_ticket = false;
     memset(&rec.stand.ticket, 0, sizeof rec.stand.ticket);
     refused(r, 3, &rec, "no confirmed work");

@@ -18,7 +18,7 @@ struct record_slot {
 };
 struct checkpoint_slot {
     struct at_log_checkpoint c;
-    bool sound; /* sizes, steward and signature hold */
+    bool sound; /* sizes and signature hold */
 };
 struct job {
     struct at_ledger *ledger;
@@ -30,7 +30,9 @@ struct job {
     struct checkpoint_slot *checkpoints;
     size_t row_count, checkpoint_count, checkpoint_at;
     bool rows_done, checkpoints_done;
-    uint64_t covered; /* records under a checkpoint that held */
+    uint64_t covered;                 /* records under a checkpoint that held */
+    struct at_log_checkpoint newest;  /* the last that held of the size that is looked at, ... */
+    uint32_t cosigned;                /* ... and how many did; 0: none of this size yet */
 };
 
 static at_err_t wrong(struct job *j, uint64_t record, const char *reason)
@@ -81,8 +83,7 @@ static at_err_t read_checkpoints(struct job *j)
         slot->c.size = row.size;
         slot->sound = take_bytes(row.root, slot->c.root.b, AT_HASH_BYTES) &&
                       take_bytes(row.steward, slot->c.steward.b, AT_KEY_BYTES) &&
-                      take_bytes(row.sig, slot->c.sig.b, AT_SIG_BYTES) &&
-                      at_node_id_eq(&slot->c.steward, &j->ledger->genesis.steward);
+                      take_bytes(row.sig, slot->c.sig.b, AT_SIG_BYTES);
     }
     return AT_OK;
 }
@@ -90,7 +91,8 @@ static at_err_t read_checkpoints(struct job *j)
 static void verify_record_signature(void *arg, int i)
 {
     struct record_slot *slot = &((struct job *)arg)->rows[i];
-    if (slot->err == AT_OK) slot->err = at_signed_record_verify(&slot->rec);
+    /* What nobody has signed may be a block's beginning: the fold refuses anything else. */
+    if (slot->err == AT_OK && !at_signed_record_is_unsigned(&slot->rec)) slot->err = at_signed_record_verify(&slot->rec);
 }
 
 static void verify_checkpoint_signature(void *arg, int i)
@@ -108,16 +110,49 @@ static at_err_t refill_checkpoints(struct job *j)
     return err;
 }
 
-/* A checkpoint that does not hold against the fold of its first `size` records. */
+static bool is_signer(const struct at_seats *seats, const struct at_node_id *key)
+{
+    for (uint32_t i = 0; i < seats->count; i++)
+        if (at_node_id_eq(&seats->seat[i].key, key)) return true;
+    return false;
+}
+
+/* One cosignature of the fold's present size, by the seats that have ordered its last record. */
 static at_err_t judge_checkpoint(struct job *j, const struct checkpoint_slot *slot)
 {
+    const struct at_seats *signers = &j->ledger->signers;
     uint64_t last = slot->c.size - 1;
-    if (!slot->sound) return wrong(j, last, "the checkpoint after this record is damaged or not signed by the steward");
+    bool one = signers->count == 1;
+    if (!slot->sound)
+        return wrong(j, last, "the checkpoint after this record is damaged or not signed by the steward");
+    if (!is_signer(signers, &slot->c.steward))
+        return wrong(j, last,
+                     one ? "the checkpoint after this record is damaged or not signed by the steward"
+                         : "a checkpoint after this record is signed by nobody who held a seat when it was ordered");
+    if (j->cosigned != 0 && at_log_checkpoint_cmp(&j->newest, &slot->c) >= 0)
+        return wrong(j, last, "the checkpoints after this record are not in order");
     if (!at_hash_eq(slot->c.root, at_ledger_root(j->ledger)))
         return wrong(j, j->covered,
                      last == j->covered ? "not the record that the steward signed for this place"
                                         : "this record or one after it is not what the steward signed for its place");
-    j->covered = slot->c.size;
+    j->newest = slot->c;
+    j->cosigned++;
+    return AT_OK;
+}
+
+/* All cosignatures of the fold's present size have been seen. */
+static at_err_t close_checkpoint(struct job *j)
+{
+    uint32_t need = 2 * at_seats_faults(j->ledger->signers.count) + 1, have = j->cosigned;
+    if (have == 0) return AT_OK;
+    j->cosigned = 0;
+    if (have < need) {
+        char reason[100];
+        snprintf(reason, sizeof reason, "%u of the %u stewards that it takes signed the checkpoint after this record", have,
+                 need);
+        return wrong(j, j->newest.size - 1, reason);
+    }
+    j->covered = j->newest.size;
     return AT_OK;
 }
 
@@ -127,9 +162,9 @@ static at_err_t settle_checkpoints(struct job *j)
     for (;;) {
         at_err_t err = refill_checkpoints(j);
         if (err) return err;
-        if (j->checkpoint_at == j->checkpoint_count) return AT_OK;
-        const struct checkpoint_slot *slot = &j->checkpoints[j->checkpoint_at];
-        if (slot->c.size > j->report.records) return AT_OK;
+        bool none = j->checkpoint_at == j->checkpoint_count;
+        const struct checkpoint_slot *slot = none ? NULL : &j->checkpoints[j->checkpoint_at];
+        if (none || slot->c.size > j->report.records) return close_checkpoint(j);
         if (slot->c.size == 0) return wrong(j, 0, "a checkpoint of no records is stored");
         err = judge_checkpoint(j, slot);
         if (err) return err;
@@ -140,12 +175,12 @@ static at_err_t settle_checkpoints(struct job *j)
 static at_err_t take_row(struct job *j, const struct record_slot *slot)
 {
     uint64_t at = j->report.records;
+    struct at_diag diag = {.err = AT_OK};
     if (slot->idx > at) return wrong(j, at, "the record is missing");
     if (slot->idx < at) return wrong(j, at, "the rows are not in order");
     if (slot->err == AT_E_SIGNATURE)
         return wrong(j, at, "the signature does not verify: body, author or signature was changed");
     if (slot->err) return wrong(j, at, slot->fault);
-    struct at_diag diag = {.err = AT_OK};
     at_err_t err = at_ledger_apply(j->ledger, &slot->rec, &diag, NULL);
     if (err == AT_E_NOMEM) return at_fail(j->diag, err, "ledger", "out of memory");
     if (err) return wrong(j, at, diag.text);
@@ -160,12 +195,18 @@ static at_err_t judge_end(struct job *j)
     if (err) return err;
     uint64_t records = j->report.records;
     if (j->checkpoint_at < j->checkpoint_count) {
-        bool sound = j->checkpoints[j->checkpoint_at].sound;
-        if (sound) return wrong(j, records, "the record is missing: the steward signed a longer log");
+        const struct checkpoint_slot *slot = &j->checkpoints[j->checkpoint_at];
+        if (slot->sound && is_signer(&j->ledger->signers, &slot->c.steward)) return wrong(j, records, "the record is missing: the steward signed a longer log");
         return wrong(j, j->covered < records || records == 0 ? j->covered : records - 1,
                      "a checkpoint beyond the last record is damaged or not signed by the steward");
     }
-    if (j->covered < records) return wrong(j, j->covered, "the steward signed no checkpoint that covers this record");
+    /* What several stewards have made final may wait for its cosignatures still, but not for long. */
+    j->report.uncovered = records - j->covered;
+    uint64_t may_wait = j->ledger->signers.count == 1 ? 0 : AT_LEDGER_UNCOVERED_MAX;
+    if (j->report.uncovered > may_wait)
+        return wrong(j, j->covered,
+                     may_wait == 0 ? "the steward signed no checkpoint that covers this record"
+                                   : "the stewards signed no checkpoint that covers this record");
     return AT_OK;
 }
 

@@ -241,13 +241,14 @@ at_err_t at_node_folder(const char *dir, struct at_diag *diag, struct at_node_pl
     struct at_folder f;
     char path[AT_PATH_BYTES];
     struct at_store *store = NULL;
-    struct at_log_checkpoint newest = {0};
+    struct at_log_checkpoint newest[AT_SEATS_MAX] = {0};
+    uint32_t count = 0;
     at_err_t err = at_folder_load(dir, diag, &f);
     if (!err) err = at_folder_path(&f, "ledger.sqlite", diag, path);
     if (err) return err;
     if (at_store_open_readonly(path, NULL, &store) == AT_OK && /* a member that has not joined yet has none */
-        at_store_newest_checkpoint(store, NULL, &newest) != AT_OK)
-        newest = (struct at_log_checkpoint){0};
+        at_store_newest_checkpoint(store, NULL, newest, &count) != AT_OK)
+        newest[0] = (struct at_log_checkpoint){0};
     at_store_close(store);
-    return fill_place(&f, newest.size, newest.root, diag, ret_place);
+    return fill_place(&f, newest[0].size, newest[0].root, diag, ret_place);
 }

@@ -115,17 +115,14 @@ void node_feed(struct node *n, struct at_node_event *ev)
 static at_err read_log(struct node *n, uint64_t from, struct at_node_event *ev, struct at_diag *diag)
 {
     uint32_t count = 0, checkpoints = 0;
-    at_err_t err = at_store_read(n->store, from, AT_LOG_PART_MAX, diag, n->records, &count);
-    if (!err && count > 0)
-        err = at_store_read_checkpoints(n->store, from + 1, AT_LOG_PART_MAX, diag, n->checkpoints, &checkpoints);
-    if (err) return err;
-    while (checkpoints > 0 && n->checkpoints[checkpoints - 1].size > from + count) checkpoints--;
+    at_err_t err = at_store_read_part(n->store, from, UINT64_MAX, AT_LOG_PART_MAX, diag, n->records, &count,
+                                      n->checkpoints, &checkpoints);
     ev->log.from = from;
     ev->log.records = n->records;
-    ev->log.count = checkpoints > 0 ? (size_t)(n->checkpoints[checkpoints - 1].size - from) : 0;
+    ev->log.count = count;
     ev->log.checkpoints = n->checkpoints;
     ev->log.checkpoint_count = checkpoints;
-    return AT_OK;
+    return err;
 }
 
 void node_answer(struct node *n, const struct node_todo *todo)

@@ -155,7 +155,7 @@ static at_err load_state(struct node *n, struct at_diag *diag)
 
 static at_err replay(struct node *n, struct at_diag *diag)
 {
-    struct at_log_checkpoint newest;
+    struct at_log_checkpoint newest[AT_SEATS_MAX];
     uint64_t size = 0, at = 0;
     uint32_t count = 0;
     if (!n->store) return AT_OK;
@@ -167,8 +167,8 @@ static at_err replay(struct node *n, struct at_diag *diag)
         at += count;
     }
     if (err || size == 0) return err;
-    err = at_store_newest_checkpoint(n->store, diag, &newest);
-    return err ? err : at_node_machine_replayed(n->machine, &newest, 1, diag);
+    err = at_store_newest_checkpoint(n->store, diag, newest, &count);
+    return err ? err : at_node_machine_replayed(n->machine, newest, count, diag);
 }
 
 static at_err build_machine(struct node *n, const struct at_buf *genesis, struct at_diag *diag)

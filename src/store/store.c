@@ -13,15 +13,29 @@
 static const char *const sql[STATEMENTS] = {
     [COUNT] = "SELECT max(idx) FROM record",
     [ADD_RECORD] = "INSERT INTO record(idx, body, author, sig) VALUES(?1, ?2, ?3, ?4)",
-    [ADD_CHECKPOINT] = "INSERT INTO checkpoint(size, root, steward, sig) VALUES(?1, ?2, ?3, ?4)",
+    [ADD_CHECKPOINT] = "INSERT OR IGNORE INTO checkpoint(size, root, steward, sig) VALUES(?1, ?2, ?3, ?4)",
     [READ_RECORDS] = "SELECT idx, body, author, sig FROM record WHERE idx >= ?1 ORDER BY idx LIMIT ?2",
-    [READ_CHECKPOINTS] = "SELECT size, root, steward, sig FROM checkpoint WHERE size >= ?1 ORDER BY size LIMIT ?2",
-    [NEWEST_CHECKPOINT] = "SELECT size, root, steward, sig FROM checkpoint ORDER BY size DESC LIMIT 1",
+    [READ_CHECKPOINTS] = "SELECT size, root, steward, sig FROM checkpoint WHERE size >= ?1 ORDER BY size, steward LIMIT ?2",
+    [NEWEST_SIZE] = "SELECT max(size) FROM checkpoint WHERE size <= ?1",
     [READ_GENESIS] = "SELECT value FROM meta WHERE key = 'genesis'",
+    [ADD_KEPT] = "INSERT INTO kept(term, view, kind, hash, bytes, final) VALUES(?1, ?2, ?3, ?4, ?5, 0)",
+    [SET_FINAL] = "UPDATE kept SET final = 1 WHERE term = ?1 AND kind = 3 AND final IN (0, 1) "
+                  "AND view = ?2 AND hash = ?3",
+    [DROP_TIP] = "DELETE FROM kept WHERE term = ?1 AND kind = 5 AND final = 0",
+    [DROP_TERMS] = "DELETE FROM kept WHERE term < ?1",
+    [DROP_VOTES] = "DELETE FROM kept WHERE term = ?1 AND kind = 1 AND final = 0 AND view < ?2 "
+                   "AND view < (SELECT max(view) FROM kept WHERE term = ?1 AND kind = 1 AND final = 0)",
+    [DROP_CERTIFICATES] = "DELETE FROM kept WHERE term = ?1 AND kind = 2 AND final = 0 AND view < ?2",
+    [DROP_BLOCKS] = "DELETE FROM kept WHERE term = ?1 AND kind = 3 AND final = 0 AND view < ?2",
+    [NEWEST_TERM] = "SELECT max(term) FROM kept",
+    [OLDEST_FINAL] = "SELECT view FROM kept WHERE term = ?1 AND kind = 4 AND final = 0 ORDER BY view DESC LIMIT 1 OFFSET ?2",
+    [READ_KEPT] = "SELECT kind, view, hash, bytes FROM kept WHERE term = ?1 AND "
+                  "(kind NOT IN (3, 4) OR view >= ?2) ORDER BY seq",
+    [READ_BLOCK] = "SELECT kind, view, hash, bytes FROM kept WHERE term = ?1 AND kind = 3 AND final IN (0, 1) "
+                   "AND view = ?2 AND hash = ?3",
+    [READ_FINALS] = "SELECT kind, view, hash, bytes FROM kept WHERE term = ?1 AND kind = 4 AND final = 0 "
+                    "AND view > ?2 ORDER BY view",
 };
-static const char schema[] = "CREATE TABLE record(idx INTEGER PRIMARY KEY, body BLOB, author BLOB, sig BLOB);"
-                             "CREATE TABLE checkpoint(size INTEGER PRIMARY KEY, root BLOB, steward BLOB, sig BLOB);"
-                             "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB);";
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
 static at_err_t fail(const char *path, sqlite3 *db, int rc, struct at_diag *diag)
@@ -60,7 +74,7 @@ at_err_t at_store_fail(const struct at_store *s, int rc, struct at_diag *diag)
     return fail(s->path, s->db, rc, diag);
 }
 
-static at_err_t run_sql(struct at_store *s, const char *text, struct at_diag *diag)
+at_err_t at_store_sql(struct at_store *s, const char *text, struct at_diag *diag)
 {
     int rc = sqlite3_exec(s->db, text, NULL, NULL, NULL);
     return rc == SQLITE_OK ? AT_OK : at_store_fail(s, rc, diag);
@@ -133,9 +147,9 @@ static at_err_t check_tables(struct at_store *s, struct at_diag *diag)
 
 static at_err_t prepare(struct at_store *s, bool writable, struct at_diag *diag)
 {
-    at_err_t err = check_tables(s, diag);
+    at_err_t err = AT_OK;
     for (int i = 0; !err && i < STATEMENTS; i++) {
-        if (!writable && (i == ADD_RECORD || i == ADD_CHECKPOINT)) continue;
+        if (!writable && (i == ADD_RECORD || i == ADD_CHECKPOINT || i >= ADD_KEPT)) continue;
         int rc = sqlite3_prepare_v3(s->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->statement[i], NULL);
         if (rc != SQLITE_OK) err = at_store_fail(s, rc, diag);
     }
@@ -170,7 +184,7 @@ static at_err_t open_db(const char *path, const char *query, int flags, struct a
         goto out;
     }
     harden(s->db);
-    err = run_sql(s, "PRAGMA cell_size_check = ON", diag);
+    err = at_store_sql(s, "PRAGMA cell_size_check = ON", diag);
     if (err) goto out;
     *ret_store = s;
     s = NULL;
@@ -183,7 +197,7 @@ out:
 /* WAL and FULL: a commit that returned is on the disk. */
 static at_err_t set_durable(struct at_store *s, struct at_diag *diag)
 {
-    return run_sql(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", diag);
+    return at_store_sql(s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", diag);
 }
 
 static at_err_t write_genesis(struct at_store *s, struct at_span genesis, struct at_diag *diag)
@@ -216,10 +230,10 @@ static at_err_t write_fresh(const char *fresh, struct at_span genesis, struct at
     (void)close(fd);
     struct at_store *s = NULL;
     at_err_t err = open_db(fresh, "", SQLITE_OPEN_READWRITE, diag, &s);
-    if (!err) err = run_sql(s, "PRAGMA synchronous = FULL; BEGIN IMMEDIATE", diag);
-    if (!err) err = run_sql(s, schema, diag);
+    if (!err) err = at_store_sql(s, "PRAGMA synchronous = FULL; BEGIN IMMEDIATE", diag);
+    if (!err) err = at_store_schema(s, diag);
     if (!err) err = write_genesis(s, genesis, diag);
-    if (!err) err = run_sql(s, "COMMIT", diag);
+    if (!err) err = at_store_sql(s, "COMMIT", diag);
     at_store_close(s);
     return err;
 }
@@ -248,7 +262,9 @@ at_err at_store_open(const char *path, struct at_diag *diag, struct at_store **r
     at_err_t err = check_file(path, diag);
     if (!err) err = open_db(path, "", SQLITE_OPEN_READWRITE, diag, &s);
     if (!err) err = check_tables(s, diag); /* before anything of a foreign file is changed */
+    if (!err) err = at_store_check_version(s, diag);
     if (!err) err = set_durable(s, diag);
+    if (!err) err = at_store_upgrade(s, diag);
     if (!err) err = prepare(s, true, diag);
     if (err) {
         at_store_close(s);
@@ -263,6 +279,8 @@ at_err at_store_open_readonly(const char *path, struct at_diag *diag, struct at_
     struct at_store *s = NULL;
     at_err_t err = check_file(path, diag);
     if (!err) err = open_db(path, readonly_query(path), SQLITE_OPEN_READONLY, diag, &s);
+    if (!err) err = check_tables(s, diag);
+    if (!err) err = at_store_check_version(s, diag);
     if (!err) err = prepare(s, false, diag);
     if (err) {
         at_store_close(s);
@@ -399,15 +417,63 @@ at_err at_store_read_checkpoints(struct at_store *s, uint64_t from_size, uint32_
     return AT_OK;
 }
 
-at_err at_store_newest_checkpoint(struct at_store *s, struct at_diag *diag, struct at_log_checkpoint *ret_checkpoint)
+/* The largest size with a checkpoint, up to `most`; 0: none. */
+static at_err_t newest_size(struct at_store *s, uint64_t most, struct at_diag *diag, uint64_t *ret_size)
 {
-    sqlite3_stmt *st = s->statement[NEWEST_CHECKPOINT];
+    sqlite3_stmt *st = s->statement[NEWEST_SIZE];
+    (void)sqlite3_bind_int64(st, 1, (sqlite3_int64)(most < INT64_MAX ? most : INT64_MAX));
     int rc = sqlite3_step(st);
-    at_err_t err = AT_OK;
-    if (rc == SQLITE_ROW) err = read_checkpoint(s, st, diag, ret_checkpoint);
-    if (rc == SQLITE_DONE) err = AT_E_NOT_FOUND;
-    at_err_t end = at_store_finish(s, st, rc, diag);
-    return end ? end : err;
+    sqlite3_int64 size = rc == SQLITE_ROW ? sqlite3_column_int64(st, 0) : 0;
+    at_err_t err = at_store_finish(s, st, rc, diag);
+    if (!err) *ret_size = size > 0 ? (uint64_t)size : 0;
+    return err;
+}
+
+/* The cosignatures of one size. */
+static at_err_t read_size(struct at_store *s, uint64_t size, struct at_diag *diag,
+                          struct at_log_checkpoint ret_checkpoints[AT_SEATS_MAX], uint32_t *ret_count)
+{
+    uint32_t n = 0;
+    at_err_t err = at_store_read_checkpoints(s, size, AT_SEATS_MAX, diag, ret_checkpoints, &n);
+    if (err) return err;
+    while (n > 0 && ret_checkpoints[n - 1].size != size) n--;
+    *ret_count = n;
+    return AT_OK;
+}
+
+at_err at_store_newest_checkpoint(struct at_store *s, struct at_diag *diag,
+                                  struct at_log_checkpoint ret_checkpoints[AT_SEATS_MAX], uint32_t *ret_count)
+{
+    uint64_t size = 0;
+    at_err_t err = newest_size(s, UINT64_MAX, diag, &size);
+    if (err) return err;
+    return size != 0 ? read_size(s, size, diag, ret_checkpoints, ret_count) : AT_E_NOT_FOUND;
+}
+
+at_err at_store_read_part(struct at_store *s, uint64_t from, uint64_t last, uint32_t most, struct at_diag *diag,
+                          struct at_signed_record *ret_records, uint32_t *ret_count,
+                          struct at_log_checkpoint *ret_checkpoints, uint32_t *ret_checkpoint_count)
+{
+    AT_ASSERT(most >= AT_SEATS_MAX);
+    uint64_t end = from <= UINT64_MAX - most ? from + most : UINT64_MAX, size = 0;
+    uint32_t count = 0, checkpoints = 0;
+    at_err_t err = newest_size(s, end < last ? end : last, diag, &size);
+    if (err) return err;
+    if (size > from) {
+        err = at_store_read(s, from, (uint32_t)(size - from), diag, ret_records, &count);
+        if (!err && count != size - from)
+            err = at_fail(diag, AT_E_DATA, s->path, "the ledger is damaged: record %llu is missing",
+                          (unsigned long long)(from + count));
+        if (!err) err = read_size(s, size, diag, ret_checkpoints, &checkpoints);
+        if (!err && checkpoints == 1) { /* a single steward's: each size has one */
+            err = at_store_read_checkpoints(s, from + 1, most, diag, ret_checkpoints, &checkpoints);
+            while (checkpoints > 0 && ret_checkpoints[checkpoints - 1].size > size) checkpoints--;
+        }
+        if (err) return err;
+    }
+    *ret_count = count;
+    *ret_checkpoint_count = checkpoints;
+    return AT_OK;
 }
 
 /* ---- appending --------------------------------------------------------------------------------------------------- */
@@ -423,36 +489,50 @@ static at_err_t insert(struct at_store *s, enum statement which, uint64_t key, s
     return at_store_finish(s, st, rc, diag);
 }
 
-static at_err_t insert_all(struct at_store *s, uint64_t first, const struct at_signed_record *records, uint32_t count,
-                           const struct at_log_checkpoint *checkpoints, uint32_t checkpoint_count, struct at_diag *diag)
+static at_err_t insert_log(struct at_store *s, const struct at_store_batch *b, struct at_diag *diag)
 {
     uint64_t size;
     at_err_t err = at_store_size(s, diag, &size);
     if (err) return err;
-    if (size != first)
+    if (b->count != 0 && size != b->first)
         return at_fail(diag, AT_E_VERIFY, s->path, "the ledger holds %llu records, so record %llu cannot be the next",
-                       (unsigned long long)size, (unsigned long long)first);
-    for (uint32_t i = 0; !err && i < count; i++)
-        err = insert(s, ADD_RECORD, first + i, at_signed_record_body(&records[i]),
-                     at_span(records[i].author.b, AT_KEY_BYTES), at_span(records[i].sig.b, AT_SIG_BYTES), diag);
-    for (uint32_t i = 0; !err && i < checkpoint_count; i++) {
-        const struct at_log_checkpoint *c = &checkpoints[i];
-        AT_ASSERT(c->size > first && c->size <= first + count);
+                       (unsigned long long)size, (unsigned long long)b->first);
+    for (uint32_t i = 0; !err && i < b->count; i++)
+        err = insert(s, ADD_RECORD, b->first + i, at_signed_record_body(&b->records[i]),
+                     at_span(b->records[i].author.b, AT_KEY_BYTES), at_span(b->records[i].sig.b, AT_SIG_BYTES), diag);
+    for (uint32_t i = 0; !err && i < b->checkpoint_count; i++) {
+        const struct at_log_checkpoint *c = &b->checkpoints[i];
+        if (c->size == 0 || c->size > size + b->count)
+            return at_fail(diag, AT_E_VERIFY, s->path,
+                           "the ledger holds %llu records, so there is no checkpoint of %llu",
+                           (unsigned long long)(size + b->count), (unsigned long long)c->size);
         err = insert(s, ADD_CHECKPOINT, c->size, at_span(c->root.b, AT_HASH_BYTES), at_span(c->steward.b, AT_KEY_BYTES),
                      at_span(c->sig.b, AT_SIG_BYTES), diag);
     }
     return err;
 }
 
-at_err at_store_append(struct at_store *s, uint64_t first, const struct at_signed_record *records, uint32_t count,
-                       const struct at_log_checkpoint *checkpoints, uint32_t checkpoint_count, struct at_diag *diag)
+at_err at_store_write(struct at_store *s, const struct at_store_batch *batch, struct at_diag *diag)
 {
     AT_ASSERT(s->statement[ADD_RECORD] != NULL); /* not opened to read only */
-    at_err_t err = run_sql(s, "BEGIN IMMEDIATE", diag);
+    at_err_t err = at_store_sql(s, "BEGIN IMMEDIATE", diag);
     if (err) return err;
-    err = insert_all(s, first, records, count, checkpoints, checkpoint_count, diag);
-    if (!err) err = run_sql(s, "COMMIT", diag);
+    if (batch->count != 0 || batch->checkpoint_count != 0) err = insert_log(s, batch, diag);
+    for (size_t i = 0; !err && i < batch->kept_count; i++) err = at_store_keep(s, &batch->kept[i], diag);
+    if (!err) err = at_store_sql(s, "COMMIT", diag);
     /* After some failures SQLite has rolled back by itself. */
     if (err && sqlite3_get_autocommit(s->db) == 0) (void)sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
     return err;
+}
+
+at_err at_store_append(struct at_store *s, uint64_t first, const struct at_signed_record *records, uint32_t count,
+                       const struct at_log_checkpoint *checkpoints, uint32_t checkpoint_count, struct at_diag *diag)
+{
+    return at_store_write(s,
+                          &(struct at_store_batch){.first = first,
+                                                   .records = records,
+                                                   .count = count,
+                                                   .checkpoints = checkpoints,
+                                                   .checkpoint_count = checkpoint_count},
+                          diag);
 }

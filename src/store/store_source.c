@@ -41,7 +41,7 @@ at_err at_store_source(struct at_store *s, struct at_diag *diag, struct at_log_s
     int rc =
         sqlite3_prepare_v2(s->db, "SELECT idx, body, author, sig FROM record ORDER BY idx", -1, &s->scan_records, NULL);
     if (rc == SQLITE_OK)
-        rc = sqlite3_prepare_v2(s->db, "SELECT size, root, steward, sig FROM checkpoint ORDER BY size", -1,
+        rc = sqlite3_prepare_v2(s->db, "SELECT size, root, steward, sig FROM checkpoint ORDER BY size, steward", -1,
                                 &s->scan_checkpoints, NULL);
     if (rc != SQLITE_OK) return at_store_fail(s, rc, diag);
     *ret_source = (struct at_log_source){.ctx = s, .next_record = next_record, .next_checkpoint = next_checkpoint};

@@ -132,7 +132,7 @@ static void there_and_back(void **state)
     uint64_t size;
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(at_store_newest_checkpoint(s, NULL, c), AT_E_NOT_FOUND);
+    assert_int_equal(at_store_newest_checkpoint(s, NULL, c, &n), AT_E_NOT_FOUND);
     append(s, fixture.count, 4);
     for (int again = 0; again < 2; again++) {
         struct at_buf bytes = {0};
@@ -155,7 +155,7 @@ static void there_and_back(void **state)
         assert_int_equal(at_store_read_checkpoints(s, 5, 3, NULL, c, &n), AT_OK);
         assert_int_equal(n, 3);
         assert_memory_equal(c, &fixture.checkpoint[4], sizeof *c);
-        assert_int_equal(at_store_newest_checkpoint(s, NULL, c), AT_OK);
+        assert_int_equal(at_store_newest_checkpoint(s, NULL, c, &n), AT_OK);
         assert_memory_equal(c, &fixture.checkpoint[fixture.count - 1], sizeof *c);
         at_store_close(s); /* and once more after opening it again */
         s = NULL;
