@@ -6,17 +6,25 @@
 #include "os/file.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 struct args {
     const char *dir;
+    bool steward;
 };
 
 static const struct at_opt rows[] = {
     AT_ROW_TEXT(struct args, dir, "dir", "D", ".", "the node's folder"),
 };
 
-#define CONTROL_MS 5000
+static const struct at_opt invite_rows[] = {
+    AT_ROW_TEXT(struct args, dir, "dir", "D", ".", "the node's folder"),
+    AT_ROW_FLAG(struct args, steward, "steward", "the founder's: whoever joins with the line may be a steward"),
+};
+
+#define CONTROL_MS  5000
+#define INVITES_MAX 100
 
 /* One line of JSON each way; {"ok":false,"error":...} becomes an error here. */
 static at_err call(struct at_cli *cli, const char *dir, const char *verb, struct at_diag *diag, json_t **ret_object)
@@ -82,6 +90,21 @@ static void print_phase(const json_t *s)
                text(s, "phase"));
 }
 
+/* Who orders the ledger, and whether enough of them are there. */
+static void print_stewards(const json_t *s)
+{
+    double seats = number(s, "stewards"), here = number(s, "stewards_here"), need = 2 * floor((seats - 1) / 3) + 1;
+    if (seats <= 1) return;
+    if (!json_is_number(json_object_get(s, "stewards_here")))
+        printf("order  kept by %.0f stewards, term %.0f\n", seats, number(s, "term"));
+    else if (here < need)
+        printf("order  waiting for %.0f of %.0f stewards: %.0f are here, term %.0f\n", need, seats, here,
+               number(s, "term"));
+    else
+        printf("order  kept by %.0f stewards, term %.0f: %.0f are here%s\n", seats, number(s, "term"), here,
+               json_is_true(json_object_get(s, "abstains")) ? "; this one does not vote until the next term" : "");
+}
+
 static void print_status(const json_t *s)
 {
     printf("run    %s\nnode   %s (%s)\n", text(s, "run_id"), text(s, "node_id"), text(s, "role"));
@@ -90,6 +113,7 @@ static void print_status(const json_t *s)
         printf("loss   %.4f nats/byte held out\n", number(s, "heldout_loss_last"));
     printf("work   %s tokens, %s tok/s\n", at_count(number(s, "tokens")).s, at_count(number(s, "tokens_per_s")).s);
     printf("ledger %.0f records, head %s\n", number(s, "records"), text(s, "head"));
+    print_stewards(s);
     if (json_is_number(json_object_get(s, "checkpoint_holders")))
         printf("saved  the newest model is on disk with %.0f of the members that this node hears\n",
                number(s, "checkpoint_holders"));
@@ -114,7 +138,9 @@ static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_ob
     at_json_set_text(object, "phase", "stopped");
     if (at_cli_ledger_open(dir, &unused, &l) == AT_OK && (err = at_cli_ledger_fold(&l, &cli->diag)) == AT_OK) {
         const struct at_ledger *g = &l.ledger;
-        at_json_set_text(object, "role", at_node_id_eq(&g->genesis.steward, &place.node) ? "steward" : "member");
+        at_json_set_text(object, "role", at_ledger_seat(g, &place.node) >= 0 ? "steward" : "member");
+        at_json_set_int(object, "term", g->seats.term);
+        at_json_set_int(object, "stewards", g->seats.count);
         at_json_set_text(object, "phase", g->phase == AT_LEDGER_ENDED ? "ended" : "stopped");
         at_json_set_int(object, "round", g->round);
         at_json_set_int(object, "rounds", g->genesis.train.rounds);
@@ -130,6 +156,7 @@ static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_ob
             at_json_set_text(m, "id", at_node_id_hex(&g->members[i].id).s);
             at_json_set_int(m, "replica", i);
             at_json_set_text(m, "name", g->members[i].name);
+            at_json_set_text(m, "role", at_ledger_seat(g, &g->members[i].id) >= 0 ? "steward" : "member");
             at_json_set_bool(m, "online", false);
             at_json_set_int(m, "tokens", g->members[i].tokens);
             at_json_set_int(m, "points_pending", 0);
@@ -179,6 +206,40 @@ static at_err_t run_status(struct at_cli *cli, void *args)
     return AT_OK;
 }
 
+/* So many lines, each with a ticket of its own. */
+static at_err tell_steward_invites(struct at_cli *cli, const struct args *a, const char *line, uint64_t count)
+{
+    json_t *list = json_array();
+    at_err_t err = AT_OK;
+    AT_ASSERT(list != NULL);
+    for (uint64_t i = 0; i < count && err == AT_OK; i++) {
+        char secret[AT_INVITE_TEXT_MAX + 1];
+        err = at_node_steward_invite(a->dir, line, &cli->diag, secret);
+        if (err != AT_OK) break;
+        if (cli->json)
+            AT_ASSERT(json_array_append_new(list, json_string(secret)) == 0);
+        else
+            printf("%s\n", secret);
+    }
+    if (err == AT_OK && cli->json) at_json_set(at_cli_answer(cli), "invites", json_incref(list));
+    json_decref(list);
+    if (err == AT_OK && !cli->json)
+        at_say("%s a secret, for one member: with it one may become a steward, and cannot be told apart from another "
+               "who has it",
+               count == 1 ? "this line is" : "each of these lines is");
+    return err;
+}
+
+static at_err invite_count(struct at_cli *cli, const struct args *a, uint64_t *ret_count)
+{
+    *ret_count = 1;
+    if (cli->words.count == 0) return AT_OK;
+    if (!a->steward)
+        return at_fail(&cli->diag, AT_E_USAGE, cli->words.v[0],
+                       "unexpected; one line lets in as many members as want to join");
+    return at_parse_int(cli->words.v[0], 1, INVITES_MAX, "--steward", &cli->diag, ret_count);
+}
+
 /* The running node knows the newest checkpoint; a folder alone, the one stored last. */
 static at_err_t run_invite(struct at_cli *cli, void *args)
 {
@@ -186,7 +247,10 @@ static at_err_t run_invite(struct at_cli *cli, void *args)
     struct at_node_place place;
     json_t *object = NULL;
     struct at_diag why = {0};
-    at_err_t err = call(cli, a->dir, "status", &why, &object);
+    uint64_t count = 1;
+    at_err_t err = invite_count(cli, a, &count);
+    if (err != AT_OK) return err;
+    err = call(cli, a->dir, "status", &why, &object);
     bool running = err == AT_OK;
     if (err != AT_OK && err != AT_E_NOT_FOUND) {
         cli->diag = why;
@@ -199,6 +263,8 @@ static at_err_t run_invite(struct at_cli *cli, void *args)
     const char *line = running ? text(object, "invite") : place.invite;
     if (!line[0])
         err = at_fail(&cli->diag, AT_E_ENV, a->dir, "the node in %s gives no invite", a->dir);
+    else if (a->steward)
+        err = tell_steward_invites(cli, a, line, count);
     else if (cli->json)
         at_json_set_text(at_cli_answer(cli), "invite", line);
     else
@@ -236,13 +302,20 @@ const struct at_command at_cmd_status = {
 const struct at_command at_cmd_invite = {
     .name = "invite",
     .summary = "print the line with which others join through this node",
-    .usage = "--dir D",
+    .usage = "--dir D [--steward [N]]",
     .about =
         "Any member's node lets others in; the line names this node's address and the newest checkpoint of the log.\n"
-        "Whoever joins with it gets everything from this node and other members, though it may not reach the founder.",
-    .examples = "  atoll invite --dir me\n  atoll join \"$(atoll invite --dir me)\" --dir other\n",
-    AT_ROWS(rows),
+        "Whoever joins with it gets everything from this node and other members, though it may not reach the founder.\n"
+        "\n"
+        "With --steward the founder prints one line, or N, of another kind: A SECRET, each for one trusted member. "
+        "Once\n"
+        "the founder and three who joined with such lines are members, these four keep the ledger together from the\n"
+        "next round on, and the run goes on without any one of them. Send it as you would send a password.",
+    .examples = "  atoll invite --dir me\n  atoll join \"$(atoll invite --dir me)\" --dir other\n"
+                "  atoll invite --dir run --steward 3\n",
+    AT_ROWS(invite_rows),
     .args_bytes = sizeof(struct args),
+    .words_max = 1,
     .run = run_invite,
 };
 const struct at_command at_cmd_finish = {

@@ -72,7 +72,8 @@ static at_err verify(struct at_cli *cli, const char *place)
         printf("ok: every balance recomputed from %" PRIu64 " signed records\nrun  %s\nhead %s\n", report.records,
                at_hash_hex(l.ledger.run).s, at_hash_hex(report.head).s);
         if (report.uncovered > 0)
-            printf("the last %" PRIu64 " records are newer than the stewards' last common signature\n", report.uncovered);
+            printf("the last %" PRIu64 " records are newer than the stewards' last common signature\n",
+                   report.uncovered);
     }
     at_pool_release(&pool);
     at_cli_ledger_release(&l);

@@ -300,7 +300,8 @@ static void one_key_one_seat(void **state)
 {
     struct stewards_fixture *r = *state;
     stands(r, 1);
-    struct at_record rec = stewards_stand_record(r, 2); /* one owner of two members, who has the key and says so for both */
+    struct at_record rec =
+        stewards_stand_record(r, 2); /* one owner of two members, who has the key and says so for both */
     rec.stand.key = r->seat_key[1].id;
     rec.stand.key_use = at_seat_key_show(&r->seat_key[1], rec.run, &r->f.key[2].id);
     refused(r, 2, &rec, "another member stands with this key");

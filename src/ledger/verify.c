@@ -30,9 +30,9 @@ struct job {
     struct checkpoint_slot *checkpoints;
     size_t row_count, checkpoint_count, checkpoint_at;
     bool rows_done, checkpoints_done;
-    uint64_t covered;                 /* records under a checkpoint that held */
-    struct at_log_checkpoint newest;  /* the last that held of the size that is looked at, ... */
-    uint32_t cosigned;                /* ... and how many did; 0: none of this size yet */
+    uint64_t covered;                /* records under a checkpoint that held */
+    struct at_log_checkpoint newest; /* the last that held of the size that is looked at, ... */
+    uint32_t cosigned;               /* ... and how many did; 0: none of this size yet */
 };
 
 static at_err_t wrong(struct job *j, uint64_t record, const char *reason)
@@ -92,7 +92,8 @@ static void verify_record_signature(void *arg, int i)
 {
     struct record_slot *slot = &((struct job *)arg)->rows[i];
     /* What nobody has signed may be a block's beginning: the fold refuses anything else. */
-    if (slot->err == AT_OK && !at_signed_record_is_unsigned(&slot->rec)) slot->err = at_signed_record_verify(&slot->rec);
+    if (slot->err == AT_OK && !at_signed_record_is_unsigned(&slot->rec))
+        slot->err = at_signed_record_verify(&slot->rec);
 }
 
 static void verify_checkpoint_signature(void *arg, int i)
@@ -123,8 +124,7 @@ static at_err_t judge_checkpoint(struct job *j, const struct checkpoint_slot *sl
     const struct at_seats *signers = &j->ledger->signers;
     uint64_t last = slot->c.size - 1;
     bool one = signers->count == 1;
-    if (!slot->sound)
-        return wrong(j, last, "the checkpoint after this record is damaged or not signed by the steward");
+    if (!slot->sound) return wrong(j, last, "the checkpoint after this record is damaged or not signed by the steward");
     if (!is_signer(signers, &slot->c.steward))
         return wrong(j, last,
                      one ? "the checkpoint after this record is damaged or not signed by the steward"
@@ -148,8 +148,8 @@ static at_err_t close_checkpoint(struct job *j)
     j->cosigned = 0;
     if (have < need) {
         char reason[100];
-        snprintf(reason, sizeof reason, "%u of the %u stewards that it takes signed the checkpoint after this record", have,
-                 need);
+        snprintf(reason, sizeof reason, "%u of the %u stewards that it takes signed the checkpoint after this record",
+                 have, need);
         return wrong(j, j->newest.size - 1, reason);
     }
     j->covered = j->newest.size;
@@ -196,7 +196,8 @@ static at_err_t judge_end(struct job *j)
     uint64_t records = j->report.records;
     if (j->checkpoint_at < j->checkpoint_count) {
         const struct checkpoint_slot *slot = &j->checkpoints[j->checkpoint_at];
-        if (slot->sound && is_signer(&j->ledger->signers, &slot->c.steward)) return wrong(j, records, "the record is missing: the steward signed a longer log");
+        if (slot->sound && is_signer(&j->ledger->signers, &slot->c.steward))
+            return wrong(j, records, "the record is missing: the steward signed a longer log");
         return wrong(j, j->covered < records || records == 0 ? j->covered : records - 1,
                      "a checkpoint beyond the last record is damaged or not signed by the steward");
     }

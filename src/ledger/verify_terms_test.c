@@ -224,8 +224,7 @@ static void too_few_or_wrong_seats_vouch_for_nothing(void **state)
     damaged.checkpoint[c].sig.b[7] ^= 1;
     is_named(size - 1, "damaged");
     damaged = honest; /* the founder as the single steward it was */
-    damaged.checkpoint[c] =
-        at_log_checkpoint_sign(&r.f.key[0], r.f.ledger.run, size, damaged.checkpoint[c].root);
+    damaged.checkpoint[c] = at_log_checkpoint_sign(&r.f.key[0], r.f.ledger.run, size, damaged.checkpoint[c].root);
     is_named(size - 1, "nobody who held a seat");
     damaged = honest; /* a seat that it lost, after the hand-over */
     c = checkpoint_at(third + 1);

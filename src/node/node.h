@@ -52,6 +52,11 @@ struct at_node_join_options {
  * AT_E_DATA. */
 at_err at_node_join(const struct at_node_join_options *options, struct at_diag *diag, struct at_node_place *ret_place);
 
+/* The same invite with a new ticket: whoever joins with it may hold a seat. A secret, for one member; this node keeps no
+ * copy. AT_E_USAGE: not the founder's folder. */
+at_err at_node_steward_invite(const char *dir, const char *invite, struct at_diag *diag,
+                              char ret_text[AT_INVITE_TEXT_MAX + 1]);
+
 /* What is known of a folder without running it. AT_E_DATA when it is no run folder. */
 at_err at_node_folder(const char *dir, struct at_diag *diag, struct at_node_place *ret_place);
 
@@ -87,6 +92,7 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
  * {"do":"stop"}    ends this process now, cleanly. Answer {"ok":true}.
  * {"do":"status"}  answers one object:
  *   "ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "joined", "desync",
+ *   "term", "stewards" (seats), "stewards_here" (linked, this one included), "abstains" (a steward with an old disk),
  *   "round", "rounds", "rounds_done", "step", "steps", "tokens", "tokens_per_s",
  *   "heldout_loss_first", "heldout_loss_last" (null: none), "peers" (links),
  *   "peers_known" (addresses), "hops" (links to the steward; 255: no way), "fetched_bytes", "fetch_bytes",

@@ -220,7 +220,12 @@ at_err_t at_node_join(const struct at_node_join_options *o, struct at_diag *diag
         if (!err && !old.has_contact)
             err = at_fail(diag, AT_E_DATA, o->dir, "%s is the founder's own folder: run it with start", o->dir);
         if (!err) { /* the same member again; a newer invite may know a better address */
+            struct at_invite before = old.contact;
             old.contact = invite;
+            if (!invite.has_ticket) { /* the one that it has stays good */
+                old.contact.has_ticket = before.has_ticket;
+                old.contact.ticket = before.ticket;
+            }
             err = at_folder_save(&old, diag);
         }
         return err ? err : fill_place(&old, 0, (struct at_hash){{0}}, diag, ret_place);
@@ -251,4 +256,25 @@ at_err_t at_node_folder(const char *dir, struct at_diag *diag, struct at_node_pl
         newest[0] = (struct at_log_checkpoint){0};
     at_store_close(store);
     return fill_place(&f, newest[0].size, newest[0].root, diag, ret_place);
+}
+
+at_err_t at_node_steward_invite(const char *dir, const char *invite, struct at_diag *diag,
+                                char ret_text[AT_INVITE_TEXT_MAX + 1])
+{
+    struct at_folder f;
+    struct at_invite i;
+    struct at_keypair key;
+    at_err_t err = at_folder_load(dir, diag, &f);
+    if (!err && f.has_contact)
+        err = at_fail(diag, AT_E_USAGE, dir,
+                      "%s is a member's folder: only the founder says who may hold a seat while the run is young", dir);
+    if (!err) err = at_invite_decode(invite, diag, &i);
+    if (!err && at_keypair_generate(&key)) err = at_fail(diag, AT_E_ENV, dir, "the system gives no random bytes");
+    if (err) return err;
+    i.has_ticket = true;
+    i.ticket = at_ticket_make(&f.key, f.run, &key);
+    err = at_invite_encode(&i, diag, ret_text);
+    memset(&key, 0, sizeof key);
+    memset(&i.ticket, 0, sizeof i.ticket);
+    return err;
 }

@@ -125,10 +125,22 @@ static at_err read_log(struct node *n, uint64_t from, struct at_node_event *ev, 
     return err;
 }
 
+static at_err read_agree(struct node *n, const struct at_agree_question *question, struct at_agree_answer *answer,
+                         struct at_node_event *ev, struct at_diag *diag)
+{
+    at_err_t err = n->store ? at_agree_read(n->store, question, diag, answer) : AT_OK;
+    ev->agree.term = question->term;
+    ev->agree.of_block = question->of_block;
+    ev->agree.list = answer->list;
+    ev->agree.count = answer->count;
+    return err;
+}
+
 void node_answer(struct node *n, const struct node_todo *todo)
 {
     struct at_node_event ev = {.kind = todo->kind, .link = todo->link, .node = todo->node, .reason = ""};
     struct at_diag diag = {0};
+    struct at_agree_answer answer = {.count = 0};
     const struct at_tile *tile;
     at_err_t err = AT_OK;
     ev.blob.kind = todo->blob;
@@ -146,10 +158,16 @@ void node_answer(struct node *n, const struct node_todo *todo)
         ev.shape.tiles = at_compute_tiles(n->compute, &tile, &ev.shape.bytes);
     else if (todo->kind == AT_NODE_EV_LINK_DOWN)
         ev.reason = "cannot dial";
+    else if (todo->kind == AT_NODE_EV_SECRET)
+        err = at_secrets_make(n->folder.dir, todo->term, &diag, &ev.secret);
+    else if (todo->kind == AT_NODE_EV_AGREE_DATA)
+        err = read_agree(n, &todo->agree, &answer, &ev, &diag);
     if (err)
         node_fail(n, err, &diag);
     else
         step(n, &ev);
+    at_agree_answer_release(&answer);
+    memset(&ev.secret, 0, sizeof ev.secret);
 }
 
 /* ---- links ---- */

@@ -11,9 +11,11 @@
 
 #include "net/net.h"
 #include "node/node.h"
+#include "node/node_agree.h"
 #include "node/node_compute.h"
 #include "node/node_control.h"
 #include "node/node_folder.h"
+#include "node/node_secrets.h"
 #include "node/node_vault.h"
 #include "node/node_worker.h"
 #include "store/store.h"
@@ -27,6 +29,8 @@ struct node_todo { /* an event to come, kept small: its data is read when its tu
     uint64_t link, offset;
     uint32_t bytes;
     bool ok;
+    struct at_agree_question agree; /* AGREE_DATA */
+    uint32_t term;                  /* SECRET */
 };
 
 struct node {

@@ -200,6 +200,46 @@ static at_err save_key(const struct at_folder *f, struct at_diag *diag)
     return err;
 }
 
+static at_err load_ticket(const struct at_folder *f, struct at_diag *diag, struct at_invite *contact)
+{
+    char path[AT_PATH_BYTES];
+    struct at_buf text = {0};
+    uint8_t bytes[AT_KEY_BYTES + AT_SIG_BYTES];
+    at_err_t err = at_folder_path(f, "ticket", diag, path);
+    if (err || !at_file_exists(path)) return err;
+    err = at_file_read(path, 256, diag, &text);
+    if (!err) {
+        while (text.n > 0 && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == '\r')) text.n--;
+        if (at_hex_decode((const char *)text.p, text.n, bytes, sizeof bytes) != AT_OK)
+            err = at_fail(
+                diag, AT_E_DATA, path,
+                "%s is no ticket (192 hex digits); without the file this node goes on, and stands for no seat", path);
+    }
+    if (!err) {
+        contact->has_ticket = true;
+        memcpy(contact->ticket.seed, bytes, AT_KEY_BYTES);
+        memcpy(contact->ticket.founder.b, bytes + AT_KEY_BYTES, AT_SIG_BYTES);
+    }
+    if (text.p) memset(text.p, 0, text.cap);
+    memset(bytes, 0, sizeof bytes);
+    at_buf_release(&text);
+    return err;
+}
+
+static at_err save_ticket(const struct at_folder *f, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES], text[2 * (AT_KEY_BYTES + AT_SIG_BYTES) + 2];
+    at_err_t err = at_folder_path(f, "ticket", diag, path);
+    if (err || !f->has_contact || !f->contact.has_ticket) return err;
+    at_hex_encode(f->contact.ticket.seed, AT_KEY_BYTES, text);
+    at_hex_encode(f->contact.ticket.founder.b, AT_SIG_BYTES, text + 2 * AT_KEY_BYTES);
+    text[sizeof text - 2] = '\n';
+    struct at_span part = at_span(text, sizeof text - 1);
+    err = at_file_write_atomic(path, &part, 1, 0600, diag);
+    memset(text, 0, sizeof text);
+    return err;
+}
+
 static void put_address(char *text, size_t n, const char *host, uint16_t port)
 {
     snprintf(text, n, strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, port);
@@ -209,6 +249,7 @@ at_err_t at_folder_save(const struct at_folder *f, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES], text[4096], listen_at[300], contact[300];
     at_err_t err = save_key(f, diag);
+    if (!err) err = save_ticket(f, diag);
     if (!err) err = at_folder_path(f, "node.ini", diag, path);
     if (err) return err;
     put_address(listen_at, sizeof listen_at, f->host, f->port);
@@ -294,6 +335,7 @@ at_err_t at_folder_load(const char *dir, struct at_diag *diag, struct at_folder 
     if (!err && (at_hash_is_zero(f.run) || !f.host[0]))
         err = at_fail(diag, AT_E_DATA, path, "%s lacks the run or the listen address", path);
     if (!err) err = load_key(&f, diag, &f.key);
+    if (!err) err = load_ticket(&f, diag, &f.contact);
     at_buf_release(&text);
     if (!err) *ret_folder = f;
     return err;
@@ -304,7 +346,12 @@ at_err_t at_folder_invite(const struct at_folder *f, uint64_t log_size, struct a
 {
     struct at_invite invite = {
         .run = f->run, .node = f->key.id, .port = f->port, .log_size = log_size, .log_root = log_root};
-    if (f->has_contact && log_size == 0) return at_invite_encode(&f->contact, diag, ret_text);
+    if (f->has_contact && log_size == 0) {
+        invite = f->contact;
+        invite.has_ticket = false; /* it is this member's own */
+        memset(&invite.ticket, 0, sizeof invite.ticket);
+        return at_invite_encode(&invite, diag, ret_text);
+    }
     at_address_outward(f->host, invite.host);
     return at_invite_encode(&invite, diag, ret_text);
 }

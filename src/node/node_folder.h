@@ -1,6 +1,8 @@
 /* node_folder.h: what a run folder D says about its node (key, name, addresses), where its files lie. Effects: files.
  *
  *   D/key              64 hex digits: the secret seed of the node's key; mode 0600
+ *   D/ticket           the invite's ticket for a seat, where it had one: 192 hex digits; mode 0600
+ *   D/seat-<term>      the secret of a seat for which this node stands, until the term is over (node_secrets.h)
  *   D/node.ini         lines key=value: run, name, listen, contact, contact_key, log_size, log_root;
  *                      written last when a folder is made: a folder that has it is a whole one
  *   D/ledger.sqlite    genesis, records, checkpoints (store/store.h)
@@ -47,10 +49,10 @@ at_err at_folder_path(const struct at_folder *f, const char *name, struct at_dia
 bool at_folder_is_one(const char *dir);
 /* AT_E_DATA: no run folder, or damaged. */
 at_err at_folder_load(const char *dir, struct at_diag *diag, struct at_folder *ret_folder);
-/* Writes key (when there is none yet) and node.ini. */
+/* Writes key (when there is none yet), ticket (when the contact has one) and node.ini. */
 at_err at_folder_save(const struct at_folder *f, struct at_diag *diag);
 /* The line that lets others in, of the log at (size, root): it names this node; or, while this node has no log yet, the
- * one whose invite it came with. */
+ * one whose invite it came with. Never with a ticket. */
 at_err at_folder_invite(const struct at_folder *f, uint64_t log_size, struct at_hash log_root, struct at_diag *diag,
                         char ret_text[AT_INVITE_TEXT_MAX + 1]);
 

@@ -332,8 +332,7 @@ static void do_check(struct node *n, const struct at_node_op *op)
 static void do_persist(struct node *n, const struct at_node_op *op)
 {
     struct at_diag diag = {0};
-    at_err_t err = at_store_append(n->store, op->persist.from, op->persist.records, (uint32_t)op->persist.count,
-                                   op->persist.checkpoints, (uint32_t)op->persist.checkpoint_count, &diag);
+    at_err_t err = at_agree_persist(n->store, op, &diag);
     if (err)
         node_fail(n, err, &diag);
     else
@@ -439,6 +438,8 @@ static void do_end(struct node *n, const struct at_node_op *op)
 void node_do(struct node *n, const struct at_node_op *op)
 {
     struct job *j;
+    struct at_diag diag = {0};
+    at_err_t err;
     switch (op->kind) {
     case AT_NODE_OP_PERSIST:
         do_persist(n, op);
@@ -495,9 +496,20 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_PEERS_KEEP:
         do_keep_peers(n, op);
         break;
-    case AT_NODE_OP_AGREE_READ: /* of several stewards */
+    case AT_NODE_OP_AGREE_READ:
+        node_later(n, (struct node_todo){.kind = AT_NODE_EV_AGREE_DATA,
+                                         .link = op->link,
+                                         .agree = {.term = op->agree.term,
+                                                   .of_block = op->agree.of_block,
+                                                   .view = op->agree.view,
+                                                   .last = op->agree.last,
+                                                   .hash = op->agree.hash}});
+        break;
     case AT_NODE_OP_SECRET_MAKE:
+        node_later(n, (struct node_todo){.kind = AT_NODE_EV_SECRET, .term = op->agree.term});
+        break;
     case AT_NODE_OP_SECRETS_ERASE:
+        if ((err = at_secrets_erase(n->folder.dir, op->agree.term, &diag))) node_fail(n, err, &diag);
         break;
     case AT_NODE_OP_STATUS:
         node_log(n, AT_NODE_LOG_EVENT, "%s", op->reason);

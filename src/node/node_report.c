@@ -92,6 +92,10 @@ static void put_run(struct fields *f, const struct at_node_status *s)
     put_text(f, "run_id", at_hash_hex(s->run).s);
     put_text(f, "node_id", at_node_id_hex(&s->id).s);
     put_text(f, "role", s->steward ? "steward" : "member");
+    put_int(f, "term", s->term);
+    put_int(f, "stewards", s->seats);
+    put_int(f, "stewards_here", s->seats_here);
+    put_bool(f, "abstains", s->abstains);
     put_text(f, "phase", at_node_phase_text(s->phase));
     put_bool(f, "joined", s->joined);
     put_bool(f, "desync", s->desync);

@@ -168,7 +168,8 @@ static at_err replay(struct node *n, struct at_diag *diag)
     }
     if (err || size == 0) return err;
     err = at_store_newest_checkpoint(n->store, diag, newest, &count);
-    return err ? err : at_node_machine_replayed(n->machine, newest, count, diag);
+    if (!err) err = at_node_machine_replayed(n->machine, newest, count, diag);
+    return err ? err : at_agree_restore(n->store, n->machine, diag);
 }
 
 static at_err build_machine(struct node *n, const struct at_buf *genesis, struct at_diag *diag)
@@ -186,7 +187,18 @@ static at_err build_machine(struct node *n, const struct at_buf *genesis, struct
     n->records = calloc(AT_LOG_PART_MAX, sizeof *n->records);
     n->checkpoints = calloc(AT_LOG_PART_MAX, sizeof *n->checkpoints);
     if (!n->records || !n->checkpoints) return at_fail(diag, AT_E_NOMEM, n->folder.dir, "out of memory");
-    at_err_t err = at_node_machine_init(&o, diag, &n->machine);
+    struct at_node_secret secrets[AT_NODE_SECRETS];
+    struct at_keypair random;
+    if (n->folder.has_contact && n->folder.contact.has_ticket) o.ticket = &n->folder.contact.ticket;
+    o.secrets = secrets;
+    at_err_t err = at_secrets_load(n->folder.dir, diag, secrets, &o.secret_count);
+    if (!err && at_keypair_generate(&random))
+        err = at_fail(diag, AT_E_ENV, n->folder.dir, "the system gives no random bytes");
+    if (!err) {
+        o.nonce = at_load_le64(random.seed);
+        err = at_node_machine_init(&o, diag, &n->machine);
+    }
+    memset(secrets, 0, sizeof secrets);
     return err ? err : replay(n, diag);
 }
 

@@ -186,6 +186,23 @@ at_err_t at_file_remove(const char *path, struct at_diag *diag)
     return unlink(path) != 0 && errno != ENOENT ? fail_errno(diag, path, "remove") : AT_OK;
 }
 
+at_err_t at_file_erase(const char *path, struct at_diag *diag)
+{
+    static const uint8_t zero[4096];
+    struct stat st;
+    int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) return errno == ENOENT ? AT_OK : fail_errno(diag, path, "erase");
+    at_err_t err = fstat(fd, &st) != 0 ? fail_errno(diag, path, "erase") : AT_OK;
+    for (off_t at = 0; !err && at < st.st_size; at += (off_t)sizeof zero) {
+        size_t left = (size_t)(st.st_size - at);
+        err = write_all(fd, at_span(zero, left < sizeof zero ? left : sizeof zero), path, diag);
+    }
+    if (!err && fsync(fd) != 0) err = fail_errno(diag, path, "erase");
+    close(fd);
+    if (!err) err = at_file_remove(path, diag);
+    return err ? err : sync_folder_of(path, diag);
+}
+
 at_err_t at_file_rename(const char *from, const char *to, struct at_diag *diag)
 {
     return rename(from, to) != 0 ? fail_errno(diag, from, "rename") : sync_folder_of(to, diag);

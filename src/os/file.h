@@ -20,7 +20,10 @@ at_err at_file_write_atomic(const char *path, const struct at_span *parts, int p
 
 bool at_file_exists(const char *path); /* file, folder or anything else */
 at_err at_file_size(const char *path, struct at_diag *diag, uint64_t *ret_bytes);
-at_err at_file_remove(const char *path, struct at_diag *diag);                 /* AT_OK when there is none */
+at_err at_file_remove(const char *path, struct at_diag *diag); /* AT_OK when there is none */
+/* Removes a secret: its bytes are overwritten in place first, and all of it is durable on return. What the disk itself
+ * keeps of old blocks (a journal, a snapshot, worn flash) is beyond a program. AT_OK when there is none. */
+at_err at_file_erase(const char *path, struct at_diag *diag);
 at_err at_file_rename(const char *from, const char *to, struct at_diag *diag); /* and fsync of the folder */
 
 /* Every missing folder on the way, like mkdir -p; `mode` for those that are made. */

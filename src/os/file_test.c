@@ -155,6 +155,30 @@ static void test_folders(void **state)
     rmdir(in_dir("new/deep"));
 }
 
+/* A second name keeps what the first one held: it must be gone there too. */
+static void test_a_secret_is_gone_for_good(void **state)
+{
+    struct at_buf left = {0};
+    char other[AT_PATH_BYTES];
+    (void)state;
+    assert_int_equal(put(in_dir("secret"), "a secret of twenty-six bytes", NULL), AT_OK);
+    snprintf(other, sizeof other, "%s", in_dir("other"));
+    assert_int_equal(link(in_dir("secret"), other), 0);
+    assert_int_equal(at_file_erase(in_dir("secret"), NULL), AT_OK);
+    assert_false(at_file_exists(in_dir("secret")));
+    assert_int_equal(at_file_read(other, 100, NULL, &left), AT_OK);
+    assert_true(left.n > 0);
+    for (size_t i = 0; i < left.n; i++) assert_int_equal(left.p[i], 0);
+    at_buf_release(&left);
+    assert_int_equal(at_file_erase(in_dir("secret"), NULL), AT_OK);
+    assert_int_equal(at_file_remove(other, NULL), AT_OK);
+    assert_int_equal(at_dir_make(in_dir("folder"), 0700, NULL), AT_OK);
+    struct at_diag diag = {0};
+    assert_int_equal(at_file_erase(in_dir("folder"), &diag), AT_E_DATA);
+    assert_non_null(strstr(diag.text, "folder"));
+    rmdir(in_dir("folder"));
+}
+
 static void test_one_process_per_folder(void **state)
 {
     struct at_lock lock = {0};
@@ -194,8 +218,13 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
     const struct CMUnitTest tests[] = {
-        CASE(test_write_then_read), CASE(test_read_errors_name_the_file), CASE(test_full_disk_keeps_the_old_file),
-        CASE(test_folders),         CASE(test_one_process_per_folder),    cmocka_unit_test(test_machine_questions),
+        CASE(test_write_then_read),
+        CASE(test_read_errors_name_the_file),
+        CASE(test_full_disk_keeps_the_old_file),
+        CASE(test_folders),
+        CASE(test_one_process_per_folder),
+        cmocka_unit_test(test_machine_questions),
+        CASE(test_a_secret_is_gone_for_good),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,8 @@ static const char *const sql[STATEMENTS] = {
     [ADD_RECORD] = "INSERT INTO record(idx, body, author, sig) VALUES(?1, ?2, ?3, ?4)",
     [ADD_CHECKPOINT] = "INSERT OR IGNORE INTO checkpoint(size, root, steward, sig) VALUES(?1, ?2, ?3, ?4)",
     [READ_RECORDS] = "SELECT idx, body, author, sig FROM record WHERE idx >= ?1 ORDER BY idx LIMIT ?2",
-    [READ_CHECKPOINTS] = "SELECT size, root, steward, sig FROM checkpoint WHERE size >= ?1 ORDER BY size, steward LIMIT ?2",
+    [READ_CHECKPOINTS] =
+        "SELECT size, root, steward, sig FROM checkpoint WHERE size >= ?1 ORDER BY size, steward LIMIT ?2",
     [NEWEST_SIZE] = "SELECT max(size) FROM checkpoint WHERE size <= ?1",
     [READ_GENESIS] = "SELECT value FROM meta WHERE key = 'genesis'",
     [ADD_KEPT] = "INSERT INTO kept(term, view, kind, hash, bytes, final) VALUES(?1, ?2, ?3, ?4, ?5, 0)",
@@ -28,7 +29,8 @@ static const char *const sql[STATEMENTS] = {
     [DROP_CERTIFICATES] = "DELETE FROM kept WHERE term = ?1 AND kind = 2 AND final = 0 AND view < ?2",
     [DROP_BLOCKS] = "DELETE FROM kept WHERE term = ?1 AND kind = 3 AND final = 0 AND view < ?2",
     [NEWEST_TERM] = "SELECT max(term) FROM kept",
-    [OLDEST_FINAL] = "SELECT view FROM kept WHERE term = ?1 AND kind = 4 AND final = 0 ORDER BY view DESC LIMIT 1 OFFSET ?2",
+    [OLDEST_FINAL] =
+        "SELECT view FROM kept WHERE term = ?1 AND kind = 4 AND final = 0 ORDER BY view DESC LIMIT 1 OFFSET ?2",
     [READ_KEPT] = "SELECT kind, view, hash, bytes FROM kept WHERE term = ?1 AND "
                   "(kind NOT IN (3, 4) OR view >= ?2) ORDER BY seq",
     [READ_BLOCK] = "SELECT kind, view, hash, bytes FROM kept WHERE term = ?1 AND kind = 3 AND final IN (0, 1) "

@@ -32,14 +32,14 @@ void at_store_close(struct at_store *store); /* NULL is fine */
 at_err at_store_genesis(struct at_store *store, struct at_diag *diag, struct at_buf *out);
 at_err at_store_size(struct at_store *store, struct at_diag *diag, uint64_t *ret_size); /* records */
 
-enum at_store_kept_kind { /* numbers of the column */
-    AT_STORE_VOTE = 1,    /* view, bytes */
-    AT_STORE_CERTIFICATE, /* view, bytes */
-    AT_STORE_BLOCK,       /* view, hash = SHA-256 of bytes */
-    AT_STORE_FINAL,       /* view, hash of a BLOCK that is stored, bytes: its certificate, or none */
-    AT_STORE_TIP,         /* bytes; takes the place of the term's TIP before */
-    AT_STORE_ABSTAIN,
-    AT_STORE_PRUNE, /* no row, but an order: what is of earlier terms goes; of this term VOTEs of views < view but those of
+enum at_store_kept_kind {                       /* numbers of the column */
+                          AT_STORE_VOTE = 1,    /* view, bytes */
+                          AT_STORE_CERTIFICATE, /* view, bytes */
+                          AT_STORE_BLOCK,       /* view, hash = SHA-256 of bytes */
+                          AT_STORE_FINAL, /* view, hash of a BLOCK that is stored, bytes: its certificate, or none */
+                          AT_STORE_TIP,   /* bytes; takes the place of the term's TIP before */
+                          AT_STORE_ABSTAIN,
+                          AT_STORE_PRUNE, /* no row, but an order: what is of earlier terms goes; of this term VOTEs of views < view but those of
                      * the newest view that has any, CERTIFICATEs of views < view, BLOCKs of views < view that are not final */
 };
 struct at_store_kept {

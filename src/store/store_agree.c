@@ -11,8 +11,7 @@ static at_err_t run(struct at_store *s, enum statement which, const struct at_st
     (void)sqlite3_bind_int64(st, 1, k->term);
     int rc = SQLITE_OK;
     if (sqlite3_bind_parameter_count(st) > 1) rc = sqlite3_bind_int64(st, 2, (sqlite3_int64)k->view);
-    if (which == SET_FINAL && rc == SQLITE_OK)
-        rc = sqlite3_bind_blob64(st, 3, k->hash.b, AT_HASH_BYTES, SQLITE_STATIC);
+    if (which == SET_FINAL && rc == SQLITE_OK) rc = sqlite3_bind_blob64(st, 3, k->hash.b, AT_HASH_BYTES, SQLITE_STATIC);
     if (rc == SQLITE_OK) rc = sqlite3_step(st);
     return at_store_finish(s, st, rc, diag);
 }
@@ -97,7 +96,8 @@ at_err at_store_restore(struct at_store *s, uint32_t finals_max, at_store_take_f
     AT_ASSERT(finals_max > 0);
     at_err_t err = read_number(s, NEWEST_TERM, 0, 0, diag, &term);
     if (err || term == 0) return err;
-    if (term < 0 || term > UINT32_MAX) return at_fail(diag, AT_E_DATA, s->path, "the ledger is damaged: term %lld", (long long)term);
+    if (term < 0 || term > UINT32_MAX)
+        return at_fail(diag, AT_E_DATA, s->path, "the ledger is damaged: term %lld", (long long)term);
     err = read_number(s, OLDEST_FINAL, term, finals_max - 1, diag, &from);
     if (err) return err;
     sqlite3_stmt *st = s->statement[READ_KEPT];

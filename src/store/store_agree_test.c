@@ -138,14 +138,12 @@ static void a_part_ends_with_a_checkpoint(void **state)
     static const struct {
         uint64_t from, last;
         uint32_t count, checkpoints;
-    } part[] = {{0, 6, 6, 6},           /* of one steward: one after each record */
-                {2, 6, 4, 4},           {0, 9, 9, 3},
-                {6, UINT64_MAX, 6, 3},  /* two are not cosigned yet */
-                {9, 11, 0, 0},          {12, UINT64_MAX, 0, 0},
-                {14, UINT64_MAX, 0, 0}, {0, UINT64_MAX, 12, 3}};
+    } part[] = {{0, 6, 6, 6}, /* of one steward: one after each record */
+                {2, 6, 4, 4},  {0, 9, 9, 3},           {6, UINT64_MAX, 6, 3}, /* two are not cosigned yet */
+                {9, 11, 0, 0}, {12, UINT64_MAX, 0, 0}, {14, UINT64_MAX, 0, 0}, {0, UINT64_MAX, 12, 3}};
     for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
-        assert_int_equal(
-            at_store_read_part(*state, part[i].from, part[i].last, AT_SEATS_MAX, NULL, rec, &n, c, &cn), AT_OK);
+        assert_int_equal(at_store_read_part(*state, part[i].from, part[i].last, AT_SEATS_MAX, NULL, rec, &n, c, &cn),
+                         AT_OK);
         assert_int_equal(n, part[i].count);
         assert_int_equal(cn, part[i].checkpoints);
         if (n == 0) continue;

@@ -43,8 +43,8 @@ at_err_t at_store_check_version(struct at_store *s, struct at_diag *diag)
     at_err_t err = read_version(s, diag, &version);
     if (err) return err;
     if (version >= 0 && version <= VERSION) return AT_OK;
-    return at_fail(diag, AT_E_DATA, s->path, "the ledger is of a newer program (schema %d, this one knows %d): update atoll",
-                   version, VERSION);
+    return at_fail(diag, AT_E_DATA, s->path,
+                   "the ledger is of a newer program (schema %d, this one knows %d): update atoll", version, VERSION);
 }
 
 at_err_t at_store_upgrade(struct at_store *s, struct at_diag *diag)

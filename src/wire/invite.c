@@ -33,6 +33,9 @@ static void build(const struct at_invite *invite, Atoll__Pb__Invite *pb)
     pb->port = invite->port;
     pb->log_size = invite->log_size;
     pb->log_root = at_pb_bytes(invite->log_root.b, sizeof invite->log_root.b);
+    if (!invite->has_ticket) return;
+    pb->ticket_seed = at_pb_bytes(invite->ticket.seed, sizeof invite->ticket.seed);
+    pb->ticket_sig = at_pb_bytes(invite->ticket.founder.b, sizeof invite->ticket.founder.b);
 }
 
 static void base32_encode(const uint8_t *p, size_t n, char *ret_text)
@@ -130,6 +133,10 @@ static at_err_t read_fields(struct at_span bytes, struct at_diag *diag, struct a
         !at_pb_fixed(&pb->log_root, invite.log_root.b, AT_HASH_BYTES) ||
         !at_pb_text(pb->host, invite.host, AT_HOST_BYTES_MAX) || !host_ok(invite.host) || pb->port == 0 ||
         pb->port > UINT16_MAX)
+        return bad(diag, wrong);
+    invite.has_ticket = pb->ticket_seed.len != 0;
+    if (invite.has_ticket && (!at_pb_fixed(&pb->ticket_seed, invite.ticket.seed, AT_KEY_BYTES) ||
+                              !at_pb_fixed(&pb->ticket_sig, invite.ticket.founder.b, AT_SIG_BYTES)))
         return bad(diag, wrong);
     invite.port = (uint16_t)pb->port;
     invite.log_size = pb->log_size;

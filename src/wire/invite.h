@@ -7,9 +7,10 @@
 #define ATOLL_WIRE_INVITE_H
 
 #include "base/sign.h"
+#include "wire/ticket.h"
 
 #define AT_HOST_BYTES_MAX  253
-#define AT_INVITE_TEXT_MAX 700 /* characters without the NUL */
+#define AT_INVITE_TEXT_MAX 880 /* characters without the NUL */
 
 struct at_invite {
     struct at_hash run;
@@ -18,6 +19,8 @@ struct at_invite {
     uint16_t port;
     uint64_t log_size; /* a checkpoint of the log: a steward cannot show a newcomer a shorter or another past */
     struct at_hash log_root;
+    bool has_ticket; /* its bearer may hold a seat: then the whole text is a secret, as good as the seat */
+    struct at_ticket ticket;
 };
 
 /* NUL-terminated. AT_E_DATA: host empty or not made of letters, digits, '.', '-', ':', '%', '_'; port 0. */

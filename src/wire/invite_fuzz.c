@@ -15,6 +15,8 @@ static void check_same(const struct at_invite *a)
     AT_ASSERT(at_invite_decode(text, NULL, &b) == AT_OK);
     AT_ASSERT(strcmp(a->host, b.host) == 0 && a->port == b.port && a->log_size == b.log_size);
     AT_ASSERT(at_hash_eq(a->run, b.run) && at_hash_eq(a->log_root, b.log_root) && at_node_id_eq(&a->node, &b.node));
+    AT_ASSERT(a->has_ticket == b.has_ticket);
+    AT_ASSERT(!a->has_ticket || memcmp(&a->ticket, &b.ticket, sizeof b.ticket) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -39,6 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         invite.log_size = at_load_le64(data + 34);
         size_t n = size - 42 < AT_HOST_BYTES_MAX ? size - 42 : AT_HOST_BYTES_MAX;
         memcpy(invite.host, data + 42, n);
+        invite.has_ticket = size >= 42 + sizeof invite.ticket && data[41] % 2 == 1;
+        if (invite.has_ticket) memcpy(&invite.ticket, data + size - sizeof invite.ticket, sizeof invite.ticket);
         char built[AT_INVITE_TEXT_MAX + 1];
         if (at_invite_encode(&invite, NULL, built) == AT_OK) check_same(&invite);
     }

@@ -22,6 +22,15 @@ static void expect_same(const struct at_invite *a, const struct at_invite *b)
     assert_string_equal(a->host, b->host);
     assert_int_equal(a->port, b->port);
     assert_true(a->log_size == b->log_size);
+    assert_int_equal(a->has_ticket, b->has_ticket);
+    if (a->has_ticket) assert_memory_equal(&a->ticket, &b->ticket, sizeof a->ticket);
+}
+
+static void give_ticket(struct at_invite *invite)
+{
+    invite->has_ticket = true;
+    memset(invite->ticket.seed, 0xd4, sizeof invite->ticket.seed);
+    memset(invite->ticket.founder.b, 0xe5, sizeof invite->ticket.founder.b);
 }
 
 static void there_and_back(void **state)
@@ -31,6 +40,7 @@ static void there_and_back(void **state)
         struct at_invite invite = example(), again;
         char text[AT_INVITE_TEXT_MAX + 1], mailed[2 * AT_INVITE_TEXT_MAX + 10];
         strcpy(invite.host, hosts[k]);
+        if (k % 2 == 1) give_ticket(&invite);
         assert_int_equal(at_invite_encode(&invite, NULL, text), AT_OK);
         assert_memory_equal(text, "atoll1", 6);
         assert_int_equal(at_invite_decode(text, NULL, &again), AT_OK);
@@ -56,6 +66,7 @@ static void the_longest_fits(void **state)
     invite.host[AT_HOST_BYTES_MAX] = '\0';
     invite.log_size = UINT64_MAX;
     invite.port = UINT16_MAX;
+    give_ticket(&invite);
     assert_int_equal(at_invite_encode(&invite, NULL, text), AT_OK);
     assert_true(strlen(text) <= AT_INVITE_TEXT_MAX);
     assert_int_equal(at_invite_decode(text, NULL, &again), AT_OK);

@@ -299,6 +299,7 @@ static void only_canonical_bytes_pass(void **state)
         struct at_message m = example((enum at_message_kind)kind), back;
         struct at_buf bytes = {0}, again = {0};
         if (kind == AT_MSG_PIECE) m.piece.data.n = 20;
+        if (kind == AT_MSG_AGREE) m.agree.bytes.n = 20;
         if (kind == AT_MSG_LOG_PART) m.log_part.record_count = m.log_part.checkpoint_count = 1;
         if (kind == AT_MSG_PEERS) m.peers.count = 2;
         if (kind == AT_MSG_GONE) m.gone.count = 2;
