@@ -1,0 +1,62 @@
+# The founder goes: four join with steward invites, term 2 begins, the founder is killed with -9 for good. The run goes on,
+# a new member joins through another's invite, and the ledger verifies everywhere with one head and one model.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/swarm_lib.sh"
+head -c 12000 "$DATA" >"$WORK/text.txt"
+DATA=$WORK/text.txt
+ROUNDS=40
+
+found "$WORK/a" --rounds $ROUNDS --steps 1 --seed 5 --round-ms 20000 --min-members 5
+want 0 "$ATOLL" invite --dir "$WORK/a" --steward 4 --json
+for i in 0 1 2 3; do json invites.$i >"$WORK/invite.$i"; done
+[ "$(cat "$WORK"/invite.? | sort -u | wc -l)" = 4 ] || fail "the steward invites are not four different ones"
+refused 2 "unexpected" "$ATOLL" invite --dir "$WORK/a" 4
+refused 2 "" "$ATOLL" invite --dir "$WORK/a" --steward 0
+
+node a "$ATOLL" start --dir "$WORK/a" --threads 1 --json
+a=$PID
+until_ 60 status_is "$WORK/a" running true
+i=0
+for m in b c d e; do
+    node $m "$ATOLL" join "$(cat "$WORK/invite.$i")" --dir "$WORK/$m" --threads 1 --name $m --json
+    i=$((i + 1))
+done
+for m in b c d e; do
+    [ "$(stat -c %a "$WORK/$m/ticket")" = 600 ] || fail "the ticket of $m can be read by others"
+done
+
+# Four hold the seats of term 2 from a round's edge on.
+term_is() { [ "$(status "$WORK/$1" term)" = "$2" ] && [ "$(status "$WORK/$1" stewards)" = 4 ]; }
+for m in a b c d e; do until_ 120 term_is $m 2; done
+refused 2 "only the founder" "$ATOLL" invite --dir "$WORK/b" --steward
+for m in a b c d e; do
+    asked "$WORK/$m" invite
+    case "$ANSWER" in *"$(cat "$WORK/invite.0")"*) fail "$m tells a secret invite" ;; esac
+done
+
+kill -9 "$a"
+wait "$a" 2>/dev/null || true
+asked "$WORK/b" round && before=$ANSWER
+until_ 120 round_is_at_least "$WORK/b" $((before + 2))
+
+# Somebody new comes in through a member, and works.
+want 0 "$ATOLL" invite --dir "$WORK/b"
+node f "$ATOLL" join "$(cat "$WORK/out")" --dir "$WORK/f" --threads 1 --name f --json
+works() { [ "$(status "$WORK/f" points_confirmed)" -gt 0 ] 2>/dev/null; }
+until_ 120 works
+
+# To the end: one model, one ledger, verified by everybody who is left.
+for m in b c d e f; do until_ 200 ended "$WORK/$m"; done
+wait_all() { for p in $PIDS; do kill -0 "$p" 2>/dev/null && return 1; done; return 0; }
+until_ 60 wait_all
+root=$(root_of "$WORK/b")
+for m in b c d e f; do
+    want 0 "$ATOLL" ledger verify "$WORK/$m" --json
+    [ "$(json stewards)" = 4 ] || fail "$m: the ledger does not end with four stewards"
+    [ "$m" = b ] && head=$(json head)
+    [ "$(json head)" = "$head" ] || fail "$m: another ledger than b"
+    [ "$(root_of "$WORK/$m")" = "$root" ] || fail "$m: another model than b"
+done
+want 0 "$ATOLL" ledger verify "$WORK/a" --json # what the founder had is a beginning of it
+grep -l "$(cut -c 40-120 "$WORK/invite.1")" "$WORK"/*.log && fail "a secret invite is in a log"
+exit 0
