@@ -86,6 +86,8 @@ at_err_t at_agree_restore(struct at_store *store, struct at_node_machine *machin
 }
 
 /* ---- serving ---- */
+#define ANSWER_BYTES ((size_t)2 << 20) /* a link takes 4 MiB that wait */
+
 /* Finds the BLOCKs of the rows, which are FINALs or the one that was asked for; a FINAL's bytes are its certificate. */
 static at_err_t add_blocks(struct at_store *store, uint32_t term, struct rows *finals, struct at_diag *diag,
                            struct at_agree_answer *ret)
@@ -93,6 +95,7 @@ static at_err_t add_blocks(struct at_store *store, uint32_t term, struct rows *f
     struct rows blocks = {0};
     at_err_t err = AT_OK;
     for (size_t i = 0; i < finals->count && !err && ret->count < AT_NODE_BLOCKS_MAX; i++) {
+        if (blocks.bytes.n > ANSWER_BYTES) break; /* whoever is behind asks again */
         const struct at_node_kept *f = &finals->row[i];
         err = at_store_block(store, term, f->view, f->hash, take_row, &blocks, diag);
         if (err) break;

@@ -112,11 +112,11 @@ void node_feed(struct node *n, struct at_node_event *ev)
 }
 
 /* The records from `from` on, cut where a stored checkpoint vouches for them. */
-static at_err read_log(struct node *n, uint64_t from, struct at_node_event *ev, struct at_diag *diag)
+static at_err read_log(struct node *n, uint64_t from, uint64_t last, struct at_node_event *ev, struct at_diag *diag)
 {
     uint32_t count = 0, checkpoints = 0;
-    at_err_t err = at_store_read_part(n->store, from, UINT64_MAX, AT_LOG_PART_MAX, diag, n->records, &count,
-                                      n->checkpoints, &checkpoints);
+    at_err_t err = at_store_read_part(n->store, from, last, AT_LOG_PART_MAX, diag, n->records, &count, n->checkpoints,
+                                      &checkpoints);
     ev->log.from = from;
     ev->log.records = n->records;
     ev->log.count = count;
@@ -148,7 +148,7 @@ void node_answer(struct node *n, const struct node_todo *todo)
     ev.blob.offset = todo->offset;
     ev.blob.ok = todo->ok;
     if (todo->kind == AT_NODE_EV_LOG_DATA)
-        err = n->store ? read_log(n, todo->offset, &ev, &diag) : AT_OK;
+        err = n->store ? read_log(n, todo->offset, todo->last, &ev, &diag) : AT_OK;
     else if (todo->kind == AT_NODE_EV_BLOB_STATE)
         at_vault_stat(&n->vault, todo->blob, todo->key, &ev.blob.bytes_have, &ev.blob.complete);
     else if (todo->kind == AT_NODE_EV_BLOB_DATA)

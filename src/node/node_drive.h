@@ -26,7 +26,7 @@ struct node_todo { /* an event to come, kept small: its data is read when its tu
     enum at_blob_kind blob;
     struct at_hash key;
     struct at_node_id node;
-    uint64_t link, offset;
+    uint64_t link, offset, last; /* last: LOG_DATA */
     uint32_t bytes;
     bool ok;
     struct at_agree_question agree; /* AGREE_DATA */

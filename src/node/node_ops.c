@@ -457,7 +457,9 @@ void node_do(struct node *n, const struct at_node_op *op)
         do_genesis(n, op);
         break;
     case AT_NODE_OP_LOG_READ:
-        node_later(n, (struct node_todo){.kind = AT_NODE_EV_LOG_DATA, .link = op->link, .offset = op->read.offset});
+        node_later(
+            n, (struct node_todo){
+                   .kind = AT_NODE_EV_LOG_DATA, .link = op->link, .offset = op->read.offset, .last = op->read.total});
         break;
     case AT_NODE_OP_BLOB_STAT:
     case AT_NODE_OP_BLOB_WRITE:

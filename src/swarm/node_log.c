@@ -109,6 +109,8 @@ static void log_read(struct at_node_machine *m, struct at_node_link *link)
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_LOG_READ);
     op->link = link->id;
     op->read.offset = link->log_from;
+    op->read.total = at_ledger_term_end(&m->ledger, link->log_from); /* a part ends where a term ends */
+    if (op->read.total > at_node_log_size(m)) op->read.total = at_node_log_size(m);
 }
 
 static void send_part(struct at_node_machine *m, uint64_t link, uint64_t from, const struct at_signed_record *records,

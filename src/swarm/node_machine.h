@@ -205,7 +205,8 @@ enum at_node_op_kind {
     AT_NODE_OP_DIAL,         /* node, endpoint (port 0: where the invite says): answered by LINK_UP or LINK_DOWN */
     AT_NODE_OP_CLOSE,        /* link, reason; what was sent before goes out first; LINK_DOWN follows */
     AT_NODE_OP_GENESIS,      /* bytes: fetched, checked against the run id; to be stored before anything else */
-    AT_NODE_OP_LOG_READ,     /* link, .read.offset = first index, <= AT_LOG_PART_MAX records; then LOG_DATA */
+    AT_NODE_OP_LOG_READ,     /* link, .read.offset = first index, <= AT_LOG_PART_MAX records up to the last stored
+                              * checkpoint of at most .read.total records; then LOG_DATA */
     AT_NODE_OP_BLOB_STAT,    /* .read.kind, key: what is there? then BLOB_STATE */
     AT_NODE_OP_BLOB_WRITE,   /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps. TILE: tile
                                * number `offset` of the state `key`, checked already, in any order, after TILES_FOUND */
