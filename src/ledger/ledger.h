@@ -125,6 +125,8 @@ static inline int at_ledger_seat(const struct at_ledger *ledger, const struct at
 }
 /* A stretch of the log that begins with record `from` is ordered by one term up to this size; UINT64_MAX: it has not ended. */
 uint64_t at_ledger_term_end(const struct at_ledger *ledger, uint64_t from);
+/* What a steward's record (OPEN, CLOSE, EPOCH, END) says, as a word. */
+struct at_word at_ledger_word(const struct at_record *rec);
 /* Replica index of a key, or -1. O(1). */
 int at_ledger_find(const struct at_ledger *ledger, const struct at_node_id *id);
 /* The current round's unit of a replica: its range after OPEN, its receipt. NULL: it takes no part. */

@@ -4,8 +4,6 @@
 
 #include "ledger/ledger.h"
 
-/* What a steward's record says, as a word. */
-struct at_word at_ledger_word(const struct at_record *rec);
 /* Takes a record that was judged right. AT_E_NOMEM, and nothing has changed. */
 at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author);
 

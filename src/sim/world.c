@@ -150,7 +150,9 @@ static at_err_t replay(struct at_world *w, int node, bool damaged, struct at_dia
         at++;
     }
     if (!err && at < durable) err = at_node_machine_replay(n->machine, w->log.records + at, durable - at, diag);
-    if (!err) err = at_node_machine_replayed(n->machine, durable ? &w->log.checkpoints[durable - 1] : NULL, durable ? 1 : 0, diag);
+    if (!err)
+        err = at_node_machine_replayed(n->machine, durable ? &w->log.checkpoints[durable - 1] : NULL, durable ? 1 : 0,
+                                       diag);
     return err;
 }
 

@@ -478,5 +478,6 @@ void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct a
         return;
     }
     if (kind == AT_BLOB_UPDATE) at_node_relay_fetched(m, key);
+    if (kind == AT_BLOB_UPDATE) at_node_hold_fetched(m, key);
     at_node_state_fetched(m, kind, key);
 }

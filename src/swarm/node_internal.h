@@ -14,14 +14,22 @@
  *   node_state.c    which state this node holds and how it comes to the one it needs
  *   node_round.c    a member's part in a round: unit, receipt, joining, leaving, ending
  *   node_steward.c  the steward's part: OPEN, receipts, CLOSE, EPOCH, END
+ *   node_agree.c    one steward among several: its term, Simplex's steps
+ *   node_final.c    final blocks into the log, cosignatures, checkpoints
+ *   node_kept.c     what such a steward keeps on disk beside the log
+ *   node_seat.c     standing for a seat, the secrets of seats
+ *   node_words.c    such a steward's words on a round, and the updates that it holds
  *   node_status.c   the snapshot for people
  *
  * Rule of the drives: they look at the whole state and at the time, not at the event, so that nothing depends on an
  * event not getting lost: after a restart the same drives go on from what the log and the folder say. Each asks for a
  * thing once (a flag remembers) and asks again when the link or the round has changed.
  *
- * Rule of the fold: on the steward the ledger includes the block in flight; so nothing that depends on the ledger is
- * done while one is (at_node_settled). */
+ * Rule of the fold: on a single steward the ledger includes the block in flight; so nothing that depends on the ledger is
+ * done while one is (at_node_settled). Among several it is of final records only.
+ *
+ * Who a node is: `consensus` is there: the single steward. is_steward: that one, or the holder of a seat among several
+ * (at_node_among_several). Everybody else follows a feed. */
 #ifndef ATOLL_SWARM_NODE_INTERNAL_H
 #define ATOLL_SWARM_NODE_INTERNAL_H
 
@@ -29,6 +37,7 @@
 #include "consensus/follower.h"
 #include "ledger/ledger.h"
 #include "swarm/budget.h"
+#include "swarm/node_agree.h"
 #include "swarm/node_machine.h"
 #include "swarm/node_mesh.h"
 #include "swarm/tiles.h"
@@ -205,9 +214,10 @@ struct at_node_machine {
     struct at_buf genesis_bytes;
     struct at_genesis genesis;
     struct at_ledger ledger;
-    struct at_consensus *consensus; /* the steward's */
+    struct at_consensus *consensus; /* the single steward's; owned */
     struct at_hash final_root;      /* of the log that may be told to others */
     struct at_follower follower;    /* everybody else's */
+    struct at_node_agree agree;
     struct at_node_history history[AT_NODE_HISTORY];
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
@@ -268,6 +278,7 @@ struct at_node_machine {
     size_t op_count;
     struct at_buf out;
     size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
+    size_t record_at[AT_NODE_OPS_MAX], kept_at[AT_NODE_OPS_MAX], cosigned_at[AT_NODE_OPS_MAX]; /* PERSIST: likewise */
     struct at_message_mem mem;
     struct at_hash *keep; /* owned: for BLOB_PRUNE */
     struct at_node_status status;
@@ -335,7 +346,11 @@ uint64_t at_node_route_deadline_ms(const struct at_node_machine *m);
 at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag); /* the fold's hook */
 uint64_t at_node_log_size(const struct at_node_machine *m); /* what may be told to others */
 bool at_node_settled(const struct at_node_machine *m);      /* nothing in flight or queued: the ledger is final */
-void at_node_log_start(struct at_node_machine *m);          /* once genesis and stored log are known */
+/* New records with their checkpoint, to those who follow this node; or, when they are not at hand, from the disk. */
+void at_node_log_push(struct at_node_machine *m, uint64_t from, const struct at_signed_record *records, size_t count,
+                      const struct at_log_checkpoint *checkpoints, size_t checkpoint_count);
+void at_node_log_push_read(struct at_node_machine *m);
+void at_node_log_start(struct at_node_machine *m); /* once genesis and stored log are known */
 void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint64_t from, bool once);
 void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_log_part *part);
@@ -348,6 +363,11 @@ struct at_node_history *at_node_history(struct at_node_machine *m, uint32_t roun
 void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record);
 void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag); /* steward */
 bool at_node_sign_own(struct at_node_machine *m, struct at_record *record, struct at_signed_record *ret_signed);
+bool at_node_sign_at(struct at_node_machine *m, struct at_record *record, uint64_t time_ms,
+                     struct at_signed_record *ret_signed);
+/* The fold of several stewards has refused a record: whoever submitted it here is told. */
+void at_node_refused_late(struct at_node_machine *m, struct at_hash leaf, const char *reason);
+void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct at_receipt *receipt);
 /* A member's own record: sends it on the way to the steward, and again when the way has changed or nothing came of it. */
 void at_node_own_send(struct at_node_machine *m, struct at_node_own *own);
 void at_node_refused(struct at_node_machine *m, uint64_t link, struct at_hash record, const char *reason);
@@ -439,8 +459,71 @@ uint64_t at_node_member_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_steward.c ---- */
 void at_node_steward_start(struct at_node_machine *m);
+void at_node_steward_begin(struct at_node_machine *m); /* among several, from now on */
 void at_node_steward_opened(struct at_node_machine *m);
 void at_node_steward_drive(struct at_node_machine *m);
 uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_agree.c ---- */
+bool at_node_is_seat(const struct at_node_machine *m,
+                     const struct at_node_id *node);         /* holds one in our ledger's term */
+bool at_node_among_several(const struct at_node_machine *m); /* this node is a steward of them */
+uint32_t at_node_seats_here(struct at_node_machine *m);      /* holders that are linked, and this node */
+/* To the holders of seats (bit i: seat i) that are linked, this node excepted. */
+void at_node_to_seats(struct at_node_machine *m, const struct at_seats *seats, uint32_t to,
+                      const struct at_message *msg);
+/* One step; what it asks for is done. The step's err. */
+at_err_t at_node_simplex(struct at_node_machine *m, struct at_simplex_event event);
+void at_node_agree_persisted(struct at_node_machine *m);
+void at_node_agree_message(struct at_node_machine *m, struct at_node_link *link, struct at_span bytes);
+void at_node_agree_data(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_agree_link(struct at_node_machine *m, struct at_node_link *link); /* it has said hello */
+/* AT_E_NOT_FOUND: no seat for this node, or not its key. */
+at_err_t at_node_term_open(struct at_node_machine *m, const struct at_simplex_tip *tip, bool abstain);
+void at_node_agree_drive(struct at_node_machine *m);
+uint64_t at_node_agree_deadline_ms(const struct at_node_machine *m);
+void at_node_agree_release(struct at_node_machine *m);
+
+/* ---- node_final.c ---- */
+void at_node_fold_before(struct at_node_machine *m, const struct at_signed_record *record);
+void at_node_fold_after(struct at_node_machine *m, const struct at_signed_record *record);
+void at_node_follow_seats(struct at_node_machine *m, const struct at_seats *seats);
+/* Of the log when it had this size; false: not known any more. */
+bool at_node_root_at(const struct at_node_machine *m, uint64_t size, struct at_hash *ret_root);
+void at_node_final(struct at_node_machine *m, const struct at_simplex_op *o);
+void at_node_cosign_term(struct at_node_machine *m, struct at_node_term *t, const struct at_seats *seats,
+                         const struct at_keypair *key);
+void at_node_cosign_before(struct at_node_machine *m); /* the term that was the present one is over */
+void at_node_cosign_now(struct at_node_machine *m);
+void at_node_cosign_again(struct at_node_machine *m, const struct at_node_link *link);
+void at_node_cosign(struct at_node_machine *m, struct at_node_link *link, const struct at_log_checkpoint *c);
+void at_node_cosign_persist(struct at_node_machine *m);
+void at_node_cosign_attach(struct at_node_machine *m, struct at_node_op *op); /* to a PERSIST */
+bool at_node_cosign_before_done(const struct at_node_machine *m); /* that term's last size has its checkpoint */
+
+/* ---- node_kept.c ---- */
+const struct at_node_cached *at_node_block_find(const struct at_node_machine *m, uint64_t view,
+                                                const struct at_hash *hash); /* NULL: not in memory */
+void at_node_block_cache(struct at_node_machine *m, uint64_t view, struct at_hash hash, struct at_span bytes);
+void at_node_blocks_drop(struct at_node_machine *m, uint64_t view); /* those of views up to this one */
+void at_node_blocks_clear(struct at_node_machine *m);
+void at_node_keep(struct at_node_machine *m, const struct at_simplex_op *o); /* a persist op: into this step's rows */
+
+/* ---- node_seat.c ---- */
+/* The key pair of a seat, and its beacon (NULL: not wanted; NULL in it: no memory). False: it is not of our secrets. */
+bool at_node_seat_key(struct at_node_machine *m, const struct at_node_id *key, struct at_keypair *ret_key,
+                      const struct at_beacon_chain **ret_chain);
+void at_node_secret(struct at_node_machine *m, const struct at_node_secret *secret);
+void at_node_seat_drive(struct at_node_machine *m);
+
+/* ---- node_words.c ---- */
+bool at_node_word(struct at_node_machine *m, struct at_record *rec);   /* true: it was said now */
+bool at_node_holds(const struct at_node_machine *m, uint32_t replica); /* the update of its logged receipt */
+bool at_node_hold_awaited(struct at_node_machine *m, uint32_t replica);
+void at_node_hold_set(struct at_node_machine *m, uint32_t replica, struct at_hash update, bool fit);
+void at_node_hold_clear(struct at_node_machine *m);
+void at_node_hold_fetched(struct at_node_machine *m, struct at_hash key);
+void at_node_hold_checked(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_hold_drive(struct at_node_machine *m);
 
 #endif

@@ -119,7 +119,8 @@ static struct at_node_link *make_room(struct at_node_machine *m)
     struct at_node_link *oldest = NULL;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         struct at_node_link *l = &m->links[i];
-        bool keep = at_node_link_member(m, l) || at_node_id_eq(&l->node, &m->options.contact);
+        bool keep =
+            at_node_link_member(m, l) || at_node_is_seat(m, &l->node) || at_node_id_eq(&l->node, &m->options.contact);
         if (l->used && !l->closing && !keep && (!oldest || l->up_ms < oldest->up_ms)) oldest = l;
     }
     if (!oldest) return NULL;
@@ -138,7 +139,7 @@ static struct at_node_link *room_for(struct at_node_machine *m, const struct at_
         members += l->used && at_node_link_member(m, l);
         if (!l->used && !free_link) free_link = &m->links[i];
     }
-    bool steward = m->has_genesis && at_node_id_eq(&e->node, &m->genesis.steward);
+    bool steward = at_node_is_seat(m, &e->node);
     uint32_t kept = max > 2 * AT_NODE_ROOM_KEPT ? AT_NODE_ROOM_KEPT : 0;
     if (!steward && members + kept >= max && at_node_link_member(m, &fresh)) return NULL;
     return free_link && used < max ? free_link : make_room(m);
@@ -184,11 +185,12 @@ void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
  * link was dialled may be newer than the Hello. */
 static bool past_is_plausible(struct at_node_machine *m, struct at_node_link *link, uint64_t log_size)
 {
-    if (m->is_steward && log_size > at_node_log_size(m)) {
+    if (m->consensus && m->ledger.seats.count == 1 && log_size > at_node_log_size(m)) {
         at_node_link_refuse(m, link, "your log is longer than the steward's");
         return false;
     }
-    bool steward = m->has_genesis && !m->is_steward && at_node_id_eq(&link->node, &m->genesis.steward);
+    bool steward = m->has_genesis && m->ledger.seats.count == 1 && !m->is_steward &&
+                   at_node_id_eq(&link->node, &m->genesis.steward);
     uint64_t least = link->log_least > m->options.invite_log_size ? link->log_least : m->options.invite_log_size;
     if (!steward || log_size >= least) return true;
     at_node_link_refuse(m, link, "your log is shorter than what was seen of it");
@@ -232,6 +234,7 @@ static void hello(struct at_node_machine *m, struct at_node_link *link, const st
     m->ever_linked = true;
     at_node_mesh_hello(m, &link->node);
     at_node_peers_link(m, link);
+    at_node_agree_link(m, link);
 }
 
 static void said_bye(struct at_node_machine *m, struct at_node_link *link, const char *reason)
@@ -262,7 +265,7 @@ static bool within_budget(struct at_node_machine *m, struct at_node_link *link, 
     uint32_t frames = msg->kind == AT_MSG_PEERS_GET ? AT_NODE_PAGE_FRAMES : 1, kib = (uint32_t)(n >> 10) + 1;
     if (msg->kind == AT_MSG_WANT || msg->kind == AT_MSG_PIECE || msg->kind == AT_MSG_MISSING) return true;
     if (!at_node_spend(&link->frames, m->now_ms, frames, AT_NODE_FRAME_BURST, AT_NODE_FRAME_MS)) return false;
-    if (msg->kind == AT_MSG_LOG_PART) return true;
+    if (msg->kind == AT_MSG_LOG_PART || (msg->kind == AT_MSG_AGREE && at_node_is_seat(m, &link->node))) return true;
     return at_node_spend(&link->kib, m->now_ms, kib, AT_NODE_KIB_BURST, AT_NODE_KIB_MS);
 }
 
@@ -349,7 +352,11 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         link->saved = msg.saved;
         break;
     case AT_MSG_AGREE:
+        at_node_agree_message(m, link, msg.agree.bytes);
+        break;
     case AT_MSG_COSIGN:
+        at_node_cosign(m, link, &msg.cosign.cosignature);
+        break;
     case AT_MSG_NONE:
     case AT_MSG_KIND_COUNT:
         break;

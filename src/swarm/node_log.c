@@ -3,9 +3,10 @@
  * Following: LogGet(own size) to the feed (node_route.c); each part that had records is answered by the next LogGet; an
  * empty part says "you are at the head". From then on the peer pushes every new block by itself. Serving is the mirror
  * image: a link becomes live when a LogGet has been answered up to the head, and a LogGet "once" ends that. Everybody
- * serves what it has, and takes parts from any peer that it has asked: they are proven by the steward's checkpoints. A
- * part that proves nothing is its sender's fault; only over the steward's own link, or when the fold refuses what the
- * steward has signed, is it the steward's, and then this node ends. */
+ * serves what it has a checkpoint for, and takes parts from any peer that it has asked: they are proven by the stewards'
+ * checkpoints. A part ends where a term ends: who is to have signed the next one follows from it. A part that proves
+ * nothing is its sender's fault; only over a single steward's own link, or when the fold refuses what the stewards have
+ * signed, is it theirs, and then this node ends. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
@@ -43,32 +44,42 @@ static at_err_t remember_close(struct at_node_machine *m, uint32_t round)
     return AT_OK;
 }
 
-/* The fold, and beside it what later outer steps need and the fold forgets. */
+static void remember_open(struct at_node_machine *m)
+{
+    struct at_node_history *h = &m->history[m->ledger.round % AT_NODE_HISTORY];
+    h->opened = true;
+    h->closed = h->epoch = false;
+    h->round = m->ledger.round;
+    h->state_in = m->ledger.state_root;
+    h->count = 0;
+    at_node_steward_opened(m);
+}
+
+/* The fold, and beside it what later outer steps need and the fold forgets. Among several stewards it is the last word
+ * that a step needs which takes it: so the ledger is looked at, and not the record. */
 at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag)
 {
     struct at_node_machine *m = user;
     struct at_record rec;
+    enum at_ledger_phase before = m->ledger.phase;
+    at_node_fold_before(m, record);
     at_err_t err = at_node_peers_room(m);
     if (!err) err = at_ledger_apply(&m->ledger, record, diag, &rec);
     if (err) return err;
+    at_node_fold_after(m, record);
     if (rec.kind == AT_RECORD_JOIN || rec.kind == AT_RECORD_LEAVE) {
         m->mesh.ring_valid = false;
         m->mesh.ask_wanted = true;
     }
-    if (rec.kind == AT_RECORD_OPEN) {
-        struct at_node_history *h = &m->history[rec.open.round % AT_NODE_HISTORY];
-        h->opened = true;
-        h->closed = h->epoch = false;
-        h->round = rec.open.round;
-        h->state_in = rec.open.state_root;
-        h->count = 0;
-        at_node_steward_opened(m);
-    } else if (rec.kind == AT_RECORD_CLOSE) {
-        return remember_close(m, rec.close.round);
-    } else if (rec.kind == AT_RECORD_EPOCH) {
-        struct at_node_history *h = at_node_history(m, rec.epoch.round);
+    if (m->ledger.phase == before) return AT_OK;
+    if (m->ledger.phase == AT_LEDGER_TRAINING) {
+        remember_open(m);
+    } else if (m->ledger.phase == AT_LEDGER_CLOSED) {
+        return remember_close(m, m->ledger.round);
+    } else if (m->ledger.phase == AT_LEDGER_READY) {
+        struct at_node_history *h = at_node_history(m, m->ledger.round - 1);
         h->epoch = true;
-        h->state_out = rec.epoch.state_root;
+        h->state_out = m->ledger.state_root;
     }
     return AT_OK;
 }
@@ -80,9 +91,9 @@ bool at_node_settled(const struct at_node_machine *m)
 
 uint64_t at_node_log_size(const struct at_node_machine *m)
 {
-    if (!m->has_genesis) return 0;
     const struct at_consensus *c = m->consensus;
-    return m->ledger.tree.size - (c && c->in_flight ? c->block_count : 0);
+    if (!m->has_genesis) return 0;
+    return c ? m->ledger.tree.size - (c->in_flight ? c->block_count : 0) : m->agree.told;
 }
 
 void at_node_log_start(struct at_node_machine *m)
@@ -94,9 +105,9 @@ void at_node_log_start(struct at_node_machine *m)
                                        .verifier = m->options.verifier,
                                        .take = at_node_take,
                                        .user = m};
-    at_follower_seats(&m->follower, 1, &m->genesis.steward, 1);
+    at_node_follow_seats(m, &m->ledger.seats);
     m->final_root = at_merkle_root(&m->ledger.tree);
-    if (!m->is_steward) return;
+    if (!m->consensus) return;
     struct at_consensus_options options = {
         .key = m->options.key, .run = m->options.run, .take = at_node_take, .user = m, .log = m->ledger.tree};
     at_consensus_init(m->consensus, &options);
@@ -127,7 +138,7 @@ static void send_part(struct at_node_machine *m, uint64_t link, uint64_t from, c
 
 void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint64_t from, bool once)
 {
-    if (m->is_steward && from > at_node_log_size(m)) {
+    if (m->consensus && from > at_node_log_size(m)) {
         at_node_link_refuse(m, link, "your log is longer than mine");
         return;
     }
@@ -154,23 +165,36 @@ void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
         return;
     }
     /* What is stored may be further than what is final: the store answered before PERSISTED did. */
-    uint64_t final_size = at_node_log_size(m);
+    uint64_t final_size = at_node_log_size(m), end = at_ledger_term_end(&m->ledger, e->log.from);
     size_t count = e->log.count, checkpoints = e->log.checkpoint_count;
+    if (end > final_size) end = final_size;
     if (count > AT_LOG_PART_MAX) count = AT_LOG_PART_MAX;
-    if (e->log.from + count > final_size) count = (size_t)(final_size - e->log.from);
+    if (e->log.from + count > end) count = (size_t)(end - e->log.from);
     while (checkpoints > 0 && e->log.checkpoints[checkpoints - 1].size > e->log.from + count) checkpoints--;
-    if (checkpoints > AT_LOG_PART_MAX || (count > 0 && checkpoints == 0)) {
+    if (count > 0 && checkpoints == 0) {
         at_node_link_refuse(m, link, "the log cannot be read here");
         return;
     }
     if (count > 0) count = (size_t)(e->log.checkpoints[checkpoints - 1].size - e->log.from);
-    send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints, checkpoints);
+    size_t last = checkpoints; /* of cosigned ones those of the last size do */
+    while (last > 0 && e->log.checkpoints[last - 1].size == e->log.checkpoints[checkpoints - 1].size) last--;
+    size_t skip = checkpoints - last > 1 ? last : 0;
+    send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints + skip, checkpoints - skip);
     link->log_live = !link->log_once && e->log.from + count == final_size;
     if (e->log.from + count > link->head) link->head = e->log.from + count;
 }
 
-static void push(struct at_node_machine *m, uint64_t from, const struct at_signed_record *records, size_t count,
-                 const struct at_log_checkpoint *checkpoints, size_t checkpoint_count)
+void at_node_log_push_read(struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        struct at_node_link *l = &m->links[i];
+        if (l->used && !l->closing && l->log_live && l->head < at_node_log_size(m))
+            at_node_log_get(m, l, l->head, l->log_once);
+    }
+}
+
+void at_node_log_push(struct at_node_machine *m, uint64_t from, const struct at_signed_record *records, size_t count,
+                      const struct at_log_checkpoint *checkpoints, size_t checkpoint_count)
 {
     bool encoded = false;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
@@ -197,7 +221,7 @@ void at_node_log_ask(struct at_node_machine *m, struct at_node_link *link, bool 
 
 static void part_refused(struct at_node_machine *m, struct at_node_link *link, at_err_t err, const struct at_diag *diag)
 {
-    bool steward = at_node_id_eq(&link->node, &m->genesis.steward);
+    bool steward = m->ledger.seats.count == 1 && at_node_id_eq(&link->node, &m->genesis.steward);
     at_node_link_refuse(m, link, diag->text);
     if (m->follower.broken || (steward && err == AT_E_VERIFY)) at_node_end(m, AT_E_VERIFY, "%s", diag->text);
 }
@@ -223,7 +247,7 @@ static void at_head(struct at_node_machine *m, struct at_node_link *link, uint64
 void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_log_part *part)
 {
     struct at_diag diag = {0};
-    if (m->is_steward || !m->has_genesis || !link->followed) {
+    if (m->consensus || !m->has_genesis || !link->followed) {
         at_node_link_refuse(m, link, "nobody asked for this log");
         return;
     }
@@ -254,13 +278,15 @@ void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, cons
         return;
     }
     m->mesh.behind_ms = 0;
+    m->agree.told = m->agree.fresh_from = m->follower.log.size;
+    m->agree.fresh_count = 0;
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_PERSIST);
     op->persist.from = size;
     op->persist.records = records;
     op->persist.count = count;
     op->persist.checkpoints = checkpoints;
     op->persist.checkpoint_count = checkpoint_count;
-    push(m, size, records, count, checkpoints, checkpoint_count);
+    at_node_log_push(m, size, records, count, checkpoints, checkpoint_count);
     if (!caught || link->head <= m->follower.log.size) return;
     at_node_log_ask(m, link, true);
     link->catch_asked = true;
@@ -269,22 +295,24 @@ void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, cons
 /* ---- the steward's order ---- */
 void at_node_persisted(struct at_node_machine *m)
 {
-    if (!m->is_steward) return;
+    at_node_agree_persisted(m);
+    if (!m->consensus) return;
     struct at_consensus_event event = {.kind = AT_CONSENSUS_PERSISTED};
     struct at_consensus_update update;
     at_consensus_step(m->consensus, &event, &update);
     if (update.final) m->final_root = update.checkpoints[update.count - 1].root;
     if (update.final && m->options.canary != AT_NODE_CANARY_ACK_EARLY)
-        push(m, update.from, update.records, update.count, update.checkpoints, update.count);
+        at_node_log_push(m, update.from, update.records, update.count, update.checkpoints, update.count);
 }
 
 void at_node_consensus_tick(struct at_node_machine *m)
 {
-    if (!m->is_steward) return;
+    if (!m->consensus || (m->ledger.seats.count > 1 && !m->consensus->in_flight)) return;
     struct at_consensus_event event = {.kind = AT_CONSENSUS_TICK};
     struct at_consensus_update update;
     at_consensus_step(m->consensus, &event, &update);
-    for (size_t i = 0; i < update.refused_count; i++) {
+    /* After the EPOCH that begins the term of several, this steward orders nothing: it comes to them another way. */
+    for (size_t i = 0; i < update.refused_count && m->ledger.seats.count == 1; i++) {
         const struct at_consensus_refusal *no = &update.refused[i];
         if (no->tag)
             at_node_refused(m, no->tag, no->record, no->diag.text);
@@ -299,5 +327,5 @@ void at_node_consensus_tick(struct at_node_machine *m)
     op->persist.checkpoints = update.checkpoints;
     op->persist.checkpoint_count = update.count;
     if (m->options.canary == AT_NODE_CANARY_ACK_EARLY)
-        push(m, update.from, update.records, update.count, update.checkpoints, update.count);
+        at_node_log_push(m, update.from, update.records, update.count, update.checkpoints, update.count);
 }

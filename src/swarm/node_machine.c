@@ -34,6 +34,7 @@ static at_err_t take_memory(struct at_node_machine *m)
     m->status_members = calloc(AT_MEMBERS_MAX, sizeof *m->status_members);
     if (!m->ops || !m->ops_sorted || !m->absent_ms || !m->receipts || !m->status_members) return AT_E_NOMEM;
     if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
+    m->agree.out.bytes_max = AT_AGREE_BYTES_MAX;
     m->out.bytes_max = AT_NODE_OUT_BYTES_MAX;
     return at_buf_reserve(&m->out, (size_t)1 << 20, &at);
 }
@@ -51,6 +52,15 @@ static at_err_t take_names(struct at_node_machine *m, const struct at_node_machi
     return at_record_encode(&rec, diag, body, &bytes);
 }
 
+static void take_seats(struct at_node_machine *m, const struct at_node_machine_options *options)
+{
+    if (options->ticket) m->agree.ticket = *options->ticket;
+    m->options.ticket = options->ticket ? &m->agree.ticket : NULL;
+    m->options.secrets = NULL;
+    for (size_t i = 0; i < options->secret_count && i < AT_NODE_SECRETS; i++)
+        m->agree.secrets[m->agree.secret_count++] = options->secrets[i];
+}
+
 at_err at_node_machine_init(const struct at_node_machine_options *options, struct at_diag *diag,
                             struct at_node_machine **ret_machine)
 {
@@ -59,6 +69,7 @@ at_err at_node_machine_init(const struct at_node_machine_options *options, struc
     m->options = *options;
     m->options.genesis = at_span(NULL, 0);
     m->options.name = m->options.program = NULL;
+    take_seats(m, options);
     at_err_t err = take_genesis(m, options->genesis, diag);
     if (!err) err = take_names(m, options, diag);
     if (!err) err = take_memory(m);
@@ -76,6 +87,7 @@ void at_node_machine_release(struct at_node_machine *m)
     if (!m) return;
     if (m->has_genesis) at_ledger_release(&m->ledger);
     for (size_t i = 0; i < AT_NODE_HISTORY; i++) free(m->history[i].list);
+    at_node_agree_release(m);
     free(m->consensus);
     free(m->ops);
     free(m->ops_sorted);
@@ -113,16 +125,19 @@ at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_c
     if (!m->has_genesis) return AT_OK;
     at_node_log_start(m); /* the order goes on behind the replayed records */
     if (m->ledger.tree.size == 0 && count == 0) return AT_OK;
-    return at_follower_head(&m->follower, newest, count, diag);
-}
-
-at_err at_node_machine_restore(struct at_node_machine *m, const struct at_node_kept *kept, size_t count,
-                               struct at_diag *diag)
-{
-    (void)kept;
-    if (count > 0 && m->ledger.seats.count == 1)
-        return at_fail(diag, AT_E_VERIFY, "agree", "this folder has votes of a term that its log does not know");
-    return AT_OK;
+    m->agree.told = count ? newest->size : 0;
+    if (m->ledger.signers.count > 1 && m->agree.told < m->ledger.tree.size) {
+        /* A steward among several folds a block before it has its cosignatures. */
+        struct at_hash root;
+        bool known = count && at_node_root_at(m, newest->size, &root);
+        if (!known || at_hash_eq(root, newest->root)) return AT_OK;
+        return at_fail(diag, AT_E_VERIFY, "log", "the checkpoint in this folder is not of its first %llu records",
+                       (unsigned long long)newest->size);
+    }
+    at_node_follow_seats(m, &m->ledger.signers);
+    at_err_t err = at_follower_head(&m->follower, newest, count, diag);
+    at_node_follow_seats(m, &m->ledger.seats);
+    return err;
 }
 
 static void start(struct at_node_machine *m, const struct at_node_event *e)
@@ -131,7 +146,7 @@ static void start(struct at_node_machine *m, const struct at_node_event *e)
     m->pathless_ms = m->linkless_ms = m->now_ms ? m->now_ms : 1;
     m->mesh.newcomers.ms = m->now_ms;
     at_node_state_start(m, e);
-    if (m->is_steward) at_node_steward_start(m);
+    if (m->consensus && m->ledger.seats.count == 1) at_node_steward_start(m);
 }
 
 static void stop(struct at_node_machine *m)
@@ -145,7 +160,7 @@ static void finish(struct at_node_machine *m)
 {
     if (m->finishing) return;
     m->finishing = true;
-    at_node_note(m, m->is_steward ? "the run ends after this round" : "this node leaves after this round");
+    at_node_note(m, m->consensus ? "the run ends after this round" : "this node leaves after this round");
 }
 
 static void handle(struct at_node_machine *m, const struct at_node_event *e)
@@ -222,13 +237,17 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
         stop(m);
         break;
     case AT_NODE_EV_SECRET:
+        at_node_secret(m, &e->secret);
+        break;
     case AT_NODE_EV_AGREE_DATA:
+        at_node_agree_data(m, e);
         break;
     }
 }
 
 static void drive(struct at_node_machine *m)
 {
+    at_node_agree_drive(m); /* first: who this node is may change */
     at_node_links_drive(m);
     at_node_route_drive(m);
     at_node_peers_drive(m);
@@ -241,6 +260,8 @@ static void drive(struct at_node_machine *m)
     at_node_relay_drive(m);
     at_node_member_drive(m);
     at_node_presence_drive(m);
+    at_node_hold_drive(m);
+    at_node_seat_drive(m);
     at_node_steward_drive(m);
     at_node_consensus_tick(m);
 }
@@ -250,6 +271,7 @@ void at_node_machine_step(struct at_node_machine *m, const struct at_node_event 
 {
     bool over = m->ended || (!m->started && event->kind != AT_NODE_EV_START);
     m->op_count = 0;
+    m->agree.record_count = m->agree.kept_count = m->agree.cosigned_count = m->agree.cosigned_done = 0;
     at_buf_clear(&m->out);
     if (event->time_ms > m->now_ms) m->now_ms = event->time_ms;
     m->wall_ms = event->wall_ms;
@@ -270,7 +292,7 @@ uint64_t at_node_machine_deadline_ms(struct at_node_machine *m)
                             at_node_steward_deadline_ms(m), at_node_links_deadline_ms(m),
                             at_node_route_deadline_ms(m),   at_node_mesh_deadline_ms(m),
                             at_node_peers_deadline_ms(m),   at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
-                            at_node_tiles_deadline_ms(m)};
+                            at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m)};
     uint64_t deadline = UINT64_MAX;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];

@@ -157,7 +157,8 @@ struct at_node_event {
         uint64_t from;
         const struct at_signed_record *records; /* from `from` on, <= AT_LOG_PART_MAX; at the head: none */
         size_t count;
-        const struct at_log_checkpoint *checkpoints; /* stored ones of sizes in (from, from + count], ascending by (size,
+        const struct at_log_checkpoint
+            *checkpoints; /* stored ones of sizes in (from, from + count], ascending by (size,
                                                       * key); the last of them of from + count, with all of its size */
         size_t checkpoint_count;
     } log;
@@ -229,7 +230,7 @@ enum at_node_op_kind {
     AT_NODE_OP_SAVE,          /* round, root: the state held is the run's: keep it durably; then SAVED */
     AT_NODE_OP_PEERS_KEEP,    /* bytes: where members can be reached; to be kept, and given back by PEERS. A cache: what
                                * is lost or damaged is asked for again */
-    AT_NODE_OP_AGREE_READ,    /* link, .agree: BLOCKs of the term. of_block: the one with this view and hash. Else the FINAL
+    AT_NODE_OP_AGREE_READ, /* link, .agree: BLOCKs of the term. of_block: the one with this view and hash. Else the FINAL
                                * ones of views > view, ascending, up to one with a certificate whose view is >= last, at
                                * most AT_NODE_BLOCKS_MAX. Then AGREE_DATA with the same link */
     AT_NODE_OP_SECRET_MAKE,   /* .agree.term: a secret for seats of this term; the stored one where there is one. Then

@@ -17,6 +17,10 @@
  *   the steward                  its four on the ring                          when fewer are linked for three seconds:
  *                                                                              it may have come back at another address
  *
+ *   a steward among several      the others, and who is lonely as above         always
+ * Among several stewards the ring is of members that hold no seat, and "the steward" is, for each member, one of them by
+ * its id, or the next one when that cannot be reached.
+ *
  *   dial                         next
  *   comes up, says Hello         none of its failures counts any more
  *   fails, or no Hello           again after 200 ms, doubling: up to 5 s (steward, or nobody is linked) or 60 s
@@ -28,14 +32,14 @@
 
 static struct at_node_dial *dial_of(struct at_node_machine *m, const struct at_node_id *node)
 {
-    if (!m->is_steward && at_node_id_eq(node, &m->options.contact)) return &m->mesh.contact;
+    if (!m->consensus && at_node_id_eq(node, &m->options.contact)) return &m->mesh.contact;
     int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
     return r >= 0 ? &m->mesh.peers[r].dial : NULL;
 }
 
 static bool is_steward(const struct at_node_machine *m, const struct at_node_id *node)
 {
-    return m->has_genesis && at_node_id_eq(node, &m->genesis.steward);
+    return at_node_is_seat(m, node);
 }
 
 static void dial_over(struct at_node_machine *m, struct at_node_dial *d)
@@ -146,6 +150,18 @@ static void reach_ring(struct at_node_machine *m)
     }
 }
 
+/* One steward, the same one as long as it can be reached; or the next. A steward: all others. */
+static void reach_stewards(struct at_node_machine *m)
+{
+    const struct at_seats *seats = &m->ledger.seats;
+    uint32_t first = m->options.key.id.b[0] % seats->count;
+    for (uint32_t k = 0; k < seats->count; k++) {
+        const struct at_node_id *node = &seats->seat[(first + k) % seats->count].member;
+        if (at_node_id_eq(node, &m->options.key.id)) continue;
+        if (reach(m, node) && !m->is_steward) return;
+    }
+}
+
 static bool steward_is_lonely(struct at_node_machine *m)
 {
     uint32_t linked = 0, others = m->mesh.ring_count - at_node_joined(m);
@@ -158,15 +174,23 @@ static bool steward_is_lonely(struct at_node_machine *m)
     return m->now_ms >= due;
 }
 
+/* The founder's invite names itself, or nobody. */
+static bool has_contact(const struct at_node_machine *m)
+{
+    static const struct at_node_id nobody;
+    return !m->consensus && !at_node_id_eq(&m->options.contact, &m->options.key.id) &&
+           !at_node_id_eq(&m->options.contact, &nobody);
+}
+
 void at_node_mesh_drive(struct at_node_machine *m)
 {
     m->mesh.dial_due_ms = UINT64_MAX;
     if (m->ended || !at_node_settled(m)) return;
     if (m->has_genesis) at_node_ring_make(m);
     bool newcomer = !m->is_steward && !at_node_joined(m);
-    if (!m->is_steward && (m->linkless_ms || (newcomer && !some_member(m)))) (void)reach(m, &m->options.contact);
+    if (has_contact(m) && (m->linkless_ms || (newcomer && !some_member(m)))) (void)reach(m, &m->options.contact);
     if (!m->has_genesis || m->ledger.phase == AT_LEDGER_ENDED) return;
-    if (!m->is_steward && (m->mesh.near || !m->mesh.path)) (void)reach(m, &m->genesis.steward);
+    if (!m->consensus && (m->is_steward || m->mesh.near || !m->mesh.path)) reach_stewards(m);
     if (m->mesh.dials >= AT_NODE_DIALS_MAX) return;
     if (m->is_steward ? steward_is_lonely(m) : at_node_joined(m) || m->linkless_ms) reach_ring(m);
 }

@@ -11,6 +11,7 @@ struct at_node_op *at_node_op_add(struct at_node_machine *m, enum at_node_op_kin
     struct at_node_op *op = &m->ops[m->op_count++];
     memset(op, 0, sizeof *op);
     op->kind = kind;
+    m->agree.begun += kind == AT_NODE_OP_PERSIST;
     return op;
 }
 
@@ -47,12 +48,27 @@ static int rank(enum at_node_op_kind kind)
     return kind == AT_NODE_OP_PERSIST ? 0 : kind == AT_NODE_OP_SEND ? 1 : kind == AT_NODE_OP_ENDED ? 3 : 2;
 }
 
+/* What a PERSIST of several stewards points to has stopped moving. */
+static void finish_persist(struct at_node_machine *m, size_t i)
+{
+    struct at_node_agree *a = &m->agree;
+    struct at_node_op *op = &m->ops[i];
+    if (op->persist.count && !op->persist.records) op->persist.records = a->records + m->record_at[i];
+    if (op->persist.checkpoint_count && !op->persist.checkpoints)
+        op->persist.checkpoints = a->cosigned + m->cosigned_at[i];
+    if (!op->persist.kept_count) return;
+    for (size_t k = m->kept_at[i]; k < m->kept_at[i] + op->persist.kept_count; k++)
+        a->kept[k].bytes.p = m->out.p + a->kept_at[k];
+    op->persist.kept = a->kept + m->kept_at[i];
+}
+
 void at_node_out_finish(struct at_node_machine *m, struct at_node_update *ret_update)
 {
     bool sorted = true;
     for (size_t i = 0; i < m->op_count; i++) {
         if (m->ops[i].kind == AT_NODE_OP_SEND || m->ops[i].kind == AT_NODE_OP_PEERS_KEEP)
             m->ops[i].bytes.p = m->out.p + m->out_at[i];
+        if (m->ops[i].kind == AT_NODE_OP_PERSIST) finish_persist(m, i);
         if (i > 0 && rank(m->ops[i - 1].kind) > rank(m->ops[i].kind)) sorted = false;
     }
     if (!sorted) {

@@ -55,11 +55,12 @@ void at_node_ring_make(struct at_node_machine *m)
         const struct at_member *member = &m->ledger.members[r];
         if (!member->active) continue;
         m->mesh.ring[n++] = (struct at_node_ring){member->id, r};
-        before += nearer(&member->id, &m->options.key.id, &m->genesis.steward);
+        before += nearer(&member->id, &m->options.key.id, &m->ledger.seats.seat[0].member);
     }
     if (n) qsort(m->mesh.ring, n, sizeof *m->mesh.ring, by_id);
     m->mesh.ring_count = n;
-    m->mesh.near = before <= AT_NODE_NEAR_MAX; /* the steward itself is before all */
+    /* The steward itself is before all. Among several each member chooses one: so their links are bounded, too. */
+    m->mesh.near = before <= AT_NODE_NEAR_MAX * m->ledger.seats.count;
     m->mesh.ring_valid = true;
 }
 

@@ -14,6 +14,9 @@
  *   a link goes down                      Gone of all whose word came over it            not here any more
  *   the way to the steward is another     every word kept is told there                  -
  *
+ * Among several stewards each is told by those whose feed it is, and tells the others, directly; what one of them has told
+ * goes no further. Each says to all others when it is ready itself.
+ *
  * A member whose feed is the steward says Ready once per round; one that is further away also says "I am here" on every
  * new way. Whoever passes on may be silent about a dead member, and so hold up a round for at most its time: it is not
  * ready for the next one. It cannot make a word, nor turn an old one into a newer. */
@@ -33,7 +36,10 @@ static void say(struct at_node_machine *m, uint32_t round, struct at_hash root)
 {
     struct at_message msg = {.kind = AT_MSG_READY};
     msg.ready = at_presence_sign(&m->options.key, m->options.run, at_node_counter(m), round, root);
-    at_node_send(m, m->mesh.feed, &msg);
+    if (m->is_steward)
+        at_node_to_seats(m, &m->ledger.seats, UINT32_MAX, &msg);
+    else
+        at_node_send(m, m->mesh.feed, &msg);
     m->mesh.here_path = m->mesh.path;
 }
 
@@ -49,13 +55,24 @@ void at_node_say_here(struct at_node_machine *m)
 {
     const struct at_node_link *feed = at_node_feed(m);
     if (!m->mesh.path || m->mesh.here_path == m->mesh.path) return;
-    if (feed && !at_node_id_eq(&feed->node, &m->genesis.steward)) say(m, 0, (struct at_hash){{0}});
+    if (feed && (m->ledger.seats.count > 1 || !at_node_is_seat(m, &feed->node))) say(m, 0, (struct at_hash){{0}});
+}
+
+/* A member to its feed; a steward to the others what none of them has told it. */
+static void to_stewards(struct at_node_machine *m, const struct at_message *msg, uint64_t from)
+{
+    const struct at_node_link *link = at_node_link_find(m, from);
+    if (at_node_among_several(m)) {
+        if (!link || !at_node_is_seat(m, &link->node)) at_node_to_seats(m, &m->ledger.seats, UINT32_MAX, msg);
+    } else if (!m->is_steward && m->mesh.path && m->mesh.feed != from) {
+        at_node_send(m, m->mesh.feed, msg);
+    }
 }
 
 static void pass_on(struct at_node_machine *m, const struct at_presence *p, uint64_t from)
 {
     struct at_message msg = {.kind = AT_MSG_READY, .ready = *p};
-    if (!m->is_steward && m->mesh.path && m->mesh.feed != from) at_node_send(m, m->mesh.feed, &msg);
+    to_stewards(m, &msg, from);
 }
 
 void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p)
@@ -87,7 +104,7 @@ void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const s
 static void tell_gone(struct at_node_machine *m, struct at_msg_gone *gone, uint64_t from)
 {
     struct at_message msg = {.kind = AT_MSG_GONE, .gone = *gone};
-    if (gone->count && !m->is_steward && m->mesh.path && m->mesh.feed != from) at_node_send(m, m->mesh.feed, &msg);
+    if (gone->count) to_stewards(m, &msg, from);
     gone->count = 0;
 }
 
@@ -125,7 +142,7 @@ void at_node_presence_again(struct at_node_machine *m)
 
 void at_node_presence_drive(struct at_node_machine *m)
 {
-    if (m->is_steward || !m->mesh.path || m->mesh.again_ms == m->now_ms + 1) return;
+    if (m->consensus || !m->mesh.path || m->mesh.again_ms == m->now_ms + 1) return;
     for (uint32_t sent = 0; m->mesh.again_next < m->ledger.member_count && sent < AGAIN_PER_STEP;
          m->mesh.again_next++) {
         const struct at_node_peer *peer = &m->mesh.peers[m->mesh.again_next];
@@ -138,5 +155,5 @@ void at_node_presence_drive(struct at_node_machine *m)
 
 bool at_node_presence_due(const struct at_node_machine *m)
 {
-    return !m->is_steward && m->mesh.path && m->mesh.again_next < m->ledger.member_count;
+    return !m->consensus && m->mesh.path && m->mesh.again_next < m->ledger.member_count;
 }

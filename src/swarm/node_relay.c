@@ -81,6 +81,19 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
     *slot = (struct at_node_receipt){.used = true, .link = link->id, .record = *record, .rec = *rec};
 }
 
+void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct at_receipt *r)
+{
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_UPDATE_CHECK);
+    op->link = link;
+    op->read.kind = AT_BLOB_UPDATE;
+    op->read.key = r->update;
+    op->unit.round = r->round;
+    op->unit.replica = r->replica;
+    op->unit.start = r->start;
+    op->unit.samples = r->samples;
+    op->unit.steps = r->steps;
+}
+
 /* That the bytes have their hash says nothing about them: an update that nobody can apply, once counted, would stop
  * every member at this round for ever. So the steward looks at them before it orders the receipt. */
 void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key)
@@ -89,31 +102,29 @@ void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key)
         struct at_node_receipt *w = &m->receipts[i];
         const struct at_receipt *r = &w->rec.receipt;
         if (!w->used || w->checks || !at_hash_eq(r->update, key)) continue;
-        if (!m->is_steward) {
+        bool late = at_node_among_several(m) && !at_node_state_confirmed(m); /* cannot judge; each steward does */
+        if (!m->is_steward || late) {
             w->used = false;
-            pass_on(m, &w->record, w->link);
+            if (late)
+                at_node_submit_own(m, &w->record, w->link);
+            else
+                pass_on(m, &w->record, w->link);
             continue;
         }
         w->checks = true;
-        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_UPDATE_CHECK);
-        op->link = w->link;
-        op->read.kind = AT_BLOB_UPDATE;
-        op->read.key = key;
-        op->unit.round = r->round;
-        op->unit.replica = r->replica;
-        op->unit.start = r->start;
-        op->unit.samples = r->samples;
-        op->unit.steps = r->steps;
+        at_node_update_check(m, w->link, r);
     }
 }
 
 void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event *e)
 {
+    at_node_hold_checked(m, e);
     for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
         struct at_node_receipt *w = &m->receipts[i];
         if (!w->used || !w->checks || w->link != e->link || !at_hash_eq(w->rec.receipt.update, e->blob.key)) continue;
         w->used = false;
         m->unfit[w->rec.receipt.replica] = !e->blob.ok;
+        at_node_hold_set(m, w->rec.receipt.replica, e->blob.key, e->blob.ok);
         if (e->blob.ok)
             at_node_submit_own(m, &w->record, w->link);
         else
@@ -184,8 +195,31 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
         pass_on(m, record, link->id);
 }
 
+static void submit_among_several(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag)
+{
+    struct at_hash leaf = at_signed_record_leaf(record);
+    struct at_node_relayed *known = relayed_find(m, leaf);
+    if (!known) known = &m->mesh.relayed[m->mesh.relayed_next++ % AT_NODE_RELAYED_MAX];
+    *known = (struct at_node_relayed){.leaf = leaf, .from = tag, .ms = m->now_ms};
+    at_err_t err = at_node_simplex(m, (struct at_simplex_event){.kind = AT_SIMPLEX_SUBMIT, .record = record});
+    if (err == AT_E_TOO_BIG) at_node_refused(m, tag, leaf, "the stewards have too much to do");
+}
+
+void at_node_refused_late(struct at_node_machine *m, struct at_hash leaf, const char *reason)
+{
+    struct at_node_relayed *way = relayed_find(m, leaf);
+    if (!way) return;
+    at_node_refused(m, way->from, leaf, reason);
+    way->from = 0;
+}
+
 void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record *record, uint64_t tag)
 {
+    if (at_node_among_several(m)) {
+        submit_among_several(m, record, tag);
+        return;
+    }
+    if (!m->consensus) return; /* no steward any more: its submitter sends it again */
     struct at_consensus_event event = {.kind = AT_CONSENSUS_SUBMIT, .record = record, .tag = tag};
     struct at_consensus_update update;
     at_consensus_step(m->consensus, &event, &update);
@@ -194,9 +228,15 @@ void at_node_submit_own(struct at_node_machine *m, const struct at_signed_record
 
 bool at_node_sign_own(struct at_node_machine *m, struct at_record *record, struct at_signed_record *ret_signed)
 {
+    return at_node_sign_at(m, record, m->wall_ms, ret_signed);
+}
+
+bool at_node_sign_at(struct at_node_machine *m, struct at_record *record, uint64_t time_ms,
+                     struct at_signed_record *ret_signed)
+{
     struct at_diag diag = {0};
     record->run = m->options.run;
-    record->time_ms = m->wall_ms;
+    record->time_ms = time_ms;
     if (at_record_sign(record, &m->options.key, &diag, ret_signed) == AT_OK) return true;
     at_node_end(m, AT_E_INTERNAL, "a record of our own is out of shape: %s", diag.text);
     return false;
@@ -209,6 +249,10 @@ void at_node_own_send(struct at_node_machine *m, struct at_node_own *own)
     own->tries = own->path == m->mesh.path ? own->tries + 1 : 0;
     own->path = m->mesh.path;
     own->sent_ms = m->now_ms;
+    if (m->is_steward) {
+        at_node_submit_own(m, &own->record, 0);
+        return;
+    }
     struct at_message msg = {.kind = AT_MSG_SUBMIT};
     msg.submit.record = &own->record;
     at_node_send(m, m->mesh.feed, &msg);
@@ -217,9 +261,9 @@ void at_node_own_send(struct at_node_machine *m, struct at_node_own *own)
 
 uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
 {
-    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave};
+    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave, &m->agree.stand};
     uint64_t deadline = UINT64_MAX;
-    if (m->is_steward || !m->mesh.path) return deadline;
+    if (m->consensus || !m->mesh.path) return deadline;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         uint64_t due = all[i]->sent_ms + AT_NODE_RESUBMIT_MS;
         if (all[i]->path == m->mesh.path && due > m->now_ms && due < deadline) deadline = due;

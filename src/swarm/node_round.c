@@ -42,11 +42,11 @@ static const struct at_allotment *own_unit(const struct at_node_machine *m)
 /* Shards one after the other: each is one fetch with many pieces under way. */
 void at_node_data_drive(struct at_node_machine *m)
 {
-    if (!m->has_genesis || m->shards_here || (!m->is_steward && !m->log_synced && !at_node_joined(m))) return;
+    if (!m->has_genesis || m->shards_here || (!m->consensus && !m->log_synced && !at_node_joined(m))) return;
     while (m->shard_next < m->genesis.shard_count) {
         const struct at_text_shard *s = &m->genesis.shards[m->shard_next];
         const struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_SHARD, s->hash, s->bytes, s->bytes, 0);
-        if (f && m->is_steward && f->state == AT_FETCH_WAIT)
+        if (f && m->consensus && f->state == AT_FETCH_WAIT)
             at_node_end(m, AT_E_DATA, "the founder's folder lacks the data shard %s", s->name);
         return;
     }
@@ -63,7 +63,7 @@ static void send_progress(struct at_node_machine *m, bool force)
     bool encoded = false;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         const struct at_node_link *l = &m->links[i];
-        bool listens = m->is_steward ? l->log_live : at_node_id_eq(&l->node, &m->genesis.steward);
+        bool listens = (m->is_steward && l->log_live) || (!m->consensus && at_node_is_seat(m, &l->node));
         if (!at_node_link_open(l) || !listens) continue;
         if (encoded)
             at_node_send_again(m, l->id);
@@ -135,7 +135,7 @@ static void unit_start(struct at_node_machine *m, const struct at_allotment *u)
 
 static void hand_in(struct at_node_machine *m)
 {
-    if (m->is_steward) {
+    if (m->consensus) {
         if (!m->unit.submitted) at_node_submit_own(m, &m->unit.receipt.record, 0);
         m->unit.submitted = true;
         return;
@@ -156,7 +156,7 @@ void at_node_unit_drive(struct at_node_machine *m)
     if (!open || m->ended || !at_node_state_confirmed(m)) return;
     if (m->unit.done)
         hand_in(m);
-    else if (!m->unit.running && (m->is_steward || m->log_synced))
+    else if (!m->unit.running && (m->consensus || m->log_synced))
         unit_start(m, u);
 }
 
@@ -200,6 +200,17 @@ static bool has_followers(const struct at_node_machine *m)
     return false;
 }
 
+/* The other stewards know of the END, and whoever follows can be shown that it stands there. */
+static bool stewards_know(struct at_node_machine *m)
+{
+    if (!at_node_among_several(m)) return true;
+    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (at_node_link_open(l) && at_node_is_seat(m, &l->node) && l->head < m->ledger.tree.size) return false;
+    }
+    return m->agree.told == m->ledger.tree.size;
+}
+
 static void end(struct at_node_machine *m)
 {
     if (at_node_self(m) < 0) {
@@ -210,7 +221,7 @@ static void end(struct at_node_machine *m)
         at_node_say_ready(m);
         if (!m->state.saved || m->state.saved_round != m->state.round) return;
         if (!m->child_end_ms) m->child_end_ms = m->now_ms;
-        if (has_followers(m) && m->now_ms < m->child_end_ms + AT_NODE_END_LINGER_MS) return;
+        if ((has_followers(m) || !stewards_know(m)) && m->now_ms < m->child_end_ms + AT_NODE_END_LINGER_MS) return;
         for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) /* so that nobody need wait for this node */
             if (at_node_link_open(&m->links[i])) at_node_link_refuse(m, &m->links[i], "the run has ended here");
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
@@ -221,7 +232,7 @@ static void end(struct at_node_machine *m)
 
 void at_node_member_drive(struct at_node_machine *m)
 {
-    if (m->is_steward || m->ended) return;
+    if (m->consensus || m->ended) return;
     if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED) {
         end(m);
         return;
@@ -251,7 +262,7 @@ static void sooner(uint64_t *deadline, uint64_t at, uint64_t now)
 uint64_t at_node_member_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX;
-    if (m->is_steward) return deadline;
+    if (m->consensus) return deadline;
     sooner(&deadline, at_node_own_deadline_ms(m), m->now_ms);
     if (m->join_refused_ms) sooner(&deadline, m->join_refused_ms + AT_NODE_REFUSED_MS, m->now_ms);
     if (m->finishing && !m->mesh.path) sooner(&deadline, m->pathless_ms + AT_NODE_LEAVE_ALONE_MS, m->now_ms);

@@ -19,12 +19,15 @@
  *   a peer's log is longer for half a second LogGet, once, to it: the feed is slow
  *   the feed does not answer a LogGet (5 s)  it is not taken for a minute
  *   own records get lost on it, twice        likewise: it may lie about its distance (node_relay.c)
+ * Among several stewards each is distance 0, and all of them are the way; a steward has no feed: it makes the log's blocks
+ * itself, and only asks, once, when another's log is longer for half a second.
  * Messages per block: each member gets it once, and at most two Heads cross each link. */
 #include "swarm/node_internal.h"
 
 static uint32_t hops_of(const struct at_node_machine *m, const struct at_node_link *l)
 {
-    if (at_node_id_eq(&l->node, &m->genesis.steward)) return 0;
+    bool several = m->ledger.seats.count > 1;
+    if (at_node_is_seat(m, &l->node) && (!several || m->now_ms >= l->distrust_ms)) return 0;
     bool trusted = at_node_link_member(m, l) || at_node_id_eq(&l->node, &m->options.contact);
     if (!trusted || l->hops >= AT_NODE_HOPS_MAX || m->now_ms < l->distrust_ms) return AT_HOPS_NONE;
     return m->now_ms < m->mesh.hold_ms && l->hops >= m->mesh.nearer_than ? AT_HOPS_NONE : l->hops;
@@ -79,7 +82,8 @@ void at_node_route_lost(struct at_node_machine *m, const struct at_node_link *li
 void at_node_route_distrust(struct at_node_machine *m)
 {
     struct at_node_link *feed = at_node_feed(m);
-    if (feed && !at_node_id_eq(&feed->node, &m->genesis.steward)) feed->distrust_ms = m->now_ms + AT_NODE_DISTRUST_MS;
+    bool only = m->ledger.seats.count == 1;
+    if (feed && !(only && at_node_is_seat(m, &feed->node))) feed->distrust_ms = m->now_ms + AT_NODE_DISTRUST_MS;
 }
 
 static bool better(const struct at_node_machine *m, const struct at_node_link *a, const struct at_node_link *b)
@@ -127,13 +131,18 @@ static void follow(struct at_node_machine *m)
     }
 }
 
+static bool is_only_steward(const struct at_node_machine *m, const struct at_node_link *l)
+{
+    return m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node);
+}
+
 static void tell(struct at_node_machine *m)
 {
-    uint32_t own = at_node_hops(m); /* to the steward itself nothing need be told */
-    uint64_t size = m->follower.log.size;
+    uint32_t own = at_node_hops(m); /* to a single steward nothing need be told */
+    uint64_t size = at_node_log_size(m);
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         struct at_node_link *l = &m->links[i];
-        if (!at_node_link_open(l) || at_node_id_eq(&l->node, &m->genesis.steward)) continue;
+        if (!at_node_link_open(l) || is_only_steward(m, l)) continue;
         uint32_t hops = l->id == m->mesh.feed ? AT_HOPS_NONE : own;
         bool longer = size > l->told_head && size > l->head && !l->log_live;
         if (hops == l->told_hops && !(longer && m->now_ms >= l->told_ms + AT_NODE_HEAD_MS)) continue;
@@ -166,9 +175,9 @@ static void catch_up(struct at_node_machine *m)
 
 void at_node_route_drive(struct at_node_machine *m)
 {
-    if (m->is_steward || !m->has_genesis || m->ended) return;
-    choose(m);
-    follow(m);
+    if (m->consensus || !m->has_genesis || m->ended) return;
+    if (!m->is_steward) choose(m);
+    if (!m->is_steward) follow(m);
     tell(m);
     catch_up(m);
 }
@@ -180,15 +189,15 @@ static void sooner(uint64_t *deadline, uint64_t at, uint64_t now)
 
 uint64_t at_node_route_deadline_ms(const struct at_node_machine *m)
 {
-    uint64_t deadline = UINT64_MAX, size = m->follower.log.size;
-    if (m->is_steward || !m->has_genesis) return deadline;
+    uint64_t deadline = UINT64_MAX, size = at_node_log_size(m);
+    if (m->consensus || !m->has_genesis) return deadline;
     sooner(&deadline, m->mesh.hold_ms, m->now_ms);
     if (m->mesh.behind_ms) sooner(&deadline, m->mesh.behind_ms, m->now_ms);
     if (m->mesh.feed && m->log_asked && !m->mesh.feed_live)
         sooner(&deadline, m->mesh.asked_ms + AT_NODE_FEED_SILENT_MS, m->now_ms);
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         const struct at_node_link *l = &m->links[i];
-        if (!at_node_link_open(l) || at_node_id_eq(&l->node, &m->genesis.steward)) continue;
+        if (!at_node_link_open(l) || is_only_steward(m, l)) continue;
         if (size > l->told_head && size > l->head && !l->log_live)
             sooner(&deadline, l->told_ms + AT_NODE_HEAD_MS, m->now_ms);
         sooner(&deadline, l->distrust_ms, m->now_ms);

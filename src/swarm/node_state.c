@@ -16,7 +16,7 @@
  *   round = need      CLOSED (no EPOCH yet)           waits for the EPOCH (the steward writes it)
  *   round > need      (shorter than the folder)       waits for the log; the steward: ends
  *
- * Own data that is wrong stops the steward (it has nobody to ask) and is fetched anew by a member. */
+ * "The steward" is a single one: own data that is wrong stops it (it has nobody to ask), and is fetched anew by others. */
 #include "swarm/node_internal.h"
 
 #include <math.h>
@@ -90,7 +90,7 @@ static void fetch_whole(struct at_node_machine *m)
 
 static void desync(struct at_node_machine *m)
 {
-    if (m->is_steward) {
+    if (m->consensus) {
         at_node_end(m, AT_E_VERIFY, "the state of round %u is not the one in the log: this folder is damaged",
                     m->state.round);
         return;
@@ -107,7 +107,7 @@ static void desync(struct at_node_machine *m)
 static bool asked_in_vain(const struct at_node_machine *m, const struct at_node_history *h,
                           const struct at_node_fetch *f)
 {
-    if (m->is_steward) return f->turns >= 2;
+    if (m->consensus) return f->turns >= 2;
     if (m->ledger.round <= h->round) return false;
     return f->turns >= (h->round + AT_NODE_KEEP_LEAST >= m->ledger.round ? AT_NODE_FETCH_TURNS : 1);
 }
@@ -127,7 +127,7 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         if (missing++ == AT_NODE_APPLY_FETCHES) break;
         struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0);
         if (!f || !asked_in_vain(m, h, f)) continue;
-        if (m->is_steward) {
+        if (m->consensus) {
             at_node_end(m, AT_E_DISK, "an update that was counted is gone from this folder: %.16s…",
                         at_hash_hex(c->update).s);
         } else { /* they are not kept for ever: take the result instead */
@@ -290,7 +290,7 @@ static void prefetch(struct at_node_machine *m)
 static bool tiles_are_cheaper(struct at_node_machine *m)
 {
     bool looked = m->state.have_valid && m->state.have_round == m->state.round;
-    if (m->is_steward || looked || m->ledger.round <= m->state.round) return false;
+    if (m->consensus || looked || m->ledger.round <= m->state.round) return false;
     return replay_bytes(m, m->state.round) > m->tiles.shape_bytes;
 }
 
@@ -326,11 +326,11 @@ void at_node_state_drive(struct at_node_machine *m)
     /* Between rounds no unit's update is under way, so every blob that no closed round needs may go. */
     if (m->state.prune_due && m->ledger.phase == AT_LEDGER_READY && m->tiles.shape_tiles) prune(m);
     if (m->state.busy || !m->shards_here || m->tiles.shape_tiles == 0) return;
-    if (!m->is_steward && (!at_node_joined(m) || !m->log_synced) && !m->state.has) return;
+    if (!m->consensus && (!at_node_joined(m) || !m->log_synced) && !m->state.has) return;
     if (!m->state.has) {
         if (m->ledger.round == 0 && !m->state.force_fetch)
             init(m);
-        else if (m->is_steward)
+        else if (m->consensus)
             at_node_end(m, AT_E_VERIFY, "the state of round %u is missing in this folder", m->ledger.round);
         else
             fetch_whole(m);
@@ -340,7 +340,7 @@ void at_node_state_drive(struct at_node_machine *m)
         desync(m);
         return;
     }
-    if (m->is_steward && m->state.round > round_needed(m)) {
+    if (m->consensus && m->state.round > round_needed(m)) {
         at_node_end(m, AT_E_VERIFY, "the state in this folder is of round %u, the log only knows %u", m->state.round,
                     m->ledger.round);
         return;

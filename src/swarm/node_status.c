@@ -21,8 +21,8 @@ static enum at_node_phase phase_of(const struct at_node_machine *m)
     if (m->ledger.phase == AT_LEDGER_ENDED) return AT_NODE_PHASE_ENDING;
     if (m->unit.running) return AT_NODE_PHASE_TRAINING;
     if (m->state.busy == AT_STATE_APPLY) return AT_NODE_PHASE_APPLYING;
-    if (!m->is_steward && !linked) return AT_NODE_PHASE_LINKING;
-    if (!m->is_steward && !m->log_synced && self < 0) return AT_NODE_PHASE_LOG;
+    if (!m->consensus && !linked) return AT_NODE_PHASE_LINKING;
+    if (!m->consensus && !m->log_synced && self < 0) return AT_NODE_PHASE_LOG;
     if (!m->shards_here) return AT_NODE_PHASE_DATA;
     if (!at_node_joined(m)) return AT_NODE_PHASE_JOINING;
     if (!m->state.has || m->state.busy) return AT_NODE_PHASE_STATE;
@@ -78,7 +78,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
         *s = (struct at_node_member_status){.id = member->id,
                                             .replica = r,
                                             .self = at_node_id_eq(&member->id, &m->options.key.id),
-                                            .steward = at_node_id_eq(&member->id, &m->genesis.steward),
+                                            .steward = at_node_is_seat(m, &member->id),
                                             .left = !member->active,
                                             .tokens = member->tokens,
                                             .points_confirmed = member->confirmed};
@@ -149,8 +149,12 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
     s->steps = m->genesis.train.steps;
     if ((m->unit.running || m->unit.done) && m->unit.round == m->ledger.round) s->step = m->unit.step;
     if (m->ledger.heldout_loss >= 0) s->heldout_loss_last = m->ledger.heldout_loss;
-    s->log_root = m->is_steward ? m->final_root : at_ledger_root(&m->ledger);
+    s->log_root = m->consensus ? m->final_root : at_ledger_root(&m->ledger);
     s->ended = m->ledger.phase == AT_LEDGER_ENDED;
+    s->term = m->ledger.seats.term;
+    s->seats = m->ledger.seats.count;
+    s->seats_here = at_node_seats_here(m);
+    s->abstains = m->agree.simplex && at_simplex_status(m->agree.simplex).abstaining;
     members(m, s);
     return s;
 }

@@ -27,9 +27,9 @@ struct at_node_member_status {
     char name[AT_NODE_NAME_BYTES];
     uint32_t replica;
     bool self, steward, online, left; /* steward: it holds a seat */
-    bool in_round;   /* has an allotment in the open round */
-    bool committed;  /* its receipt for the open round is in the log */
-    uint32_t step;   /* of `steps`, in the open round */
+    bool in_round;                    /* has an allotment in the open round */
+    bool committed;                   /* its receipt for the open round is in the log */
+    uint32_t step;                    /* of `steps`, in the open round */
     uint64_t tokens; /* confirmed rounds + logged receipts of the open round + the running unit's so far */
     double tokens_per_s;
     uint64_t points_pending, points_confirmed; /* micro-points */

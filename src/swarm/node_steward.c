@@ -1,4 +1,4 @@
-/* node_steward.c: the steward's part. It decides nothing that the log does not show, and everything in this order:
+/* node_steward.c: the steward's part. A single steward decides nothing that the log does not show, and everything in this order:
  *
  *   ledger     condition                                                                  record
  *   READY      own state confirmed, rounds are left, nobody asked to finish; and          OPEN, of those who are ready
@@ -18,10 +18,23 @@
 #include <math.h>
 #include <string.h>
 
-void at_node_steward_start(struct at_node_machine *m)
+static void begin(struct at_node_machine *m)
 {
     m->start_ms = m->open_ms = m->now_ms;
     for (size_t r = 0; r < AT_MEMBERS_MAX; r++) m->absent_ms[r] = m->now_ms + 1; /* never 0 */
+}
+
+/* The others may have heard of members that this one has yet to hear of; but in a term that goes on it was here. */
+void at_node_steward_begin(struct at_node_machine *m)
+{
+    begin(m);
+    m->is_ready = false;
+    at_node_hold_clear(m);
+}
+
+void at_node_steward_start(struct at_node_machine *m)
+{
+    begin(m);
     if (at_node_joined(m) || m->ledger.phase == AT_LEDGER_ENDED) return;
     struct at_record rec = {.kind = AT_RECORD_JOIN};
     struct at_signed_record signed_rec;
@@ -33,13 +46,19 @@ void at_node_steward_opened(struct at_node_machine *m)
 {
     m->open_ms = m->now_ms;
     memset(m->unfit, 0, sizeof m->unfit);
+    if (!at_node_among_several(m)) return;
+    m->is_ready = false;
+    at_node_hold_clear(m);
 }
 
 /* ---- the rounds ---- */
-static void submit(struct at_node_machine *m, struct at_record *rec)
+/* True: it was said now. */
+static bool submit(struct at_node_machine *m, struct at_record *rec)
 {
     struct at_signed_record signed_rec;
+    if (at_node_among_several(m)) return at_node_word(m, rec);
     if (at_node_sign_own(m, rec, &signed_rec)) at_node_submit_own(m, &signed_rec, 0);
+    return true;
 }
 
 static bool is_ready_for(const struct at_node_machine *m, const struct at_presence *said)
@@ -97,7 +116,8 @@ static uint64_t open_grace_ms(const struct at_node_machine *m)
 
 static void maybe_open(struct at_node_machine *m)
 {
-    if (m->finishing || m->ledger.round >= m->genesis.train.rounds) {
+    bool over = m->ledger.round >= m->genesis.train.rounds; /* one of several may leave, but not end the run alone */
+    if (over || (m->finishing && m->consensus)) {
         struct at_record rec = {.kind = AT_RECORD_END};
         rec.end.rounds = m->ledger.round;
         submit(m, &rec);
@@ -118,7 +138,7 @@ static void maybe_open(struct at_node_machine *m)
     if (late > 0 && m->now_ms < grace) return;
     rec.open.round = m->ledger.round;
     rec.open.state_root = m->state.root;
-    m->is_ready = false;
+    if (m->consensus) m->is_ready = false; /* among several it may be said again, of others */
     submit(m, &rec);
 }
 
@@ -127,6 +147,7 @@ static bool is_awaited(struct at_node_machine *m, uint32_t r)
 {
     const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
     const struct at_member *member = &m->ledger.members[r];
+    if (at_node_among_several(m) && at_node_hold_awaited(m, r)) return true;
     if (!u || !u->allotted || u->received || !member->active || m->unfit[r]) return false;
     if (at_node_id_eq(&member->id, &m->options.key.id)) return true;
     if (at_node_present(m, r)) {
@@ -146,14 +167,14 @@ static void maybe_close(struct at_node_machine *m)
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
         awaited += is_awaited(m, r);
-        if (!u || !u->received) continue;
+        if (!u || !u->received || (at_node_among_several(m) && !at_node_holds(m, r))) continue;
         at_replicas_add(&rec.close.included, r);
         count++;
     }
     if (awaited > 0 && m->now_ms < m->open_ms + m->genesis.round_ms_max) return;
     rec.close.round = m->ledger.round;
     m->round_took_ms = m->now_ms - m->open_ms;
-    submit(m, &rec);
+    if (!submit(m, &rec)) return;
     at_node_note(m, "round %u closes with %u contribution%s%s", m->ledger.round + 1, count, count == 1 ? "" : "s",
                  awaited ? ", its time is over" : "");
 }
@@ -163,6 +184,7 @@ static void maybe_epoch(struct at_node_machine *m)
     if (!m->state.has || m->state.busy || m->state.round != m->ledger.round + 1) return;
     struct at_record rec = {.kind = AT_RECORD_EPOCH};
     if (!isfinite(m->state.loss) || m->state.loss < 0) {
+        if (!m->consensus) return; /* it became a steward with this state made: the others say it */
         at_node_end(m, AT_E_NONFINITE, "the held-out loss after round %u is not finite", m->ledger.round + 1);
         return;
     }
@@ -200,6 +222,7 @@ static void linger(struct at_node_machine *m)
 void at_node_steward_drive(struct at_node_machine *m)
 {
     if (!m->is_steward || m->ended || !at_node_settled(m)) return;
+    if (!m->consensus && (!m->log_synced || (m->finishing && !at_node_joined(m)))) return;
     switch (m->ledger.phase) {
     case AT_LEDGER_READY:
         maybe_open(m);
@@ -211,7 +234,7 @@ void at_node_steward_drive(struct at_node_machine *m)
         maybe_epoch(m);
         break;
     case AT_LEDGER_ENDED:
-        linger(m);
+        if (m->consensus) linger(m); /* else as a member: node_round.c */
         break;
     }
 }
@@ -225,6 +248,7 @@ uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX;
     if (!m->is_steward) return deadline;
+    sooner(&deadline, m->agree.word_ms, m->now_ms);
     if (m->ledger.phase == AT_LEDGER_READY && m->is_ready) {
         sooner(&deadline, open_grace_ms(m), m->now_ms);
         sooner(&deadline, m->start_ms + AT_NODE_ABSENT_START_MS, m->now_ms);

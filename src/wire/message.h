@@ -131,7 +131,7 @@ struct at_msg_saved { /* "the state at the start of this round is durable here";
     uint32_t round;
     struct at_hash state_root;
 };
-struct at_msg_agree { /* between the stewards of a term */
+struct at_msg_agree {     /* between the stewards of a term */
     struct at_span bytes; /* at_agree_decode reads them; 1 .. AT_AGREE_BYTES_MAX */
 };
 struct at_msg_cosign { /* likewise: a seat's signature of the log's size and root (consensus/cosign.h) */

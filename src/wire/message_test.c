@@ -114,7 +114,7 @@ static struct at_message example(enum at_message_kind kind)
         m.saved = (struct at_msg_saved){.round = 4, .state_root = fixture_hash(10)};
         break;
     case AT_MSG_AGREE:
-        m.agree.bytes = at_span(data, AT_AGREE_BYTES_MAX);
+        m.agree.bytes = at_span(data, 300);
         break;
     case AT_MSG_COSIGN:
         m.cosign.cosignature = checkpoints[1];
