@@ -59,6 +59,7 @@ at_err_t at_world_init(const struct at_world_options *options, struct at_world *
     if (!w) return AT_E_NOMEM;
     w->options = *options;
     w->verifier = (struct at_verifier){at_world_memo_verify, w};
+    w->several_from = SIZE_MAX;
     w->counts.fingerprint = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
     w->nodes = calloc((size_t)options->nodes, sizeof *w->nodes);
     w->contents = calloc(AT_WORLD_CONTENT_BUCKETS, sizeof *w->contents);
@@ -75,6 +76,7 @@ at_err_t at_world_init(const struct at_world_options *options, struct at_world *
         n->peers.bytes_max = (size_t)1 << 22;
     }
     if (!err) err = make_genesis(w);
+    if (!err) at_world_give_tickets(w);
     if (!err) err = at_world_judge_init(w);
     if (err) {
         at_world_release(w);
@@ -128,7 +130,7 @@ void at_world_node_crash(struct at_world *w, int node, bool silent)
 {
     if (!w->nodes[node].machine) return;
     at_world_tracef(w, "%llu %d crashes", (unsigned long long)w->now_ms, node);
-    if (w->nodes[0].ended) w->nodes[node].left_behind = w->ends_changed = true;
+    if (w->nodes[0].ended && !at_world_several(w)) w->nodes[node].left_behind = w->ends_changed = true;
     *(silent ? &w->counts.silent_deaths : &w->counts.crashes) += 1;
     at_world_links_of(w, node, silent);
     node_down(w, node);
@@ -150,9 +152,10 @@ static at_err_t replay(struct at_world *w, int node, bool damaged, struct at_dia
         at++;
     }
     if (!err && at < durable) err = at_node_machine_replay(n->machine, w->log.records + at, durable - at, diag);
-    if (!err)
-        err = at_node_machine_replayed(n->machine, durable ? &w->log.checkpoints[durable - 1] : NULL, durable ? 1 : 0,
-                                       diag);
+    const struct at_log_checkpoint *newest = NULL;
+    size_t size = durable, count = 0; /* of a steward among several the log may be ahead of it */
+    while (size > 0 && count == 0) newest = at_world_log_checkpoints(w, size--, &count);
+    if (!err) err = at_node_machine_replayed(n->machine, newest, count, diag);
     return err;
 }
 
@@ -170,10 +173,16 @@ static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag
                                               .serve_bytes_per_s = w->options.serve_bytes_per_s,
                                               .fetch_bytes_per_s = w->options.fetch_bytes_per_s,
                                               .links_max = w->options.links_max,
+                                              .ticket = n->has_ticket ? &n->ticket : NULL,
+                                              .secrets = n->secrets,
+                                              .secret_count = n->secret_count,
+                                              .nonce = ((uint64_t)node << 32) + n->life,
+                                              .beacon_links = 4096,
                                               .canary = node == 0 ? w->options.canary : 0};
     options.genesis = n->disk.has_genesis ? at_buf_span(&w->genesis) : at_span(NULL, 0);
     at_err_t err = at_node_machine_init(&options, diag, &n->machine);
-    return err ? err : replay(w, node, damaged, diag);
+    if (!err) err = replay(w, node, damaged, diag);
+    return err ? err : at_world_kept_restore(w, node, diag);
 }
 
 static void node_start(struct at_world *w, int node)
@@ -291,6 +300,8 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
     }
     if (n->ended) {
         n->disk.durable = n->disk.written; /* an orderly end waits for its writes */
+        n->disk.kept_durable = n->disk.kept_count;
+        if (at_world_several(w)) at_world_judge_records(w);
         at_world_hang_up(w, node);
         node_down(w, node);
         return;
@@ -314,7 +325,7 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
 static bool is_script(enum at_world_what what)
 {
     return what == AT_WORLD_START || what == AT_WORLD_CRASH || what == AT_WORLD_BREAK_ALL || what == AT_WORLD_JOIN_UP ||
-           what == AT_WORLD_SET || what == AT_WORLD_FLOOD || what == AT_WORLD_FINISH;
+           what == AT_WORLD_KILL || what == AT_WORLD_SET || what == AT_WORLD_FLOOD || what == AT_WORLD_FINISH;
 }
 
 static void start(struct at_world *w, const struct at_world_event *ev)
@@ -332,7 +343,8 @@ static void persisted(struct at_world *w, const struct at_world_event *ev)
 {
     struct at_node_event e = {.kind = AT_NODE_EV_PERSISTED};
     w->nodes[ev->node].disk.durable = (size_t)ev->arg;
-    if (ev->node == 0) at_world_judge_records(w);
+    w->nodes[ev->node].disk.kept_durable = (size_t)ev->id;
+    if (ev->node == 0 || at_world_several(w)) at_world_judge_records(w);
     at_world_step_node(w, ev->node, &e);
 }
 
@@ -354,6 +366,13 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
         break;
     case AT_WORLD_LOG_READ:
         at_world_log_read(w, ev);
+        break;
+    case AT_WORLD_AGREE_READ:
+        at_world_agree_read(w, ev);
+        break;
+    case AT_WORLD_KILL:
+        at_world_node_crash(w, ev->node, false);
+        n->left_behind = w->ends_changed = true;
         break;
     case AT_WORLD_UNIT_STEP:
         at_world_unit_step(w, ev);

@@ -38,7 +38,8 @@ struct at_world_options {
     /* What a large world adds; all 0 in a small one. */
     bool lines;           /* nodes have lines with rates (at_world_line); else links have latency alone */
     uint32_t bulk_weight; /* with lines a byte of a blob takes as long as so many: stand-ins are small; 0: 1 */
-    bool peers_give_up;   /* a node may end because it could not reach anybody: counted, and no violation */
+    int stewards;       /* nodes 0 .. stewards - 1 may hold seats: the invites of 1 .. have tickets; 0: node 0 alone */
+    bool peers_give_up; /* a node may end because it could not reach anybody: counted, and no violation */
 };
 
 /* How a node is connected. Times add up over both ends of a link; a link is as fast as its slower end. */
@@ -85,7 +86,10 @@ enum at_world_hostile {
     AT_WORLD_HOSTILE_NOISE = 64,   /* says what is no message */
     AT_WORLD_HOSTILE_FLOOD = 128,  /* says everything many times */
     AT_WORLD_HOSTILE_READY = 256,  /* is ready with another state than it holds */
-    AT_WORLD_HOSTILE_ALL = 511
+    AT_WORLD_HOSTILE_ALL = 511,
+    /* Of a steward among several: */
+    AT_WORLD_HOSTILE_HOLD_VOTES = 512, /* says what stewards say to half of them only */
+    AT_WORLD_HOSTILE_EQUIVOCATE = 1024 /* proposes other blocks to half of them, signed as it must */
 };
 
 enum at_world_crash { AT_WORLD_CRASH_NEVER, AT_WORLD_CRASH_BEFORE_OPS, AT_WORLD_CRASH_AFTER_OPS };
@@ -97,6 +101,7 @@ void at_world_release(struct at_world *w);
 /* What happens, now or at a virtual time. */
 void at_world_start_node(struct at_world *w, int node, uint64_t at_ms);
 void at_world_crash(struct at_world *w, int node, uint64_t at_ms, bool silent); /* silent: peers notice after 5 s */
+void at_world_kill(struct at_world *w, int node, uint64_t at_ms); /* at once, seen at once, and for good */
 void at_world_break_links(struct at_world *w, int node, uint64_t at_ms);
 void at_world_partition(struct at_world *w, int node, uint64_t at_ms, uint64_t until_ms);
 /* The two cannot reach each other in that time; links between them are found dead. b -1: node a is not dialled by
@@ -130,8 +135,10 @@ uint64_t at_world_events(const struct at_world *w, int node);               /* t
 const struct at_node_status *at_world_status(struct at_world *w, int node); /* NULL: down */
 bool at_world_ended(const struct at_world *w, int node, at_err_t *ret_err);
 int at_world_nodes(const struct at_world *w);
-const char *at_world_trace(const struct at_world *w);                      /* a line per message, record and deed */
-uint32_t at_world_log_count(struct at_world *w, enum at_record_kind kind); /* in the steward's durable log */
+const char *at_world_trace(const struct at_world *w); /* a line per message, record and deed */
+uint32_t at_world_log_count(struct at_world *w,
+                            enum at_record_kind kind); /* in the steward's durable log, or the longest */
+uint64_t at_world_block_ms(const struct at_world *w); /* virtual time when the newest block of several became durable */
 uint32_t at_world_included(struct at_world *w, uint32_t round); /* contributions of its CLOSE; UINT32_MAX: none yet */
 uint64_t at_world_sent(const struct at_world *w, enum at_message_kind kind); /* messages that nodes have sent so far */
 uint32_t at_world_links(const struct at_world *w, int node);                 /* that are up between it and nodes */

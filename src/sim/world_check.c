@@ -48,6 +48,7 @@ void at_world_check_persist(struct at_world *w, int node, const struct at_node_o
                          d->written);
         return;
     }
+    bool several = false; /* it is ordered by several stewards: whoever stores it first has it from a quorum */
     for (size_t i = 0; i < op->persist.count; i++) {
         struct at_record rec;
         struct at_hash leaf = at_signed_record_leaf(&op->persist.records[i]);
@@ -56,12 +57,13 @@ void at_world_check_persist(struct at_world *w, int node, const struct at_node_o
             at_world_violate(w, "node %d stores what is no record", node);
             return;
         }
-        if (node == 0 && rec.kind == AT_RECORD_CLOSE) check_close(w, node, &rec.close);
+        if (node == 0 && rec.kind == AT_RECORD_CLOSE && idx < w->several_from) check_close(w, node, &rec.close);
         /* What a member stores was told to it as final: from then on no other record may stand there, anywhere. */
+        several = several || idx >= w->several_from || at_signed_record_is_unsigned(&op->persist.records[i]);
         bool stands = idx < w->log.count && (node != 0 || w->log.told[idx]);
         if (stands && !at_hash_eq(at_signed_record_leaf(&w->log.records[idx]), leaf))
             at_world_violate(w, "two different records at index %zu, the second at node %d", idx, node);
-        if (!stands && node != 0)
+        if (!stands && node != 0 && !several)
             at_world_violate(w, "node %d was told a record at index %zu that was never ordered", node, idx);
     }
 }
@@ -86,7 +88,7 @@ void at_world_check_save(struct at_world *w, int node, uint32_t round, struct at
 void at_world_check_end(struct at_world *w, int node, const struct at_node_op *op)
 {
     w->nodes[node].ended = w->ends_changed = true;
-    if (node == 0) at_world_mark_left_behind(w);
+    if (node == 0 && !at_world_several(w)) at_world_mark_left_behind(w);
     w->nodes[node].end_err = op->end.err;
     const struct at_node_status *status = at_node_machine_status(w->nodes[node].machine);
     w->nodes[node].run_ended = op->end.run_ended && status->joined;
@@ -100,8 +102,8 @@ void at_world_check_end(struct at_world *w, int node, const struct at_node_op *o
 
 /* ---- the end ---- */
 struct source {
-    const struct at_world_log *log;
-    size_t durable, record, checkpoint;
+    const struct at_world *w;
+    size_t durable, record, checkpoint, part; /* part: of the checkpoint's cosignatures */
 };
 
 static at_err_t next_record(void *ctx, struct at_diag *diag, struct at_log_row *ret_row)
@@ -109,7 +111,7 @@ static at_err_t next_record(void *ctx, struct at_diag *diag, struct at_log_row *
     struct source *s = ctx;
     (void)diag;
     if (s->record == s->durable) return AT_E_NOT_FOUND;
-    const struct at_signed_record *rec = &s->log->records[s->record];
+    const struct at_signed_record *rec = &s->w->log.records[s->record];
     ret_row->idx = s->record++;
     ret_row->body = at_signed_record_body(rec);
     ret_row->author = at_span(rec->author.b, sizeof rec->author.b);
@@ -121,9 +123,16 @@ static at_err_t next_checkpoint(void *ctx, struct at_diag *diag, struct at_log_c
 {
     struct source *s = ctx;
     (void)diag;
-    while (s->checkpoint < s->durable && s->log->checkpoints[s->checkpoint].size == 0) s->checkpoint++;
+    const struct at_log_checkpoint *c = NULL;
+    size_t count = 0;
+    while (s->checkpoint < s->durable) {
+        c = at_world_log_checkpoints(s->w, s->checkpoint + 1, &count);
+        if (s->part < count) break;
+        s->part = 0;
+        s->checkpoint++;
+    }
     if (s->checkpoint == s->durable) return AT_E_NOT_FOUND;
-    const struct at_log_checkpoint *c = &s->log->checkpoints[s->checkpoint++];
+    c += s->part++;
     ret_row->size = c->size;
     ret_row->root = at_span(c->root.b, sizeof c->root.b);
     ret_row->steward = at_span(c->steward.b, sizeof c->steward.b);
@@ -144,7 +153,7 @@ static void check_log(struct at_world *w, const struct at_world_disk *d)
 {
     struct at_ledger ledger = {0};
     struct at_ledger_report report = {0};
-    struct source rows = {.log = &w->log, .durable = d->durable};
+    struct source rows = {.w = w, .durable = d->durable};
     struct at_log_source source = {.ctx = &rows, .next_record = next_record, .next_checkpoint = next_checkpoint};
     if (at_ledger_init(&ledger, &w->g, NULL)) {
         at_world_violate(w, "out of memory");
@@ -161,7 +170,7 @@ static void check_log(struct at_world *w, const struct at_world_disk *d)
 
 bool at_world_check(struct at_world *w)
 {
-    const struct at_world_disk *d = &w->nodes[0].disk;
+    const struct at_world_disk *d = &w->nodes[at_world_longest(w)].disk;
     if (w->violated) return false;
     check_log(w, d);
     struct at_hash root = at_world_state_root(w, w->judge.h);
@@ -179,7 +188,9 @@ bool at_world_check(struct at_world *w)
  * it leave, is none of them. */
 const char *at_world_unfinished(struct at_world *w)
 {
-    if (!w->nodes[0].ended || w->nodes[0].end_err) {
+    bool over = w->nodes[0].ended && !w->nodes[0].end_err;
+    for (int i = 1; i < w->options.nodes && at_world_several(w); i++) over = over || w->nodes[i].run_ended;
+    if (!over) {
         snprintf(w->unfinished, sizeof w->unfinished, "the steward has not ended the run");
         return w->unfinished;
     }
@@ -196,7 +207,7 @@ const char *at_world_unfinished(struct at_world *w)
 
 uint32_t at_world_log_count(struct at_world *w, enum at_record_kind kind)
 {
-    const struct at_world_disk *d = &w->nodes[0].disk;
+    const struct at_world_disk *d = &w->nodes[at_world_longest(w)].disk;
     uint32_t count = 0;
     for (size_t i = 0; i < d->durable; i++) {
         struct at_record rec;
@@ -207,7 +218,7 @@ uint32_t at_world_log_count(struct at_world *w, enum at_record_kind kind)
 
 uint32_t at_world_included(struct at_world *w, uint32_t round)
 {
-    const struct at_world_disk *d = &w->nodes[0].disk;
+    const struct at_world_disk *d = &w->nodes[at_world_longest(w)].disk;
     for (size_t i = 0; i < d->durable; i++) {
         struct at_record rec;
         if (at_record_decode(at_signed_record_body(&w->log.records[i]), NULL, &rec) == AT_OK &&

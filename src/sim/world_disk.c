@@ -10,6 +10,8 @@ void at_world_disk_release(struct at_world *w, struct at_world_disk *d)
 {
     for (uint32_t i = 0; i < d->blob_count; i++)
         if (d->blobs[i].used) at_world_blob_drop(w, d, &d->blobs[i]);
+    at_world_kept_cut(d, 0);
+    free(d->kept);
     free(d->blobs);
     *d = (struct at_world_disk){0};
 }
@@ -19,6 +21,7 @@ void at_world_disk_crash(struct at_world *w, int node)
 {
     struct at_world_disk *d = &w->nodes[node].disk;
     d->written = d->durable;
+    at_world_kept_cut(d, d->kept_durable);
     for (uint32_t i = 0; i < d->blob_count; i++) {
         struct at_world_blob *b = &d->blobs[i];
         if (!b->used || b->complete) continue;
@@ -43,6 +46,7 @@ void at_world_disk_wipe(struct at_world *w, int node)
 {
     at_world_disk_release(w, &w->nodes[node].disk);
     at_buf_clear(&w->nodes[node].peers);
+    w->nodes[node].secret_count = 0;
     w->counts.wiped++;
 }
 
@@ -51,6 +55,7 @@ static void fall_behind(struct at_world_disk *d)
 {
     d->written = d->durable = d->durable / 2;
     d->saved = false;
+    at_world_kept_fall_behind(d);
 }
 
 /* What the driver of a real node would find when it opens the folder. Damage to whole blobs is found when they are

@@ -33,11 +33,14 @@ static void op_persist(struct at_world *w, int node, const struct at_node_op *op
     at_world_check_persist(w, node, op);
     if (w->violated) return;
     at_world_log_write(w, node, op);
+    at_world_kept_write(w, node, op);
     at_world_count_stored(w, node, op);
     uint64_t at = w->now_ms + at_world_sync_ms(w, node);
     struct at_world_node *n = &w->nodes[node];
     n->synced_ms = at > n->synced_ms ? at : n->synced_ms;
-    at_world_push(w, AT_WORLD_PERSISTED, node, n->synced_ms - w->now_ms)->arg = d->written;
+    struct at_world_event *ev = at_world_push(w, AT_WORLD_PERSISTED, node, n->synced_ms - w->now_ms);
+    ev->arg = d->written;
+    ev->id = d->kept_count;
 }
 
 static void op_blob_write(struct at_world *w, int node, const struct at_node_op *op)
@@ -204,6 +207,7 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         ev = at_world_push(w, AT_WORLD_LOG_READ, node, at_world_draw(w, 3));
         ev->id = op->link;
         ev->arg = op->read.offset;
+        ev->e.blob.total = op->read.total;
         break;
     case AT_NODE_OP_BLOB_STAT:
         b = at_world_blob_find(&n->disk, op->read.kind, op->read.key);
@@ -269,8 +273,13 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         if (at_buf_append(&n->peers, op->bytes.p, op->bytes.n)) at_world_violate(w, "out of memory");
         break;
     case AT_NODE_OP_AGREE_READ:
+        at_world_agree_ask(w, node, op);
+        break;
     case AT_NODE_OP_SECRET_MAKE:
+        at_world_secret_make(w, node, op->agree.term);
+        break;
     case AT_NODE_OP_SECRETS_ERASE:
+        at_world_secrets_erase(w, node, op->agree.term);
         break;
     case AT_NODE_OP_STATUS:
         if (strncmp(op->reason, "DESYNC", 6) == 0) {
@@ -294,9 +303,14 @@ void at_world_log_read(struct at_world *w, const struct at_world_event *ev)
     e.log.from = ev->arg;
     e.log.records = w->log.records + ev->arg;
     size_t most = w->options.seed % 3 == 0 ? 3 : AT_LOG_PART_MAX; /* short answers happen too */
-    for (uint64_t i = ev->arg; i < d->written && i - ev->arg < most; i++) {
-        if (w->log.checkpoints[i].size == 0) continue;
-        checkpoints[e.log.checkpoint_count++] = w->log.checkpoints[i];
+    uint64_t end = d->written < ev->e.blob.total ? d->written : ev->e.blob.total;
+    for (uint64_t i = ev->arg; i < end && i - ev->arg < AT_LOG_PART_MAX; i++) {
+        size_t n;
+        const struct at_log_checkpoint *at = at_world_log_checkpoints(w, (size_t)i + 1, &n);
+        if (n == 0) continue;
+        if (n > 1) e.log.checkpoint_count = 0; /* of several stewards those of the last size do */
+        if (i - ev->arg >= most && e.log.count > 0) break;
+        for (size_t k = 0; k < n; k++) checkpoints[e.log.checkpoint_count++] = at[k];
         e.log.count = (size_t)(i + 1 - ev->arg);
     }
     e.log.checkpoints = checkpoints;

@@ -32,9 +32,16 @@ struct at_world_blob {
 
 /* A node's log is a beginning of the world's (world_log.c): two different records never stand at one index for long,
  * and that is what the judges see to. */
+struct at_world_kept { /* a row of what a steward among several keeps; its bytes are owned */
+    struct at_node_kept row;
+    size_t log; /* the log's records when it was written */
+    uint8_t *bytes;
+};
 struct at_world_disk {
     bool has_genesis;
     size_t written, durable; /* records */
+    struct at_world_kept *kept;
+    size_t kept_count, kept_cap, kept_durable;
     struct at_world_blob *blobs;
     uint32_t blob_count, blob_free; /* slots ever used; index + 1 of the first unused one */
     uint32_t bucket[AT_WORLD_BLOB_BUCKETS];
@@ -47,8 +54,14 @@ struct at_world_disk {
 struct at_world_log {
     struct at_signed_record *records;
     struct at_log_checkpoint *checkpoints; /* [i]: of size i + 1; size 0: none */
+    struct at_world_cosigned **cosigned;   /* [i]: of size i + 1, of several stewards; NULL: none; owned */
     bool *told;                            /* a member stored it: nothing else may ever stand here */
     size_t count, cap;
+};
+
+struct at_world_cosigned {
+    size_t count;
+    struct at_log_checkpoint list[]; /* ascending by key */
 };
 
 struct at_world_node {
@@ -81,8 +94,12 @@ struct at_world_node {
     enum at_world_crash crash_how;
     uint32_t crash_restart_ms;
     uint64_t synced_ms; /* when the last write will be durable: they become so in order */
-    bool disk_dies;     /* a write has failed in this step */
-    bool log_rots;      /* a record of its log is found damaged at the next start */
+    bool has_ticket;
+    struct at_ticket ticket;
+    struct at_node_secret secrets[AT_NODE_SECRETS];
+    size_t secret_count;
+    bool disk_dies; /* a write has failed in this step */
+    bool log_rots;  /* a record of its log is found damaged at the next start */
     uint32_t dials, desyncs;
     struct at_world_traffic traffic;
     /* counted */
@@ -116,6 +133,8 @@ enum at_world_what {
     AT_WORLD_TICK,
     AT_WORLD_PERSISTED,
     AT_WORLD_LOG_READ,
+    AT_WORLD_AGREE_READ,
+    AT_WORLD_KILL,
     AT_WORLD_UNIT_STEP,
     AT_WORLD_APPLY,
     AT_WORLD_SAVE,
@@ -161,6 +180,9 @@ struct at_world_judge { /* what the log says, recounted without the fold */
     uint32_t members;
     struct at_range_list used; /* ascending, neighbours joined */
     uint64_t used_samples, points;
+    /* of several stewards */
+    struct at_ledger fold;   /* who holds which seat, and what has happened */
+    uint32_t said, end_said; /* bit i: seat i has said a word in this phase */
 };
 
 struct at_world_wall { /* the two cannot reach each other; -1: anybody */
@@ -187,6 +209,8 @@ struct at_world {
     size_t *live; /* indices of links that are up */
     size_t live_count;
     struct at_world_log log;
+    size_t several_from; /* the first record of several stewards; SIZE_MAX: none yet */
+    uint64_t block_ms;
     struct at_world_content **contents; /* AT_WORLD_CONTENT_BUCKETS */
     bool ends_changed;                  /* somebody has ended, or was left behind */
     struct at_world_wall walls[AT_WORLD_WALLS_MAX];
@@ -256,6 +280,24 @@ void at_world_log_release(struct at_world *w);
 /* Writes what a PERSIST orders; the judges look at it first. */
 void at_world_log_write(struct at_world *w, int node, const struct at_node_op *op);
 
+/* What is stored for this size; count 0: nothing. */
+const struct at_log_checkpoint *at_world_log_checkpoints(const struct at_world *w, size_t size, size_t *ret_count);
+int at_world_longest(
+    const struct at_world *w); /* the node whose durable log is the run's: the steward, or the longest */
+
+/* world_agree.c */
+bool at_world_several(const struct at_world *w);
+void at_world_give_tickets(struct at_world *w);
+void at_world_secret_make(struct at_world *w, int node, uint32_t term);
+void at_world_secrets_erase(struct at_world *w, int node, uint32_t term);
+void at_world_kept_cut(struct at_world_disk *d, size_t count);
+void at_world_kept_write(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_kept_fall_behind(struct at_world_disk *d);
+at_err_t at_world_kept_restore(struct at_world *w, int node, struct at_diag *diag);
+void at_world_agree_ask(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_agree_read(struct at_world *w, const struct at_world_event *ev);
+void at_world_judge_words(struct at_world *w, const struct at_signed_record *record, const struct at_record *rec);
+
 /* world_disk.c */
 void at_world_disk_release(struct at_world *w, struct at_world_disk *d);
 void at_world_disk_crash(struct at_world *w, int node);
@@ -321,7 +363,8 @@ void at_world_check_end(struct at_world *w, int node, const struct at_node_op *o
 /* world_judge.c */
 at_err_t at_world_judge_init(struct at_world *w);
 void at_world_judge_release(struct at_world *w);
-void at_world_judge_records(struct at_world *w); /* those that have become durable at the steward */
+void at_world_judge_records(struct at_world *w); /* those that have become durable at the steward, or at anybody's */
+void at_world_judge_deed(struct at_world *w, const struct at_signed_record *signed_rec, const struct at_record *rec);
 
 /* world_memo.c */
 at_err_t at_world_memo_verify(void *ctx, const struct at_node_id *id, struct at_span message,

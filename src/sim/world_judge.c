@@ -13,7 +13,8 @@ at_err_t at_world_judge_init(struct at_world *w)
     j->receipts = calloc(AT_MEMBERS_MAX, sizeof *j->receipts);
     j->received = calloc(AT_MEMBERS_MAX, sizeof *j->received);
     j->node_of = calloc(AT_MEMBERS_MAX, sizeof *j->node_of);
-    return j->receipts && j->received && j->node_of ? AT_OK : AT_E_NOMEM;
+    if (!j->receipts || !j->received || !j->node_of) return AT_E_NOMEM;
+    return at_world_several(w) ? at_ledger_init(&j->fold, &w->g, NULL) : AT_OK;
 }
 
 void at_world_judge_release(struct at_world *w)
@@ -22,6 +23,7 @@ void at_world_judge_release(struct at_world *w)
     free(w->judge.received);
     free(w->judge.node_of);
     free(w->judge.used.r);
+    if (w->judge.fold.seats.count) at_ledger_release(&w->judge.fold);
 }
 
 /* A range into those that were used, unless it overlaps one. */
@@ -90,6 +92,21 @@ static void closed(struct at_world *w, const struct at_close *close)
     free(list);
 }
 
+/* Of several stewards: at least one honest node has what they count. */
+static void check_kept(struct at_world *w, const struct at_close *close)
+{
+    for (uint32_t r = at_replicas_next(&close->included, 0); r < AT_MEMBERS_MAX;
+         r = at_replicas_next(&close->included, r + 1)) {
+        bool kept = false;
+        for (int i = 0; i < w->options.nodes && !kept; i++) {
+            const struct at_world_blob *b =
+                at_world_blob_find(&w->nodes[i].disk, AT_BLOB_UPDATE, w->judge.receipts[r].update);
+            kept = b && b->complete && at_world_is_honest(w, i);
+        }
+        if (!kept) at_world_violate(w, "CLOSE %u counts an update that no honest node has", close->round);
+    }
+}
+
 static void judge(struct at_world *w, const struct at_signed_record *signed_rec, const struct at_record *rec)
 {
     struct at_world_judge *j = &w->judge;
@@ -113,12 +130,22 @@ static void judge(struct at_world *w, const struct at_signed_record *signed_rec,
     }
 }
 
+void at_world_judge_deed(struct at_world *w, const struct at_signed_record *signed_rec, const struct at_record *rec)
+{
+    if (rec->kind == AT_RECORD_CLOSE) check_kept(w, &rec->close);
+    judge(w, signed_rec, rec);
+}
+
 void at_world_judge_records(struct at_world *w)
 {
-    for (; w->judge.judged < w->nodes[0].disk.durable && !w->violated; w->judge.judged++) {
+    size_t durable = w->nodes[at_world_longest(w)].disk.durable;
+    for (; w->judge.judged < durable && !w->violated; w->judge.judged++) {
         const struct at_signed_record *signed_rec = &w->log.records[w->judge.judged];
         struct at_record rec;
         w->counts.records++;
-        if (at_record_decode(at_signed_record_body(signed_rec), NULL, &rec) == AT_OK) judge(w, signed_rec, &rec);
+        if (at_record_decode(at_signed_record_body(signed_rec), NULL, &rec)) continue;
+        bool word = rec.kind == AT_RECORD_OPEN || rec.kind == AT_RECORD_CLOSE || rec.kind == AT_RECORD_EPOCH;
+        if (!at_world_several(w) || !word) judge(w, signed_rec, &rec);
+        if (at_world_several(w)) at_world_judge_words(w, signed_rec, &rec);
     }
 }

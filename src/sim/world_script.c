@@ -18,6 +18,10 @@ void at_world_crash(struct at_world *w, int node, uint64_t at_ms, bool silent)
 {
     script(w, AT_WORLD_CRASH, node, at_ms)->flag = silent;
 }
+void at_world_kill(struct at_world *w, int node, uint64_t at_ms)
+{
+    script(w, AT_WORLD_KILL, node, at_ms);
+}
 void at_world_break_links(struct at_world *w, int node, uint64_t at_ms)
 {
     script(w, AT_WORLD_BREAK_ALL, node, at_ms);

@@ -108,7 +108,8 @@ static bool sign_stand(struct at_node_machine *m, const struct at_member *self, 
     if (rec.stand.has_ticket &&
         at_ticket_show(m->options.ticket, m->options.run, &self->id, &rec.stand.ticket) != AT_OK)
         return false; /* the invite's ticket is none */
-    a->stand = (struct at_node_own){.is_signed = at_node_sign_own(m, &rec, &a->stand.record)};
+    memset(&a->stand, 0, sizeof a->stand);
+    a->stand.is_signed = at_node_sign_own(m, &rec, &a->stand.record);
     return a->stand.is_signed;
 }
 
