@@ -43,10 +43,150 @@ static void one_becomes_four(void **state)
     at_world_release(w);
 }
 
+/* Runs on until round `round` is done at this node. */
+static void until_round(struct at_world *w, int node, uint32_t round)
+{
+    for (uint64_t ms = 0; ms < 600000; ms += 20) {
+        const struct at_node_status *s = at_world_status(w, node);
+        if (s && s->round >= round) return;
+        if (at_world_run(w, at_world_now_ms(w) + 20)) break;
+    }
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    fail_msg("round %u is not over at node %d by %llu ms", round, node, (unsigned long long)at_world_now_ms(w));
+}
+
+/* No block is new for so long; or one is. */
+static bool goes_on_within(struct at_world *w, uint64_t ms)
+{
+    uint64_t before = at_world_block_ms(w), until = at_world_now_ms(w) + ms;
+    while (at_world_now_ms(w) < until && at_world_block_ms(w) == before)
+        if (at_world_run(w, at_world_now_ms(w) + 10)) break;
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    return at_world_block_ms(w) != before;
+}
+
+static uint32_t online(struct at_world *w, int node)
+{
+    const struct at_node_status *s = at_world_status(w, node);
+    return s ? s->seats_here : 0;
+}
+
+/* Right after the four hold their seats the founder is killed, for good. The run goes on, and somebody new comes in
+ * through another member. */
+static void founder_killed_for_good(void **state)
+{
+    (void)state;
+    struct at_world_options o = options(2, 6, 5, 8);
+    struct at_world *w = make_down(&o);
+    start_all(w, 5);
+    until_term(w, 2, 5);
+    at_world_kill(w, 0, at_world_now_ms(w));
+    at_world_contact(w, 5, 2);
+    at_world_start_node(w, 5, at_world_now_ms(w) + 300);
+    must_finish(w, AT_EVER_MS);
+    assert_int_equal(at_world_included(w, 7), 5);
+    at_err_t err;
+    assert_true(at_world_ended(w, 5, &err) && err == AT_OK);
+    at_world_release(w);
+}
+
+/* Whoever leads the next view dies. It takes a time-out to give up its view; the next block is there within two. */
+static void leader_killed(void **state)
+{
+    (void)state;
+    for (int victim = 0; victim < 4; victim++) {
+        struct at_world_options o = options(10 + (uint64_t)victim, 5, 4, 8);
+        struct at_world *w = make(&o);
+        until_term(w, 2, 5);
+        until_round(w, 4, 3);
+        at_world_kill(w, victim, at_world_now_ms(w));
+        for (int i = 0; i < 8; i++) assert_true(goes_on_within(w, 2 * 3 * 300 + 1000));
+        must_finish(w, AT_EVER_MS);
+        assert_int_equal(at_world_log_count(w, AT_RECORD_END), 3);
+        at_world_release(w);
+    }
+}
+
+/* A steward dies at any moment, with what it had not written through, and comes back. */
+static void steward_comes_back(void **state)
+{
+    (void)state;
+    for (uint64_t event = 0; event < 12; event++) {
+        struct at_world_options o = options(30 + event, 5, 4, 8);
+        struct at_world *w = make(&o);
+        until_term(w, 2, 5);
+        at_world_crash_at_event(w, (int)(event % 4), 20 + 37 * event, AT_WORLD_CRASH_AFTER_OPS, 400);
+        must_finish(w, AT_EVER_MS);
+        for (int i = 0; i < 5; i++) {
+            at_err_t err;
+            assert_true(at_world_ended(w, i, &err) && err == AT_OK);
+        }
+        at_world_release(w);
+    }
+}
+
+/* One comes back with half of its log: what it has said since is not on its disk. It says nothing more in this term,
+ * and follows; the other three go on. */
+static void old_disk_abstains(void **state)
+{
+    (void)state;
+    struct at_world_options o = options(50, 5, 4, 12);
+    struct at_world *w = make(&o);
+    until_term(w, 2, 5);
+    until_round(w, 4, 5);
+    at_world_crash(w, 3, at_world_now_ms(w), false);
+    at_world_set(w, 3, AT_WORLD_DISK_ROT, AT_WORLD_ROT_BEHIND, at_world_now_ms(w) + 1);
+    at_world_start_node(w, 3, at_world_now_ms(w) + 50);
+    until_round(w, 4, 8);
+    const struct at_node_status *s = at_world_status(w, 3);
+    assert_true(s && s->steward && s->abstains);
+    must_finish(w, AT_EVER_MS);
+    at_world_release(w);
+}
+
+/* Two against two: nothing is final, and it is said; once they hear of each other again, the run goes on. */
+static void two_against_two_wait(void **state)
+{
+    (void)state;
+    struct at_world_options o = options(60, 5, 4, 8);
+    struct at_world *w = make(&o);
+    until_term(w, 2, 5);
+    until_round(w, 4, 2);
+    for (int i = 0; i < 2; i++) at_world_set(w, i, AT_WORLD_SIDE, 1, at_world_now_ms(w));
+    goes_on_within(w, 8000); /* what was on its way */
+    assert_false(goes_on_within(w, 30000));
+    assert_int_equal(online(w, 0), 2);
+    assert_int_equal(online(w, 2), 2);
+    for (int i = 0; i < 2; i++) at_world_set(w, i, AT_WORLD_SIDE, 0, at_world_now_ms(w));
+    assert_true(goes_on_within(w, 60000));
+    must_finish(w, AT_EVER_MS);
+    at_world_release(w);
+}
+
+/* Three against one: they go on; the one catches up. */
+static void three_against_one_go_on(void **state)
+{
+    (void)state;
+    struct at_world_options o = options(70, 5, 4, 12);
+    struct at_world *w = make(&o);
+    until_term(w, 2, 5);
+    until_round(w, 4, 2);
+    at_world_set(w, 1, AT_WORLD_SIDE, 1, at_world_now_ms(w));
+    until_round(w, 4, 5);
+    at_world_set(w, 1, AT_WORLD_SIDE, 0, at_world_now_ms(w));
+    must_finish(w, AT_EVER_MS);
+    at_err_t err;
+    assert_true(at_world_ended(w, 1, &err) && err == AT_OK);
+    at_world_release(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_becomes_four),
+        cmocka_unit_test(one_becomes_four),        cmocka_unit_test(founder_killed_for_good),
+        cmocka_unit_test(leader_killed),           cmocka_unit_test(steward_comes_back),
+        cmocka_unit_test(old_disk_abstains),       cmocka_unit_test(two_against_two_wait),
+        cmocka_unit_test(three_against_one_go_on),
     };
     const char *only = getenv("ATOLL_SIM_ONLY");
     if (only) cmocka_set_test_filter(only);
