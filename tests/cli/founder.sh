@@ -20,13 +20,14 @@ for m in b c d e; do
     node $m "$ATOLL" join "$(cat "$WORK/invite.$i")" --dir "$WORK/$m" --threads 1 --name $m --json
     i=$((i + 1))
 done
-for m in b c d e; do
-    [ "$(stat -c %a "$WORK/$m/ticket")" = 600 ] || fail "the ticket of $m can be read by others"
-done
 
 # Four hold the seats of term 2 from a round's edge on.
 term_is() { [ "$(status "$WORK/$1" term)" = "$2" ] && [ "$(status "$WORK/$1" stewards)" = 4 ]; }
 for m in a b c d e; do until_ 120 term_is $m 2; done
+for m in b c d e; do
+    [ "$(stat -c %a "$WORK/$m/ticket")" = 600 ] || fail "the ticket of $m can be read by others"
+done
+[ "$(stat -c %a "$WORK/a/seat-2")" = 600 ] || fail "the secret of a seat can be read by others"
 refused 2 "only the founder" "$ATOLL" invite --dir "$WORK/b" --steward
 long=$(wc -c <"$WORK/invite.0")
 for m in a b c d e; do
