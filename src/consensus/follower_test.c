@@ -21,7 +21,7 @@ struct rig {
     struct at_hash root[RECORDS + 1]; /* [i]: of the first i records */
     struct at_follower f;
     size_t taken;
-    size_t hand_over;            /* the fold begins the next term with this record; 0: never */
+    size_t hand_over;           /* the fold begins the next term with this record; 0: never */
     struct at_node_id later[4]; /* whose seats these are */
 };
 

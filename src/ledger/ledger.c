@@ -75,7 +75,8 @@ static at_err_t judge_role(const struct context *c, enum role role)
     bool steward = c->seat >= 0;
     static const struct at_node_id nobody;
     if (role == NOBODY) return at_node_id_eq(c->author, &nobody) ? AT_OK : refuse(c, "nobody may write it");
-    if (at_node_id_eq(c->author, &nobody)) return refuse(c, "it has no author"); /* whose signature could not be checked */
+    if (at_node_id_eq(c->author, &nobody))
+        return refuse(c, "it has no author"); /* whose signature could not be checked */
     if (c->ledger->seats.count > 1 && c->ledger->block_ms == 0) return refuse(c, "it is in no block");
     if (role == ANYONE || (role == STEWARD && steward)) return AT_OK;
     if (c->replica < 0 && !steward) return refuse(c, "the author is a stranger to this run");
