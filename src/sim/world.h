@@ -137,7 +137,8 @@ bool at_world_ended(const struct at_world *w, int node, at_err_t *ret_err);
 int at_world_nodes(const struct at_world *w);
 const char *at_world_trace(const struct at_world *w); /* a line per message, record and deed */
 uint32_t at_world_log_count(struct at_world *w,
-                            enum at_record_kind kind); /* in the steward's durable log, or the longest */
+                            enum at_record_kind kind);               /* in the steward's durable log, or the longest */
+uint32_t at_world_oldest_secret(const struct at_world *w, int node); /* the term of it; 0: none on its disk */
 uint64_t at_world_block_ms(const struct at_world *w); /* virtual time when the newest block of several became durable */
 uint32_t at_world_included(struct at_world *w, uint32_t round); /* contributions of its CLOSE; UINT32_MAX: none yet */
 uint64_t at_world_sent(const struct at_world *w, enum at_message_kind kind); /* messages that nodes have sent so far */

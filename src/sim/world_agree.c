@@ -50,6 +50,15 @@ void at_world_secrets_erase(struct at_world *w, int node, uint32_t term)
     n->secret_count = kept;
 }
 
+uint32_t at_world_oldest_secret(const struct at_world *w, int node)
+{
+    const struct at_world_node *n = &w->nodes[node];
+    uint32_t oldest = 0;
+    for (size_t i = 0; i < n->secret_count; i++)
+        if (oldest == 0 || n->secrets[i].term < oldest) oldest = n->secrets[i].term;
+    return oldest;
+}
+
 /* ---- rows ---- */
 void at_world_kept_cut(struct at_world_disk *d, size_t count)
 {

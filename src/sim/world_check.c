@@ -85,6 +85,17 @@ void at_world_check_save(struct at_world *w, int node, uint32_t round, struct at
     w->round_seen[round] = true;
 }
 
+/* Of several stewards: nobody is left who could tell of the END. */
+static void mark_left_behind(struct at_world *w)
+{
+    size_t longest = w->nodes[at_world_longest(w)].disk.written;
+    for (int i = 0; i < w->options.nodes; i++) {
+        const struct at_world_node *n = &w->nodes[i];
+        if (n->machine && !n->ended && n->disk.written == longest) return;
+    }
+    for (int i = 0; i < w->options.nodes; i++) w->nodes[i].left_behind = w->nodes[i].left_behind || !w->nodes[i].ended;
+}
+
 void at_world_check_end(struct at_world *w, int node, const struct at_node_op *op)
 {
     w->nodes[node].ended = w->ends_changed = true;
@@ -92,9 +103,10 @@ void at_world_check_end(struct at_world *w, int node, const struct at_node_op *o
     w->nodes[node].end_err = op->end.err;
     const struct at_node_status *status = at_node_machine_status(w->nodes[node].machine);
     w->nodes[node].run_ended = op->end.run_ended && status->joined;
+    if (at_world_several(w) && w->nodes[node].run_ended) mark_left_behind(w);
     if (op->end.err == AT_OK || !at_world_is_honest(w, node)) return;
     /* A newcomer that never got in may say so: the run was over, or its steward not there. */
-    if (op->end.err == AT_E_PEER && node != 0 && (!status->joined || w->options.peers_give_up))
+    if (op->end.err == AT_E_PEER && (node != 0 || at_world_several(w)) && (!status->joined || w->options.peers_give_up))
         w->counts.refused_ends++;
     else
         at_world_violate(w, "node %d ends with \"%s\"", node, op->reason);
@@ -198,6 +210,7 @@ const char *at_world_unfinished(struct at_world *w)
         struct at_world_node *n = &w->nodes[i];
         const struct at_node_status *s = n->machine ? at_node_machine_status(n->machine) : NULL;
         if (!at_world_is_honest(w, i) || !s || !s->joined) continue;
+        if (n->left_behind && at_world_several(w)) continue;
         snprintf(w->unfinished, sizeof w->unfinished, "node %d has not ended with the run: it is %s", i,
                  at_node_phase_text(s->phase));
         return w->unfinished;

@@ -308,8 +308,8 @@ void at_world_log_read(struct at_world *w, const struct at_world_event *ev)
         size_t n;
         const struct at_log_checkpoint *at = at_world_log_checkpoints(w, (size_t)i + 1, &n);
         if (n == 0) continue;
-        if (n > 1) e.log.checkpoint_count = 0; /* of several stewards those of the last size do */
         if (i - ev->arg >= most && e.log.count > 0) break;
+        if (n > 1) e.log.checkpoint_count = 0; /* of several stewards those of the last size do */
         for (size_t k = 0; k < n; k++) checkpoints[e.log.checkpoint_count++] = at[k];
         e.log.count = (size_t)(i + 1 - ev->arg);
     }

@@ -2,7 +2,9 @@
  * lie can do harm, and this file stands between the machine and its links: it holds back, changes, repeats and invents
  * what is said. And strangers, who are no members and say what they like. */
 #include "sim/world_internal.h"
+#include "wire/agree.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* The message again, changed; kept in the node's buffer until the next one. */
@@ -94,6 +96,49 @@ static void say_more(struct at_world *w, int node, uint64_t link, struct at_span
     if (at_buf_append(before, said.p, said.n)) at_buf_clear(before);
 }
 
+/* The key of a seat that this node holds, of the secrets on its disk; false: none. */
+static bool seat_key(const struct at_world *w, int node, struct at_keypair *ret_key)
+{
+    const struct at_world_node *n = &w->nodes[node];
+    int seat = at_ledger_seat(&w->judge.fold, &n->key.id);
+    for (size_t i = 0; i < n->secret_count && seat >= 0; i++)
+        if (at_node_secret_key(&n->secrets[i], ret_key) &&
+            at_node_id_eq(&ret_key->id, &w->judge.fold.seats.seat[seat].key))
+            return true;
+    return false;
+}
+
+/* To some peers its own proposals are others: later by a millisecond, and signed as they must be. */
+static bool equivocate(struct at_world *w, int node, struct at_message *msg, struct at_span *ret_bytes)
+{
+    struct at_block_room *room = malloc(sizeof *room);
+    struct at_agree_mem mem = {NULL};
+    struct at_agree agree;
+    struct at_buf out = {0};
+    struct at_keypair key;
+    uint8_t *bytes = malloc(AT_BLOCK_BYTES_MAX), text[AT_VOTE_TEXT_BYTES];
+    bool says = true;
+    if (room && bytes && at_agree_decode(msg->agree.bytes, &mem, NULL, &agree) == AT_OK &&
+        agree.kind == AT_AGREE_PROPOSAL && agree.proposal.is_signed && seat_key(w, node, &key) &&
+        at_block_decode(agree.proposal.block, NULL, room) == AT_OK) {
+        room->block.time_ms++;
+        size_t n = at_block_encode(&room->block, bytes);
+        struct at_vote vote = {.view = room->block.view, .kind = AT_VOTE_BLOCK, .hash = at_sha256(bytes, n)};
+        at_vote_text(&vote, w->run, agree.term, text);
+        agree.proposal.sig = at_sign(&key, at_span(text, sizeof text));
+        agree.proposal.block = at_span(bytes, n);
+        if (at_agree_encode(&agree, &out) == AT_OK) {
+            msg->agree.bytes = at_buf_span(&out);
+            says = say(w, node, msg, ret_bytes);
+        }
+    }
+    free(room);
+    free(bytes);
+    at_buf_release(&out);
+    at_agree_mem_release(&mem);
+    return says;
+}
+
 bool at_world_tamper(struct at_world *w, int node, uint64_t link, struct at_span said, struct at_span *ret_bytes)
 {
     struct at_message msg;
@@ -102,6 +147,11 @@ bool at_world_tamper(struct at_world *w, int node, uint64_t link, struct at_span
     if (at_message_decode(said, &w->mem, NULL, &msg)) return true;
     if (msg.kind == AT_MSG_PIECE) return wrong_piece(w, node, link, &msg, ret_bytes);
     if (msg.kind == AT_MSG_SUBMIT && how & AT_WORLD_HOSTILE_RECEIPT) return wrong_receipt(w, node, &msg, ret_bytes);
+    const struct at_world_link *l = &w->links[(link - 1) / 2];
+    bool half = l->end[(link - 1) % 2 ? 0 : 1] % 2 == 0, agrees = msg.kind == AT_MSG_AGREE || msg.kind == AT_MSG_COSIGN;
+    if (agrees && half && how & AT_WORLD_HOSTILE_HOLD_VOTES) return false;
+    if (msg.kind == AT_MSG_AGREE && half && how & AT_WORLD_HOSTILE_EQUIVOCATE)
+        return equivocate(w, node, &msg, ret_bytes);
     bool own = msg.kind == AT_MSG_READY && at_node_id_eq(&msg.ready.member, &w->nodes[node].key.id);
     if (own && how & AT_WORLD_HOSTILE_READY) {
         msg.ready.state_root.b[0] ^= 1;

@@ -1,5 +1,5 @@
-/* Runs with several stewards, who become them while the run goes on. Each failure prints its seed; ATOLL_SIM_SEED=n runs
- * the test of many seeds with that one alone. */
+/* Runs with several stewards, who become them while the run goes on. Each failure prints its seed; the test of many seeds
+ * runs one alone with ATOLL_SIM_SEED=n, and n of them with ATOLL_SIM_SEEDS=n. */
 #include "sim/world_rig.h"
 
 static struct at_world_options options(uint64_t seed, int nodes, int stewards, uint32_t rounds)
@@ -26,6 +26,7 @@ static void until_term(struct at_world *w, uint32_t term, int nodes)
         }
     }
     if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    if (!there) fprintf(stderr, "%s\n", at_world_trace(w));
     if (!there) fail_msg("term %u has not begun by %llu ms", term, (unsigned long long)at_world_now_ms(w));
 }
 
@@ -111,11 +112,11 @@ static void leader_killed(void **state)
 static void steward_comes_back(void **state)
 {
     (void)state;
-    for (uint64_t event = 0; event < 12; event++) {
+    for (uint64_t event = 0; event < 6; event++) {
         struct at_world_options o = options(30 + event, 5, 4, 8);
         struct at_world *w = make(&o);
         until_term(w, 2, 5);
-        at_world_crash_at_event(w, (int)(event % 4), 20 + 37 * event, AT_WORLD_CRASH_AFTER_OPS, 400);
+        at_world_crash_at_event(w, (int)(event % 4), 20 + 79 * event, AT_WORLD_CRASH_AFTER_OPS, 400);
         must_finish(w, AT_EVER_MS);
         for (int i = 0; i < 5; i++) {
             at_err_t err;
@@ -180,13 +181,104 @@ static void three_against_one_go_on(void **state)
     at_world_release(w);
 }
 
+/* One of four says different things to different stewards, or to half of them nothing. */
+static void one_of_four_lies(void **state)
+{
+    (void)state;
+    static const uint64_t how[] = {AT_WORLD_HOSTILE_HOLD_VOTES, AT_WORLD_HOSTILE_EQUIVOCATE,
+                                   AT_WORLD_HOSTILE_WITHHOLD | AT_WORLD_HOSTILE_READY};
+    for (size_t i = 0; i < sizeof how / sizeof how[0]; i++) {
+        struct at_world_options o = options(80 + i, 5, 4, 6);
+        struct at_world *w = make(&o);
+        until_term(w, 2, 5);
+        at_world_set(w, 1, AT_WORLD_HOSTILE, how[i], at_world_now_ms(w));
+        must_finish(w, AT_EVER_MS);
+        assert_int_equal(at_world_log_count(w, AT_RECORD_END) >= 3, true);
+        at_world_release(w);
+    }
+}
+
+/* A term of four ends after 32 rounds, and three more who have tickets come in. The old keys are gone from the disks. */
+static void four_become_seven(void **state)
+{
+    (void)state;
+    struct at_world_options o = options(90, 8, 8, 38);
+    o.steps = 1;
+    struct at_world *w = make_down(&o);
+    start_all(w, 4);
+    until_term(w, 2, 4);
+    for (int i = 4; i < 8; i++) at_world_start_node(w, i, at_world_now_ms(w) + 10 * (uint64_t)i);
+    until_term(w, 3, 8);
+    assert_int_equal(at_world_status(w, 7)->seats, 7);
+    must_finish(w, AT_EVER_MS);
+    for (int i = 0; i < 8; i++) assert_true(at_world_oldest_secret(w, i) == 0 || at_world_oldest_secret(w, i) >= 3);
+    at_world_release(w);
+}
+
+/* Everything at once, by chance: latencies, losses of unsynced writes, restarts, one-way silence, partitions. */
+static void seed_run(uint64_t seed)
+{
+    struct at_world_options o = options(seed, 6, 4, 6);
+    o.sync_ms_max = 1 + (uint32_t)(seed % 40);
+    o.latency_ms_max = 2 + (uint32_t)(seed % 7) * 20;
+    o.round_ms_max = 8000;
+    o.peers_give_up = true; /* whoever is cut off when the run ends may find nobody afterwards */
+    struct at_world *w = make(&o);
+    until_term(w, 2, 6);
+    uint64_t x = seed * UINT64_C(0x9e3779b97f4a7c15) + 1, now = at_world_now_ms(w);
+    for (int i = 0; i < 6; i++) {
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        int node = (int)(x % 6);
+        uint64_t at = now + x / 7 % 6000, until = at + 200 + x / 11 % 9000;
+        switch (x / 13 % 4) {
+        case 0:
+            at_world_crash(w, node, at, x / 17 % 2 == 0);
+            at_world_start_node(w, node, until);
+            break;
+        case 1:
+            at_world_set(w, node, AT_WORLD_SIDE, 1, at);
+            at_world_set(w, node, AT_WORLD_SIDE, 0, until);
+            break;
+        case 2:
+            at_world_set(w, node, x / 17 % 2 ? AT_WORLD_DEAF : AT_WORLD_MUTE, 1, at);
+            at_world_set(w, node, AT_WORLD_DEAF, 0, until);
+            at_world_set(w, node, AT_WORLD_MUTE, 0, until);
+            break;
+        default:
+            at_world_break_links(w, node, at);
+            break;
+        }
+    }
+    must_finish(w, at_world_now_ms(w) + 3600000);
+    const char *missing = at_world_unfinished(w);
+    if (missing) fail_msg("seed %llu: %s", (unsigned long long)seed, missing);
+    at_world_release(w);
+}
+
+static void seeds(void **state)
+{
+    (void)state;
+    const char *one = getenv("ATOLL_SIM_SEED"), *many = getenv("ATOLL_SIM_SEEDS");
+    uint64_t count = many ? strtoull(many, NULL, 10) : 3;
+    if (one) {
+        seed_run(strtoull(one, NULL, 10));
+        return;
+    }
+    for (uint64_t seed = 1000; seed < 1000 + count; seed++) {
+        print_message("seed %llu; alone: ATOLL_SIM_ONLY=seeds ATOLL_SIM_SEED=%llu\n", (unsigned long long)seed,
+                      (unsigned long long)seed);
+        seed_run(seed);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_becomes_four),        cmocka_unit_test(founder_killed_for_good),
         cmocka_unit_test(leader_killed),           cmocka_unit_test(steward_comes_back),
         cmocka_unit_test(old_disk_abstains),       cmocka_unit_test(two_against_two_wait),
-        cmocka_unit_test(three_against_one_go_on),
+        cmocka_unit_test(three_against_one_go_on), cmocka_unit_test(one_of_four_lies),
+        cmocka_unit_test(four_become_seven),       cmocka_unit_test(seeds),
     };
     const char *only = getenv("ATOLL_SIM_ONLY");
     if (only) cmocka_set_test_filter(only);

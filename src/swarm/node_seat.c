@@ -23,7 +23,7 @@ static struct at_hash derive(const struct at_node_secret *secret, const char *do
     return at_sha256_2(at_span(domain, n), at_span(secret->bytes, sizeof secret->bytes));
 }
 
-static bool key_of(const struct at_node_secret *secret, struct at_keypair *ret_key)
+bool at_node_secret_key(const struct at_node_secret *secret, struct at_keypair *ret_key)
 {
     struct at_hash seed = derive(secret, key_domain, sizeof key_domain);
     return at_keypair_from_seed(seed.b, ret_key) == AT_OK;
@@ -48,7 +48,7 @@ bool at_node_seat_key(struct at_node_machine *m, const struct at_node_id *key, s
 {
     struct at_node_agree *a = &m->agree;
     for (uint32_t i = 0; i < a->secret_count; i++) {
-        if (!key_of(&a->secrets[i], ret_key) || !at_node_id_eq(&ret_key->id, key)) continue;
+        if (!at_node_secret_key(&a->secrets[i], ret_key) || !at_node_id_eq(&ret_key->id, key)) continue;
         if (ret_chain) *ret_chain = chain_of(m, &a->secrets[i]);
         return true;
     }
@@ -99,7 +99,7 @@ static bool sign_stand(struct at_node_machine *m, const struct at_member *self, 
     const struct at_beacon_chain *chain = secret ? chain_of(m, secret) : NULL;
     struct at_record rec = {.kind = AT_RECORD_READY};
     struct at_keypair key;
-    if (!chain || !key_of(secret, &key)) return false;
+    if (!chain || !at_node_secret_key(secret, &key)) return false;
     rec.stand = (struct at_stand){.term = term,
                                   .key = key.id,
                                   .key_use = at_seat_key_show(&key, m->options.run, &self->id),
@@ -140,7 +140,7 @@ static void erase(struct at_node_machine *m)
     for (uint32_t i = 0; i < a->secret_count; i++) {
         struct at_keypair key;
         for (int k = 0; k < 2; k++)
-            if (all[k] && a->secrets[i].term < least && key_of(&a->secrets[i], &key) &&
+            if (all[k] && a->secrets[i].term < least && at_node_secret_key(&a->secrets[i], &key) &&
                 at_node_id_eq(&key.id, &all[k]->key.id))
                 least = a->secrets[i].term;
     }
