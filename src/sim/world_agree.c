@@ -119,7 +119,7 @@ at_err_t at_world_kept_restore(struct at_world *w, int node, struct at_diag *dia
     const struct at_world_disk *d = &w->nodes[node].disk;
     uint32_t term = 0;
     uint64_t prune = 0, newest = 0;
-    size_t n = 0, finals = 0;
+    size_t n = 0;
     if (d->kept_count == 0) return AT_OK;
     for (size_t i = 0; i < d->kept_count; i++)
         if (d->kept[i].row.term > term) term = d->kept[i].row.term;
@@ -128,7 +128,6 @@ at_err_t at_world_kept_restore(struct at_world *w, int node, struct at_diag *dia
         if (r->term != term) continue;
         if (r->kind == AT_NODE_KEPT_PRUNE && r->view > prune) prune = r->view;
         if (r->kind == AT_NODE_KEPT_VOTE && r->view > newest) newest = r->view;
-        finals += r->kind == AT_NODE_KEPT_FINAL;
     }
     struct at_node_kept *list = malloc(d->kept_count * sizeof *list);
     if (!list) return AT_E_NOMEM;
