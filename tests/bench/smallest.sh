@@ -43,16 +43,6 @@ case $rc in
 *) fail "scaling: $(tail -n 1 "$WORK/err")" ;;
 esac
 
-# A newcomer in the middle of a run; the rest of bench/swarm takes minutes.
-rc=0
-"$here/bench/swarm" --parts join --preset tiny >"$WORK/out" 2>"$WORK/err" || rc=$?
-case $rc in
-0) [ "$(field "$WORK/swarm.json" 'v["join"]["credited_s"] > 0 and v["join"]["bytes"] > 0')" = True ] ||
-    fail "swarm: $(cat "$WORK/swarm.json")" ;;
-5) echo "no namespaces here: $(tail -n 1 "$WORK/err")" ;;
-*) fail "swarm: $(tail -n 1 "$WORK/out")" ;;
-esac
-
 # Loss at equal tokens: every method, as short as it goes, ends with the tokens that all of them have; the goals are
 # judged; the page can be written. On a short text, not the corpus.
 head -c 20000 "$here/data/moby-dick.txt" >"$WORK/text.txt"
