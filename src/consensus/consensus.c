@@ -41,6 +41,7 @@ static size_t take_block(struct at_consensus *c)
             block_append(c, record);
         } else {
             no->record = at_signed_record_leaf(record);
+            no->what = record;
             no->tag = c->tag[c->queue_first];
             refused++;
         }

@@ -50,7 +50,8 @@ struct at_consensus {
     struct at_signed_record block[AT_CONSENSUS_BLOCK_MAX];
     struct at_log_checkpoint checkpoint[AT_CONSENSUS_BLOCK_MAX]; /* after each */
     struct at_consensus_refusal {
-        struct at_hash record; /* leaf hash */
+        struct at_hash record;               /* leaf hash */
+        const struct at_signed_record *what; /* borrowed until the next SUBMIT */
         uint64_t tag;
         struct at_diag diag;
     } refused[AT_CONSENSUS_QUEUE_MAX];

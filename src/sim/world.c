@@ -248,9 +248,10 @@ static void tick(struct at_world *w, const struct at_world_event *ev)
     struct at_node_event e = {.kind = AT_NODE_EV_TICK};
     if (ev->id != n->tick_id) return;
     n->tick_ms = UINT64_MAX;
-    /* Asked once: a budget that is asked earns, and the next answer may be a millisecond off. */
     uint64_t deadline = at_node_machine_deadline_ms(n->machine);
-    if (deadline <= w->now_ms)
+    if (deadline != n->deadline_ms)
+        at_world_violate(w, "node %d says another deadline when it is asked again", ev->node);
+    else if (deadline <= w->now_ms)
         at_world_step_node(w, ev->node, &e);
     else
         schedule_tick(w, ev->node, deadline);
@@ -307,7 +308,8 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
         return;
     }
     if (w->violated) return;
-    schedule_tick(w, node, at_node_machine_deadline_ms(n->machine));
+    n->deadline_ms = at_node_machine_deadline_ms(n->machine);
+    schedule_tick(w, node, n->deadline_ms);
     if (n->knob[AT_WORLD_DIES_WRITING] && n->disk.durable < n->disk.written) {
         n->crash_restart_ms = (uint32_t)n->knob[AT_WORLD_DIES_WRITING];
         n->knob[AT_WORLD_DIES_WRITING] = 0;

@@ -70,6 +70,7 @@ struct at_world_node {
     struct at_world_disk disk;
     uint32_t life; /* events of earlier lives are not delivered */
     uint64_t events, tick_id, tick_ms;
+    uint64_t deadline_ms; /* as the machine said after its last step */
     double speed;
     bool ended, corrupt_next, spoils_tiles;
     bool left_behind; /* had no link to the steward when that one ended: may dial for ever */

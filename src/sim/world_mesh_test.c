@@ -147,43 +147,62 @@ static void behind_a_firewall(void **state)
 }
 
 /* ---- the graph, and what a record costs ---- */
-static void bounded_messages(void **state)
+enum { NODES = 16 };
+
+struct degrees {
+    uint32_t links, most, hops; /* all links; of one member; from the steward */
+};
+static struct degrees measure(struct at_world *w)
 {
-    (void)state;
-    enum { NODES = 16 };
-    struct at_world_options o = small(27);
-    o.nodes = NODES;
-    o.min_members = NODES;
-    o.rounds = 6;
-    o.step_ms = 100;
-    struct at_world *w = make_down(&o);
+    struct degrees d = {0};
+    for (int i = 0; i < NODES; i++) {
+        uint32_t own = at_world_links(w, i);
+        d.links += own;
+        if (i && own > d.most) d.most = own;
+        if (i && at_world_status(w, i)->hops > d.hops) d.hops = at_world_status(w, i)->hops;
+    }
+    d.links /= 2;
+    return d;
+}
+
+static struct at_world *sixteen(struct at_world_options *o)
+{
+    o->nodes = NODES;
+    o->min_members = NODES;
+    o->rounds = 6;
+    o->step_ms = 100;
+    struct at_world *w = make_down(o);
     for (int i = 4; i < NODES; i++) { /* three lead to the steward */
         at_world_contact(w, i, 1 + i % 3);
         at_world_wall(w, 0, i, 0, AT_EVER_MS);
     }
+    return w;
+}
+
+static void bounded_messages(void **state)
+{
+    (void)state;
+    struct at_world_options o = small(27);
+    struct at_world *w = sixteen(&o);
     start_all(w, NODES);
     assert_false(at_world_run(w, 400));
-    uint32_t links = 0, most = 0, hops = 0;
-    for (int i = 0; i < NODES; i++) {
-        uint32_t own = at_world_links(w, i);
-        links += own;
-        if (own > most) most = own;
-        if (i && at_world_status(w, i)->hops > hops) hops = at_world_status(w, i)->hops;
-    }
-    links /= 2;
+    struct degrees d = measure(w);
+    uint32_t links = d.links, hops = d.hops;
     must_finish(w, 60000);
     for (uint32_t r = 0; r < 6; r++) assert_int_equal(at_world_included(w, r), NODES);
     uint64_t parts = at_world_sent(w, AT_MSG_LOG_PART), heads = at_world_sent(w, AT_MSG_HEAD);
     uint64_t submits = at_world_sent(w, AT_MSG_SUBMIT), ready = at_world_sent(w, AT_MSG_READY);
     uint64_t peers = at_world_sent(w, AT_MSG_PEERS), records = 0;
     for (int k = AT_RECORD_JOIN; k <= AT_RECORD_END; k++) records += at_world_log_count(w, (enum at_record_kind)k);
-    print_message("%u links, at most %u of a node, %u hops; %llu records: log_part %llu, head %llu, submit %llu, "
+    print_message("%u links, at most %u of a member, %u hops; %llu records: log_part %llu, head %llu, submit %llu, "
                   "ready %llu, peers %llu\n",
-                  links, most, hops, (unsigned long long)records, (unsigned long long)parts, (unsigned long long)heads,
-                  (unsigned long long)submits, (unsigned long long)ready, (unsigned long long)peers);
-    /* Each dials its four; while they come, the ring is smaller and leads to others, and those links stay. A pair has one
-     * link, however many dialled at once. */
-    assert_true(most <= NODES - 1);
+                  links, d.most, hops, (unsigned long long)records, (unsigned long long)parts,
+                  (unsigned long long)heads, (unsigned long long)submits, (unsigned long long)ready,
+                  (unsigned long long)peers);
+    /* While they come, the ring is smaller and leads to others, and those links stay: so all together are bounded. Those
+     * of one member are not: three of the sixteen are the contacts of all others, and whom they were linked to first
+     * depends on who came when. */
+    assert_true(d.most < NODES); /* one link for each pair, however often they dialled each other */
     assert_true(links <= NODES * (4 + 2));
     /* Each block once to each member; and what each newcomer asked for: its log, the end of it, and of a new feed. */
     assert_true(parts <= records * (NODES - 1) + 8 * NODES);
@@ -249,7 +268,7 @@ static uint64_t from_env(const char *name, uint64_t fallback)
 static void random_seeds(void **state)
 {
     (void)state;
-    uint64_t first = from_env("ATOLL_SIM_SEED", 1), count = from_env("ATOLL_SIM_SEEDS", 100);
+    uint64_t first = from_env("ATOLL_SIM_SEED", 1), count = from_env("ATOLL_SIM_SEEDS", 30);
     for (uint64_t seed = first; seed < first + count; seed++) {
         struct at_world *w = random_world(seed);
         if (!at_world_run(w, 300000) || !at_world_check(w)) {

@@ -368,7 +368,7 @@ static void run_seed(uint64_t seed)
 static void random_seeds(void **state)
 {
     (void)state;
-    uint64_t first = from_env("ATOLL_SIM_SEED", 1), count = from_env("ATOLL_SIM_SEEDS", 40);
+    uint64_t first = from_env("ATOLL_SIM_SEED", 1), count = from_env("ATOLL_SIM_SEEDS", 10);
     for (uint64_t seed = first; seed < first + count; seed++) run_seed(seed);
     print_message("seeds %llu to %llu\n", (unsigned long long)first, (unsigned long long)(first + count - 1));
 }

@@ -47,12 +47,12 @@ static inline void at_budget_spend(struct at_budget *b, uint64_t bytes)
     if (b->bytes_per_s) b->left -= (int64_t)bytes;
 }
 
-/* When it has something again: in the future, or `now_ms` itself. */
-static inline uint64_t at_budget_ready_ms(struct at_budget *b, uint64_t now_ms)
+/* The first time, not before now_ms, when it has something. Earns nothing, so that asking changes no answer. */
+static inline uint64_t at_budget_ready_ms(const struct at_budget *b, uint64_t now_ms)
 {
-    if (at_budget_has(b, now_ms)) return now_ms;
-    uint64_t ready = b->at_ms + (uint64_t)(1 - b->left) * 1000 / b->bytes_per_s + 1;
-    return ready > now_ms ? ready : now_ms + 1;
+    if (b->bytes_per_s == 0 || b->left > 0) return now_ms;
+    uint64_t ready = b->at_ms + ((uint64_t)(1 - b->left) * 1000 + b->bytes_per_s - 1) / b->bytes_per_s;
+    return ready > now_ms ? ready : now_ms;
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* node_blob.c: blobs by content: serving pieces, and fetching whole ones from whoever has them.
+/* node_blob.c: blobs by content, fetched piece by piece from whoever has them.
  *
  *   state of a fetch   event                   does                                                     next
  *   (none)             wanted                  asks the driver what is there (BLOB_STAT)                STAT
@@ -9,6 +9,10 @@
  *   RUN                the last piece          BLOB_FINISH                                              CHECK
  *   RUN                Missing, link down      tries the next peer; after all of them: waits a little   WAIT
  *   RUN                wrong size or place     Bye, closes the link                                     WAIT
+ *   RUN                the peer is silent      while another one can be asked: goes on there; what the  WAIT
+ *                                              silent one owes is kept, should it come first
+ *   RUN                it has answered all     as Missing                                               WAIT
+ *                      its wants, and not this
  *   CHECK              BLOB_STORED ok          done                                                     (none)
  *   CHECK              BLOB_STORED not ok      drops it, tries another peer                             WAIT
  *
@@ -16,153 +20,13 @@
  * (node_tiles.c, where tiles go too). What a peer sends is bounded before it is kept: by the exact size where a record
  * or the genesis says it, else by the largest that can be.
  *
- * A peer's wants are served in order, but for those of a state: they wait for all others, and for the budget. So an
- * exchange of updates waits for no more than the tiles that were given to the link before. */
+ * Silent is as for tiles (tiles.h): a peer that has answered nothing for AT_TILES_STALL_MS is passed over, and asked
+ * nothing more until it has answered; likewise one that answers, but does not go on with this blob, after
+ * AT_TILES_LOST_MS. */
 #include "swarm/node_internal.h"
 
-#include <stdio.h>
 #include <string.h>
 
-/* ---- serving ---- */
-static void send_missing(struct at_node_machine *m, uint64_t link, const struct at_node_want *want)
-{
-    struct at_message msg = {.kind = AT_MSG_MISSING};
-    msg.missing.kind = want->kind;
-    msg.missing.key = want->key;
-    msg.missing.offset = want->offset;
-    at_node_send(m, link, &msg);
-}
-
-static void send_piece(struct at_node_machine *m, uint64_t link, const struct at_node_want *want, uint64_t total,
-                       struct at_span data)
-{
-    struct at_message msg = {.kind = AT_MSG_PIECE};
-    msg.piece = (struct at_msg_piece){
-        .kind = want->kind, .key = want->key, .offset = want->offset, .total = total, .data = data};
-    at_node_send(m, link, &msg);
-    /* A genesis is a few KiB from memory: it need not wait for room, and LINK_FULL always means the blob read last. */
-    if (want->kind == AT_BLOB_GENESIS) m->ops[m->op_count - 1].frame_class = AT_FRAME_CONTROL;
-}
-
-static void serve_genesis(struct at_node_machine *m, struct at_node_link *link, const struct at_node_want *want)
-{
-    uint64_t total = m->genesis_bytes.n;
-    if (!m->has_genesis || want->offset >= total || !at_hash_eq(want->key, m->options.run)) {
-        send_missing(m, link->id, want);
-        return;
-    }
-    uint64_t n = total - want->offset < want->bytes ? total - want->offset : want->bytes;
-    send_piece(m, link->id, want, total, at_span(m->genesis_bytes.p + want->offset, (size_t)n));
-}
-
-static void want_back(struct at_node_link *link, const struct at_node_want *want)
-{
-    AT_ASSERT(link->want_count < AT_NODE_WANTS_ROOM);
-    memmove(&link->want[1], &link->want[0], link->want_count * sizeof link->want[0]);
-    link->want[0] = *want;
-    link->want_count++;
-}
-
-static bool is_of_state(enum at_blob_kind kind)
-{
-    return kind == AT_BLOB_LEAVES || kind == AT_BLOB_TILE;
-}
-
-static void want_remove(struct at_node_link *link, uint32_t k)
-{
-    link->want_count--;
-    memmove(&link->want[k], &link->want[k + 1], (link->want_count - k) * sizeof link->want[0]);
-}
-
-/* The next want to be served: the first that is not of a state, else the first, if the budget allows it. */
-static bool want_take(struct at_node_machine *m, struct at_node_link *link, struct at_node_want *ret_want)
-{
-    uint32_t k = 0;
-    while (k < link->want_count && is_of_state(link->want[k].kind)) k++;
-    if (k == link->want_count) k = 0;
-    while (k < link->want_count) {
-        struct at_node_want want = link->want[k];
-        enum at_node_serve may = is_of_state(want.kind) ? at_node_tiles_serve(m, link) : AT_NODE_SERVE_NOW;
-        if (may == AT_NODE_SERVE_LATER) return false;
-        want_remove(link, k);
-        *ret_want = want;
-        if (may == AT_NODE_SERVE_NOW) return true;
-        send_missing(m, link->id, &want); /* it has taken more than its share: let it ask others */
-    }
-    return false;
-}
-
-void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link)
-{
-    struct at_node_want want;
-    while (!link->want_reading && !link->full && !link->closing && want_take(m, link, &want)) {
-        if (want.kind == AT_BLOB_GENESIS) {
-            serve_genesis(m, link, &want);
-            continue;
-        }
-        link->want_reading = true;
-        link->reading = want;
-        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_READ);
-        op->link = link->id;
-        op->read.kind = want.kind;
-        op->read.key = want.key;
-        op->read.offset = want.offset;
-        op->read.bytes = want.bytes;
-    }
-}
-
-void at_node_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_want *want)
-{
-    if (link->want_count >= AT_NODE_WANTS_MAX) {
-        at_node_link_refuse(m, link, "too many wants at once");
-        return;
-    }
-    if (want->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
-    link->want[link->want_count++] =
-        (struct at_node_want){.kind = want->kind, .key = want->key, .offset = want->offset, .bytes = want->bytes};
-    at_node_serve_next(m, link);
-}
-
-void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
-{
-    struct at_node_link *link = at_node_link_find(m, e->link);
-    if (!link || !link->want_reading) return;
-    bool drop = link->want_drop || link->closing;
-    link->want_reading = link->want_drop = false;
-    if (drop) {
-        at_node_serve_next(m, link);
-        return;
-    }
-    const struct at_node_want *want = &link->reading;
-    link->answered = *want;
-    bool fits = e->blob.ok && e->bytes.n > 0 && e->bytes.n <= want->bytes;
-    if (want->kind == AT_BLOB_TILE)
-        fits = fits && want->offset < e->blob.total;
-    else
-        fits = fits && e->blob.total >= e->bytes.n && want->offset <= e->blob.total - e->bytes.n;
-    if (is_of_state(want->kind) && fits) at_node_tiles_served(m, link, e->bytes.n);
-    if (fits)
-        send_piece(m, link->id, want, e->blob.total, e->bytes);
-    else
-        send_missing(m, link->id, want);
-    at_node_serve_next(m, link);
-}
-
-/* room false: the piece just sent was not taken. It is read and sent again once there is room, before what
- * follows it. */
-void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, bool room)
-{
-    if (!link || link->closing) return;
-    if (!room && !link->full) {
-        if (link->want_reading && !link->want_drop) want_back(link, &link->reading);
-        link->want_drop = link->want_reading;
-        want_back(link, &link->answered);
-    }
-    link->full = !room;
-    at_node_serve_next(m, link);
-}
-
-/* ---- fetching ---- */
 struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
 {
     for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
@@ -236,8 +100,8 @@ static void want_pieces(struct at_node_machine *m, struct at_node_fetch *f)
     struct at_node_link *link = at_node_link_find(m, f->link);
     uint64_t total = f->total ? f->total : f->bytes_exact;
     AT_ASSERT(link);
-    while (f->asked - f->written < (uint64_t)AT_NODE_WINDOW_PIECES * AT_PIECE_BYTES_MAX) {
-        if (total == 0 && f->asked > f->written) break; /* the first answer says how long it is */
+    while (f->owed < AT_NODE_WINDOW_PIECES) {
+        if (total == 0 && f->owed > 0) break; /* the first answer says how long it is */
         if (total && f->asked >= total) break;
         struct at_message msg = {.kind = AT_MSG_WANT};
         msg.want.kind = f->kind;
@@ -247,7 +111,9 @@ static void want_pieces(struct at_node_machine *m, struct at_node_fetch *f)
             total && total - f->asked < AT_PIECE_BYTES_MAX ? (uint32_t)(total - f->asked) : AT_PIECE_BYTES_MAX;
         at_node_send(m, f->link, &msg);
         if (link->wants_out++ == 0) link->answer_ms = m->now_ms;
+        link->pieces_out++;
         f->asked += msg.want.bytes;
+        f->owed++;
     }
 }
 
@@ -255,9 +121,9 @@ static void want_pieces(struct at_node_machine *m, struct at_node_fetch *f)
 static struct at_node_link *next_peer(struct at_node_machine *m, const struct at_node_fetch *f)
 {
     struct at_node_link *best = NULL, *first = NULL;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        if (!l->used || !l->hello || l->closing || (f->only_link && l->id != f->only_link)) continue;
+        if (!at_node_link_open(l) || l->late || (f->only_link && l->id != f->only_link)) continue;
         if (l->wants_out > AT_NODE_PIECES_MAX - AT_NODE_WINDOW_PIECES) continue; /* as many as it takes at once */
         if (!first || l->id < first->id) first = l;
         if (l->id > f->last_link && (!best || l->id < best->id)) best = l;
@@ -272,6 +138,7 @@ static void fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
     f->state = AT_FETCH_RUN;
     f->link = f->last_link = link->id;
     f->asked = f->written;
+    f->owed = 0;
     f->moved_ms = m->now_ms;
     want_pieces(m, f);
 }
@@ -281,7 +148,7 @@ static void fetch_wait(struct at_node_machine *m, struct at_node_fetch *f, uint3
     f->state = AT_FETCH_WAIT;
     f->link = 0;
     f->total = 0;
-    if (in_memory(f->kind)) f->written = 0;
+    if (in_memory(f->kind)) f->written = f->late_link = 0;
     f->moved_ms = m->now_ms + wait_ms;
 }
 
@@ -290,6 +157,53 @@ static void fetch_turn(struct at_node_machine *m, struct at_node_fetch *f)
 {
     fetch_wait(m, f, f->turns < 3 ? AT_NODE_FETCH_RETRY_MS >> (3 - f->turns) : AT_NODE_FETCH_RETRY_MS);
     f->turns++;
+}
+
+/* What it still owes was asked before this: pieces of it must not be taken for answers to what is asked next. */
+static void fall_behind(struct at_node_link *link)
+{
+    if (link->late < link->pieces_out) link->late = link->pieces_out;
+}
+
+/* The peer asked does not have it. */
+static void fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link)
+{
+    if (f->owed > 0) fall_behind(link);
+    if (++f->misses % 4 == 0) f->written = f->late_link = 0; /* perhaps the rest that we kept is longer than the blob */
+    struct at_node_link *next = next_peer(m, f);
+    if (!next || next->id <= f->last_link)
+        fetch_turn(m, f);
+    else
+        fetch_wait(m, f, 0);
+}
+
+/* Another peer goes on where this one stopped, if there is one. */
+static void pass_over(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link)
+{
+    uint32_t late = link->late;
+    fall_behind(link);
+    if (next_peer(m, f)) {
+        f->late_link = link->id;
+        fetch_wait(m, f, 0);
+    } else {
+        link->late = late;
+    }
+}
+
+/* A link that was slow before is not silent while it is as slow. */
+static uint64_t silent_ms(const struct at_node_link *link)
+{
+    return link->answer_ms + AT_TILES_STALL_MS + 2 * link->pace_ms;
+}
+
+static void watch(struct at_node_machine *m, struct at_node_fetch *f)
+{
+    struct at_node_link *link = at_node_link_find(m, f->link);
+    AT_ASSERT(link); /* a link that goes down leaves its fetches */
+    if (link->pieces_out == 0 || f->owed == 0)
+        fetch_missed(m, f, link);
+    else if (m->now_ms >= silent_ms(link) || m->now_ms >= f->moved_ms + AT_NODE_FETCH_STALL_MS)
+        pass_over(m, f, link);
 }
 
 static void genesis_complete(struct at_node_machine *m, struct at_node_fetch *f)
@@ -333,41 +247,24 @@ static bool piece_keep(struct at_node_machine *m, struct at_node_fetch *f, const
     return true;
 }
 
-static const char *piece_fault(const struct at_node_fetch *f, const struct at_msg_piece *piece)
+/* Of the peer that is asked now, or of one that was passed over. NULL: it is due. `ret_known`: it came already, from the
+ * other of the two. */
+static const char *piece_fault(const struct at_node_fetch *f, const struct at_msg_piece *piece, bool *ret_known)
 {
     uint64_t due = f->written + AT_PIECE_BYTES_MAX < piece->total ? AT_PIECE_BYTES_MAX : piece->total - f->written;
+    *ret_known = false;
     if (piece->total > f->bytes_max) return "the blob is larger than it can be";
     if (f->bytes_exact && piece->total != f->bytes_exact) return "the blob has another size than was said";
     if (f->total && piece->total != f->total) return "the blob changes its size";
+    *ret_known = f->late_link && piece->offset < f->written;
     if (piece->offset != f->written || piece->data.n == 0 || piece->data.n != due) return "a piece that is not due";
     return NULL;
 }
 
-void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece)
+static void piece_took(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link)
 {
-    if (link->wants_out == 0) {
-        at_node_link_refuse(m, link, "a piece that nobody asked for");
-        return;
-    }
-    link->wants_out--;
-    link->answer_ms = m->now_ms;
-    if (piece->kind == AT_BLOB_TILE) {
-        at_node_tiles_piece(m, link, piece);
-        return;
-    }
-    struct at_node_fetch *f = at_node_fetch_find(m, piece->kind, piece->key);
-    if (!f || f->state != AT_FETCH_RUN || f->link != link->id) return; /* given up meanwhile */
-    const char *fault = piece_fault(f, piece);
-    if (fault || !piece_keep(m, f, piece)) {
-        at_node_link_refuse(m, link, fault ? fault : "out of memory");
-        return;
-    }
-    f->total = piece->total;
-    f->written += piece->data.n;
-    f->moved_ms = m->now_ms;
-    f->misses = 0;
-    if (f->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
     if (f->written < f->total) {
+        if (f->state != AT_FETCH_RUN) return;
         if (f->asked < f->written) f->asked = f->written;
         want_pieces(m, f);
     } else if (f->kind == AT_BLOB_GENESIS) {
@@ -384,26 +281,68 @@ void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const s
     }
 }
 
+/* Whether a piece, or that there is none, was asked for; it is counted. */
+static bool answers(struct at_node_machine *m, struct at_node_link *link, enum at_blob_kind kind)
+{
+    uint32_t *out = kind == AT_BLOB_TILE ? &link->wants_out : &link->pieces_out;
+    if (*out == 0) return false;
+    uint64_t took_ms = m->now_ms - link->answer_ms;
+    link->pace_ms = took_ms > link->pace_ms ? took_ms : (link->pace_ms + took_ms) / 2;
+    link->wants_out--;
+    link->answer_ms = m->now_ms;
+    if (kind == AT_BLOB_TILE) return true;
+    link->pieces_out--;
+    if (link->late > 0) link->late--;
+    return true;
+}
+
+static void piece_of(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
+                     const struct at_msg_piece *piece)
+{
+    bool known, asked = f->state == AT_FETCH_RUN && f->link == link->id;
+    const char *fault = piece_fault(f, piece, &known);
+    if (!asked && (fault || f->late_link != link->id)) return; /* given up meanwhile */
+    if (asked && f->owed > 0) f->owed--;
+    if (!known && (fault || !piece_keep(m, f, piece))) {
+        at_node_link_refuse(m, link, fault ? fault : "out of memory");
+        return;
+    }
+    f->total = piece->total;
+    if (!known) f->written += piece->data.n;
+    f->moved_ms = m->now_ms;
+    f->misses = 0;
+    if (f->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
+    piece_took(m, f, link);
+}
+
+void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece)
+{
+    if (!answers(m, link, piece->kind)) {
+        at_node_link_refuse(m, link, "a piece that nobody asked for");
+        return;
+    }
+    if (piece->kind == AT_BLOB_TILE) {
+        at_node_tiles_piece(m, link, piece);
+        return;
+    }
+    struct at_node_fetch *f = at_node_fetch_find(m, piece->kind, piece->key);
+    if (f && (f->state == AT_FETCH_RUN || f->state == AT_FETCH_WAIT)) piece_of(m, f, link, piece);
+}
+
 void at_node_missing(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_missing *missing)
 {
-    if (link->wants_out == 0) {
+    if (!answers(m, link, missing->kind)) {
         at_node_link_refuse(m, link, "an answer to nothing");
         return;
     }
-    link->wants_out--;
-    link->answer_ms = m->now_ms;
     if (missing->kind == AT_BLOB_TILE) {
         at_node_tiles_missing(m, link, missing);
         return;
     }
     struct at_node_fetch *f = at_node_fetch_find(m, missing->kind, missing->key);
     if (!f || f->state != AT_FETCH_RUN || f->link != link->id) return;
-    if (++f->misses % 4 == 0) f->written = 0; /* perhaps the rest that we kept is longer than the blob */
-    struct at_node_link *next = next_peer(m, f);
-    if (!next || next->id <= f->last_link)
-        fetch_turn(m, f);
-    else
-        fetch_wait(m, f, 0);
+    if (f->owed > 0) f->owed--;
+    fetch_missed(m, f, link);
 }
 
 void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *e)
@@ -423,7 +362,7 @@ void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_DROP);
     op->read.kind = f->kind;
     op->read.key = f->key;
-    f->written = 0;
+    f->written = f->late_link = 0;
     f->misses++;
     f->turns++;
     at_node_note(m, "a blob was not what its hash says; it is fetched again");
@@ -444,28 +383,36 @@ void at_node_blob_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis && at_node_linked(m) && !at_node_fetch_find(m, AT_BLOB_GENESIS, m->options.run))
         at_node_fetch(m, AT_BLOB_GENESIS, m->options.run, AT_GENESIS_BYTES_MAX, 0, 0);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (l->used && !l->closing && l->wants_out > 0 && m->now_ms >= l->answer_ms + AT_NODE_FETCH_STALL_MS)
             at_node_link_refuse(m, l, "the pieces that were asked for do not come");
     }
     for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
         struct at_node_fetch *f = &m->fetches[i];
+        if (f->state == AT_FETCH_RUN) watch(m, f);
         if (f->state == AT_FETCH_WAIT && m->now_ms >= f->moved_ms) fetch_start(m, f);
     }
+}
+
+static void sooner(uint64_t *deadline, uint64_t at, uint64_t now_ms)
+{
+    if (at > now_ms && at < *deadline) *deadline = at;
 }
 
 uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
-        if (l->used && !l->closing && l->wants_out > 0 && l->answer_ms + AT_NODE_FETCH_STALL_MS < deadline)
-            deadline = l->answer_ms + AT_NODE_FETCH_STALL_MS;
+        if (!l->used || l->closing || l->wants_out == 0) continue;
+        sooner(&deadline, silent_ms(l), m->now_ms);
+        sooner(&deadline, l->answer_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);
     }
     for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
         const struct at_node_fetch *f = &m->fetches[i];
-        if (f->state == AT_FETCH_WAIT && f->moved_ms > m->now_ms && f->moved_ms < deadline) deadline = f->moved_ms;
+        if (f->state == AT_FETCH_WAIT) sooner(&deadline, f->moved_ms, m->now_ms);
+        if (f->state == AT_FETCH_RUN) sooner(&deadline, f->moved_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);
     }
     return deadline;
 }

@@ -9,7 +9,8 @@
  *   node_log.c      the log: serving it, following it
  *   node_relay.c    records on their way to the steward, receipts waiting for their updates
  *   node_presence.c who is here, as the steward and those between hear of it
- *   node_blob.c     serving blobs and fetching them
+ *   node_serve.c    serving blobs
+ *   node_blob.c     fetching them
  *   node_tiles.c    fetching a state by tiles from many peers, and serving them within a budget
  *   node_state.c    which state this node holds and how it comes to the one it needs
  *   node_round.c    a member's part in a round: unit, receipt, joining, leaving, ending
@@ -83,21 +84,27 @@ enum { /* milliseconds */
        AT_NODE_ABSENT_FAR_MS = 3000,   /* one whose words came through others: it may be looking for another way */
        AT_NODE_ABSENT_START_MS = 8000, /* and after this when the steward itself has just come back */
        AT_NODE_OPEN_GRACE_MS = 2000,   /* stragglers of the last round are waited for so long at least */
-       AT_NODE_END_LINGER_MS = 10000,  /* a steward stays so long after END for members that still fetch */
-       AT_NODE_END_WAIT_MS = 6000,     /* and so long for those that may be dialling: longer than their backoff */
-       AT_NODE_LOST_MS = 30000,        /* whose link was lost at most so long ago */
-       AT_NODE_HELLO_MS = 10000,       /* a link that does not say who it is */
-       AT_NODE_REFUSED_MS = 3000,      /* a JOIN was refused, and no JOIN of ours shows up in the log */
-       AT_NODE_FETCH_STALL_MS = 15000, /* a peer that answers no want */
-       AT_NODE_FETCH_RETRY_MS = 1000,  /* nobody had it; the first times an eighth of this, a quarter, a half */
+       AT_NODE_PAUSE_MIN_MS = 2000,    /* for members that rounds leave out, see node_steward.c */
+       AT_NODE_PAUSE_MAX_MS = 30000,
+       AT_NODE_END_LINGER_MS = 10000, /* a steward stays so long after END for members that still fetch */
+       AT_NODE_END_WAIT_MS = 6000,    /* and so long for those that may be dialling: longer than their backoff */
+       AT_NODE_LOST_MS = 30000,       /* whose link was lost at most so long ago */
+       AT_NODE_HELLO_MS = 10000,      /* a link that does not say who it is */
+       AT_NODE_REFUSED_MS = 3000,     /* a JOIN was refused, and no JOIN of ours shows up in the log */
+       AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want; passed over before: AT_TILES_STALL_MS */
+       AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
        AT_NODE_TILES_POLL_MS = 1500,    /* a peer that does not hold the whole state is asked again */
        AT_NODE_TILES_STARVED_MS = 3000, /* nobody has held a missing tile for so long */
+       AT_NODE_TILES_STEADY_MS = 500,   /* the newest state has been the newest for so long: it may be kept longer */
        AT_NODE_EXCHANGE_MS = 2000,      /* updates are being exchanged: one was asked for so lately */
        AT_NODE_PEER_STATE_S = 30,       /* one peer may take a state so often for ever */
        AT_NODE_LEAVE_ALONE_MS = 3000,   /* a finishing member without a link goes without its LEAVE */
        AT_NODE_FINAL_STATE_MS = 30000,  /* END is known, the final state cannot be had */
 };
+#define AT_NODE_LEFT_OUT        4  /* rounds in a row: then there is a pause */
+#define AT_NODE_PAUSE_SHARE     8  /* a pause is so small a part of the time that it has been left out, */
+#define AT_NODE_PAUSE_GAP       4  /* and of the time since the last pause */
 #define AT_NODE_FETCH_TURNS     4  /* so often all are asked for what is on its way, in two seconds */
 #define AT_NODE_PASSES_MAX      16 /* of the drives in one step: each makes possible what the next one does */
 #define AT_NODE_FIRST_DIALS_MAX 6  /* who is no member yet gives up after so many dials in a row */
@@ -135,10 +142,13 @@ struct at_node_link {
     bool full;                                /* the link took no more: nothing is read until it drains */
     struct at_node_want reading, answered;    /* answered: the last piece sent; again when it was refused */
     /* our wants to it */
-    uint32_t wants_out; /* not answered yet: a piece beyond these was not asked for */
-    uint64_t answer_ms; /* its last answer, or when the first of them was asked */
+    uint32_t wants_out, pieces_out; /* not answered yet, and those of them that are not tiles */
+    uint32_t late;                  /* pieces that it is behind with: before they have come, no fetch begins at it */
+    uint64_t pace_ms;               /* how long its answers took lately, the slow ones above all */
+    uint64_t answer_ms;             /* its last answer, or when the first of them was asked */
     /* the tiles of the state that this node fetches */
     bool tiles_whole;
+    bool tiles_answered;
     uint64_t tiles_asked_ms; /* when it was asked what it holds of it; 0: not yet */
     /* states on disk: what it was told, and what it said */
     bool saved_told, has_saved;
@@ -157,7 +167,9 @@ struct at_node_fetch {
     uint64_t bytes_max, bytes_exact; /* exact 0: the first piece says, up to max */
     uint64_t only_link;              /* 0: any peer */
     uint64_t link, last_link;        /* asked now; asked last: the next one tried comes after it */
+    uint64_t late_link;              /* passed over last: its pieces count, should they come after all; 0: none */
     uint64_t total, written, asked;
+    uint32_t owed;     /* wants that `link` has not answered */
     uint64_t moved_ms; /* WAIT: when it may be tried again */
     uint32_t misses;   /* peers that did not have it, in a row */
     uint32_t turns;    /* how often all have been asked */
@@ -192,6 +204,8 @@ struct at_node_tiles {
     struct at_buf leaves; /* 32 bytes each, leaf 0 first */
     struct at_tiles pick;
     uint64_t starved_ms; /* since when nobody holds a missing tile; 0: somebody does */
+    bool starved_surely; /* all peers have answered so */
+    uint64_t newest_ms;  /* since when the ledger's newest state is that */
     uint32_t switches;   /* to newer states, since one was installed */
     struct at_budget in;
     /* serving */
@@ -221,6 +235,7 @@ struct at_node_machine {
     struct at_node_history history[AT_NODE_HISTORY];
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
+    size_t link_top;         /* none is used from here on: every drive looks at all links, and most nodes have few */
     uint8_t link_hint[1024]; /* by a node's id: where its link was found last; looked at first, never trusted */
     struct at_node_mesh mesh;
     uint64_t pathless_ms, linkless_ms; /* since when; 0: there is a way to the steward, a link */
@@ -268,6 +283,7 @@ struct at_node_machine {
     /* the steward's round */
     uint64_t open_ms, ready_ms, round_took_ms, end_ms;
     bool is_ready, is_end;
+    uint64_t pause_ms, pause_end_ms; /* how long OPEN waits for members left out; the end of the last pause, 0: none */
     uint64_t start_ms;
     uint64_t *absent_ms;              /* by replica: since when it is not here; 0: here */
     struct at_node_receipt *receipts; /* AT_NODE_RECEIPTS_MAX; passed on by a member, ordered by the steward */
@@ -370,6 +386,9 @@ void at_node_refused_late(struct at_node_machine *m, struct at_hash leaf, const 
 void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct at_receipt *receipt);
 /* A member's own record: sends it on the way to the steward, and again when the way has changed or nothing came of it. */
 void at_node_own_send(struct at_node_machine *m, struct at_node_own *own);
+/* A JOIN of somebody who is a member. It is in the log then, and that its author will hear: no refusal, which would tell
+ * it that it may not join. */
+bool at_node_joins_again(const struct at_node_machine *m, const struct at_signed_record *record);
 void at_node_refused(struct at_node_machine *m, uint64_t link, struct at_hash record, const char *reason);
 void at_node_refusal(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_refused *msg);
 bool at_node_author_spend(struct at_node_machine *m, const struct at_node_id *author);
@@ -392,10 +411,13 @@ void at_node_presence_again(struct at_node_machine *m); /* the way to the stewar
 void at_node_presence_drive(struct at_node_machine *m);
 bool at_node_presence_due(const struct at_node_machine *m); /* there is more to tell in the next step */
 
-/* ---- node_blob.c ---- */
+/* ---- node_serve.c ---- */
 void at_node_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_want *want);
 void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, bool room);
+void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link); /* the next of its wants */
+
+/* ---- node_blob.c ---- */
 void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece);
 void at_node_missing(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_missing *missing);
 void at_node_blob_state(struct at_node_machine *m, const struct at_node_event *e);
@@ -408,7 +430,6 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
 struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
 void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch); /* NULL is fine */
 uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m);
-void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link); /* the next of its wants */
 /* The blob is here (fetched, or found in the folder). */
 void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
 
@@ -434,7 +455,7 @@ enum at_node_serve { AT_NODE_SERVE_NOW, AT_NODE_SERVE_LATER, AT_NODE_SERVE_NEVER
 enum at_node_serve at_node_tiles_serve(struct at_node_machine *m, struct at_node_link *link);
 void at_node_tiles_served(struct at_node_machine *m, struct at_node_link *link, size_t bytes);
 void at_node_tiles_drive(struct at_node_machine *m);
-uint64_t at_node_tiles_deadline_ms(struct at_node_machine *m);
+uint64_t at_node_tiles_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_state.c ---- */
 void at_node_state_start(struct at_node_machine *m, const struct at_node_event *e);

@@ -23,7 +23,7 @@
 
 struct at_node_link *at_node_link_find(struct at_node_machine *m, uint64_t id)
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used && m->links[i].id == id) return &m->links[i];
     return NULL;
 }
@@ -39,7 +39,7 @@ struct at_node_link *at_node_link_of(struct at_node_machine *m, const struct at_
 {
     uint8_t *hint = &m->link_hint[at_load_le32(node->b) % 1024];
     if (is_link_of(&m->links[*hint], node)) return &m->links[*hint];
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         if (!is_link_of(&m->links[i], node)) continue;
         *hint = (uint8_t)i;
         return &m->links[i];
@@ -60,7 +60,7 @@ bool at_node_link_member(const struct at_node_machine *m, const struct at_node_l
 
 bool at_node_linked(const struct at_node_machine *m)
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         if (at_node_link_open(&m->links[i])) return true;
     return false;
 }
@@ -117,7 +117,7 @@ static void say_hello(struct at_node_machine *m, uint64_t link)
 static struct at_node_link *make_room(struct at_node_machine *m)
 {
     struct at_node_link *oldest = NULL;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         bool keep =
             at_node_link_member(m, l) || at_node_is_seat(m, &l->node) || at_node_id_eq(&l->node, &m->options.contact);
@@ -163,6 +163,8 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
                                   .log_least = log_least,
                                   .hops = AT_HOPS_NONE,
                                   .told_hops = AT_HOPS_NONE};
+    size_t index = (size_t)(link - m->links);
+    if (m->link_top <= index) m->link_top = index + 1;
     link->submits.ms = link->frames.ms = link->kib.ms = m->now_ms;
     say_hello(m, e->link);
 }
@@ -176,6 +178,7 @@ void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
     if (link) {
         link_over(m, link);
         link->used = false;
+        while (m->link_top > 0 && !m->links[m->link_top - 1].used) m->link_top--;
     }
     if (tell) at_node_note(m, "the way to the steward is down: %s", e->reason ? e->reason : "closed");
     at_node_mesh_down(m, &node, e->link, was_open, e->reason ? e->reason : "no answer");
@@ -365,7 +368,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
 
 void at_node_links_drive(struct at_node_machine *m)
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (l->used && !l->hello && !l->closing && m->now_ms >= l->up_ms + AT_NODE_HELLO_MS)
             at_node_link_refuse(m, l, "no hello");
@@ -375,7 +378,7 @@ void at_node_links_drive(struct at_node_machine *m)
 uint64_t at_node_links_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (l->used && !l->hello && !l->closing && l->up_ms + AT_NODE_HELLO_MS < deadline)
             deadline = l->up_ms + AT_NODE_HELLO_MS;

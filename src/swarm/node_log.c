@@ -1,12 +1,13 @@
 /* node_log.c: the log between nodes.
  *
- * Following: LogGet(own size) to the feed (node_route.c); each part that had records is answered by the next LogGet; an
- * empty part says "you are at the head". From then on the peer pushes every new block by itself. Serving is the mirror
- * image: a link becomes live when a LogGet has been answered up to the head, and a LogGet "once" ends that. Everybody
- * serves what it has a checkpoint for, and takes parts from any peer that it has asked: they are proven by the stewards'
- * checkpoints. A part ends where a term ends: who is to have signed the next one follows from it. A part that proves
- * nothing is its sender's fault; only over a single steward's own link, or when the fold refuses what the stewards have
- * signed, is it theirs, and then this node ends. */
+ * Following: LogGet(own size) to the feed (node_route.c); each part is answered by the next LogGet, until one says that
+ * it reaches the head ("live", it may be empty). From then on the peer pushes every new block by itself. That the part
+ * itself says so matters: a log that grows faster than a question takes would never be found to be at its head.
+ * Serving is the mirror image: a link becomes live when a LogGet has been answered up to the head, and a LogGet "once"
+ * ends that. Everybody serves what it has a checkpoint for, and takes parts from any peer that it has asked: they are
+ * proven by the stewards' checkpoints. A part ends where a term ends: who is to have signed the next one follows from it.
+ * A part that proves nothing is its sender's fault; only over a single steward's own link, or when the fold refuses what
+ * the stewards have signed, is it theirs, and then this node ends. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
@@ -80,6 +81,7 @@ at_err_t at_node_take(void *user, const struct at_signed_record *record, struct 
         struct at_node_history *h = at_node_history(m, m->ledger.round - 1);
         h->epoch = true;
         h->state_out = m->ledger.state_root;
+        m->tiles.newest_ms = m->now_ms;
     }
     return AT_OK;
 }
@@ -125,14 +127,15 @@ static void log_read(struct at_node_machine *m, struct at_node_link *link)
 }
 
 static void send_part(struct at_node_machine *m, uint64_t link, uint64_t from, const struct at_signed_record *records,
-                      size_t count, const struct at_log_checkpoint *checkpoints, size_t checkpoint_count)
+                      size_t count, const struct at_log_checkpoint *checkpoints, size_t checkpoint_count, bool live)
 {
     struct at_message msg = {.kind = AT_MSG_LOG_PART};
     msg.log_part = (struct at_msg_log_part){.from = from,
                                             .records = records,
                                             .record_count = (uint32_t)count,
                                             .checkpoints = checkpoints,
-                                            .checkpoint_count = (uint32_t)checkpoint_count};
+                                            .checkpoint_count = (uint32_t)checkpoint_count,
+                                            .live = live};
     at_node_send(m, link, &msg);
 }
 
@@ -148,7 +151,7 @@ void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint6
     if (from > link->head) link->head = from;
     if (link->log_reading) return; /* its answer is dropped and read again from here */
     if (from >= at_node_log_size(m)) {
-        send_part(m, link->id, from, NULL, 0, NULL, 0);
+        send_part(m, link->id, from, NULL, 0, NULL, 0, !once);
         link->log_live = !once;
     } else {
         log_read(m, link);
@@ -179,14 +182,15 @@ void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
     size_t last = checkpoints; /* of cosigned ones those of the last size do */
     while (last > 0 && e->log.checkpoints[last - 1].size == e->log.checkpoints[checkpoints - 1].size) last--;
     size_t skip = checkpoints - last > 1 ? last : 0;
-    send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints + skip, checkpoints - skip);
     link->log_live = !link->log_once && e->log.from + count == final_size;
+    send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints + skip, checkpoints - skip,
+              link->log_live);
     if (e->log.from + count > link->head) link->head = e->log.from + count;
 }
 
 void at_node_log_push_read(struct at_node_machine *m)
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (l->used && !l->closing && l->log_live && l->head < at_node_log_size(m))
             at_node_log_get(m, l, l->head, l->log_once);
@@ -197,14 +201,14 @@ void at_node_log_push(struct at_node_machine *m, uint64_t from, const struct at_
                       const struct at_log_checkpoint *checkpoints, size_t checkpoint_count)
 {
     bool encoded = false;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (!l->used || l->closing || !l->log_live || l->head >= from + count) continue;
         l->head = from + count;
         if (encoded)
             at_node_send_again(m, l->id);
         else
-            send_part(m, l->id, from, records, count, checkpoints, checkpoint_count);
+            send_part(m, l->id, from, records, count, checkpoints, checkpoint_count, false);
         encoded = true;
     }
 }
@@ -226,18 +230,13 @@ static void part_refused(struct at_node_machine *m, struct at_node_link *link, a
     if (m->follower.broken || (steward && err == AT_E_VERIFY)) at_node_end(m, AT_E_VERIFY, "%s", diag->text);
 }
 
-/* "You are at the head." */
-static void at_head(struct at_node_machine *m, struct at_node_link *link, uint64_t from)
+/* "You are at the head", of an answer that ends at `end`. When more has come from others meanwhile, the feed is asked
+ * again from there. */
+static void at_head(struct at_node_machine *m, const struct at_node_link *link, uint64_t end)
 {
     uint64_t size = m->follower.log.size;
-    link->catch_asked = false;
-    if (link->id != m->mesh.feed) {
-        if (link->head > size) link->head = size; /* it promised more than it has */
-        return;
-    }
-    m->log_asked = false;
-    m->mesh.feed_live = from == size;
-    if (from != size) return;
+    if (link->id != m->mesh.feed || end != size) return;
+    m->mesh.feed_live = true;
     if (size < m->options.invite_log_size) /* it lacks what the invite's node has seen */
         at_node_route_distrust(m);
     else
@@ -252,15 +251,15 @@ void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, cons
         return;
     }
     uint64_t size = m->follower.log.size, end = part->from + part->record_count;
-    bool caught = link->catch_asked;
-    if (part->record_count == 0) {
-        at_head(m, link, part->from);
+    bool caught = link->catch_asked, feed = link->id == m->mesh.feed;
+    if (feed) m->log_asked = false;
+    link->catch_asked = false;
+    if (part->record_count == 0 && !feed && link->head > size) link->head = size; /* it promised more than it has */
+    if (part->record_count > 0 && end > link->head) link->head = end;
+    if (end <= size) { /* known: it may come over two links */
+        if (part->live || part->record_count == 0) at_head(m, link, end);
         return;
     }
-    if (link->id == m->mesh.feed) m->log_asked = false;
-    link->catch_asked = false;
-    if (end > link->head) link->head = end;
-    if (end <= size) return; /* known: it may come over two links */
     uint32_t skip = part->from < size ? (uint32_t)(size - part->from) : 0, skip_checkpoints = 0;
     while (skip_checkpoints < part->checkpoint_count && part->checkpoints[skip_checkpoints].size <= size)
         skip_checkpoints++;
@@ -287,6 +286,7 @@ void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, cons
     op->persist.checkpoints = checkpoints;
     op->persist.checkpoint_count = checkpoint_count;
     at_node_log_push(m, size, records, count, checkpoints, checkpoint_count);
+    if (part->live) at_head(m, link, end);
     if (!caught || link->head <= m->follower.log.size) return;
     at_node_log_ask(m, link, true);
     link->catch_asked = true;
@@ -314,6 +314,7 @@ void at_node_consensus_tick(struct at_node_machine *m)
     /* After the EPOCH that begins the term of several, this steward orders nothing: it comes to them another way. */
     for (size_t i = 0; i < update.refused_count && m->ledger.seats.count == 1; i++) {
         const struct at_consensus_refusal *no = &update.refused[i];
+        if (at_node_joins_again(m, no->what)) continue; /* two JOINs of one author were queued */
         if (no->tag)
             at_node_refused(m, no->tag, no->record, no->diag.text);
         else

@@ -151,7 +151,7 @@ static void start(struct at_node_machine *m, const struct at_node_event *e)
 
 static void stop(struct at_node_machine *m)
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used) at_node_link_refuse(m, &m->links[i], "this node stops");
     at_node_end(m, AT_OK, "stopped");
 }
@@ -285,7 +285,7 @@ void at_node_machine_step(struct at_node_machine *m, const struct at_node_event 
     at_node_out_finish(m, ret_update);
 }
 
-uint64_t at_node_machine_deadline_ms(struct at_node_machine *m)
+uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
 {
     if (m->ended || !m->started) return UINT64_MAX;
     const uint64_t all[] = {at_node_fetch_deadline_ms(m),   at_node_member_deadline_ms(m),

@@ -330,8 +330,9 @@ at_err at_node_machine_restore(struct at_node_machine *m, const struct at_node_k
 void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,
                           struct at_node_update *ret_update);
 
-/* When it wants a TICK, on the clock of time_ms; UINT64_MAX: never. */
-uint64_t at_node_machine_deadline_ms(struct at_node_machine *m);
+/* When it wants a TICK, on the clock of time_ms; UINT64_MAX: never. Asking changes nothing: until the next step the
+ * answer is the same. */
+uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m);
 
 /* A snapshot for people; borrowed until the next step. */
 const struct at_node_status *at_node_machine_status(struct at_node_machine *m);

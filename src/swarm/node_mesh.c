@@ -64,7 +64,7 @@ void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node
 
 static bool some_member(const struct at_node_machine *m)
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         if (at_node_link_open(&m->links[i]) && at_node_link_member(m, &m->links[i])) return true;
     return false;
 }
@@ -94,7 +94,7 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
 static bool has_link(const struct at_node_machine *m,
                      const struct at_node_id *node) /* one that may yet say hello, too */
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, node)) return true;
     return false;
 }
@@ -165,7 +165,7 @@ static void reach_stewards(struct at_node_machine *m)
 static bool steward_is_lonely(struct at_node_machine *m)
 {
     uint32_t linked = 0, others = m->mesh.ring_count - at_node_joined(m);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         linked += at_node_link_open(&m->links[i]) && at_node_link_member(m, &m->links[i]);
     if (linked >= AT_NODE_MESH_DIALS || linked >= others || m->mesh.lonely_ms == 0) m->mesh.lonely_ms = m->now_ms + 1;
     if (linked >= AT_NODE_MESH_DIALS || linked >= others) return false;

@@ -44,6 +44,9 @@ struct at_node_peer {          /* a member, by replica */
     uint64_t via;            /* the link over which that came, while it is up; else 0 */
     bool far;                /* through others */
     struct at_node_bucket author;
+    /* the steward's: rounds that opened without it in a row, although it was here */
+    uint32_t left_out;
+    uint64_t left_out_ms, pause_ms; /* since when; when a pause is made for it, at the earliest */
 };
 
 struct at_node_ring { /* the active members, ids ascending */

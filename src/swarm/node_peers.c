@@ -88,7 +88,7 @@ static void tell(struct at_node_machine *m, const struct at_endpoints *list, uin
 {
     struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, count}};
     bool encoded = false;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || l->id == except || !at_node_link_member(m, l)) continue;
         if (encoded)
@@ -244,7 +244,7 @@ static void maybe_ask(struct at_node_machine *m)
 {
     static const struct at_node_id lowest;
     struct at_node_link *pick = NULL;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (at_node_link_open(l) && l->peers_asking && m->now_ms < l->peers_asked_ms + AT_NODE_PEERS_AGAIN_MS)
             return; /* one after the other */

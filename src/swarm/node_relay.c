@@ -8,6 +8,8 @@
  *   another's, beyond its author's     dropped (whoever passes it on is         dropped
  *   budget                             not to blame)
  *   one that the fold would refuse     refused                                  refused
+ *   a JOIN of one who is a member      ignored: it is in the log, which is on   ignored
+ *                                      its way to the author
  *   a RECEIPT                          the update is fetched from the sender,   the same; then it is looked at, and
  *                                      then it is passed on: whoever hands in   the receipt ordered
  *                                      a receipt can serve its update
@@ -162,6 +164,15 @@ void at_node_relay_drive(struct at_node_machine *m)
 }
 
 /* ---- submitting ---- */
+bool at_node_joins_again(const struct at_node_machine *m, const struct at_signed_record *record)
+{
+    struct at_record rec;
+    int r = at_ledger_find(&m->ledger, &record->author);
+    if (r < 0 || !m->ledger.members[r].active) return false;
+    at_err_t err = at_record_decode(at_span(record->body, record->body_bytes), NULL, &rec);
+    return !err && rec.kind == AT_RECORD_JOIN;
+}
+
 void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record)
 {
     struct at_diag diag = {0};
@@ -182,6 +193,7 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
         at_node_refused(m, link->id, leaf, "wrong signature");
         return;
     }
+    if (at_node_joins_again(m, record)) return;
     if (at_ledger_judge(&m->ledger, record, &diag, &rec)) {
         at_node_refused(m, link->id, leaf, diag.text);
         return;

@@ -61,7 +61,7 @@ static void send_progress(struct at_node_machine *m, bool force)
     msg.progress = (struct at_msg_progress){
         .round = m->unit.round, .step = m->unit.step, .tokens = m->unit.tokens, .tokens_per_s = m->unit.tokens_per_s};
     bool encoded = false;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         bool listens = (m->is_steward && l->log_live) || (!m->consensus && at_node_is_seat(m, &l->node));
         if (!at_node_link_open(l) || !listens) continue;
@@ -194,7 +194,7 @@ static void leave(struct at_node_machine *m)
 /* Those who follow this node have their END and the last updates from here. */
 static bool has_followers(const struct at_node_machine *m)
 {
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         if (at_node_link_open(&m->links[i]) && m->links[i].log_live && at_node_link_member(m, &m->links[i]))
             return true;
     return false;
@@ -204,7 +204,7 @@ static bool has_followers(const struct at_node_machine *m)
 static bool stewards_know(struct at_node_machine *m)
 {
     if (!at_node_among_several(m)) return true;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (at_node_link_open(l) && at_node_is_seat(m, &l->node) && l->head < m->ledger.tree.size) return false;
     }
@@ -222,7 +222,7 @@ static void end(struct at_node_machine *m)
         if (!m->state.saved || m->state.saved_round != m->state.round) return;
         if (!m->child_end_ms) m->child_end_ms = m->now_ms;
         if ((has_followers(m) || !stewards_know(m)) && m->now_ms < m->child_end_ms + AT_NODE_END_LINGER_MS) return;
-        for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) /* so that nobody need wait for this node */
+        for (size_t i = 0; i < m->link_top; i++) /* so that nobody need wait for this node */
             if (at_node_link_open(&m->links[i])) at_node_link_refuse(m, &m->links[i], "the run has ended here");
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
     } else if (m->linkless_ms && m->now_ms >= m->linkless_ms + AT_NODE_FINAL_STATE_MS) {

@@ -100,7 +100,7 @@ static void choose(struct at_node_machine *m)
 {
     struct at_node_link *best = NULL, *old = at_node_feed(m);
     if (old && m->mesh.path && (hops_of(m, old) == AT_HOPS_NONE || hops_of(m, old) + 1 > m->mesh.hops)) hold(m);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         bool serves = at_node_link_open(l) && (l->head > 0 || hops_of(m, l) != AT_HOPS_NONE); /* not a newcomer */
         if (serves && (!best || better(m, l, best))) best = l;
@@ -140,7 +140,7 @@ static void tell(struct at_node_machine *m)
 {
     uint32_t own = at_node_hops(m); /* to a single steward nothing need be told */
     uint64_t size = at_node_log_size(m);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || is_only_steward(m, l)) continue;
         uint32_t hops = l->id == m->mesh.feed ? AT_HOPS_NONE : own;
@@ -157,7 +157,7 @@ static void tell(struct at_node_machine *m)
 static void catch_up(struct at_node_machine *m)
 {
     struct at_node_link *longest = NULL;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || l->id == m->mesh.feed || l->catch_asked) continue;
         if (l->head > m->follower.log.size && (!longest || l->head > longest->head)) longest = l;
@@ -195,7 +195,7 @@ uint64_t at_node_route_deadline_ms(const struct at_node_machine *m)
     if (m->mesh.behind_ms) sooner(&deadline, m->mesh.behind_ms, m->now_ms);
     if (m->mesh.feed && m->log_asked && !m->mesh.feed_live)
         sooner(&deadline, m->mesh.asked_ms + AT_NODE_FEED_SILENT_MS, m->now_ms);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || is_only_steward(m, l)) continue;
         if (size > l->told_head && size > l->head && !l->log_live)

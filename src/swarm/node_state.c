@@ -305,7 +305,7 @@ void at_node_say_saved(struct at_node_machine *m)
     bool encoded = false;
     if (!at_node_state_is_saved(m)) return;
     msg.saved = (struct at_msg_saved){.round = m->state.round, .state_root = m->state.root};
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
         if (l->saved_told && l->saved_round_told == m->state.round) continue;

@@ -111,7 +111,7 @@ static uint32_t checkpoint_holders(const struct at_node_machine *m)
     uint32_t count = 0;
     if (!m->has_genesis) return 0;
     count = m->is_steward || at_node_joined(m) ? at_node_state_is_saved(m) : 0;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *link = &m->links[i];
         const struct at_msg_saved *said = &link->saved;
         if (!at_node_link_open(link) || !link->has_saved || said->round != l->round) continue;
@@ -137,8 +137,7 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
                                  .peers_known = at_node_peers_known(m),
                                  .log_size = at_node_log_size(m)};
     if (m->state.has) s->state_root = m->state.root;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
-        s->peers += m->links[i].used && m->links[i].hello && !m->links[i].closing;
+    for (size_t i = 0; i < m->link_top; i++) s->peers += m->links[i].used && m->links[i].hello && !m->links[i].closing;
     fetch_progress(m, s);
     s->checkpoint_holders = checkpoint_holders(m);
     memcpy(s->last_event, m->last_event, sizeof s->last_event);

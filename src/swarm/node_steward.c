@@ -3,13 +3,20 @@
  *   ledger     condition                                                                  record
  *   READY      own state confirmed, rounds are left, nobody asked to finish; and          OPEN, of those who are ready
  *              in round 0 min_members are ready; later every member that is here
- *              and took part in the last round, or was ready for it, is; or its grace is over
+ *              and took part in the last round, or was ready for it, is; or its grace is over;
+ *              and no pause for members left out is on
  *   READY      no rounds are left, or FINISH                                              END
  *   TRAINING   a receipt's update has been fetched, stored and found fit to apply         (the member's) RECEIPT
  *   TRAINING   every participant is in or gone; or round_ms_max after OPEN                CLOSE, of all receipts
  *   CLOSED     own outer step is done                                                     EPOCH
  *   ENDED      every linked member has said goodbye, and six seconds have passed for      (none: this node ends)
  *              those whose link was lost lately; or ten seconds have
+ *
+ * Left out: here at four OPENs in a row and ready for none. Rounds that are shorter than it takes to fetch a state go on
+ * without a newcomer for ever: what it fetches is old, and dropped, before it has it. So then OPEN waits for it, once, for
+ * an eighth of the time that it has been left out (2 to 30 s), and again when it has been left out twice as long. No pause
+ * is longer than a quarter of the time since the one before: all together cost a fifth of the time at most, whoever they
+ * are for, and each is twice as long as the last until it is long enough.
  *
  * Gone: it has left, or handed in an update that cannot be applied, or has not been here (node_presence.c) for a second
  * (three, when its words came through others; eight after the steward itself came back). */
@@ -71,22 +78,27 @@ static bool is_ready_for(const struct at_node_machine *m, const struct at_presen
 static void links_by_replica(struct at_node_machine *m, const struct at_node_link **ret_links)
 {
     memset(ret_links, 0, m->ledger.member_count * sizeof *ret_links);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         int replica = at_node_link_open(l) ? at_ledger_find(&m->ledger, &l->node) : -1;
         if (replica >= 0) ret_links[replica] = l;
     }
 }
 
-/* Who is ready, and for how many others it is worth to wait: they have kept up so far. */
-static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_ready, uint32_t *ret_late,
-                            uint32_t *ret_unseen)
+/* Who is here, for the next OPEN. */
+struct muster {
+    struct at_replicas ready;
+    uint32_t ready_count;
+    uint32_t late;   /* worth to wait for: they have kept up so far */
+    uint32_t unseen; /* not heard of since this steward came back */
+    uint32_t left_out;
+};
+
+static void muster(struct at_node_machine *m, struct muster *ret)
 {
     const struct at_node_link *links[AT_MEMBERS_MAX];
-    uint32_t ready = 0;
     links_by_replica(m, links);
-    memset(ret_ready, 0, sizeof *ret_ready);
-    *ret_late = *ret_unseen = 0;
+    memset(ret, 0, sizeof *ret);
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         const struct at_member *member = &m->ledger.members[r];
         if (!member->active) continue;
@@ -97,15 +109,50 @@ static uint32_t count_ready(struct at_node_machine *m, struct at_replicas *ret_r
         bool keeps_up = took_part || (said && !at_hash_is_zero(said->state_root) && said->round + 1 >= m->ledger.round);
         if (said) m->absent_ms[r] = 0;
         if (self || (said && is_ready_for(m, said))) {
-            at_replicas_add(ret_ready, r);
-            ready++;
-        } else if (said && keeps_up && m->ledger.round > 0) {
-            ++*ret_late;
-        } else if (took_part && m->absent_ms[r] == m->start_ms + 1) {
-            ++*ret_unseen; /* not heard of since this steward came back */
+            at_replicas_add(&ret->ready, r);
+            ret->ready_count++;
+            continue;
         }
+        if (said && keeps_up && m->ledger.round > 0)
+            ret->late++;
+        else if (took_part && m->absent_ms[r] == m->start_ms + 1)
+            ret->unseen++;
+        ret->left_out += said && m->mesh.peers[r].left_out >= AT_NODE_LEFT_OUT;
     }
-    return ready;
+}
+
+/* ---- members left out ---- */
+static uint64_t pause_for(struct at_node_machine *m)
+{
+    uint64_t longest = 0, most = AT_NODE_PAUSE_MAX_MS;
+    if (m->pause_end_ms && (m->now_ms - m->pause_end_ms) / AT_NODE_PAUSE_GAP < most)
+        most = (m->now_ms - m->pause_end_ms) / AT_NODE_PAUSE_GAP;
+    if (most < AT_NODE_PAUSE_MIN_MS) return 0;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_node_peer *peer = &m->mesh.peers[r];
+        if (peer->left_out < AT_NODE_LEFT_OUT || m->now_ms < peer->pause_ms) continue;
+        uint64_t pause = (m->now_ms - peer->left_out_ms) / AT_NODE_PAUSE_SHARE;
+        if (pause < AT_NODE_PAUSE_MIN_MS) pause = AT_NODE_PAUSE_MIN_MS;
+        if (pause > longest) longest = pause;
+    }
+    return longest < most ? longest : most;
+}
+
+/* A round opens. */
+static void count_left_out(struct at_node_machine *m, const struct at_replicas *in)
+{
+    uint64_t paused_ms = m->pause_ms ? m->now_ms - m->ready_ms : 0;
+    if (paused_ms) m->pause_end_ms = m->now_ms;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        struct at_node_peer *peer = &m->mesh.peers[r];
+        if (!m->ledger.members[r].active || at_replicas_has(in, r) || !at_node_present(m, r)) {
+            peer->left_out = 0;
+            continue;
+        }
+        if (peer->left_out++ == 0) peer->left_out_ms = peer->pause_ms = m->now_ms;
+        if (paused_ms && peer->pause_ms <= m->ready_ms) peer->pause_ms = 2 * m->now_ms - peer->left_out_ms;
+    }
+    m->pause_ms = 0;
 }
 
 static uint64_t open_grace_ms(const struct at_node_machine *m)
@@ -126,16 +173,20 @@ static void maybe_open(struct at_node_machine *m)
     if (!at_node_state_confirmed(m) || !at_node_joined(m)) return;
     bool first_look = !m->is_ready;
     if (first_look) m->ready_ms = m->now_ms;
+    if (first_look) m->pause_ms = pause_for(m);
     m->is_ready = true;
-    struct at_record rec = {.kind = AT_RECORD_OPEN};
-    uint32_t late, unseen, ready = count_ready(m, &rec.open.replicas, &late, &unseen);
-    uint64_t grace = open_grace_ms(m);
-    if (m->ledger.round == 0 && ready < m->genesis.min_members) {
+    struct muster here;
+    muster(m, &here);
+    if (m->ledger.round == 0 && here.ready_count < m->genesis.min_members) {
         if (first_look) at_node_note(m, "round 1 begins when %u members are here", m->genesis.min_members);
         return;
     }
-    if (unseen > 0 && m->now_ms < m->start_ms + AT_NODE_ABSENT_START_MS) return;
-    if (late > 0 && m->now_ms < grace) return;
+    if (here.unseen > 0 && m->now_ms < m->start_ms + AT_NODE_ABSENT_START_MS) return;
+    if (here.late > 0 && m->now_ms < open_grace_ms(m)) return;
+    if (here.left_out > 0 && m->now_ms < m->ready_ms + m->pause_ms) return;
+    count_left_out(m, &here.ready);
+    struct at_record rec = {.kind = AT_RECORD_OPEN};
+    rec.open.replicas = here.ready;
     rec.open.round = m->ledger.round;
     rec.open.state_root = m->state.root;
     if (m->consensus) m->is_ready = false; /* among several it may be said again, of others */
@@ -201,7 +252,7 @@ static bool still_needs(struct at_node_machine *m, uint32_t r)
 {
     const struct at_member *member = &m->ledger.members[r];
     if (!member->active || m->done[r] || at_node_id_eq(&member->id, &m->options.key.id)) return false;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++)
+    for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, &member->id)) return true;
     if (m->mesh.peers[r].via) return false; /* whoever passes its words on waits for it */
     if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
@@ -251,6 +302,7 @@ uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m)
     sooner(&deadline, m->agree.word_ms, m->now_ms);
     if (m->ledger.phase == AT_LEDGER_READY && m->is_ready) {
         sooner(&deadline, open_grace_ms(m), m->now_ms);
+        sooner(&deadline, m->ready_ms + m->pause_ms, m->now_ms);
         sooner(&deadline, m->start_ms + AT_NODE_ABSENT_START_MS, m->now_ms);
     } else if (m->ledger.phase == AT_LEDGER_TRAINING) {
         sooner(&deadline, m->open_ms + m->genesis.round_ms_max, m->now_ms);

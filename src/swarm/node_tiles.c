@@ -58,8 +58,8 @@ static void reset(struct at_node_machine *m)
     m->tiles.leaves.bytes_max = (size_t)leaves_bytes(m);
     m->tiles.step = AT_NODE_TILES_NONE;
     m->tiles.starved_ms = 0;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
-        m->links[i].tiles_whole = false;
+    for (size_t i = 0; i < m->link_top; i++) {
+        m->links[i].tiles_whole = m->links[i].tiles_answered = false;
         m->links[i].tiles_asked_ms = 0;
     }
 }
@@ -163,8 +163,8 @@ void at_node_tiles_found(struct at_node_machine *m, const struct at_node_event *
     uint32_t found = t->shape_tiles - t->pick.missing;
     if (found > 0) at_node_note(m, "%u of the state's %u tiles are here already", found, t->shape_tiles);
     t->step = AT_NODE_TILES_RUN;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) { /* what was said while the driver looked is asked again */
-        m->links[i].tiles_whole = false;
+    for (size_t i = 0; i < m->link_top; i++) { /* what was said while the driver looked is asked again */
+        m->links[i].tiles_whole = m->links[i].tiles_answered = false;
         m->links[i].tiles_asked_ms = 0;
     }
     finish_if_done(m);
@@ -195,10 +195,11 @@ static bool poll_due(const struct at_node_machine *m, const struct at_node_link 
 static void ask_around(struct at_node_machine *m)
 {
     struct at_message msg = ask_message(m->tiles.root);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (!poll_due(m, l)) continue;
         l->tiles_asked_ms = m->now_ms ? m->now_ms : 1;
+        l->tiles_answered = false;
         at_node_send(m, l->id, &msg);
     }
 }
@@ -213,6 +214,7 @@ void at_node_tiles_have(struct at_node_machine *m, struct at_node_link *link, co
         return;
     }
     bool some = have->whole || have->bits.n > 0;
+    link->tiles_answered = true;
     if (some)
         link->tiles_whole = at_tiles_peer_holds(&t->pick, link->id, have->whole, have->bits) && have->whole;
     else
@@ -291,17 +293,36 @@ uint64_t at_node_tiles_bytes_left(const struct at_node_machine *m)
     return (uint64_t)((at_u128)t->shape_bytes * t->pick.missing / t->shape_tiles);
 }
 
+/* Rounds may follow each other faster than a state can be fetched: then every one that is begun goes the same way. So a
+ * state that is gone is left for the newest when that one has lasted a little, or else every three seconds. */
 bool at_node_tiles_starved(const struct at_node_machine *m)
 {
-    return m->tiles.starved_ms && m->now_ms >= m->tiles.starved_ms + AT_NODE_TILES_STARVED_MS;
+    const struct at_node_tiles *t = &m->tiles;
+    if (!t->starved_ms) return false;
+    if (t->starved_surely && m->now_ms >= t->newest_ms + AT_NODE_TILES_STEADY_MS) return true;
+    return m->now_ms >= t->starved_ms + AT_NODE_TILES_STARVED_MS;
+}
+
+static bool all_have_answered(const struct at_node_machine *m)
+{
+    for (size_t i = 0; i < m->link_top; i++)
+        if (at_node_link_open(&m->links[i]) && !m->links[i].tiles_answered) return false;
+    return at_node_linked(m);
 }
 
 static void watch_hunger(struct at_node_machine *m)
 {
     struct at_node_tiles *t = &m->tiles;
-    const struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_LEAVES, t->root);
-    bool hungry = t->step == AT_NODE_TILES_LEAVES ? f && f->misses > 0
-                                                  : t->step == AT_NODE_TILES_RUN && at_tiles_starved(&t->pick);
+    bool hungry = false;
+    t->starved_surely = false;
+    if (t->step == AT_NODE_TILES_LEAVES) {
+        const struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_LEAVES, t->root);
+        hungry = f && f->misses > 0;
+        t->starved_surely = hungry && f->turns > 0;
+    } else if (t->step == AT_NODE_TILES_RUN) {
+        hungry = at_tiles_starved(&t->pick);
+        t->starved_surely = hungry && all_have_answered(m);
+    }
     if (!hungry)
         t->starved_ms = 0;
     else if (t->starved_ms == 0)
@@ -376,8 +397,8 @@ static void serve_blocked(struct at_node_machine *m)
     struct at_node_tiles *t = &m->tiles;
     if (!t->out_blocked || !at_budget_has(&t->out, m->now_ms)) return;
     t->out_blocked = false;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX && !t->out_blocked; i++) {
-        t->turn = (t->turn + 1) % AT_NODE_LINKS_MAX;
+    for (size_t i = 0; i < m->link_top && !t->out_blocked; i++) {
+        t->turn = (uint32_t)((t->turn + 1) % m->link_top);
         if (m->links[t->turn].used) at_node_serve_next(m, &m->links[t->turn]);
     }
 }
@@ -402,16 +423,17 @@ static void sooner(uint64_t *deadline, uint64_t at, uint64_t now_ms)
     if (at > now_ms && at < *deadline) *deadline = at;
 }
 
-uint64_t at_node_tiles_deadline_ms(struct at_node_machine *m)
+uint64_t at_node_tiles_deadline_ms(const struct at_node_machine *m)
 {
-    struct at_node_tiles *t = &m->tiles;
+    const struct at_node_tiles *t = &m->tiles;
     uint64_t deadline = UINT64_MAX;
     if (t->out_blocked) sooner(&deadline, at_budget_ready_ms(&t->out, m->now_ms), m->now_ms);
     if (t->starved_ms) sooner(&deadline, t->starved_ms + AT_NODE_TILES_STARVED_MS, m->now_ms);
+    if (t->starved_surely) sooner(&deadline, t->newest_ms + AT_NODE_TILES_STEADY_MS, m->now_ms);
     if (t->step != AT_NODE_TILES_RUN) return deadline;
     sooner(&deadline, at_tiles_deadline_ms(&t->pick, m->now_ms), m->now_ms);
-    if (!at_budget_has(&t->in, m->now_ms)) sooner(&deadline, at_budget_ready_ms(&t->in, m->now_ms), m->now_ms);
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    sooner(&deadline, at_budget_ready_ms(&t->in, m->now_ms), m->now_ms);
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (l->used && l->hello && !l->closing && !l->tiles_whole && l->tiles_asked_ms)
             sooner(&deadline, l->tiles_asked_ms + AT_NODE_TILES_POLL_MS, m->now_ms);

@@ -149,13 +149,21 @@ static void sort(struct at_tiles *t)
     t->stale = false;
 }
 
+/* When it has waited too long for this one. */
+static uint64_t late_ms(const struct at_tiles_peer *p, const struct at_tiles_ask *ask)
+{
+    uint64_t silent = (ask->asked_ms > p->answer_ms ? ask->asked_ms : p->answer_ms) + AT_TILES_STALL_MS;
+    uint64_t lost = ask->asked_ms + AT_TILES_LOST_MS;
+    return silent < lost ? silent : lost;
+}
+
 static void find_late(struct at_tiles *t, uint64_t now_ms)
 {
     for (size_t i = 0; i < AT_TILES_PEERS_MAX; i++) {
         struct at_tiles_peer *p = &t->peer[i];
         for (size_t k = 0; p->owes > p->late && k < AT_TILES_WINDOW_MAX; k++) {
             struct at_tiles_ask *ask = &p->ask[k];
-            if (!ask->used || ask->late || now_ms < ask->asked_ms + AT_TILES_STALL_MS) continue;
+            if (!ask->used || ask->late || now_ms < late_ms(p, ask)) continue;
             ask->late = true;
             p->late++;
             p->window = 1;
@@ -251,6 +259,7 @@ enum at_tiles_verdict at_tiles_got(struct at_tiles *t, uint64_t id, uint32_t til
         return AT_TILES_WRONG;
     }
     uint64_t took_ms = now_ms - ask->asked_ms;
+    p->answer_ms = now_ms;
     if (took_ms <= AT_TILES_FAST_MS && p->window < AT_TILES_WINDOW_MAX) p->window++;
     if (took_ms > AT_TILES_SLOW_MS && p->window > 1) p->window /= 2;
     bool known = at_tiles_has(t, tile);
@@ -302,7 +311,7 @@ uint64_t at_tiles_deadline_ms(const struct at_tiles *t, uint64_t now_ms)
         for (size_t k = 0; t->peer[i].owes > t->peer[i].late && k < AT_TILES_WINDOW_MAX; k++) {
             const struct at_tiles_ask *ask = &t->peer[i].ask[k];
             if (!ask->used || ask->late) continue;
-            sooner(&deadline, ask->asked_ms + AT_TILES_STALL_MS, now_ms);
+            sooner(&deadline, late_ms(&t->peer[i], ask), now_ms);
             if (t->free == 0 && t->again_left > 0) sooner(&deadline, ask->asked_ms + AT_TILES_AGAIN_MS, now_ms);
         }
     return deadline;

@@ -9,8 +9,9 @@
  *   windows          a peer owes at most `window` tiles: 4 at first; one more for each that came within half a second,
  *                    half as many after one that took two: a slow link has about a second of tiles on its way,
  *                    so what else it carries is not held up for long
- *   stalls           a tile that does not come within AT_TILES_STALL_MS may be asked from another peer; the slow one's
- *                    window shrinks to 1, and it is asked nothing more until it answers
+ *   stalls           what a peer owes may be asked from another one when it has answered nothing for AT_TILES_STALL_MS, or
+ *                    not this tile for AT_TILES_LOST_MS; its window shrinks to 1, and it is asked nothing more until it
+ *                    has answered. A peer that serves many is slow with each, and not silent
  *   endgame          with every missing tile asked, a tile that is late may be asked from a second peer: one in eight
  *                    tiles, and 16, in all
  *   lies             bytes that do not hash to the leaf are refused; the tile is free again, and the caller drops the peer
@@ -28,6 +29,7 @@
 #define AT_TILES_FAST_MS    500
 #define AT_TILES_SLOW_MS    2000
 #define AT_TILES_STALL_MS   6000
+#define AT_TILES_LOST_MS    15000
 #define AT_TILES_AGAIN_MS   400 /* endgame: a tile asked so long ago is late */
 #define AT_TILES_COPIES_MAX 2   /* peers that owe the same tile at once */
 
@@ -43,7 +45,8 @@ struct at_tiles_peer {
     uint8_t *bits;   /* borrowed from `block`: what it says it holds */
     uint32_t window; /* tiles it may owe */
     uint32_t owes, late;
-    uint32_t cursor; /* in `order`: what comes before it is not for this peer */
+    uint64_t answer_ms; /* its last tile */
+    uint32_t cursor;    /* in `order`: what comes before it is not for this peer */
     struct at_tiles_ask ask[AT_TILES_WINDOW_MAX];
 };
 

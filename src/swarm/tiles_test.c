@@ -383,9 +383,12 @@ static void budget_gives_its_rate(void **state)
     assert_true(at_budget_has(&b, 100));
     at_budget_spend(&b, 700); /* more than is left: a debt of 200 */
     assert_false(at_budget_has(&b, 100));
-    assert_int_equal(at_budget_ready_ms(&b, 100), 302);
+    for (uint64_t now = 100; now <= 301; now++)
+        assert_int_equal(at_budget_ready_ms(&b, now), 301); /* asking earns nothing */
+    assert_int_equal(b.left, -200);
     assert_false(at_budget_has(&b, 300));
-    assert_true(at_budget_has(&b, 302));
+    assert_int_equal(at_budget_ready_ms(&b, 300), 301);
+    assert_true(at_budget_has(&b, 301));
     assert_int_equal(at_budget_ready_ms(&b, 302), 302);
     assert_true(at_budget_has(&b, 1000000)); /* a long rest gives a burst and not more */
     at_budget_spend(&b, 500);

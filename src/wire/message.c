@@ -49,6 +49,7 @@ static void build_log_part(const struct at_msg_log_part *from, struct message_pb
 {
     atoll__pb__log_part__init(&pb->log_part);
     pb->log_part.from = from->from;
+    pb->log_part.live = from->live;
     for (uint32_t i = 0; i < from->record_count; i++) {
         at_pb_signed_build(&from->records[i], &pb->record[i]);
         pb->record_at[i] = &pb->record[i];
@@ -348,7 +349,8 @@ static bool read_log_part(const Atoll__Pb__LogPart *from, struct at_pb_arena *ar
                                    .records = records,
                                    .record_count = (uint32_t)from->n_records,
                                    .checkpoints = checkpoints,
-                                   .checkpoint_count = (uint32_t)from->n_checkpoints};
+                                   .checkpoint_count = (uint32_t)from->n_checkpoints,
+                                   .live = from->live != 0};
     return true;
 }
 

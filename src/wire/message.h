@@ -100,6 +100,7 @@ struct at_msg_log_part {
     uint32_t record_count;
     const struct at_log_checkpoint *checkpoints;
     uint32_t checkpoint_count;
+    bool live; /* an answer that reaches the end of the sender's log: what follows is pushed */
 };
 struct at_msg_submit {
     const struct at_signed_record *record;

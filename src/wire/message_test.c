@@ -66,7 +66,8 @@ static struct at_message example(enum at_message_kind kind)
                                               .records = records,
                                               .record_count = AT_LOG_PART_MAX,
                                               .checkpoints = checkpoints,
-                                              .checkpoint_count = AT_LOG_PART_MAX};
+                                              .checkpoint_count = AT_LOG_PART_MAX,
+                                              .live = true};
         break;
     case AT_MSG_SUBMIT:
         m.submit.record = &records[5];
@@ -158,6 +159,7 @@ static void fields_arrive(void **state)
     assert_int_equal(at_message_decode(at_buf_span(&bytes), &mem, NULL, &back), AT_OK);
     assert_int_equal(back.log_part.record_count, AT_LOG_PART_MAX);
     assert_true(back.log_part.from == 1000);
+    assert_true(back.log_part.live);
     for (uint32_t i = 0; i < AT_LOG_PART_MAX; i++) {
         const struct at_signed_record *a = &records[i], *b = &back.log_part.records[i];
         assert_true(at_span_eq(at_signed_record_body(a), at_signed_record_body(b)));
