@@ -1,6 +1,12 @@
 /* Runs with several stewards, who become them while the run goes on. Each failure prints its seed; the test of many seeds
- * runs one alone with ATOLL_SIM_SEED=n, and n of them with ATOLL_SIM_SEEDS=n. */
+ * runs one alone with ATOLL_SIM_SEED=n, and n of them with ATOLL_SIM_SEEDS=n. ATOLL_SIM_LONG=1: all that there is. */
 #include "sim/world_rig.h"
+
+/* ATOLL_SIM_LONG=1: more of everything. */
+static bool is_long(void)
+{
+    return getenv("ATOLL_SIM_LONG") != NULL;
+}
 
 static struct at_world_options options(uint64_t seed, int nodes, int stewards, uint32_t rounds)
 {
@@ -95,7 +101,7 @@ static void founder_killed_for_good(void **state)
 static void leader_killed(void **state)
 {
     (void)state;
-    for (int victim = 0; victim < 4; victim++) {
+    for (int victim = 0; victim < 4; victim += is_long() ? 1 : 3) {
         struct at_world_options o = options(10 + (uint64_t)victim, 5, 4, 8);
         struct at_world *w = make(&o);
         until_term(w, 2, 5);
@@ -112,7 +118,7 @@ static void leader_killed(void **state)
 static void steward_comes_back(void **state)
 {
     (void)state;
-    for (uint64_t event = 0; event < 6; event++) {
+    for (uint64_t event = 0; event < (is_long() ? 12 : 2); event++) {
         struct at_world_options o = options(30 + event, 5, 4, 8);
         struct at_world *w = make(&o);
         until_term(w, 2, 5);
@@ -202,6 +208,7 @@ static void one_of_four_lies(void **state)
 static void four_become_seven(void **state)
 {
     (void)state;
+    if (!is_long()) skip();
     struct at_world_options o = options(90, 8, 8, 38);
     o.steps = 1;
     struct at_world *w = make_down(&o);
@@ -259,7 +266,7 @@ static void seeds(void **state)
 {
     (void)state;
     const char *one = getenv("ATOLL_SIM_SEED"), *many = getenv("ATOLL_SIM_SEEDS");
-    uint64_t count = many ? strtoull(many, NULL, 10) : 3;
+    uint64_t count = many ? strtoull(many, NULL, 10) : is_long() ? 40 : 1;
     if (one) {
         seed_run(strtoull(one, NULL, 10));
         return;
