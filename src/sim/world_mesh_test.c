@@ -199,10 +199,9 @@ static void bounded_messages(void **state)
                   links, d.most, hops, (unsigned long long)records, (unsigned long long)parts,
                   (unsigned long long)heads, (unsigned long long)submits, (unsigned long long)ready,
                   (unsigned long long)peers);
-    /* While they come, the ring is smaller and leads to others, and those links stay: so all together are bounded. Those
-     * of one member are not: three of the sixteen are the contacts of all others, and whom they were linked to first
-     * depends on who came when. */
-    assert_true(d.most < NODES); /* one link for each pair, however often they dialled each other */
+    /* While they come, the ring is smaller and leads to others, and those links stay: so all together are bounded, those
+     * of one member only by one for each pair: up to 14 were seen. */
+    assert_true(d.most < NODES); /* however often they dialled each other */
     assert_true(links <= NODES * (4 + 2));
     /* Each block once to each member; and what each newcomer asked for: its log, the end of it, and of a new feed. */
     assert_true(parts <= records * (NODES - 1) + 8 * NODES);

@@ -91,14 +91,13 @@ static void another_goes_on(void **state)
     uint64_t pieces = at_world_sent(s.w, AT_MSG_PIECE);
     run_to(&s, s.asked_ms + 1000);
     send_piece(&s, shard, 0);
-    run_to(&s,
-           s.asked_ms + 1000 + AT_TILES_STALL_MS + 2000 - 1); /* it was given twice as long as its piece took, too */
+    run_to(&s, s.asked_ms + 1000 + AT_BLOB_SILENT_MS - 1);
     assert_int_equal(at_world_sent(s.w, AT_MSG_PIECE), pieces);
-    run_to(&s, s.asked_ms + 1000 + AT_TILES_STALL_MS + 2200);
+    run_to(&s, s.asked_ms + 1000 + AT_BLOB_SILENT_MS + 200);
     assert_true(has_shard(&s));
     assert_int_equal(at_world_sent(s.w, AT_MSG_PIECE), pieces + 2); /* the first was kept */
     assert_true(at_world_link_is_up(s.w, s.link));                  /* slow is no crime */
-    run_to(&s, s.asked_ms + 1000 + AT_TILES_STALL_MS + 4000);
+    run_to(&s, s.asked_ms + 1000 + AT_BLOB_SILENT_MS + 1500);
     assert_int_equal(at_world_status(s.w, NEWCOMER)->joined, true); /* nothing else was asked of the silent one */
     all_take_part(&s);
 }
@@ -110,10 +109,10 @@ static void late_pieces_count(void **state)
     (void)state;
     struct silent s = begin(42);
     struct at_hash shard = s.w->g.shards[0].hash;
-    uint64_t now = s.asked_ms + AT_TILES_STALL_MS - 5, pieces = at_world_sent(s.w, AT_MSG_PIECE);
+    uint64_t now = s.asked_ms + AT_BLOB_SILENT_MS - 5, pieces = at_world_sent(s.w, AT_MSG_PIECE);
     run_to(&s, now);
     while (at_world_sent(s.w, AT_MSG_PIECE) == pieces) { /* until another is asked and has sent something */
-        assert_true(now < s.asked_ms + AT_TILES_STALL_MS + 50);
+        assert_true(now < s.asked_ms + AT_BLOB_SILENT_MS + 50);
         run_to(&s, ++now);
     }
     for (uint32_t k = 0; k < 3; k++) send_piece(&s, shard, k);
@@ -143,7 +142,7 @@ static void silent_for_ever(void **state)
     (void)state;
     struct silent s = begin(44);
     const char *reason;
-    run_to(&s, s.asked_ms + AT_TILES_STALL_MS + 1000);
+    run_to(&s, s.asked_ms + AT_BLOB_SILENT_MS + 1000);
     assert_true(has_shard(&s));
     run_to(&s, s.asked_ms + 16000);
     assert_int_equal(at_world_stranger_heard(s.w, s.link, &reason), AT_MSG_BYE);

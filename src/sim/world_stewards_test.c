@@ -40,6 +40,7 @@ static void one_becomes_four(void **state)
 {
     (void)state;
     struct at_world_options o = options(1, 5, 4, 6);
+    o.min_members = 5;
     struct at_world *w = make(&o);
     until_term(w, 2, 5);
     for (int i = 0; i < 4; i++) assert_true(at_world_status(w, i)->steward);

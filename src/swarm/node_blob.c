@@ -20,9 +20,10 @@
  * (node_tiles.c, where tiles go too). What a peer sends is bounded before it is kept: by the exact size where a record
  * or the genesis says it, else by the largest that can be.
  *
- * Silent is as for tiles (tiles.h): a peer that has answered nothing for AT_TILES_STALL_MS is passed over, and asked
- * nothing more until it has answered; likewise one that answers, but does not go on with this blob, after
- * AT_TILES_LOST_MS. */
+ * Silent: a peer that has answered nothing for AT_BLOB_SILENT_MS is passed over, and asked nothing more until it has
+ * answered; likewise one that answers, but does not go on with this blob, after AT_TILES_LOST_MS. Tiles change their peer
+ * sooner (tiles.h): each is small. Where many ask for large updates over thin lines, answers take their time, and asking
+ * a second peer as well makes that worse for all. */
 #include "swarm/node_internal.h"
 
 #include <string.h>
@@ -190,19 +191,13 @@ static void pass_over(struct at_node_machine *m, struct at_node_fetch *f, struct
     }
 }
 
-/* A link that was slow before is not silent while it is as slow. */
-static uint64_t silent_ms(const struct at_node_link *link)
-{
-    return link->answer_ms + AT_TILES_STALL_MS + 2 * link->pace_ms;
-}
-
 static void watch(struct at_node_machine *m, struct at_node_fetch *f)
 {
     struct at_node_link *link = at_node_link_find(m, f->link);
     AT_ASSERT(link); /* a link that goes down leaves its fetches */
     if (link->pieces_out == 0 || f->owed == 0)
         fetch_missed(m, f, link);
-    else if (m->now_ms >= silent_ms(link) || m->now_ms >= f->moved_ms + AT_NODE_FETCH_STALL_MS)
+    else if (m->now_ms >= link->answer_ms + AT_BLOB_SILENT_MS || m->now_ms >= f->moved_ms + AT_NODE_FETCH_STALL_MS)
         pass_over(m, f, link);
 }
 
@@ -286,8 +281,6 @@ static bool answers(struct at_node_machine *m, struct at_node_link *link, enum a
 {
     uint32_t *out = kind == AT_BLOB_TILE ? &link->wants_out : &link->pieces_out;
     if (*out == 0) return false;
-    uint64_t took_ms = m->now_ms - link->answer_ms;
-    link->pace_ms = took_ms > link->pace_ms ? took_ms : (link->pace_ms + took_ms) / 2;
     link->wants_out--;
     link->answer_ms = m->now_ms;
     if (kind == AT_BLOB_TILE) return true;
@@ -406,7 +399,7 @@ uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m)
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!l->used || l->closing || l->wants_out == 0) continue;
-        sooner(&deadline, silent_ms(l), m->now_ms);
+        sooner(&deadline, l->answer_ms + AT_BLOB_SILENT_MS, m->now_ms);
         sooner(&deadline, l->answer_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);
     }
     for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {

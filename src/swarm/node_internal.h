@@ -91,7 +91,7 @@ enum { /* milliseconds */
        AT_NODE_LOST_MS = 30000,       /* whose link was lost at most so long ago */
        AT_NODE_HELLO_MS = 10000,      /* a link that does not say who it is */
        AT_NODE_REFUSED_MS = 3000,     /* a JOIN was refused, and no JOIN of ours shows up in the log */
-       AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want; passed over before: AT_TILES_STALL_MS */
+       AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
        AT_NODE_TILES_POLL_MS = 1500,    /* a peer that does not hold the whole state is asked again */
@@ -124,6 +124,7 @@ struct at_node_link {
     bool log_live;    /* it knows the log up to the head: new blocks are pushed */
     bool log_reading; /* a LOG_READ for it is under way */
     bool log_once;    /* nothing is pushed after the answer */
+    bool log_pushing; /* it is read to be pushed: the receiver asks for nothing, so it goes on up to the head */
     uint64_t log_from;
     /* the way to the steward */
     uint32_t hops, told_hops;                /* from it, as it said; from here, as we said */
@@ -144,7 +145,6 @@ struct at_node_link {
     /* our wants to it */
     uint32_t wants_out, pieces_out; /* not answered yet, and those of them that are not tiles */
     uint32_t late;                  /* pieces that it is behind with: before they have come, no fetch begins at it */
-    uint64_t pace_ms;               /* how long its answers took lately, the slow ones above all */
     uint64_t answer_ms;             /* its last answer, or when the first of them was asked */
     /* the tiles of the state that this node fetches */
     bool tiles_whole;

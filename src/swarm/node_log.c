@@ -145,7 +145,7 @@ void at_node_log_get(struct at_node_machine *m, struct at_node_link *link, uint6
         at_node_link_refuse(m, link, "your log is longer than mine");
         return;
     }
-    link->log_live = false;
+    link->log_live = link->log_pushing = false;
     link->log_once = once;
     link->log_from = from;
     if (from > link->head) link->head = from;
@@ -163,8 +163,10 @@ void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
     struct at_node_link *link = at_node_link_find(m, e->link);
     if (!link || link->closing || !link->log_reading) return;
     link->log_reading = false;
+    bool pushing = link->log_pushing;
     if (e->log.from != link->log_from) {
         at_node_log_get(m, link, link->log_from, link->log_once);
+        link->log_pushing = pushing;
         return;
     }
     /* What is stored may be further than what is final: the store answered before PERSISTED did. */
@@ -186,14 +188,18 @@ void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
     send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints + skip, checkpoints - skip,
               link->log_live);
     if (e->log.from + count > link->head) link->head = e->log.from + count;
+    if (!pushing || link->log_live || count == 0) return;
+    at_node_log_get(m, link, e->log.from + count, false);
+    link->log_pushing = true;
 }
 
 void at_node_log_push_read(struct at_node_machine *m)
 {
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        if (l->used && !l->closing && l->log_live && l->head < at_node_log_size(m))
-            at_node_log_get(m, l, l->head, l->log_once);
+        if (!l->used || l->closing || !l->log_live || l->head >= at_node_log_size(m)) continue;
+        at_node_log_get(m, l, l->head, false);
+        l->log_pushing = true;
     }
 }
 

@@ -49,10 +49,29 @@ void at_node_steward_start(struct at_node_machine *m)
     if (at_node_sign_own(m, &rec, &signed_rec)) at_node_submit_own(m, &signed_rec, 0);
 }
 
+/* Once a round, when it has opened. */
+static void count_left_out(struct at_node_machine *m)
+{
+    uint64_t paused_ms = m->pause_ms ? m->now_ms - m->ready_ms : 0;
+    if (paused_ms) m->pause_end_ms = m->now_ms;
+    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
+        struct at_node_peer *peer = &m->mesh.peers[r];
+        if (!m->ledger.members[r].active || (u && u->allotted) || !at_node_present(m, r)) {
+            peer->left_out = 0;
+            continue;
+        }
+        if (peer->left_out++ == 0) peer->left_out_ms = peer->pause_ms = m->now_ms;
+        if (paused_ms && peer->pause_ms <= m->ready_ms) peer->pause_ms = 2 * m->now_ms - peer->left_out_ms;
+    }
+    m->pause_ms = 0;
+}
+
 void at_node_steward_opened(struct at_node_machine *m)
 {
     m->open_ms = m->now_ms;
     memset(m->unfit, 0, sizeof m->unfit);
+    if (m->is_steward) count_left_out(m);
     if (!at_node_among_several(m)) return;
     m->is_ready = false;
     at_node_hold_clear(m);
@@ -138,23 +157,6 @@ static uint64_t pause_for(struct at_node_machine *m)
     return longest < most ? longest : most;
 }
 
-/* A round opens. */
-static void count_left_out(struct at_node_machine *m, const struct at_replicas *in)
-{
-    uint64_t paused_ms = m->pause_ms ? m->now_ms - m->ready_ms : 0;
-    if (paused_ms) m->pause_end_ms = m->now_ms;
-    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
-        struct at_node_peer *peer = &m->mesh.peers[r];
-        if (!m->ledger.members[r].active || at_replicas_has(in, r) || !at_node_present(m, r)) {
-            peer->left_out = 0;
-            continue;
-        }
-        if (peer->left_out++ == 0) peer->left_out_ms = peer->pause_ms = m->now_ms;
-        if (paused_ms && peer->pause_ms <= m->ready_ms) peer->pause_ms = 2 * m->now_ms - peer->left_out_ms;
-    }
-    m->pause_ms = 0;
-}
-
 static uint64_t open_grace_ms(const struct at_node_machine *m)
 {
     uint64_t quarter = m->round_took_ms / 4;
@@ -184,7 +186,6 @@ static void maybe_open(struct at_node_machine *m)
     if (here.unseen > 0 && m->now_ms < m->start_ms + AT_NODE_ABSENT_START_MS) return;
     if (here.late > 0 && m->now_ms < open_grace_ms(m)) return;
     if (here.left_out > 0 && m->now_ms < m->ready_ms + m->pause_ms) return;
-    count_left_out(m, &here.ready);
     struct at_record rec = {.kind = AT_RECORD_OPEN};
     rec.open.replicas = here.ready;
     rec.open.round = m->ledger.round;

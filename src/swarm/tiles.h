@@ -29,6 +29,7 @@
 #define AT_TILES_FAST_MS    500
 #define AT_TILES_SLOW_MS    2000
 #define AT_TILES_STALL_MS   6000
+#define AT_BLOB_SILENT_MS   13000 /* the same for pieces of other blobs, see node_blob.c */
 #define AT_TILES_LOST_MS    15000
 #define AT_TILES_AGAIN_MS   400 /* endgame: a tile asked so long ago is late */
 #define AT_TILES_COPIES_MAX 2   /* peers that owe the same tile at once */
