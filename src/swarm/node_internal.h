@@ -90,6 +90,7 @@ enum { /* milliseconds */
        AT_NODE_END_WAIT_MS = 6000,    /* and so long for those that may be dialling: longer than their backoff */
        AT_NODE_LOST_MS = 30000,       /* whose link was lost at most so long ago */
        AT_NODE_HELLO_MS = 10000,      /* a link that does not say who it is */
+       AT_NODE_UNINVITED_MS = 10000,  /* no member, no invite, no link */
        AT_NODE_REFUSED_MS = 3000,     /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */

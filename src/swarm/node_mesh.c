@@ -69,6 +69,14 @@ static bool some_member(const struct at_node_machine *m)
     return false;
 }
 
+/* The founder's invite names itself, or nobody. */
+static bool has_contact(const struct at_node_machine *m)
+{
+    static const struct at_node_id nobody;
+    return !m->consensus && !at_node_id_eq(&m->options.contact, &m->options.key.id) &&
+           !at_node_id_eq(&m->options.contact, &nobody);
+}
+
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
                        const char *reason)
 {
@@ -174,18 +182,25 @@ static bool steward_is_lonely(struct at_node_machine *m)
     return m->now_ms >= due;
 }
 
-/* The founder's invite names itself, or nobody. */
-static bool has_contact(const struct at_node_machine *m)
+/* A founder's folder with another key: nobody has invited that, and nobody may be there to dial. */
+static void give_up(struct at_node_machine *m)
 {
-    static const struct at_node_id nobody;
-    return !m->consensus && !at_node_id_eq(&m->options.contact, &m->options.key.id) &&
-           !at_node_id_eq(&m->options.contact, &nobody);
+    uint64_t due = m->linkless_ms + AT_NODE_UNINVITED_MS;
+    if (m->consensus || !m->has_genesis || !m->linkless_ms || at_node_joined(m) || has_contact(m)) return;
+    if (m->now_ms >= due)
+        at_node_end(
+            m, AT_E_PEER,
+            "nobody of the run can be reached, and nobody has invited this node: is `key` the key of this folder?");
+    else if (due < m->mesh.dial_due_ms)
+        m->mesh.dial_due_ms = due;
 }
 
 void at_node_mesh_drive(struct at_node_machine *m)
 {
     m->mesh.dial_due_ms = UINT64_MAX;
     if (m->ended || !at_node_settled(m)) return;
+    give_up(m);
+    if (m->ended) return;
     if (m->has_genesis) at_node_ring_make(m);
     bool newcomer = !m->is_steward && !at_node_joined(m);
     if (has_contact(m) && (m->linkless_ms || (newcomer && !some_member(m)))) (void)reach(m, &m->options.contact);
