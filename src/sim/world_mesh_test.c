@@ -213,12 +213,6 @@ static void bounded_messages(void **state)
 }
 
 /* ---- many seeds ---- */
-static uint64_t lcg(uint64_t *x)
-{
-    *x = *x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return *x >> 33;
-}
-
 /* Everybody is invited by one who came before and can always be reached; any other two may never reach each other, or
  * not for a while. Nodes die and come back. When that is over, all must end well. */
 static struct at_world *random_world(uint64_t seed)
@@ -256,12 +250,6 @@ static struct at_world *random_world(uint64_t seed)
     }
     for (int i = 0; i < o.nodes; i++) at_world_start_node(w, i, 20000);
     return w;
-}
-
-static uint64_t from_env(const char *name, uint64_t fallback)
-{
-    const char *text = getenv(name);
-    return text ? strtoull(text, NULL, 10) : fallback;
 }
 
 static void random_seeds(void **state)

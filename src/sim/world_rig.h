@@ -18,6 +18,19 @@
 
 #define AT_EVER_MS (UINT64_C(1) << 40)
 
+/* For the shape of a random world, from its seed. */
+static inline uint64_t lcg(uint64_t *x)
+{
+    *x = *x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return *x >> 33;
+}
+
+static inline uint64_t from_env(const char *name, uint64_t fallback)
+{
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 10) : fallback;
+}
+
 static inline struct at_world_options small(uint64_t seed)
 {
     return (struct at_world_options){.seed = seed,

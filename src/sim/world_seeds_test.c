@@ -45,12 +45,6 @@ static void member_killed_at_every_event(void **state)
 }
 
 /* ---- many seeds, many faults; then they stop and everything must end well ---- */
-static uint64_t lcg(uint64_t *x)
-{
-    *x = *x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return *x >> 33;
-}
-
 static struct at_world *random_world(uint64_t seed)
 {
     uint64_t x = seed * 7919 + 1;
@@ -95,12 +89,6 @@ static struct at_world *random_world(uint64_t seed)
     for (int i = 0; i < o.nodes; i++) at_world_start_node(w, i, 20000);
     at_world_speed(w, 1, lcg(&x) % 4 ? 1.0 : 0.1);
     return w;
-}
-
-static uint64_t from_env(const char *name, uint64_t fallback)
-{
-    const char *text = getenv(name);
-    return text ? strtoull(text, NULL, 10) : fallback;
 }
 
 static void random_seeds(void **state)

@@ -312,18 +312,6 @@ static void holders_are_counted(void **state)
     at_world_release(w);
 }
 
-static uint64_t lcg(uint64_t *x)
-{
-    *x = *x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return *x >> 33;
-}
-
-static uint64_t from_env(const char *name, uint64_t fallback)
-{
-    const char *text = getenv(name);
-    return text ? strtoull(text, NULL, 10) : fallback;
-}
-
 static void run_seed(uint64_t seed)
 {
     uint64_t x = seed * 7907 + 3;
