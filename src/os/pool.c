@@ -3,7 +3,9 @@
  * Start: the caller writes the job, then raises `generation` (release); a waiting thread that sees it raised (acquire)
  * owns its part. End: each thread lowers `working` when its part is done. Both sides spin first and sleep second. No
  * wake-up is lost: a sleeper announces itself, then looks again; a waker changes the value, then looks for sleepers;
- * all four are seq_cst, and the signal is sent under the mutex that the sleeper holds while it looks. */
+ * all four are seq_cst, and the signal is sent under the mutex that the sleeper holds while it looks. What announces
+ * and what changes is a read-modify-write, never a plain store: QEMU's user mode on x86 (7.2 at least) lets a load pass
+ * an earlier seq_cst store of AArch64, one time in 40,000. */
 #include "os/pool.h"
 
 #include "os/sys.h"
@@ -103,7 +105,7 @@ static void await_workers(struct at_pool_impl *impl)
         relax();
     }
     pthread_mutex_lock(&impl->mutex);
-    atomic_store(&impl->awaited, true);
+    atomic_exchange(&impl->awaited, true);
     while (atomic_load(&impl->working) > 0) pthread_cond_wait(&impl->done, &impl->mutex);
     atomic_store(&impl->awaited, false);
     pthread_mutex_unlock(&impl->mutex);
