@@ -7,7 +7,7 @@ import common
 import net
 
 SLOWEST_MBIT_PER_S = 10  # below, one step takes minutes: 43 MB go through the link
-STEPS = {None: 4, 100: 2}
+STEPS = {None: 2, 100: 2}
 
 
 class Rank:
