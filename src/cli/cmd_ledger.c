@@ -247,6 +247,13 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_int(object, "term", rec->head.term);
         at_json_set_int(object, "view", rec->head.view);
         break;
+    case AT_RECORD_EVIDENCE: {
+        int holder = at_ledger_key_holder(ledger, &rec->evidence.key);
+        snprintf(line, line_bytes, "replica %d signed two %s that exclude each other: no seat any more", holder,
+                 rec->evidence.of_votes ? "votes" : "roots of the log");
+        at_json_set_int(object, "replica", holder < 0 ? 0 : (uint64_t)holder);
+        break;
+    }
     default:
         snprintf(line, line_bytes, "leaves");
         break;

@@ -27,6 +27,9 @@
  *   READY    an active member   any but ENDED  for the next term, once; shows its key; in a   a candidate for a seat
  *                                              young run a ticket that no other member has
  *                                              shown, later confirmed work or a ticket
+ *   EVIDENCE an active member   any but ENDED  proof against a key of this term's seats, of the    barred: no seat of
+ *                                              last one's, of one who stands, or of the first      a later term
+ *                                              steward; not against one who is barred already
  *   BLOCK    nobody: author     any but ENDED  several stewards; this term, a later view and  block time, the beacon
  *            and signature are                 time than the last; the beacon's next link of
  *            zero (ledger.h)                   the seat that leads the view
@@ -49,7 +52,7 @@ struct context { /* a record being judged */
 typedef at_err_t judge_fn(const struct context *c);
 
 static judge_fn judge_join, judge_leave, judge_open, judge_receipt, judge_close, judge_epoch, judge_end, judge_ready,
-    judge_block;
+    judge_block, judge_evidence;
 
 static const struct rule {
     enum role author;
@@ -60,7 +63,7 @@ static const struct rule {
     [AT_RECORD_OPEN] = {STEWARD, IN_READY, judge_open},      [AT_RECORD_RECEIPT] = {MEMBER, IN_TRAINING, judge_receipt},
     [AT_RECORD_CLOSE] = {STEWARD, IN_TRAINING, judge_close}, [AT_RECORD_EPOCH] = {STEWARD, IN_CLOSED, judge_epoch},
     [AT_RECORD_END] = {STEWARD, IN_READY, judge_end},        [AT_RECORD_READY] = {MEMBER, NOT_ENDED, judge_ready},
-    [AT_RECORD_BLOCK] = {NOBODY, NOT_ENDED, judge_block},
+    [AT_RECORD_BLOCK] = {NOBODY, NOT_ENDED, judge_block},    [AT_RECORD_EVIDENCE] = {MEMBER, NOT_ENDED, judge_evidence},
 };
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
@@ -224,6 +227,8 @@ static at_err_t judge_ready(const struct context *c)
 {
     const struct at_ledger *l = c->ledger;
     const struct at_stand *stand = &c->rec->stand;
+    if (l->members[c->replica].barred)
+        return refuse(c, "the author is barred from seats: there is EVIDENCE against it");
     if (stand->term != l->seats.term + 1) return refuse(c, "it is not for the next term");
     if (l->members[c->replica].stands_for == stand->term) return refuse(c, "the author stands already");
     if (at_seat_key_verify(&stand->key, l->run, c->author, &stand->key_use))
@@ -251,6 +256,29 @@ static at_err_t judge_block(const struct context *c)
     return at_beacon_fits(&l->beacon, at_view_leader(head->view, l->seats.count), head->reveal)
                ? AT_OK
                : refuse(c, "it does not reveal the next link of its leader's beacon");
+}
+
+/* Against whom a seat's key speaks: a replica, or -1. */
+int at_ledger_key_holder(const struct at_ledger *l, const struct at_node_id *key)
+{
+    const struct at_seats *const held[] = {&l->seats, &l->former};
+    for (int i = 0; i < 2; i++)
+        for (uint32_t s = 0; s < held[i]->count; s++)
+            if (at_node_id_eq(&held[i]->seat[s].key, key)) return at_ledger_find(l, &held[i]->seat[s].member);
+    for (uint32_t r = 0; r < l->member_count; r++)
+        if (l->members[r].stands_for != 0 && at_node_id_eq(&l->members[r].stand.key, key)) return (int)r;
+    return at_node_id_eq(&l->genesis.steward, key) ? at_ledger_find(l, key) : -1;
+}
+
+static at_err_t judge_evidence(const struct context *c)
+{
+    const struct at_ledger *l = c->ledger;
+    const struct at_evidence *e = &c->rec->evidence;
+    if (!at_hash_eq(e->run, l->run)) return refuse(c, "it is about another run");
+    int holder = at_ledger_key_holder(l, &e->key);
+    if (holder < 0) return refuse(c, "no seat that is known here has this key");
+    if (l->members[holder].barred) return refuse(c, "whom it names is barred already");
+    return at_evidence_verify(e) == AT_OK ? AT_OK : refuse(c, "a signature in it does not verify");
 }
 
 /* ---- the public face --------------------------------------------------------------------------------------------- */

@@ -19,6 +19,11 @@
  * Every record of several stewards is in a block, and whoever held the seats when its block came has ordered it: so after
  * the block that begins a term, the old seats sign its size, and then nothing any more.
  *
+ * EVIDENCE, two things under one seat's key that exclude each other, costs its holder the right to a seat for good: the
+ * term ends as soon as somebody without a seat stands, and the seat goes first. Until then its words and votes count as
+ * before, for f such are borne, and whoever ran one folder twice by mistake must not stop the run. Points stay: nothing
+ * is confiscated.
+ *
  * Who may write what, and when a record is refused, is the one table in ledger.c. A record is judged by at_ledger_check
  * (signature included) or at_ledger_judge (without), and taken by at_ledger_apply, which judges again but leaves the
  * signature to its caller. Nothing changes when a record is refused.
@@ -53,6 +58,7 @@ struct at_member { /* replica index = position = order of first JOIN records */
     struct at_seat stand;     /* what it would hold */
     bool vouched;             /* it has shown a ticket: */
     struct at_node_id ticket; /* this one */
+    bool barred;              /* it has signed what excludes itself (EVIDENCE): no seat any more, for good */
 };
 
 struct at_allotment { /* a replica's part in the current round; kept from OPEN until the next OPEN */
@@ -77,6 +83,7 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     uint32_t received_count;                             /* receipts of the current round */
     struct at_samples samples;
     struct at_seats seats;   /* of this term */
+    struct at_seats former;  /* of the term before; count 0 in the first */
     struct at_seats signers; /* who ordered the last record: a quorum of these signs the log's present size; before the
                               * first record: `seats` */
     uint32_t term_round;     /* in which it began */
@@ -125,6 +132,8 @@ static inline int at_ledger_seat(const struct at_ledger *ledger, const struct at
 }
 /* A stretch of the log that begins with record `from` is ordered by one term up to this size; UINT64_MAX: it has not ended. */
 uint64_t at_ledger_term_end(const struct at_ledger *ledger, uint64_t from);
+/* The replica whose seat has, had last term or would have this key; or -1. */
+int at_ledger_key_holder(const struct at_ledger *ledger, const struct at_node_id *key);
 /* What a steward's record (OPEN, CLOSE, EPOCH, END) says, as a word. */
 struct at_word at_ledger_word(const struct at_record *rec);
 /* Replica index of a key, or -1. O(1). */

@@ -48,6 +48,18 @@ static struct at_record ready_record(struct log_fixture *f, int author)
     return rec;
 }
 
+/* Against the seat of one, or the founder as the first steward. */
+static struct at_record evidence_record(struct log_fixture *f, int author, uint8_t bits)
+{
+    struct at_record rec = fixture_record(f, AT_RECORD_EVIDENCE);
+    const struct at_keypair *key = bits % 4 == 0 ? &f->key[0] : &seat_key[author];
+    struct at_log_checkpoint root[2];
+    for (uint8_t i = 0; i < 2; i++)
+        root[i] = at_log_checkpoint_sign(key, rec.run, 1u + bits, (struct at_hash){{(uint8_t)(i + bits % 2)}});
+    rec.evidence = at_evidence_of_roots(rec.run, &root[0], &root[1]);
+    return rec;
+}
+
 /* A final block of the next view that this author leads, or of one that it doesn't. */
 static void block(struct log_fixture *f, int author, uint8_t how)
 {
@@ -84,6 +96,7 @@ static struct at_record make(struct log_fixture *f, struct script *s, int author
     case 7:
         return ready_record(f, author);
     default:
+        if (bits % 16 > 12) return evidence_record(f, author, bits);
         block(f, author, bits);
         return fixture_record(f, AT_RECORD_BLOCK); /* which nobody may write */
     }
@@ -112,6 +125,9 @@ static void bend(struct at_record *rec, struct script *s)
         break;
     case AT_RECORD_READY:
         ((uint8_t *)&rec->stand)[next(s) % offsetof(struct at_stand, has_ticket)] ^= next(s);
+        break;
+    case AT_RECORD_EVIDENCE:
+        rec->evidence.roots[how % 2].sig.b[3] ^= next(s);
         break;
     case AT_RECORD_BLOCK:
         ((uint8_t *)&rec->head)[next(s) % sizeof rec->head] ^= next(s);

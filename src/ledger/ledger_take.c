@@ -181,16 +181,27 @@ static void gather_candidates(struct at_ledger *l)
     for (uint32_t r = 0; r < l->member_count; r++) {
         const struct at_member *m = &l->members[r];
         bool founder = at_node_id_eq(&m->id, &l->genesis.steward);
-        if (m->active && m->stands_for == l->seats.term + 1)
+        if (m->active && !m->barred && m->stands_for == l->seats.term + 1)
             l->candidates[l->candidate_count++] =
                 (struct at_candidate){.seat = m->stand, .work = m->confirmed, .vouched = m->vouched || founder};
     }
 }
 
+static uint32_t barred_seats(const struct at_ledger *l)
+{
+    uint32_t barred = 0;
+    for (uint32_t s = 0; s < l->seats.count; s++) {
+        int holder = at_ledger_find(l, &l->seats.seat[s].member);
+        if (holder >= 0 && l->members[holder].barred) barred |= UINT32_C(1) << s;
+    }
+    return barred;
+}
+
 static void begin_term(struct at_ledger *l)
 {
     struct at_seats before = l->seats;
-    l->seats = at_seats_draw(&before, l->candidates, l->candidate_count, l->beacon.seed);
+    l->former = before;
+    l->seats = at_seats_draw(&before, l->candidates, l->candidate_count, barred_seats(l), l->beacon.seed);
     l->drawing = false;
     l->term_round = l->round;
     l->view = 0;
@@ -204,9 +215,18 @@ static void begin_term(struct at_ledger *l)
     at_words_clear(&l->end_words);
 }
 
+/* Somebody may take the seat of one who is barred. */
+static bool barred_can_go(const struct at_ledger *l)
+{
+    bool newcomer = false;
+    for (size_t i = 0; i < l->candidate_count; i++)
+        newcomer = newcomer || at_seats_find(&l->seats, &l->candidates[i].seat.member) < 0;
+    return newcomer && barred_seats(l) != 0;
+}
+
 static bool term_is_over(const struct at_ledger *l)
 {
-    bool over = l->round - l->term_round >= AT_TERM_ROUNDS;
+    bool over = l->round - l->term_round >= AT_TERM_ROUNDS || barred_can_go(l);
     for (uint32_t s = 0; s < l->seats.count; s++) over = over || l->beacon.used[s] > AT_BEACON_LENGTH_MAX / 2;
     return over;
 }
@@ -253,6 +273,17 @@ static at_err_t take_ready(struct at_ledger *l, const struct at_record *rec, int
         m->vouched = true;
         m->ticket = rec->stand.ticket.ticket;
     }
+    return AT_OK;
+}
+
+static at_err_t take_evidence(struct at_ledger *l, const struct at_record *rec)
+{
+    struct at_member *m = &l->members[at_ledger_key_holder(l, &rec->evidence.key)];
+    size_t kept = 0;
+    m->barred = true;
+    for (size_t i = 0; i < l->candidate_count; i++) /* a draw that is due */
+        if (!at_node_id_eq(&l->candidates[i].seat.member, &m->id)) l->candidates[kept++] = l->candidates[i];
+    l->candidate_count = kept;
     return AT_OK;
 }
 
@@ -352,6 +383,8 @@ at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const st
         return take_ready(l, rec, replica);
     case AT_RECORD_BLOCK:
         return take_block(l, rec);
+    case AT_RECORD_EVIDENCE:
+        return take_evidence(l, rec);
     default:
         return take_word(l, rec, replica, (uint32_t)seat);
     }

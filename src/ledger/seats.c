@@ -67,9 +67,10 @@ static size_t newcomer(const struct at_seats *seats, const struct at_candidate *
     return from;
 }
 
-enum standing { SEAT_DESERTED, SEAT_NOT_DRAWN, SEAT_KEPT };
+enum standing { SEAT_BARRED, SEAT_DESERTED, SEAT_NOT_DRAWN, SEAT_KEPT };
 
-struct at_seats at_seats_draw(const struct at_seats *seats, struct at_candidate *c, size_t count, struct at_hash seed)
+struct at_seats at_seats_draw(const struct at_seats *seats, struct at_candidate *c, size_t count, uint32_t barred,
+                              struct at_hash seed)
 {
     struct at_seats next = *seats;
     enum standing standing[AT_SEATS_MAX];
@@ -77,7 +78,7 @@ struct at_seats at_seats_draw(const struct at_seats *seats, struct at_candidate 
     next.count = at_seats_next_count(seats, c, count);
     size_t drawn = count < next.count ? count : next.count;
     order_by_draw(c, count, seed);
-    for (uint32_t s = 0; s < seats->count; s++) standing[s] = SEAT_DESERTED;
+    for (uint32_t s = 0; s < seats->count; s++) standing[s] = barred >> s & 1 ? SEAT_BARRED : SEAT_DESERTED;
     for (size_t i = 0; i < count; i++) {
         int s = at_seats_find(seats, &c[i].seat.member);
         if (s < 0) continue;
@@ -92,9 +93,9 @@ struct at_seats at_seats_draw(const struct at_seats *seats, struct at_candidate 
     }
     if (next.count > seats->count) return next;
     uint32_t changes = at_seats_faults(seats->count);
-    for (enum standing kind = SEAT_DESERTED; kind <= SEAT_NOT_DRAWN; kind++)
+    for (enum standing kind = SEAT_BARRED; kind <= SEAT_NOT_DRAWN; kind++)
         for (uint32_t s = 0; s < seats->count && changes > 0; s++) {
-            size_t end = kind == SEAT_DESERTED ? count : drawn;
+            size_t end = kind == SEAT_NOT_DRAWN ? drawn : count;
             if (standing[s] != kind) continue;
             at = newcomer(seats, c, at, end, false);
             if (at >= end) break;

@@ -10,7 +10,7 @@
  *   a holder   that is a candidate keeps its seat and gets its new key; one that is none keeps its old key, until
  *              somebody takes its place
  *   new ones   go, in the order of the draw, to the seats that growth adds; or, in a term that does not grow, first to
- *              the seats whose holders are no candidates, then to those whose holders the draw did not name, at most f
+ *              the seats whose holders are barred, then to those whose holders are no candidates, then to those whose holders the draw did not name, at most f
  *
  * So newcomers are never more than the f that the term bears, whatever work they have, once it has ten seats. Growth to
  * four and to seven, where three are more than f, goes to vouched candidates only. */
@@ -41,8 +41,9 @@ struct at_candidate {
 int at_seats_find(const struct at_seats *seats, const struct at_node_id *member);
 /* The number of seats that the next term has with these candidates. */
 uint32_t at_seats_next_count(const struct at_seats *seats, const struct at_candidate *candidates, size_t count);
-/* The seats of the term after `seats`. Reorders `candidates`; no member may be there twice. */
+/* The seats of the term after `seats`. Reorders `candidates`; no member may be there twice, and none that is barred.
+ * barred: bit s: the holder of seat s is. */
 struct at_seats at_seats_draw(const struct at_seats *seats, struct at_candidate *candidates, size_t count,
-                              struct at_hash seed);
+                              uint32_t barred, struct at_hash seed);
 
 #endif

@@ -96,7 +96,7 @@ static void newcomers_are_never_more_than_f(void **state)
             list[i] = candidate(i, at_seats_find(&s, &id) < 0 ? 1000000 : 1);
         }
         for (uint32_t i = 0; i < 60; i++) list[i].vouched = false;
-        struct at_seats next = at_seats_draw(&s, list, 60, seed_of(term));
+        struct at_seats next = at_seats_draw(&s, list, 60, 0, seed_of(term));
         assert_int_equal(next.term, s.term + 1);
         assert_int_equal(next.count, s.count < AT_SEATS_MAX ? s.count + 3 : s.count);
         assert_true(changed(&s, &next) <= at_seats_faults(next.count));
@@ -112,7 +112,7 @@ static void a_holder_that_stands_gets_its_new_key(void **state)
     struct at_seats s = term_of(4);
     struct at_candidate list[4];
     for (uint32_t i = 0; i < 4; i++) list[i] = candidate(3 - i, 7);
-    struct at_seats next = at_seats_draw(&s, list, 4, seed_of(1));
+    struct at_seats next = at_seats_draw(&s, list, 4, 0, seed_of(1));
     assert_int_equal(changed(&s, &next), 0);
     for (uint32_t i = 0; i < 4; i++) {
         struct at_node_id member = id_of(i), key = id_of(i + 1000);
@@ -124,7 +124,7 @@ static void a_holder_that_stands_gets_its_new_key(void **state)
 static void nobody_stands_and_nothing_changes_but_the_term(void **state)
 {
     (void)state;
-    struct at_seats s = term_of(7), next = at_seats_draw(&s, NULL, 0, seed_of(1));
+    struct at_seats s = term_of(7), next = at_seats_draw(&s, NULL, 0, 0, seed_of(1));
     assert_int_equal(next.term, s.term + 1);
     assert_int_equal(next.count, 7);
     assert_memory_equal(next.seat, s.seat, sizeof s.seat);
@@ -139,7 +139,7 @@ static void deserted_seats_are_filled_first_and_at_most_f_change(void **state)
         size_t n = 0;
         for (uint32_t i = 0; i < 9; i++)
             if (i != 1 && i != 4) list[n++] = candidate(i, i >= 7 ? 1000000 : 1);
-        struct at_seats next = at_seats_draw(&s, list, n, seed_of(k));
+        struct at_seats next = at_seats_draw(&s, list, n, 0, seed_of(k));
         assert_int_equal(next.count, 7);
         no_member_twice(&next);
         assert_int_equal(changed(&s, &next), 2);
@@ -157,11 +157,11 @@ static void a_seat_is_lost_to_one_with_more_work_only(void **state)
         struct at_candidate list[5];
         for (uint32_t i = 0; i < 4; i++) list[i] = candidate(i, 1000);
         list[4] = candidate(9, 1000000);
-        struct at_seats next = at_seats_draw(&s, list, 5, seed_of(k));
+        struct at_seats next = at_seats_draw(&s, list, 5, 0, seed_of(k));
         lost_to_rich += changed(&s, &next);
         for (uint32_t i = 0; i < 4; i++) list[i] = candidate(i, 1000000);
         list[4] = candidate(9, 10);
-        next = at_seats_draw(&s, list, 5, seed_of(k));
+        next = at_seats_draw(&s, list, 5, 0, seed_of(k));
         lost_to_poor += changed(&s, &next);
     }
     assert_true(lost_to_rich >= 297); /* its chance to be among 4 of 5 is 1 - 3e-6 */
@@ -178,7 +178,7 @@ static void the_draw_goes_by_work(void **state)
         struct at_seats s = term_of(4);
         struct at_candidate list[3] = {candidate(10, 99), candidate(11, 199), candidate(12, 699)};
         for (uint32_t i = 0; i < 3; i++) list[i].vouched = false;
-        struct at_seats next = at_seats_draw(&s, list, 3, seed_of(k));
+        struct at_seats next = at_seats_draw(&s, list, 3, 0, seed_of(k));
         for (uint32_t i = 0; i < 3; i++) {
             struct at_node_id id = id_of(10 + i);
             if (at_seats_find(&next, &id) >= 0) first[i]++;
@@ -195,7 +195,7 @@ static void work_of_any_size_is_summed(void **state)
     struct at_seats s = founded();
     struct at_candidate list[6];
     for (uint32_t i = 0; i < 6; i++) list[i] = candidate(i, i % 2 != 0 ? UINT64_MAX : 0);
-    struct at_seats next = at_seats_draw(&s, list, 6, seed_of(3));
+    struct at_seats next = at_seats_draw(&s, list, 6, 0, seed_of(3));
     assert_int_equal(next.count, 4);
     no_member_twice(&next);
 }
@@ -207,7 +207,7 @@ static void the_draw_is_a_function_of_its_input(void **state)
     for (int turn = 0; turn < 2; turn++) {
         struct at_candidate list[20];
         for (uint32_t i = 0; i < 20; i++) list[i] = candidate(i, i * i);
-        next[turn] = at_seats_draw(&s, list, 20, seed_of(77));
+        next[turn] = at_seats_draw(&s, list, 20, 0, seed_of(77));
     }
     assert_memory_equal(&next[0], &next[1], sizeof next[0]);
     static const char expected[] = "b4249ab150329c15160b61788c1747853b6e5236b7426ebaf67ba260cb538eb7";

@@ -370,7 +370,7 @@ static void a_term_ends_after_its_rounds_and_f_plus_one_reveals(void **state)
     block(r, 10);
     assert_memory_equal(&l->signers, &before, sizeof before); /* this block is still theirs */
     assert_false(at_hash_eq(seed, l->beacon.seed));
-    struct at_seats expected = at_seats_draw(&before, drawn, drawn_count, l->beacon.seed);
+    struct at_seats expected = at_seats_draw(&before, drawn, drawn_count, 0, l->beacon.seed);
     assert_memory_equal(&l->seats, &expected, sizeof expected);
     assert_int_equal(l->seats.term, 3);
     assert_int_equal(l->seats.count, 4);
@@ -409,6 +409,78 @@ static void later_confirmed_work_lets_stand(void **state)
     stands(r, 3); /* a ticket still does */
 }
 
+/* Two roots of one size under a member's seat key. */
+static struct at_record evidence_against(struct stewards_fixture *r, int k)
+{
+    struct at_record rec = fixture_record(&r->f, AT_RECORD_EVIDENCE);
+    struct at_log_checkpoint root[2];
+    for (uint8_t i = 0; i < 2; i++)
+        root[i] = at_log_checkpoint_sign(&r->seat_key[k], rec.run, 5, (struct at_hash){{(uint8_t)(7 + i)}});
+    rec.evidence = at_evidence_of_roots(rec.run, &root[0], &root[1]);
+    return rec;
+}
+
+static void evidence_costs_the_seat(void **state)
+{
+    struct stewards_fixture *r = *state;
+    struct at_ledger *l = &r->f.ledger;
+    four_stewards(r);
+    block(r, 1);
+    struct at_record rec = evidence_against(r, 2);
+    rec.evidence.roots[1].sig.b[9] ^= 1;
+    refused(r, 4, &rec, "does not verify");
+    rec = evidence_against(r, 2);
+    rec.evidence.run.b[0] ^= 1;
+    refused(r, 4, &rec, "another run");
+    rec = evidence_against(r, 6); /* who never stood */
+    refused(r, 4, &rec, "no seat that is known here");
+    rec = evidence_against(r, 2);
+    uint64_t points = l->confirmed;
+    taken(r, 4, &rec);
+    assert_true(l->members[2].barred);
+    assert_int_equal(l->confirmed, points);
+    refused(r, 5, &rec, "barred already");
+    rec = stewards_stand_record(r, 2);
+    refused(r, 2, &rec, "barred from seats");
+    round_of_four(r); /* its words count for now; nobody could take its seat */
+    block(r, 2);
+    block(r, 3);
+    assert_int_equal(l->seats.term, 2);
+    stands(r, 5);
+    round_of_four(r);
+    block(r, 5);
+    block(r, 6);
+    assert_int_equal(l->seats.term, 3); /* long before its time */
+    assert_int_equal(at_ledger_seat(l, &r->f.key[2].id), -1);
+    assert_true(at_ledger_seat(l, &r->f.key[5].id) >= 0);
+    for (int k = 0; k < 4; k++)
+        assert_true(k == 2 || at_ledger_seat(l, &r->f.key[k].id) >= 0); /* though they do not stand */
+    block(r, 1);
+    assert_int_equal(at_ledger_key_holder(l, &r->seat_key[2].id), 2); /* the last term's keys are known */
+}
+
+static void evidence_while_a_draw_is_due(void **state)
+{
+    struct stewards_fixture *r = *state;
+    struct at_ledger *l = &r->f.ledger;
+    four_stewards(r);
+    block(r, 1);
+    for (int k = 0; k < 6; k++) stands(r, k);
+    for (int i = 0; i < AT_TERM_ROUNDS; i++) round_of_four(r);
+    assert_int_equal(l->candidate_count, 6);
+    struct at_record rec = evidence_against(r, 5);
+    taken(r, 4, &rec);
+    rec = evidence_against(r, 2);
+    taken(r, 4, &rec);
+    assert_int_equal(l->candidate_count, 4);
+    block(r, 2);
+    block(r, 3);
+    assert_int_equal(l->seats.term, 3);
+    assert_int_equal(at_ledger_seat(l, &r->f.key[5].id), -1);
+    assert_int_equal(at_ledger_seat(l, &r->f.key[2].id), -1);
+    assert_true(at_ledger_seat(l, &r->f.key[4].id) >= 0);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 int main(void)
 {
@@ -423,6 +495,8 @@ int main(void)
                                        T(one_key_one_seat),
                                        T(without_its_holder_a_single_seat_stays_single),
                                        T(a_term_ends_after_its_rounds_and_f_plus_one_reveals),
-                                       T(later_confirmed_work_lets_stand)};
+                                       T(later_confirmed_work_lets_stand),
+                                       T(evidence_costs_the_seat),
+                                       T(evidence_while_a_draw_is_due)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -205,6 +205,27 @@ static void one_of_four_lies(void **state)
     }
 }
 
+/* Who says two things in one view is found out by what the others hold, and whoever has a ticket and no seat gets its. */
+static void liar_loses_its_seat(void **state)
+{
+    (void)state;
+    struct at_world_options o = options(85, 5, 5, 16);
+    o.min_members = 5;
+    struct at_world *w = make(&o);
+    until_term(w, 2, 5);
+    int spare = 1, liar = 1;
+    while (at_world_status(w, spare)->steward) spare++;
+    while (liar == spare) liar++;
+    at_world_set(w, liar, AT_WORLD_HOSTILE, AT_WORLD_HOSTILE_EQUIVOCATE, at_world_now_ms(w));
+    until_term(w, 3, 5);
+    assert_int_equal(at_world_log_count(w, AT_RECORD_EVIDENCE), 1);
+    assert_true(at_world_status(w, 0)->round < 14); /* without EVIDENCE a term has 32 rounds */
+    assert_true(at_world_status(w, spare)->steward);
+    assert_false(at_world_status(w, liar)->steward);
+    must_finish(w, AT_EVER_MS);
+    at_world_release(w);
+}
+
 /* A term of four ends after 32 rounds, and three more who have tickets come in. The old keys are gone from the disks. */
 static void four_become_seven(void **state)
 {
@@ -282,11 +303,17 @@ static void seeds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_becomes_four),        cmocka_unit_test(founder_killed_for_good),
-        cmocka_unit_test(leader_killed),           cmocka_unit_test(steward_comes_back),
-        cmocka_unit_test(old_disk_abstains),       cmocka_unit_test(two_against_two_wait),
-        cmocka_unit_test(three_against_one_go_on), cmocka_unit_test(one_of_four_lies),
-        cmocka_unit_test(four_become_seven),       cmocka_unit_test(seeds),
+        cmocka_unit_test(one_becomes_four),
+        cmocka_unit_test(founder_killed_for_good),
+        cmocka_unit_test(leader_killed),
+        cmocka_unit_test(steward_comes_back),
+        cmocka_unit_test(old_disk_abstains),
+        cmocka_unit_test(two_against_two_wait),
+        cmocka_unit_test(three_against_one_go_on),
+        cmocka_unit_test(one_of_four_lies),
+        cmocka_unit_test(liar_loses_its_seat),
+        cmocka_unit_test(four_become_seven),
+        cmocka_unit_test(seeds),
     };
     const char *only = getenv("ATOLL_SIM_ONLY");
     if (only) cmocka_set_test_filter(only);

@@ -123,14 +123,10 @@ static void read_blocks(struct at_node_machine *m, const struct at_simplex_op *o
     op->agree.hash = o->hash;
 }
 
-static void evidence(struct at_node_machine *m, const struct at_node_id *key, const char *of)
-{
-    at_node_note(m, "a steward lies: two %s signed by %.16s exclude each other", of, at_node_id_hex(key).s);
-}
-
 static void do_op(struct at_node_machine *m, const struct at_simplex_op *o)
 {
     const struct at_node_cached *block;
+    struct at_evidence evidence;
     switch (o->kind) {
     case AT_SIMPLEX_PERSIST_VOTE:
     case AT_SIMPLEX_PERSIST_CERTIFICATE:
@@ -161,7 +157,9 @@ static void do_op(struct at_node_machine *m, const struct at_simplex_op *o)
         read_blocks(m, o);
         break;
     case AT_SIMPLEX_EVIDENCE:
-        evidence(m, &m->agree.now->seats.seat[o->votes[0].seat].key, "votes");
+        evidence = at_evidence_of_votes(m->options.run, &m->agree.now->seats.seat[o->votes[0].seat].key,
+                                        m->agree.now->seats.term, &o->votes[0], &o->votes[1]);
+        at_node_accuse(m, &evidence);
         break;
     }
 }

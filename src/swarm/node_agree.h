@@ -58,6 +58,10 @@ struct at_node_agree {
     const struct at_beacon_chain *chain_used; /* by Simplex */
     struct at_node_own stand;
     uint32_t stand_term; /* of that record */
+    struct at_node_accusal {
+        struct at_node_id key; /* against the holder of this one */
+        struct at_node_own own;
+    } accuse[AT_NODE_ACCUSALS]; /* EVIDENCE on its way; free: not signed */
     /* the term in which this node is a steward */
     uint32_t term;              /* whose seats it looked at last */
     struct at_simplex *simplex; /* owned; NULL: not a steward among several */

@@ -272,8 +272,7 @@ static at_err_t cosign_take(struct at_node_machine *m, struct at_node_term *t, c
     struct at_cosign_update update;
     at_err_t err = at_cosign_take(&t->cosign, c, &update);
     if (err) return err;
-    if (update.has_evidence)
-        at_node_note(m, "a steward lies: two roots of one size, signed by %.16s", at_node_id_hex(&c->steward).s);
+    if (update.has_evidence) at_node_accuse(m, &update.evidence);
     if (update.signers) ready(t, &update);
     checkpoint(m, t);
     return AT_OK;

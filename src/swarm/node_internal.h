@@ -535,6 +535,8 @@ void at_node_keep(struct at_node_machine *m, const struct at_simplex_op *o); /* 
 /* The key pair of a seat, and its beacon (NULL: not wanted; NULL in it: no memory). False: it is not of our secrets. */
 bool at_node_seat_key(struct at_node_machine *m, const struct at_node_id *key, struct at_keypair *ret_key,
                       const struct at_beacon_chain **ret_chain);
+/* Two things under one seat's key that exclude each other: told to people, and to the log. */
+void at_node_accuse(struct at_node_machine *m, const struct at_evidence *e);
 void at_node_secret(struct at_node_machine *m, const struct at_node_secret *secret);
 void at_node_seat_drive(struct at_node_machine *m);
 

@@ -51,6 +51,7 @@
 #define AT_NODE_LINKS_MAX  128
 #define AT_NODE_REASON_MAX 160
 #define AT_NODE_SECRETS    4   /* of seats: that many may be stored at a time */
+#define AT_NODE_ACCUSALS   4   /* EVIDENCE of ours on its way at a time; other witnesses tell what is more */
 #define AT_NODE_FINALS_MAX 512 /* final blocks that at_node_machine_restore needs, the newest of the term */
 #define AT_NODE_BLOCKS_MAX 64  /* final blocks that one AGREE_READ gives */
 

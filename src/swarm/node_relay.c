@@ -275,10 +275,12 @@ uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
 {
     const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave, &m->agree.stand};
     uint64_t deadline = UINT64_MAX;
+    enum { ALL = sizeof all / sizeof all[0] };
     if (m->consensus || !m->mesh.path) return deadline;
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
-        uint64_t due = all[i]->sent_ms + AT_NODE_RESUBMIT_MS;
-        if (all[i]->path == m->mesh.path && due > m->now_ms && due < deadline) deadline = due;
+    for (size_t i = 0; i < ALL + AT_NODE_ACCUSALS; i++) {
+        const struct at_node_own *own = i < ALL ? all[i] : &m->agree.accuse[i - ALL].own;
+        uint64_t due = own->sent_ms + AT_NODE_RESUBMIT_MS;
+        if (own->path == m->mesh.path && due > m->now_ms && due < deadline) deadline = due;
     }
     return deadline;
 }

@@ -5,6 +5,12 @@
  *   several          16 rounds into the term, or when a beacon is a quarter used: members with a ticket, shown now or
  *                    earlier; the founder; once the run is old enough, whoever has confirmed work
  *
+ *   with a barred    at once: its seat is free for somebody
+ *   steward
+ *
+ *   EVIDENCE seen    a record of ours, sent until the holder of the key is barred: any steward may have been the only one
+ *                    who was shown both
+ *
  *   secret           does
  *   of the next      SECRET_MAKE before READY; the seat's key and its beacon are made of it
  *   term
@@ -88,7 +94,10 @@ static bool wants_seat(const struct at_node_machine *m, const struct at_member *
     bool founder = at_node_id_eq(&self->id, &l->genesis.steward), ticket = m->options.ticket || self->vouched;
     if (l->seats.count == 1) return founder ? somebody_stands(m, term) : ticket;
     bool due = l->round >= l->term_round + AT_NODE_STAND_AFTER;
-    for (uint32_t s = 0; s < l->seats.count; s++) due = due || l->beacon.used[s] > AT_BEACON_LENGTH_MAX / 4;
+    for (uint32_t s = 0; s < l->seats.count; s++) {
+        int holder = at_ledger_find(l, &l->seats.seat[s].member);
+        due = due || l->beacon.used[s] > AT_BEACON_LENGTH_MAX / 4 || (holder >= 0 && l->members[holder].barred);
+    }
     return due && (founder || ticket || (l->round >= AT_SEATS_YOUNG_ROUNDS && self->confirmed > 0));
 }
 
@@ -120,7 +129,7 @@ static void stand(struct at_node_machine *m)
     uint32_t term = m->ledger.seats.term + 1;
     if (self < 0 || !m->ledger.members[self].active || m->ledger.phase == AT_LEDGER_ENDED || m->finishing) return;
     const struct at_member *member = &m->ledger.members[self];
-    if (member->stands_for == term || !wants_seat(m, member, term)) return;
+    if (member->barred || member->stands_for == term || !wants_seat(m, member, term)) return;
     bool fresh = a->stand_term != term;
     if (fresh && !sign_stand(m, member, term)) return;
     a->stand_term = term;
@@ -128,6 +137,44 @@ static void stand(struct at_node_machine *m)
         at_node_own_send(m, &a->stand);
     else if (fresh)
         at_node_submit_own(m, &a->stand.record, 0);
+}
+
+/* ---- accusing ---- */
+static bool barred(const struct at_node_machine *m, const struct at_node_id *key)
+{
+    int holder = at_ledger_key_holder(&m->ledger, key);
+    return holder < 0 || m->ledger.members[holder].barred;
+}
+
+void at_node_accuse(struct at_node_machine *m, const struct at_evidence *e)
+{
+    struct at_node_accusal *free = NULL;
+    struct at_record rec = {.kind = AT_RECORD_EVIDENCE, .evidence = *e};
+    at_node_note(m, "a steward lies: two %s signed by %.16s exclude each other",
+                 e->of_votes ? "votes" : "roots of the log", at_node_id_hex(&e->key).s);
+    for (size_t i = 0; i < AT_NODE_ACCUSALS; i++) {
+        struct at_node_accusal *a = &m->agree.accuse[i];
+        if (!a->own.is_signed)
+            free = a;
+        else if (at_node_id_eq(&a->key, &e->key))
+            return;
+    }
+    if (!free || barred(m, &e->key)) return;
+    memset(&free->own, 0, sizeof free->own);
+    free->key = e->key;
+    free->own.is_signed = at_node_sign_own(m, &rec, &free->own.record);
+    m->again = true;
+}
+
+static void accuse(struct at_node_machine *m)
+{
+    for (size_t i = 0; i < AT_NODE_ACCUSALS; i++) {
+        struct at_node_accusal *a = &m->agree.accuse[i];
+        if (a->own.is_signed && barred(m, &a->key))
+            a->own.is_signed = false;
+        else if (a->own.is_signed && !m->consensus)
+            at_node_own_send(m, &a->own);
+    }
 }
 
 /* ---- erasing ---- */
@@ -161,5 +208,6 @@ void at_node_seat_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || m->ended || !at_node_settled(m)) return;
     if (m->consensus || (m->mesh.path && m->log_synced)) stand(m);
+    if (m->mesh.path && m->log_synced) accuse(m);
     if (m->agree.secret_count > 0 && m->log_synced && m->ledger.seats.term == m->agree.term) erase(m);
 }

@@ -10,8 +10,8 @@ static const char prefix[] = "atoll record 1"; /* signed with its NUL, so that n
 
 const char *at_record_kind_name(enum at_record_kind kind)
 {
-    static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",  "JOIN",  "LEAVE", "OPEN",  "RECEIPT",
-                                                           "CLOSE", "EPOCH", "END",   "READY", "BLOCK"};
+    static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",  "JOIN", "LEAVE", "OPEN",  "RECEIPT", "CLOSE",
+                                                           "EPOCH", "END",  "READY", "BLOCK", "EVIDENCE"};
     return kind >= 0 && kind < AT_RECORD_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -56,7 +56,9 @@ struct record_pb {
         Atoll__Pb__End end;
         Atoll__Pb__Stand stand;
         Atoll__Pb__Head head;
+        Atoll__Pb__Proof proof;
     };
+    uint8_t evidence[AT_EVIDENCE_BYTES_MAX];
 };
 
 static ProtobufCBinaryData pb_hash(const struct at_hash *h)
@@ -101,6 +103,15 @@ static void build_stand(const struct at_stand *from, Atoll__Pb__Stand *to)
     to->ticket_use = at_pb_bytes(from->ticket.bearer.b, sizeof from->ticket.bearer.b);
 }
 
+/* An evidence that proves nothing comes out empty, and is refused as such (check_shape). */
+static void build_proof(const struct at_evidence *from, uint8_t bytes[AT_EVIDENCE_BYTES_MAX], Atoll__Pb__Proof *to)
+{
+    size_t n = 0;
+    atoll__pb__proof__init(to);
+    if (at_evidence_encode(from, bytes, &n) != AT_OK) n = 0;
+    to->evidence = at_pb_bytes(bytes, n);
+}
+
 /* The generated message over `rec`; borrows from it. The kind must be one of ours. */
 static void build(const struct at_record *rec, struct record_pb *pb)
 {
@@ -108,7 +119,7 @@ static void build(const struct at_record *rec, struct record_pb *pb)
         ATOLL__PB__RECORD__BODY__NOT_SET, ATOLL__PB__RECORD__BODY_JOIN,    ATOLL__PB__RECORD__BODY_LEAVE,
         ATOLL__PB__RECORD__BODY_OPEN,     ATOLL__PB__RECORD__BODY_RECEIPT, ATOLL__PB__RECORD__BODY_CLOSE,
         ATOLL__PB__RECORD__BODY_EPOCH,    ATOLL__PB__RECORD__BODY_END,     ATOLL__PB__RECORD__BODY_STAND,
-        ATOLL__PB__RECORD__BODY_HEAD};
+        ATOLL__PB__RECORD__BODY_HEAD,     ATOLL__PB__RECORD__BODY_PROOF};
     atoll__pb__record__init(&pb->record);
     pb->record.version = RECORD_VERSION;
     pb->record.run = pb_hash(&rec->run);
@@ -153,6 +164,9 @@ static void build(const struct at_record *rec, struct record_pb *pb)
         pb->head.view = rec->head.view;
         pb->head.reveal = pb_hash(&rec->head.reveal);
         break;
+    case AT_RECORD_EVIDENCE:
+        build_proof(&rec->evidence, pb->evidence, &pb->proof);
+        break;
     case AT_RECORD_NONE:
     case AT_RECORD_KIND_COUNT:
         break;
@@ -175,6 +189,8 @@ static at_err_t check_shape(const struct at_record *rec, struct at_diag *diag)
         return at_fail(diag, AT_E_DATA, "JOIN.name", "JOIN: the name must be at most 32 bytes of printable text");
     if (rec->kind == AT_RECORD_EPOCH && !loss_ok(rec->epoch.heldout_loss))
         return at_fail(diag, AT_E_DATA, "EPOCH.heldout_loss", "EPOCH: the loss must be finite and not negative");
+    if (rec->kind == AT_RECORD_EVIDENCE && !at_evidence_proves(&rec->evidence))
+        return at_fail(diag, AT_E_DATA, "EVIDENCE.evidence", "EVIDENCE: the pair proves nothing");
     return AT_OK;
 }
 
@@ -260,6 +276,10 @@ static bool read_body(const Atoll__Pb__Record *pb, struct at_record *rec)
         rec->head.term = pb->head->term;
         rec->head.view = pb->head->view;
         return at_pb_fixed(&pb->head->reveal, rec->head.reveal.b, AT_HASH_BYTES);
+    case ATOLL__PB__RECORD__BODY_PROOF:
+        rec->kind = AT_RECORD_EVIDENCE;
+        return at_evidence_decode(at_span(pb->proof->evidence.data, pb->proof->evidence.len), NULL, &rec->evidence) ==
+               AT_OK;
     default:
         return false;
     }

@@ -11,6 +11,7 @@
 #include "base/sign.h"
 #include "wire/genesis.h"
 #include "wire/ticket.h"
+#include "wire/vote.h"
 
 #define AT_RECORD_BYTES_MAX 1024
 #define AT_NAME_BYTES_MAX   32
@@ -44,6 +45,7 @@ enum at_record_kind {
     AT_RECORD_END,
     AT_RECORD_READY,
     AT_RECORD_BLOCK,
+    AT_RECORD_EVIDENCE,
     AT_RECORD_KIND_COUNT
 };
 const char *at_record_kind_name(enum at_record_kind kind); /* "JOIN", ...; never NULL */
@@ -105,6 +107,7 @@ struct at_record {
         struct at_end end;
         struct at_stand stand;
         struct at_head head;
+        struct at_evidence evidence; /* any member; its signatures are the ledger's to check */
     };
 };
 

@@ -65,9 +65,7 @@ struct at_evidence at_evidence_of_roots(struct at_hash run, const struct at_log_
     return (struct at_evidence){.run = run, .key = a->steward, .roots = {swap ? *b : *a, swap ? *a : *b}};
 }
 
-/* One key, one place, two things that exclude each other, in order: what makes the pair a proof and gives it one
- * spelling. */
-static bool proves(const struct at_evidence *e)
+bool at_evidence_proves(const struct at_evidence *e)
 {
     if (e->of_votes) {
         const struct at_vote *a = &e->vote[0], *b = &e->vote[1];
@@ -111,7 +109,7 @@ static void build(const struct at_evidence *e, struct evidence_pb *pb)
 
 at_err at_evidence_encode(const struct at_evidence *e, uint8_t *ret_bytes, size_t *ret_n)
 {
-    if (!proves(e)) return AT_E_DATA;
+    if (!at_evidence_proves(e)) return AT_E_DATA;
     struct evidence_pb pb;
     build(e, &pb);
     size_t n = protobuf_c_message_get_packed_size(&pb.evidence.base);
@@ -149,7 +147,7 @@ at_err at_evidence_decode(struct at_span bytes, struct at_diag *diag, struct at_
     struct at_evidence e;
     memset(&e, 0, sizeof e);
     if (!read(pb, &e)) return at_fail(diag, AT_E_DATA, "evidence", "evidence: a field is missing or out of shape");
-    if (!proves(&e)) return at_fail(diag, AT_E_DATA, "evidence", "evidence: the pair proves nothing");
+    if (!at_evidence_proves(&e)) return at_fail(diag, AT_E_DATA, "evidence", "evidence: the pair proves nothing");
     struct evidence_pb again;
     build(&e, &again);
     if (!at_pb_packs_to(&again.evidence.base, bytes))

@@ -66,6 +66,8 @@ struct at_evidence at_evidence_of_votes(struct at_hash run, const struct at_node
                                         const struct at_vote *a, const struct at_vote *b);
 struct at_evidence at_evidence_of_roots(struct at_hash run, const struct at_log_checkpoint *a,
                                         const struct at_log_checkpoint *b);
+/* One key, one place, two things that exclude each other, in the one order. Signatures: at_evidence_verify. */
+bool at_evidence_proves(const struct at_evidence *e);
 /* At most AT_EVIDENCE_BYTES_MAX into ret_bytes. AT_E_DATA: the pair proves nothing. */
 at_err at_evidence_encode(const struct at_evidence *e, uint8_t *ret_bytes, size_t *ret_n);
 /* AT_E_DATA: not canonical, or the pair proves nothing. Signatures are not checked here. */

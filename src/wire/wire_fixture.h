@@ -87,6 +87,14 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
     case AT_RECORD_BLOCK:
         r.head = (struct at_head){.term = 2, .view = 9, .reveal = fixture_hash(16)};
         break;
+    case AT_RECORD_EVIDENCE:
+        r.evidence = (struct at_evidence){.run = r.run, .of_votes = true, .term = 2};
+        memset(r.evidence.key.b, 17, sizeof r.evidence.key.b);
+        r.evidence.vote[0] = (struct at_vote){.view = 9, .kind = AT_VOTE_BLOCK, .hash = fixture_hash(18)};
+        r.evidence.vote[1] = (struct at_vote){.view = 9, .kind = AT_VOTE_BLOCK, .hash = fixture_hash(19)};
+        memset(r.evidence.vote[0].sig.b, 20, sizeof r.evidence.vote[0].sig.b);
+        memset(r.evidence.vote[1].sig.b, 21, sizeof r.evidence.vote[1].sig.b);
+        break;
     default:
         break;
     }
