@@ -35,7 +35,7 @@ field() { python3 -c 'import json, sys; v = json.load(open(sys.argv[1])); print(
 
 # Two nodes on a link, where the kernel lets us make one (exit code 5: it does not).
 rc=0
-"$here/bench/scaling" --preset tiny --no-peer --rates unlimited,100 --steps 4 --alone-steps 4 >"$WORK/out" 2>"$WORK/err" || rc=$?
+"$here/bench/scaling" --preset tiny --no-peer --rates unlimited,100 --steps 4 >"$WORK/out" 2>"$WORK/err" || rc=$?
 case $rc in
 0) [ "$(field "$WORK/scaling.json" '[r["link"] for r in v["runs"]] == ["unlimited", "100 Mbit/s"] and v["runs"][0]["tokens_per_s"] > 0')" = True ] ||
     fail "scaling: $(cat "$WORK/scaling.json")" ;;
