@@ -130,6 +130,17 @@ def splits(f):
             + "\nAgain: `bench/splits`.\n")
 
 
+def plan_check(f):
+    rows = [[f"TP {r['tp']}, PP {r['pp']}", f"{r['predicted_tokens_per_s']:,.0f}", f"{r['measured_tokens_per_s']:,.0f}",
+             f"{r['ratio']:.2f}", "0.8 to 1.2: " + ("met" if 0.8 <= r["ratio"] <= 1.2 else "missed")] for r in f["runs"]]
+    return ("## What the planner predicts\n\n"
+            f"{machine(f)}. {f['preset']}, batch {f['batch']}, {f['microbatches']} microbatches, one thread a rank, TLS over loopback; "
+            f"from the node's speed ({f['gflops']:.0f} GFLOP/s) and the link's as measured in the same run.{noisy(f)}\n\n"
+            + table(["split", "predicted tok/s", "measured tok/s", "predicted ÷ measured", "goal"], rows,
+                    [":--", "--:", "--:", "--:", ":--"])
+            + "\nAgain: `bench/plan_check`.\n")
+
+
 def loss(f):
     out = ["## Loss at equal tokens\n",
            f"{machine(f)}. {f['preset']}, {f['tokens'] / 1e6:.1f} M tokens of {f['corpus']['bytes'] / 1e6:.1f} MB of English ("
@@ -209,7 +220,8 @@ def swarm(f):
 def all_files(figures):
     """name in docs/ -> text"""
     made, parts = {}, [INTRO]
-    for name, write in (("gemm", gemm), ("train", train), ("scaling", scaling), ("splits", splits), ("loss", loss),
+    for name, write in (("gemm", gemm), ("train", train), ("scaling", scaling), ("splits", splits), ("plan_check", plan_check),
+                        ("loss", loss),
                         ("swarm", swarm)):
         if name in figures:
             parts.append(write(figures[name]))
