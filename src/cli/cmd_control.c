@@ -105,10 +105,26 @@ static void print_stewards(const json_t *s)
                json_is_true(json_object_get(s, "abstains")) ? "; this one does not vote until the next term" : "");
 }
 
+/* How this node is linked, and what it does for others. */
+static void print_links(const json_t *s)
+{
+    double punched = number(s, "peers_punched"), relayed = number(s, "peers_relayed");
+    if (!json_is_true(json_object_get(s, "running"))) return;
+    if (punched + relayed > 0) printf("links  %.0f through NATs, %.0f by a relay\n", punched, relayed);
+    if (text(s, "outside")[0]) printf("router forwards %s to this node\n", text(s, "outside"));
+    if (number(s, "relays_max") > 0)
+        printf("relays %.0f of at most %.0f for other members, at most %s bytes/s; %s bytes so far\n",
+               number(s, "relays"), number(s, "relays_max"), at_count(number(s, "relay_bytes_per_s")).s,
+               at_count(number(s, "relayed_bytes")).s);
+    else
+        printf("relays none for other members (--relay-kb 0)\n");
+}
+
 static void print_status(const json_t *s)
 {
     printf("run    %s\nnode   %s (%s)\n", text(s, "run_id"), text(s, "node_id"), text(s, "role"));
     print_phase(s);
+    print_links(s);
     if (json_is_number(json_object_get(s, "heldout_loss_last")))
         printf("loss   %.4f nats/byte held out\n", number(s, "heldout_loss_last"));
     printf("work   %s tokens, %s tok/s\n", at_count(number(s, "tokens")).s, at_count(number(s, "tokens_per_s")).s);

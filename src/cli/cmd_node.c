@@ -10,7 +10,8 @@
 struct args {
     const char *dir, *preset, *listen, *name, *kernels;
     struct at_opt_list data;
-    struct at_opt_int rounds, steps, seed, min_members, round_ms, threads, serve_kb, fetch_kb;
+    struct at_opt_int rounds, steps, seed, min_members, round_ms, threads, serve_kb, fetch_kb, relay_kb;
+    bool map_port;
 };
 
 #define ROW_DIR AT_ROW_TEXT(struct args, dir, "dir", "D", NULL, "this node's folder (its key, data, ledger, model)")
@@ -29,6 +30,13 @@ struct args {
     AT_ROW_INT(struct args, fetch_kb, "fetch-kb", "N", 1, 1000000000, NULL,                                            \
                "fetch at most so many kB of the model a second (default: no limit)")
 
+#define ROW_RELAY                                                                                                      \
+    AT_ROW_INT(struct args, relay_kb, "relay-kb", "N", 0, 1000000000, NULL,                                            \
+               "pass on at most so many kB a second between members behind NATs; 0: none (default: 1000)")
+#define ROW_MAP                                                                                                        \
+    AT_ROW_FLAG(struct args, map_port, "map-port",                                                                     \
+                "ask the router (NAT-PMP, UPnP) to forward this node's port while it runs")
+
 static const struct at_opt init_rows[] = {
     ROW_DIR,
     AT_ROW_TEXT(struct args, preset, "preset", "P", "nano", "the model's shape: nano, 10m, 124m"),
@@ -43,9 +51,10 @@ static const struct at_opt init_rows[] = {
     ROW_LISTEN,
     ROW_NAME,
 };
-static const struct at_opt start_rows[] = {ROW_DIR, ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_SERVE, ROW_FETCH};
-static const struct at_opt join_rows[] = {ROW_DIR,  ROW_THREADS, ROW_KERNELS, ROW_LISTEN,
-                                          ROW_NAME, ROW_SERVE,   ROW_FETCH};
+static const struct at_opt start_rows[] = {ROW_DIR,   ROW_THREADS, ROW_KERNELS, ROW_LISTEN,
+                                           ROW_SERVE, ROW_FETCH,   ROW_RELAY,   ROW_MAP};
+static const struct at_opt join_rows[] = {ROW_DIR,   ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_NAME,
+                                          ROW_SERVE, ROW_FETCH,   ROW_RELAY,   ROW_MAP};
 
 static at_err need_dir(struct at_cli *cli, const struct args *a)
 {
@@ -110,6 +119,7 @@ static at_err run_node(struct at_cli *cli, const struct args *a)
     struct at_node_view view;
     struct at_node_result result = {0};
     struct at_node_place place;
+    const uint64_t relay_bytes_per_s = 1000 * a->relay_kb.v;
     at_node_view_start(&view, a->dir);
     const struct at_node_run_options options = {
         .dir = a->dir,
@@ -118,6 +128,8 @@ static at_err run_node(struct at_cli *cli, const struct args *a)
         .listen = a->listen,
         .serve_bytes_per_s = 1000 * a->serve_kb.v,
         .fetch_bytes_per_s = 1000 * a->fetch_kb.v,
+        .relay_bytes_per_s = a->relay_kb.given ? &relay_bytes_per_s : NULL,
+        .map_port = a->map_port,
         .log = at_node_view_log,
         .log_user = &view,
     };

@@ -8,18 +8,29 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define READ_BYTES          ((size_t)64 << 10)  /* of the shared read buffer, see net.c */
 #define HANDSHAKE_BYTES_MAX ((size_t)128 << 10) /* ciphertext until the handshake is done; ours has 1 KiB */
 #define PING_BYTES_MAX      16
+#define OWN_BYTES_MAX       256 /* the longest: a refusal of a meeting */
 
 bool at_link_half_open(const struct link *l)
 {
-    return !l->dialed && l->state == LINK_HANDSHAKE;
+    return !l->dialed && !l->meet.how && l->state == LINK_HANDSHAKE; /* a meeting has its own bounds */
+}
+
+bool at_link_busy(const struct link *l)
+{
+    return l->handle_open || l->lookup_busy || l->write_busy || at_punch_open(l);
 }
 
 static uint64_t now_ms(const struct link *l)
 {
     return uv_now(l->net->loop);
+}
+
+void at_link_wait(struct link *l, uint32_t patience_ms)
+{
+    l->patience_ms = patience_ms;
+    l->deadline_ms = now_ms(l) + patience_ms;
 }
 
 static void on_closed(uv_handle_t *handle)
@@ -38,9 +49,12 @@ void at_link_fail(struct link *l, at_err_t err, const char *fmt, ...)
         va_end(ap);
         l->down_err = err;
     }
+    at_introduce_over(l);
     l->state = LINK_DEAD;
+    at_leg_part(l);
+    at_punch_close(l);
     if (l->lookup_busy) uv_cancel((uv_req_t *)&l->lookup);
-    if (!l->handle_open) return;
+    if (!l->handle_open || uv_is_closing((uv_handle_t *)&l->tcp)) return;
     /* A last alert, so that the other side can say why. One attempt: nobody waits for it. */
     if (l->tls.ssl && !l->write_busy && at_tls_take(&l->tls, &l->out) == AT_OK && l->out.n > 0) {
         uv_buf_t buf = uv_buf_init((char *)l->out.p, (unsigned)l->out.n);
@@ -154,7 +168,7 @@ static void on_shut(uv_shutdown_t *req, int status) {}
 /* At most a few rounds per call: a fast peer must not hold up the others' turns. */
 void at_link_pump(struct link *l)
 {
-    if (l->state < LINK_HANDSHAKE || l->state == LINK_DEAD || l->write_busy) return;
+    if (l->state < LINK_HANDSHAKE || l->state > LINK_CLOSING || l->write_busy) return;
     for (int i = 0; i < 4; i++) {
         if (at_tls_take(&l->tls, &l->out) != AT_OK) {
             at_link_fail(l, AT_E_NOMEM, "out of memory");
@@ -172,13 +186,14 @@ void at_link_pump(struct link *l)
     }
 }
 
-/* A message of our own that must go: the link fails when it cannot. */
-static void queue_message(struct link *l, const struct at_message *m)
+void at_link_send(struct link *l, const struct at_message *m)
 {
     struct at_buf buf = {0};
     at_err_t err = at_message_encode(m, &buf);
     if (!err) err = at_link_queue(l, AT_FRAME_CONTROL, at_buf_span(&buf));
-    if (err) at_link_fail(l, err, "cannot send a ping: %s", at_err_text(err)); /* an earlier reason stays */
+    if (err)
+        at_link_fail(l, err, "cannot send a %s: %s", at_message_kind_name(m->kind),
+                     at_err_text(err)); /* an earlier reason stays */
     at_buf_release(&buf);
 }
 
@@ -187,16 +202,24 @@ void at_link_ping(struct link *l)
     struct at_message m = {.kind = AT_MSG_PING};
     m.ping.nonce = uv_hrtime();
     l->pinged_ms = now_ms(l);
-    queue_message(l, &m);
+    at_link_send(l, &m);
 }
 
 /* ---- receiving ---- */
-/* Ping and Pong end here. True: it was one. */
-static bool take_ping(struct link *l, struct at_frame frame)
+/* Ping, Pong and, at a node that takes part in meetings, what is said about these end here. True: it was one. A malformed
+ * one is the user's to judge. */
+static bool take_own(struct link *l, struct at_frame frame)
 {
     struct at_message m;
-    if (frame.cls != AT_FRAME_CONTROL || frame.payload.n > PING_BYTES_MAX) return false;
-    if (at_message_decode(frame.payload, &l->net->ping_mem, NULL, &m) != AT_OK) return false;
+    if (frame.cls != AT_FRAME_CONTROL || frame.payload.n > OWN_BYTES_MAX) return false;
+    enum at_message_kind kind = at_message_peek(frame.payload);
+    if (kind == AT_MSG_MEET && !l->net->opt.allow) return false;
+    if (kind != AT_MSG_MEET && kind != AT_MSG_PING && kind != AT_MSG_PONG) return false;
+    if (at_message_decode(frame.payload, &l->net->own_mem, NULL, &m) != AT_OK) return false;
+    if (m.kind == AT_MSG_MEET) {
+        at_link_take_meet(l, &m.meet);
+        return true;
+    }
     if (m.kind == AT_MSG_PONG) {
         uint64_t now = uv_hrtime();
         if (m.pong.nonce <= now && now - m.pong.nonce < 60000000000u) l->rtt_us = (now - m.pong.nonce) / 1000 + 1;
@@ -205,7 +228,7 @@ static bool take_ping(struct link *l, struct at_frame frame)
     if (m.kind != AT_MSG_PING) return false;
     m.kind = AT_MSG_PONG;
     m.pong.nonce = m.ping.nonce;
-    queue_message(l, &m);
+    at_link_send(l, &m);
     return true;
 }
 
@@ -213,6 +236,7 @@ static void tell(struct link *l, enum at_net_event_kind kind, const struct at_fr
 {
     struct at_net_event ev = {.kind = kind, .link = l->id, .address = l->address, .dialed = l->dialed};
     ev.peer = l->tls.peer;
+    ev.way = l->way;
     if (frame) {
         ev.frame_class = frame->cls;
         ev.payload = frame->payload;
@@ -229,7 +253,7 @@ static void take_frame(struct link *l, struct at_frame frame)
         tell(l, AT_NET_UP, NULL);
     }
     if (l->state != LINK_UP) return; /* closing: nobody listens any more */
-    if (!take_ping(l, frame)) tell(l, AT_NET_FRAME, &frame);
+    if (!take_own(l, frame)) tell(l, AT_NET_FRAME, &frame);
 }
 
 static void parse_frames(struct link *l)
@@ -248,7 +272,7 @@ static void parse_frames(struct link *l)
         take_frame(l, frame);
     }
     at_buf_consume(&l->in, at);
-    if (l->in.n == 0 && l->in.cap > 4 * READ_BYTES) at_buf_release(&l->in); /* an idle link holds little */
+    if (l->in.n == 0 && l->in.cap > 4 * LINK_READ_BYTES) at_buf_release(&l->in); /* an idle link holds little */
 }
 
 static void finish_handshake(struct link *l)
@@ -287,7 +311,7 @@ static void decrypt_all(struct link *l)
         }
         if (n == 0) break;
         l->in.n += n;
-        if (l->in.n >= 4 * READ_BYTES) parse_frames(l);
+        if (l->in.n >= 4 * LINK_READ_BYTES) parse_frames(l);
     }
     parse_frames(l);
 }
@@ -295,13 +319,14 @@ static void decrypt_all(struct link *l)
 static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
     struct link *l = handle->data;
-    *buf = uv_buf_init((char *)l->net->read_buf, READ_BYTES);
+    *buf = uv_buf_init((char *)l->net->read_buf, LINK_READ_BYTES);
 }
 
 static void take_ciphertext(struct link *l, struct at_span bytes)
 {
     l->net->stats.bytes_in += bytes.n;
     l->heard_ms = now_ms(l);
+    if (!l->sniffed && at_leg_sniff(l, &bytes)) return;
     if (!l->tls_done && (l->handshake_bytes += bytes.n) > HANDSHAKE_BYTES_MAX) {
         at_link_fail(l, AT_E_PEER, "handshake too long");
         return;
@@ -320,10 +345,16 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     struct link *l = stream->data;
     if (n == 0 || l->state == LINK_DEAD) return;
     if (n < 0) {
-        if (n == UV_EOF)
+        if (n == UV_EOF && l->state == LINK_LEG)
+            at_leg_end_of_file(l);
+        else if (n == UV_EOF)
             at_link_fail(l, AT_E_PEER, l->tls_done ? "peer is gone" : "peer is gone in the middle of the handshake");
         else
             at_link_fail(l, AT_E_PEER, "link broken: %s", uv_strerror((int)n));
+        return;
+    }
+    if (l->state == LINK_LEG) {
+        at_leg_take(l, at_span(buf->base, (size_t)n));
         return;
     }
     if (l->turn != l->net->turn) {
@@ -332,7 +363,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     }
     l->turn_bytes += (size_t)n;
     take_ciphertext(l, at_span(buf->base, (size_t)n));
-    if (l->state != LINK_DEAD && l->turn_bytes >= l->net->opt.read_bytes_per_turn) {
+    if (l->state < LINK_LEG && l->turn_bytes >= l->net->opt.read_bytes_per_turn) {
         uv_read_stop(stream);
         l->reading = false;
     }
@@ -341,6 +372,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 void at_link_resume(struct link *l)
 {
     if (l->reading || l->state < LINK_HANDSHAKE || l->state == LINK_DEAD) return;
+    if (l->state == LINK_LEG && !at_leg_may_read(l)) return;
     int rc = uv_read_start((uv_stream_t *)&l->tcp, on_alloc, on_read);
     l->reading = rc == 0;
     if (rc) at_link_fail(l, AT_E_ENV, "cannot read: %s", uv_strerror(rc));
@@ -360,10 +392,12 @@ static void tune_socket(struct link *l)
 
 at_err_t at_link_start_tls(struct link *l)
 {
-    at_err_t err = at_tls_init(&l->tls, l->net->tls, l->dialed, l->dialed ? &l->expected : NULL);
+    at_err_t err = at_tls_init(&l->tls, l->net->tls, l->dialed, l->pinned ? &l->expected : NULL);
     if (err) return err;
     l->state = LINK_HANDSHAKE;
+    l->sniffed |= l->pinned || l->net->opt.meets_max == 0; /* no prelude means anything to who arranges nothing */
     l->heard_ms = now_ms(l);
+    at_link_wait(l, l->net->opt.handshake_ms);
     tune_socket(l);
     at_link_resume(l);
     decrypt_all(l); /* the dialer's first word */
@@ -377,5 +411,6 @@ void at_link_free(struct link *l)
     at_tls_release(&l->tls);
     at_buf_release(&l->in);
     at_buf_release(&l->out);
+    free(l->punch);
     free(l);
 }

@@ -1,35 +1,34 @@
 #include "net/net.h"
 
+#include "net/address.h"
 #include "net/link.h"
 
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#define TICK_MS    250
-#define SLOTS_BITS 16 /* id = number << SLOTS_BITS | slot */
+#define TICK_MS 250
 
-static struct link *find(const struct at_net *net, struct at_link_id id)
+struct link *at_link_find(const struct at_net *net, struct at_link_id id)
 {
-    uint32_t slot = (uint32_t)(id.v & ((1u << SLOTS_BITS) - 1));
+    uint32_t slot = (uint32_t)(id.v & ((1u << LINK_SLOTS_BITS) - 1));
     struct link *l = slot < net->opt.links_max ? net->link[slot] : NULL;
     return l && l->id.v == id.v ? l : NULL;
 }
 
-static struct link *new_link(struct at_net *net, bool dialed)
+struct link *at_link_new(struct at_net *net, bool dialed)
 {
     struct link *l = NULL;
     uint32_t slot = 0;
     while (slot < net->opt.links_max && net->link[slot]) slot++;
     if (slot == net->opt.links_max || !(l = calloc(1, sizeof *l))) return NULL;
     l->net = net;
-    l->id.v = ++net->next_id << SLOTS_BITS | slot;
-    l->dialed = dialed;
+    l->id.v = ++net->next_id << LINK_SLOTS_BITS | slot;
+    l->dialed = l->pinned = dialed;
     l->state = LINK_CONNECT;
     l->born_ms = l->heard_ms = l->pinged_ms = uv_now(net->loop);
-    l->deadline_ms = l->born_ms + net->opt.handshake_ms;
+    at_link_wait(l, net->opt.handshake_ms);
     l->in.bytes_max = (size_t)4 << 20;
     l->out.bytes_max = (size_t)8 << 20;
     if (uv_tcp_init(net->loop, &l->tcp)) {
@@ -43,22 +42,6 @@ static struct link *new_link(struct at_net *net, bool dialed)
     return l;
 }
 
-static void set_address(struct link *l, const struct sockaddr *sa)
-{
-    int port = 0;
-    if (sa->sa_family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
-        uv_ip6_name(in6, l->host, sizeof l->host);
-        port = ntohs(in6->sin6_port);
-        snprintf(l->address, sizeof l->address, "[%s]:%d", l->host, port);
-    } else {
-        const struct sockaddr_in *in4 = (const struct sockaddr_in *)(const void *)sa;
-        uv_ip4_name(in4, l->host, sizeof l->host);
-        port = ntohs(in4->sin_port);
-        snprintf(l->address, sizeof l->address, "%s:%d", l->host, port);
-    }
-}
-
 /* ---- accepting ---- */
 /* Room for an accepted link: among the half-open ones the oldest gives way (a peer that means it needs milliseconds, so
  * the oldest is the likeliest idler); proven ones stay, up to a number per address. */
@@ -68,21 +51,24 @@ static void make_room(struct at_net *net, struct link *fresh)
     uint32_t half_open = 0, half_open_here = 0, here = 0;
     for (uint32_t i = 0; i < net->opt.links_max; i++) {
         struct link *l = net->link[i];
-        if (!l || l == fresh || l->dialed || l->state == LINK_DEAD) continue;
-        bool same = strcmp(l->host, fresh->host) == 0;
+        if (!l || l == fresh || l->dialed || l->meet.how || l->state == LINK_DEAD) continue;
+        bool same = at_endpoint_same_origin(&l->remote, &fresh->remote);
         here += same;
         if (!at_link_half_open(l)) continue;
         half_open++;
         half_open_here += same;
-        if (!oldest || l->id.v >> SLOTS_BITS < oldest->id.v >> SLOTS_BITS) oldest = l;
-        if (same && (!oldest_here || l->id.v >> SLOTS_BITS < oldest_here->id.v >> SLOTS_BITS)) oldest_here = l;
+        if (!oldest || l->id.v >> LINK_SLOTS_BITS < oldest->id.v >> LINK_SLOTS_BITS) oldest = l;
+        if (same && (!oldest_here || l->id.v >> LINK_SLOTS_BITS < oldest_here->id.v >> LINK_SLOTS_BITS))
+            oldest_here = l;
     }
+    char host[48];
+    at_address_host(&fresh->remote, host);
     if (half_open_here >= net->opt.half_open_per_address)
-        at_link_fail(oldest_here, AT_E_PEER, "too many half-open links from %s", fresh->host);
+        at_link_fail(oldest_here, AT_E_PEER, "too many half-open links from %s", host);
     else if (half_open >= net->opt.half_open_max)
         at_link_fail(oldest, AT_E_PEER, "too many half-open links");
     else if (here >= net->opt.links_per_address)
-        at_link_fail(fresh, AT_E_PEER, "too many links from %s", fresh->host);
+        at_link_fail(fresh, AT_E_PEER, "too many links from %s", host);
 }
 
 static void free_handle(uv_handle_t *handle)
@@ -111,7 +97,7 @@ static void on_connection(uv_stream_t *listener, int status)
     struct sockaddr_storage sa;
     int sa_bytes = sizeof sa;
     if (status < 0) return;
-    struct link *l = new_link(net, false);
+    struct link *l = at_link_new(net, false);
     if (!l) {
         turn_away(net, listener);
         return;
@@ -122,18 +108,9 @@ static void on_connection(uv_stream_t *listener, int status)
         at_link_fail(l, AT_E_PEER, "cannot accept: %s", uv_strerror(rc));
         return;
     }
-    set_address(l, (struct sockaddr *)&sa);
+    at_link_set_address(l, (struct sockaddr *)&sa);
     make_room(net, l);
     if (l->state != LINK_DEAD && at_link_start_tls(l) != AT_OK) at_link_fail(l, AT_E_NOMEM, "out of memory");
-}
-
-/* Numeric hosts only; "localhost" is the one name that needs no lookup. */
-static bool parse_host(const char *host, uint16_t port, struct sockaddr_storage *ret_sa)
-{
-    memset(ret_sa, 0, sizeof *ret_sa);
-    if (strcmp(host, "localhost") == 0) host = "127.0.0.1";
-    return uv_ip4_addr(host, port, (struct sockaddr_in *)ret_sa) == 0 ||
-           uv_ip6_addr(host, port, (struct sockaddr_in6 *)ret_sa) == 0;
 }
 
 at_err_t at_net_listen(struct at_net *net, const char *host, uint16_t port, struct at_diag *diag, uint16_t *ret_port)
@@ -143,7 +120,7 @@ at_err_t at_net_listen(struct at_net *net, const char *host, uint16_t port, stru
     int sa_bytes = sizeof sa;
     snprintf(where, sizeof where, "%s:%u", host, port);
     AT_ASSERT(!net->listening);
-    if (!parse_host(host, port, &sa))
+    if (!at_address_numeric(host, port, &sa))
         return at_fail(diag, AT_E_USAGE, where,
                        "cannot listen on %s: the host must be a numeric address of this machine", where);
     int rc = uv_tcp_bind(&net->listener, (struct sockaddr *)&sa, 0);
@@ -155,66 +132,7 @@ at_err_t at_net_listen(struct at_net *net, const char *host, uint16_t port, stru
                        port, host, host);
     if (rc) return at_fail(diag, AT_E_PORT, where, "cannot listen on %s: %s", where, uv_strerror(rc));
     net->listening = true;
-    *ret_port = ntohs(sa.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&sa)->sin6_port
-                                               : ((struct sockaddr_in *)&sa)->sin_port);
-    return AT_OK;
-}
-
-/* ---- dialing ---- */
-static void on_connected(uv_connect_t *req, int status)
-{
-    struct link *l = req->data;
-    if (l->state == LINK_DEAD) return;
-    if (status < 0)
-        at_link_fail(l, AT_E_PEER, "cannot reach %s: %s", l->address, uv_strerror(status));
-    else if (at_link_start_tls(l) != AT_OK)
-        at_link_fail(l, AT_E_NOMEM, "out of memory");
-}
-
-static void connect_to(struct link *l, const struct sockaddr *sa)
-{
-    set_address(l, sa);
-    l->state = LINK_CONNECT;
-    l->connect.data = l;
-    int rc = uv_tcp_connect(&l->connect, &l->tcp, sa, on_connected);
-    if (rc) at_link_fail(l, AT_E_PEER, "cannot reach %s: %s", l->address, uv_strerror(rc));
-}
-
-static void on_looked_up(uv_getaddrinfo_t *req, int status, struct addrinfo *res)
-{
-    struct link *l = req->data;
-    l->lookup_busy = false;
-    if (l->state != LINK_DEAD) {
-        if (status < 0 || !res)
-            at_link_fail(l, AT_E_PEER, "cannot find %s: %s", l->address,
-                         status < 0 ? uv_strerror(status) : "no address");
-        else
-            connect_to(l, res->ai_addr);
-    }
-    uv_freeaddrinfo(res);
-}
-
-at_err_t at_net_dial(struct at_net *net, const char *host, uint16_t port, const struct at_node_id *expected,
-                     struct at_link_id *ret_link)
-{
-    struct sockaddr_storage sa;
-    struct link *l = new_link(net, true);
-    if (!l) return AT_E_TOO_BIG;
-    l->expected = *expected;
-    snprintf(l->address, sizeof l->address, "%.50s:%u", host, port);
-    *ret_link = l->id;
-    if (parse_host(host, port, &sa)) {
-        connect_to(l, (struct sockaddr *)&sa);
-        return AT_OK;
-    }
-    char service[8];
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    snprintf(service, sizeof service, "%u", port);
-    l->state = LINK_LOOKUP;
-    l->lookup.data = l;
-    int rc = uv_getaddrinfo(net->loop, &l->lookup, on_looked_up, host, service, &hints);
-    l->lookup_busy = rc == 0;
-    if (rc) at_link_fail(l, AT_E_PEER, "cannot find %s: %s", l->address, uv_strerror(rc));
+    *ret_port = net->port = at_address_of((struct sockaddr *)&sa).port;
     return AT_OK;
 }
 
@@ -222,7 +140,7 @@ at_err_t at_net_dial(struct at_net *net, const char *host, uint16_t port, const 
 at_err_t at_net_send(struct at_net *net, struct at_link_id link, enum at_frame_class frame_class,
                      struct at_span payload)
 {
-    struct link *l = find(net, link);
+    struct link *l = at_link_find(net, link);
     if (!l || l->state != LINK_UP) return AT_E_NOT_FOUND;
     if (payload.n > (frame_class == AT_FRAME_BULK ? AT_NET_BULK_BYTES_MAX : AT_NET_FRAME_BYTES_MAX))
         return AT_E_TOO_BIG;
@@ -231,7 +149,7 @@ at_err_t at_net_send(struct at_net *net, struct at_link_id link, enum at_frame_c
 
 void at_net_close(struct at_net *net, struct at_link_id link, const char *reason)
 {
-    struct link *l = find(net, link);
+    struct link *l = at_link_find(net, link);
     if (!l || l->state >= LINK_CLOSING) return;
     if (l->state != LINK_UP) {
         at_link_fail(l, AT_OK, "%s", reason);
@@ -244,8 +162,16 @@ void at_net_close(struct at_net *net, struct at_link_id link, const char *reason
 
 uint64_t at_net_rtt_us(const struct at_net *net, struct at_link_id link)
 {
-    const struct link *l = find(net, link);
+    const struct link *l = at_link_find(net, link);
     return l ? l->rtt_us : 0;
+}
+
+at_err_t at_net_seen(const struct at_net *net, struct at_link_id link, struct at_endpoint *ret_endpoint)
+{
+    const struct link *l = at_link_find(net, link);
+    if (!l || l->seen.ip_bytes == 0) return AT_E_NOT_FOUND;
+    *ret_endpoint = l->seen;
+    return AT_OK;
 }
 
 struct at_net_stats at_net_stats(const struct at_net *net)
@@ -254,7 +180,9 @@ struct at_net_stats at_net_stats(const struct at_net *net)
     for (uint32_t i = 0; i < net->opt.links_max; i++) {
         s.links += net->link[i] != NULL && net->link[i]->state != LINK_DEAD;
         s.half_open += net->link[i] != NULL && at_link_half_open(net->link[i]);
+        s.relays += net->link[i] != NULL && net->link[i]->leg.asks && net->link[i]->leg.other != NULL;
     }
+    s.meets = at_arrange_count(net->arrange);
     return s;
 }
 
@@ -266,6 +194,7 @@ static void tell_drain(struct link *l)
     l->bulk_refused = false;
     struct at_net_event ev = {.kind = AT_NET_DRAIN, .link = l->id, .address = l->address, .dialed = l->dialed};
     ev.peer = l->tls.peer;
+    ev.way = l->way;
     l->net->on_event(l->net->user, &ev);
 }
 
@@ -273,6 +202,14 @@ static void tell_down(struct link *l)
 {
     struct at_net *net = l->net;
     l->told_down = true;
+    if (l->leg.began) {
+        at_arranger_step(net, &(struct at_arrange_event){.kind = AT_ARRANGE_LOST, .connection = l->id.v});
+        return;
+    }
+    if (l->told_up && l->way == AT_NET_DIRECT) {
+        at_introduce_down(net, l->id);
+        at_arranger_step(net, &(struct at_arrange_event){.kind = AT_ARRANGE_DOWN, .link = l->id.v});
+    }
     if (!l->told_up && !l->dialed) {
         net->stats.refused++;
         snprintf(net->stats.refused_reason, sizeof net->stats.refused_reason, "%.100s", l->down_reason);
@@ -280,6 +217,7 @@ static void tell_down(struct link *l)
     }
     struct at_net_event ev = {.kind = AT_NET_DOWN, .link = l->id, .address = l->address, .dialed = l->dialed};
     ev.peer = l->told_up ? l->tls.peer : l->expected;
+    ev.way = l->way;
     ev.err = l->down_err;
     ev.wrong_key = l->tls.wrong_key;
     ev.reason = l->down_reason;
@@ -289,7 +227,7 @@ static void tell_down(struct link *l)
 static void bury(struct at_net *net, uint32_t slot)
 {
     struct link *l = net->link[slot];
-    if (l->handle_open || l->lookup_busy || l->write_busy) return; /* libuv still holds a part of it */
+    if (at_link_busy(l)) return;
     net->link[slot] = NULL;
     net->link_count--;
     at_link_free(l);
@@ -329,7 +267,7 @@ static void tick_link(struct link *l, uint64_t now)
     const struct at_net_options *o = &l->net->opt;
     if (l->state < LINK_UP && now >= l->deadline_ms) {
         at_link_fail(l, AT_E_PEER, l->state == LINK_HANDSHAKE ? "no handshake within %u ms" : "no answer within %u ms",
-                     o->handshake_ms);
+                     l->patience_ms);
     } else if (l->state == LINK_CLOSING && now >= l->deadline_ms) {
         at_link_fail(l, AT_OK, "closed");
     } else if (l->state == LINK_UP && now - l->heard_ms >= o->silence_ms) {
@@ -353,6 +291,7 @@ static void on_tick(uv_timer_t *handle)
         if (l->state < LINK_CLOSING) l->deadline_ms += late;
         tick_link(l, now);
     }
+    at_arranger_tick(net);
 }
 
 /* ---- life ---- */
@@ -370,16 +309,24 @@ static void fill_defaults(struct at_net_options *o)
     DEFAULT(handshake_ms, 5000);
     DEFAULT(ping_ms, 1000);
     DEFAULT(silence_ms, 5000);
+    DEFAULT(meets_per_node, 8);
+    DEFAULT(meet_ms, 5000);
+    DEFAULT(punch_ms, 2500);
+    DEFAULT(relay_bytes_per_s, (uint64_t)64 << 20);
+    DEFAULT(relay_idle_ms, 30000);
+    DEFAULT(relay_life_ms, 3600000);
+    DEFAULT(relay_bytes_max, (uint64_t)8 << 30);
 #undef DEFAULT
-    AT_ASSERT(o->links_max <= 1u << SLOTS_BITS);
+    AT_ASSERT(o->links_max <= 1u << LINK_SLOTS_BITS);
 }
 
 static void start_handles(struct at_net *net)
 {
     AT_ASSERT(uv_tcp_init(net->loop, &net->listener) == 0 && uv_prepare_init(net->loop, &net->before_poll) == 0);
     AT_ASSERT(uv_check_init(net->loop, &net->after_poll) == 0 && uv_timer_init(net->loop, &net->tick) == 0);
-    net->listener.data = net->before_poll.data = net->after_poll.data = net->tick.data = net;
-    net->open_handles = 4;
+    AT_ASSERT(uv_timer_init(net->loop, &net->relay_tick) == 0);
+    net->listener.data = net->before_poll.data = net->after_poll.data = net->tick.data = net->relay_tick.data = net;
+    net->open_handles = 5;
     uv_update_time(net->loop);
     net->tick_ms = uv_now(net->loop);
     uv_prepare_start(&net->before_poll, on_before_poll);
@@ -391,6 +338,8 @@ at_err_t at_net_init(uv_loop_t *loop, const struct at_keypair *key, const struct
                      at_net_event_fn *on_event, void *user, struct at_diag *diag, struct at_net **ret_net)
 {
     at_err_t err = AT_E_NOMEM;
+    if (options && options->meets_max && !options->allow)
+        return at_fail(diag, AT_E_USAGE, "net", "meets_max without `allow`: who may meet whom must be said");
     struct at_net *net = calloc(1, sizeof *net);
     if (!net) return at_fail(diag, err, "net", "out of memory");
     if (options) net->opt = *options;
@@ -400,8 +349,13 @@ at_err_t at_net_init(uv_loop_t *loop, const struct at_keypair *key, const struct
     net->on_event = on_event;
     net->user = user;
     net->link = calloc(net->opt.links_max, sizeof *net->link);
-    net->read_buf = malloc((size_t)64 << 10);
-    if (net->link && net->read_buf)
+    net->read_buf = malloc(LINK_READ_BYTES);
+    struct at_arrange_options arrange = {.meets_max = net->opt.meets_max,
+                                         .relays_max = net->opt.relays_max,
+                                         .per_node = net->opt.meets_per_node,
+                                         .wait_ms = net->opt.meet_ms,
+                                         .relay_ms = net->opt.relay_life_ms};
+    if (net->link && net->read_buf && at_arrange_init(&arrange, &net->arrange) == AT_OK)
         err = at_tls_ctx_init(key, diag, &net->tls);
     else
         err = at_fail(diag, err, "net", "out of memory");
@@ -410,6 +364,7 @@ at_err_t at_net_init(uv_loop_t *loop, const struct at_keypair *key, const struct
         *ret_net = net;
         return AT_OK;
     }
+    at_arrange_free(net->arrange);
     free(net->read_buf);
     free(net->link);
     free(net);
@@ -423,7 +378,8 @@ static void free_when_all_closed(struct at_net *net)
     if (net->open_handles) return;
     AT_ASSERT(net->link_count == 0);
     at_tls_ctx_release(net->tls);
-    at_message_mem_release(&net->ping_mem);
+    at_message_mem_release(&net->own_mem);
+    at_arrange_free(net->arrange);
     free(net->read_buf);
     free(net->link);
     free(net);
@@ -443,7 +399,7 @@ static void on_releasing(uv_timer_t *handle)
     bool busy = false;
     for (uint32_t i = 0; i < net->opt.links_max; i++) {
         const struct link *l = net->link[i];
-        busy |= l && (l->handle_open || l->lookup_busy || l->write_busy);
+        busy |= l && at_link_busy(l);
     }
     if (!busy && net->open_handles == 1) uv_close((uv_handle_t *)handle, on_handle_closed);
 }
@@ -453,10 +409,14 @@ void at_net_release(struct at_net *net)
     if (!net) return;
     net->releasing = true;
     for (uint32_t i = 0; i < net->opt.links_max; i++)
-        if (net->link[i]) at_link_fail(net->link[i], AT_OK, "this node ends");
+        if (net->link[i]) {
+            at_link_fail(net->link[i], AT_OK, "this node ends");
+            at_punch_close(net->link[i]);
+        }
     uv_close((uv_handle_t *)&net->listener, on_handle_closed);
     uv_close((uv_handle_t *)&net->before_poll, on_handle_closed);
     uv_close((uv_handle_t *)&net->after_poll, on_handle_closed);
+    uv_close((uv_handle_t *)&net->relay_tick, on_handle_closed);
     uv_timer_stop(&net->tick);
     uv_timer_start(&net->tick, on_releasing, 1, 2);
 }

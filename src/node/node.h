@@ -64,6 +64,9 @@ at_err at_node_folder(const char *dir, struct at_diag *diag, struct at_node_plac
 enum at_node_log_kind { AT_NODE_LOG_EVENT, AT_NODE_LOG_WARNING };
 typedef void at_node_log_fn(void *user, enum at_node_log_kind kind, const char *line);
 
+#define AT_NODE_RELAYS_MAX        8 /* at once */
+#define AT_NODE_RELAY_BYTES_PER_S ((uint64_t)1000 * 1000)
+
 struct at_node_run_options {
     const char *dir;
     int threads;         /* 1..64; 0: as many as processors */
@@ -71,6 +74,10 @@ struct at_node_run_options {
     const char *listen;  /* [what the folder says]; when given it is kept */
     /* Bytes of states a second that it sends to newcomers [64 MiB], and that it fetches [no limit]. */
     uint64_t serve_bytes_per_s, fetch_bytes_per_s;
+    /* What this node passes on between members that cannot reach each other: bytes a second of all relays together, as
+     * seen by those members (its own line carries each twice) [AT_NODE_RELAY_BYTES_PER_S]; 0: it relays for nobody. */
+    const uint64_t *relay_bytes_per_s;
+    bool map_port;       /* [false] asks the gateway to forward this node's port (net/portmap.h) */
     at_node_log_fn *log; /* may be NULL; one line per event, no newline, no secrets */
     void *log_user;
 };
@@ -95,11 +102,13 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
  *   "term", "stewards" (seats), "stewards_here" (linked, this one included), "abstains" (a steward with an old disk),
  *   "round", "rounds", "rounds_done", "step", "steps", "tokens", "tokens_per_s",
  *   "heldout_loss_first", "heldout_loss_last" (null: none), "peers" (links),
- *   "peers_known" (addresses), "hops" (links to the steward; 255: no way), "fetched_bytes", "fetch_bytes",
+ *   "peers_punched", "peers_relayed" (of them: through NATs; by a relay), "peers_known" (addresses), "hops" (links to the steward; 255: no way), "fetched_bytes", "fetch_bytes",
  *   "checkpoint_holders" (members known to hold the newest agreed state on disk, this one included),
  *   "state_root", "state_round", "records", "head", "ended", "points_pending", "points_confirmed", "share" (own),
  *   "members": [{"id", "replica", "name", "role", "self", "online", "phase", "step", "tokens", "tokens_per_s",
  *                "points_pending", "points_confirmed", "share"}],
+ *   "relays", "relays_max", "relay_bytes_per_s", "relayed_bytes" (what this node passes on for others, and its bounds),
+ *   "outside" (what the gateway forwards here; null: nothing),
  *   "invite", "threads", "kernels", "last_event",
  *   "sent_control_bytes", "sent_bulk_bytes" (frames sent by this process: of messages, and of pieces of blobs)
  * anything else    {"ok":false,"error":text}

@@ -82,7 +82,7 @@ static void on_deadline(uv_timer_t *timer)
     struct at_net_stats stats = at_net_stats(n->net);
     uint64_t now = at_clock_mono_ms();
     if (stats.refused > n->refused_told && now >= n->refused_ms + REFUSED_LOG_MS) {
-        node_log(n, AT_NODE_LOG_WARNING, "turned away %llu links of strangers: %s",
+        node_log(n, AT_NODE_LOG_WARNING, "turned away %llu links that came to nothing: %s",
                  (unsigned long long)(stats.refused - n->refused_told), stats.refused_reason);
         n->refused_told = stats.refused;
         n->refused_ms = now;
@@ -138,7 +138,8 @@ static at_err read_agree(struct node *n, const struct at_agree_question *questio
 
 void node_answer(struct node *n, const struct node_todo *todo)
 {
-    struct at_node_event ev = {.kind = todo->kind, .link = todo->link, .node = todo->node, .reason = ""};
+    struct at_node_event ev = {
+        .kind = todo->kind, .link = todo->link, .node = todo->node, .dial = todo->dial, .reason = ""};
     struct at_diag diag = {0};
     struct at_agree_answer answer = {.count = 0};
     const struct at_tile *tile;
@@ -193,14 +194,69 @@ static bool link_remove(struct node *n, struct at_link_id link)
     return false;
 }
 
+void node_dial_add(struct node *n, struct at_link_id link, uint64_t number)
+{
+    AT_ASSERT(n->dial_count < NODE_DIALS_MAX); /* net has no more links, and tells the end of each */
+    n->dials[n->dial_count++] = (struct node_dial){link, number};
+}
+
+/* The machine's number of a dial that is over; 0: it was none. */
+static uint64_t dial_remove(struct node *n, struct at_link_id link)
+{
+    for (size_t i = 0; i < n->dial_count; i++) {
+        if (n->dials[i].link.v != link.v) continue;
+        uint64_t number = n->dials[i].number;
+        n->dials[i] = n->dials[--n->dial_count];
+        return number;
+    }
+    return 0;
+}
+
+/* Its end comes as every link's. */
+void node_dial_off(struct node *n, uint64_t number)
+{
+    for (size_t i = 0; i < n->dial_count; i++)
+        if (n->dials[i].number == number) at_net_close(n->net, n->dials[i].link, "another way was faster");
+}
+
+static enum at_node_way way_of(enum at_net_way way)
+{
+    return way == AT_NET_RELAYED ? AT_NODE_RELAYED : way == AT_NET_PUNCHED ? AT_NODE_PUNCHED : AT_NODE_DIRECT;
+}
+
+/* What came of a dial that never came up. */
+static void dial_failed(struct node *n, const struct at_net_event *ev)
+{
+    struct at_diag diag = {0};
+    if (ev->way != AT_NET_DIRECT) return; /* mostly that the arranger has no link there: no news for people */
+    if (ev->err) node_log(n, AT_NODE_LOG_WARNING, "no link to %s: %s", ev->address, ev->reason);
+    if (!ev->wrong_key || n->store || !at_node_id_eq(&ev->peer, &n->folder.contact.node)) return;
+    /* A first join: the invite is wrong, and trying again will not mend it. */
+    node_fail(n,
+              at_fail(&diag, AT_E_PEER, ev->address, "the node at %s is not the one of the invite: %s", ev->address,
+                      ev->reason),
+              &diag);
+}
+
+static void say_way(struct node *n, const struct at_net_event *ev)
+{
+    if (ev->way == AT_NET_DIRECT) return;
+    node_log(n, AT_NODE_LOG_EVENT, "linked to %.16s %s %s", at_node_id_hex(&ev->peer).s,
+             ev->way == AT_NET_PUNCHED ? "through NATs, at" : "by a relay at", ev->address);
+}
+
 void node_on_net(void *user, const struct at_net_event *net_ev)
 {
     struct node *n = user;
     struct at_node_event ev = {.link = net_ev->link.v, .node = net_ev->peer, .dialed = net_ev->dialed, .reason = ""};
+    bool look = net_ev->kind == AT_NET_UP && net_ev->dialed && net_ev->way == AT_NET_DIRECT;
+    ev.way = way_of(net_ev->way);
     switch (net_ev->kind) {
     case AT_NET_UP:
         ev.kind = AT_NODE_EV_LINK_UP;
+        ev.dial = dial_remove(n, net_ev->link);
         link_add(n, net_ev->link);
+        say_way(n, net_ev);
         if (n->ending) at_net_close(n->net, net_ev->link, "the node ends");
         break;
     case AT_NET_FRAME:
@@ -213,23 +269,17 @@ void node_on_net(void *user, const struct at_net_event *net_ev)
     case AT_NET_DOWN:
         ev.kind = AT_NODE_EV_LINK_DOWN;
         ev.reason = net_ev->reason;
+        ev.dial = dial_remove(n, net_ev->link);
         if (!link_remove(n, net_ev->link)) {
             ev.link = 0; /* a dial that never came up */
-            node_log(n, AT_NODE_LOG_WARNING, "no link to %s: %s", net_ev->address, net_ev->reason);
-            if (net_ev->wrong_key && !n->store &&
-                at_node_id_eq(&net_ev->peer,
-                              &n->folder.contact
-                                   .node)) { /* a first join: the invite is wrong, and trying again will not mend it */
-                struct at_diag diag = {0};
-                node_fail(n,
-                          at_fail(&diag, AT_E_PEER, net_ev->address, "the node at %s is not the one of the invite: %s",
-                                  net_ev->address, net_ev->reason),
-                          &diag);
-            }
+            dial_failed(n, net_ev);
         }
         break;
     }
     node_feed(n, &ev);
+    at_err_t err =
+        look ? at_net_look(n->net, net_ev->link) : AT_OK; /* after our Hello; from where a punch would come */
+    (void)err;                                            /* it is gone again */
 }
 
 void node_report_progress(struct node *n)

@@ -10,6 +10,7 @@
 #define ATOLL_NODE_NODE_DRIVE_H
 
 #include "net/net.h"
+#include "net/portmap.h"
 #include "node/node.h"
 #include "node/node_agree.h"
 #include "node/node_compute.h"
@@ -21,16 +22,23 @@
 #include "store/store.h"
 #include "swarm/node_machine.h"
 
+#define NODE_DIALS_MAX 256 /* under way: as many as net has links */
+
 struct node_todo { /* an event to come, kept small: its data is read when its turn comes */
     enum at_node_event_kind kind;
     enum at_blob_kind blob;
     struct at_hash key;
     struct at_node_id node;
-    uint64_t link, offset, last; /* last: LOG_DATA */
+    uint64_t link, offset, dial, last; /* last: LOG_DATA */
     uint32_t bytes;
     bool ok;
     struct at_agree_question agree; /* AGREE_DATA */
     uint32_t term;                  /* SECRET */
+};
+
+struct node_dial { /* under way: net's name for it, and the machine's */
+    struct at_link_id link;
+    uint64_t number;
 };
 
 struct node {
@@ -70,6 +78,10 @@ struct node {
     struct at_log_checkpoint *checkpoints;
     struct at_link_id *links; /* that are up, to be closed at the end */
     size_t link_count, link_cap;
+    struct node_dial dials[NODE_DIALS_MAX];
+    size_t dial_count;
+    struct at_portmap *portmap; /* NULL: the gateway is not asked */
+    struct at_endpoint outside; /* what it forwards from; port 0: nothing */
     uint64_t refused_told, refused_ms;
 
     bool has_state; /* for START */
@@ -93,6 +105,9 @@ void node_do(struct node *n, const struct at_node_op *op);
 void node_answer(struct node *n, const struct node_todo *todo); /* turns it into an event and feeds it */
 void node_end(struct node *n);                                  /* begins the way out */
 void node_on_net(void *user, const struct at_net_event *ev);
+void node_dial_add(struct node *n, struct at_link_id link, uint64_t number);
+void node_dial_off(struct node *n, uint64_t number);
+void node_tell_reachable(struct node *n); /* to the machine: where others can dial this node */
 void node_report_progress(struct node *n);
 void node_on_last_wait(uv_timer_t *timer);
 

@@ -1,5 +1,6 @@
 #include "node/node_folder.h"
 
+#include "net/address.h"
 #include "os/sys.h"
 
 #include <arpa/inet.h>
@@ -37,12 +38,9 @@ at_err_t at_address_parse(const char *text, struct at_diag *diag, char ret_host[
 
 static bool parse_numeric(const char *host, uint16_t port, struct sockaddr_storage *sa, socklen_t *ret_bytes)
 {
-    memset(sa, 0, sizeof *sa);
-    if (strcmp(host, "localhost") == 0) host = "127.0.0.1";
-    *ret_bytes = sizeof(struct sockaddr_in);
-    if (uv_ip4_addr(host, port, (struct sockaddr_in *)sa) == 0) return true;
-    *ret_bytes = sizeof(struct sockaddr_in6);
-    return uv_ip6_addr(host, port, (struct sockaddr_in6 *)sa) == 0;
+    bool numeric = at_address_numeric(host, port, sa);
+    *ret_bytes = sa->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    return numeric;
 }
 
 /* 0 and the port that was bound, or an errno. */
@@ -121,22 +119,9 @@ static bool goes_outward(const uv_interface_address_t *a, bool v6)
 
 static bool endpoint_from(const struct sockaddr *sa, uint16_t port, struct at_endpoint *ret)
 {
-    *ret = (struct at_endpoint){.port = port};
-    if (sa->sa_family == AF_INET) {
-        ret->ip[10] = ret->ip[11] = 0xff;
-        memcpy(ret->ip + 12, &((const struct sockaddr_in *)sa)->sin_addr, 4);
-    } else {
-        memcpy(ret->ip, &((const struct sockaddr_in6 *)sa)->sin6_addr, 16);
-    }
+    *ret = at_address_of(sa);
+    ret->port = port;
     return at_endpoint_ok(ret);
-}
-
-void at_endpoint_host(const struct at_endpoint *e, char ret_host[AT_HOST_BYTES_MAX + 1])
-{
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    bool v4 = memcmp(e->ip, mapped, sizeof mapped) == 0;
-    int rc = uv_inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? e->ip + 12 : e->ip, ret_host, AT_HOST_BYTES_MAX + 1);
-    AT_ASSERT(rc == 0); /* there is room for any */
 }
 
 uint32_t at_endpoints_of(const char *host, uint16_t port, struct at_endpoint ret_list[AT_ENDPOINTS_MAX])

@@ -38,8 +38,6 @@ at_err at_address_probe(const char *host, uint16_t port, struct at_diag *diag, u
 /* The host that others should dial: `host`, or this machine's first outward address when it is a wildcard. */
 void at_address_outward(const char *host, char ret_host[AT_HOST_BYTES_MAX + 1]);
 
-/* The numeric text of an endpoint's ip. */
-void at_endpoint_host(const struct at_endpoint *e, char ret_host[AT_HOST_BYTES_MAX + 1]);
 /* Where others can dial a node that listens on host:port: that, or of a wildcard each outward address of this machine.
  * Returns how many. */
 uint32_t at_endpoints_of(const char *host, uint16_t port, struct at_endpoint ret_list[AT_ENDPOINTS_MAX]);

@@ -1,4 +1,5 @@
 /* node_ops.c: what the machine asks for, done. */
+#include "net/address.h"
 #include "node/node_drive.h"
 
 #include <math.h>
@@ -352,16 +353,21 @@ static void do_send(struct node *n, const struct at_node_op *op)
 static void do_dial(struct node *n, const struct at_node_op *op)
 {
     const struct at_invite *contact = &n->folder.contact;
-    struct at_link_id link;
-    char host[AT_HOST_BYTES_MAX + 1];
+    struct at_link_id link = {0};
+    char host[48];
     at_err_t err = AT_E_NOT_FOUND;
-    if (op->endpoint.port) {
-        at_endpoint_host(&op->endpoint, host);
+    if (op->kind == AT_NODE_OP_MEET) {
+        err = at_net_meet(n->net, (struct at_link_id){op->link}, op->how, &op->node, &link);
+    } else if (op->endpoint.port) {
+        at_address_host(&op->endpoint, host);
         err = at_net_dial(n->net, host, op->endpoint.port, &op->node, &link);
     } else if (n->folder.has_contact && at_node_id_eq(&op->node, &contact->node)) {
         err = at_net_dial(n->net, contact->host, contact->port, &op->node, &link);
     }
-    if (err) node_later(n, (struct node_todo){.kind = AT_NODE_EV_LINK_DOWN, .node = op->node});
+    if (err)
+        node_later(n, (struct node_todo){.kind = AT_NODE_EV_LINK_DOWN, .node = op->node, .dial = op->dial});
+    else
+        node_dial_add(n, link, op->dial);
 }
 
 /* A cache: when it cannot be written, the node goes on, and asks others again after its next start. */
@@ -447,7 +453,11 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_SEND:
         do_send(n, op);
         break;
+    case AT_NODE_OP_DIAL_OFF:
+        node_dial_off(n, op->dial);
+        break;
     case AT_NODE_OP_DIAL:
+    case AT_NODE_OP_MEET:
         do_dial(n, op);
         break;
     case AT_NODE_OP_CLOSE:

@@ -1,5 +1,6 @@
 /* node_parts_test.c: the parts of a node one by one: folder, worker, vault, control socket. */
 #include "base/merkle.h"
+#include "net/address.h"
 #include "node/node.h"
 #include "node/node_control.h"
 #include "node/node_folder.h"
@@ -427,7 +428,7 @@ static void test_endpoints(void **state)
     char host[AT_HOST_BYTES_MAX + 1];
     for (size_t i = 0; i < sizeof numeric / sizeof numeric[0]; i++) {
         assert_int_equal(at_endpoints_of(numeric[i], 7700, list), 1);
-        at_endpoint_host(&list[0], host);
+        at_address_host(&list[0], host);
         assert_string_equal(host, numeric[i]);
         assert_int_equal(list[0].port, 7700);
     }
@@ -436,7 +437,7 @@ static void test_endpoints(void **state)
     assert_true(n <= AT_ENDPOINTS_MAX);
     for (uint32_t i = 0; i < n; i++) {
         assert_true(at_endpoint_ok(&list[i]));
-        at_endpoint_host(&list[i], host);
+        at_address_host(&list[i], host);
         assert_null(strchr(host, ':'));
     }
 }

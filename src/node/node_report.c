@@ -109,6 +109,8 @@ static void put_run(struct fields *f, const struct at_node_status *s)
     put_real(f, "heldout_loss_first", s->heldout_loss_first);
     put_real(f, "heldout_loss_last", s->heldout_loss_last);
     put_int(f, "peers", s->peers);
+    put_int(f, "peers_punched", s->peers_punched);
+    put_int(f, "peers_relayed", s->peers_relayed);
     put_int(f, "peers_known", s->peers_known);
     put_int(f, "hops", s->hops);
     put_int(f, "fetched_bytes", s->fetched_bytes);
@@ -127,6 +129,11 @@ at_err_t at_report_write(const struct at_node_status *s, const struct at_report_
     put_run(&f, s);
     put_members(&f, s);
     put_text(&f, "invite", extra->invite);
+    put_int(&f, "relays", extra->relays);
+    put_int(&f, "relays_max", extra->relays_max);
+    put_int(&f, "relay_bytes_per_s", extra->relay_bytes_per_s);
+    put_int(&f, "relayed_bytes", extra->relayed_bytes);
+    put(&f, "outside", extra->outside.s[0] ? json_string(extra->outside.s) : json_null());
     put_int(&f, "threads", (uint64_t)extra->threads);
     put_text(&f, "kernels", extra->kernels);
     put_int(&f, "sent_control_bytes", extra->control_bytes);

@@ -1,4 +1,5 @@
 /* node_run.c: at_node_run: builds a node from its folder, turns the loop, takes it down. */
+#include "net/address.h"
 #include "node/node_drive.h"
 #include "node/node_report.h"
 #include "os/sys.h"
@@ -11,6 +12,8 @@
 
 #define LAST_WAIT_MS    700 /* for the last words to leave */
 #define PEERS_BYTES_MAX ((size_t)4 << 20)
+#define MEETS_MAX       24 /* arranged at once: each holds two links for seconds; one member cannot take all relays */
+#define MEETS_PER_NODE  4
 
 /* ---- what the loop calls ---- */
 static void on_work_ready(uv_async_t *async)
@@ -54,6 +57,11 @@ static void fail_request(struct at_buf *answer, const char *text)
     (void)err; /* no answer at all is the next best */
 }
 
+static uint64_t relay_bytes_per_s(const struct node *n)
+{
+    return n->options.relay_bytes_per_s ? *n->options.relay_bytes_per_s : AT_NODE_RELAY_BYTES_PER_S;
+}
+
 static void answer_status(struct node *n, struct at_buf *answer)
 {
     char invite[AT_INVITE_TEXT_MAX + 1];
@@ -64,7 +72,12 @@ static void answer_status(struct node *n, struct at_buf *answer)
                                     .kernels = at_compute_kernels(n->compute),
                                     .threads = at_compute_threads(n->compute),
                                     .control_bytes = stats.class_out[AT_FRAME_CONTROL],
-                                    .bulk_bytes = stats.class_out[AT_FRAME_BULK]};
+                                    .bulk_bytes = stats.class_out[AT_FRAME_BULK],
+                                    .relay_bytes_per_s = relay_bytes_per_s(n),
+                                    .relays = stats.relays,
+                                    .relayed_bytes = stats.relayed_bytes};
+    extra.relays_max = extra.relay_bytes_per_s ? AT_NODE_RELAYS_MAX : 0;
+    if (n->outside.port) extra.outside = at_address_text(&n->outside);
     if (at_report_write(s, &extra, answer) != AT_OK) {
         at_buf_clear(answer);
         fail_request(answer, "out of memory");
@@ -217,11 +230,43 @@ static at_err build_folder_part(struct node *n, struct at_diag *diag)
     return err;
 }
 
+/* ---- meetings of nodes that cannot dial each other ---- */
+static const char *may_meet(void *user, const struct at_node_id *asker, const struct at_node_id *target,
+                            const struct at_node_id *arranger)
+{
+    const struct node *n = user;
+    const struct at_node_id *all[] = {asker, target, arranger};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (!at_node_machine_is_member(n->machine, all[i])) return "only members of this run are brought together";
+    return NULL;
+}
+
+static void on_mapped(void *user, const struct at_portmap_note *note)
+{
+    struct node *n = user;
+    struct at_endpoint outside = note->mapped ? note->outside : (struct at_endpoint){.port = 0};
+    if (n->ending) return;
+    if (note->mapped)
+        node_log(n, AT_NODE_LOG_EVENT, "the gateway forwards %s to this node (%s)", at_address_text(&outside).s,
+                 note->text);
+    else
+        node_log(n, AT_NODE_LOG_WARNING, "the gateway forwards nothing to this node: %s", note->text);
+    if (at_endpoint_eq(&outside, &n->outside)) return;
+    n->outside = outside;
+    node_tell_reachable(n);
+}
+
+/* Before the key is read: who talks to the gateway shall have no copy of it (net/portmap.h). */
+static at_err build_keeper(struct node *n, struct at_diag *diag)
+{
+    if (uv_loop_init(&n->loop)) return at_fail(diag, AT_E_ENV, n->options.dir, "the system gives no event loop");
+    n->loop_open = true;
+    return n->options.map_port ? at_portmap_start(&n->loop, NULL, on_mapped, n, diag, &n->portmap) : AT_OK;
+}
+
 static at_err build_loop_part(struct node *n, struct at_diag *diag)
 {
     uint16_t port = 0;
-    if (uv_loop_init(&n->loop)) return at_fail(diag, AT_E_ENV, n->folder.dir, "the system gives no event loop");
-    n->loop_open = true;
     AT_ASSERT(uv_timer_init(&n->loop, &n->deadline) == 0 && uv_timer_init(&n->loop, &n->last_wait) == 0);
     AT_ASSERT(uv_signal_init(&n->loop, &n->on_int) == 0 && uv_signal_init(&n->loop, &n->on_term) == 0);
     AT_ASSERT(uv_async_init(&n->loop, &n->work_ready, on_work_ready) == 0);
@@ -230,10 +275,17 @@ static at_err build_loop_part(struct node *n, struct at_diag *diag)
     uv_signal_start(&n->on_int, on_signal, SIGINT);
     uv_signal_start(&n->on_term, on_signal, SIGTERM);
     /* A log part is at most 300 KiB and asked for; a peer that leaves more than this unread is not worth its memory. */
-    struct at_net_options limits = {.control_bytes_max = (size_t)4 << 20};
+    struct at_net_options limits = {.control_bytes_max = (size_t)4 << 20,
+                                    .allow = may_meet,
+                                    .may_be_invited = true,
+                                    .meets_max = MEETS_MAX,
+                                    .meets_per_node = MEETS_PER_NODE,
+                                    .relays_max = relay_bytes_per_s(n) ? AT_NODE_RELAYS_MAX : 0,
+                                    .relay_bytes_per_s = relay_bytes_per_s(n)};
     at_err_t err = at_net_init(&n->loop, &n->folder.key, &limits, node_on_net, n, diag, &n->net);
     if (!err) err = at_net_listen(n->net, n->folder.host, n->folder.port, diag, &port);
     if (!err) err = at_control_listen(&n->loop, n->folder.dir, on_request, n, diag, &n->control);
+    if (!err && n->portmap) err = at_portmap_ask(n->portmap, n->folder.host, n->folder.port, diag);
     if (!err) err = at_worker_start(&n->computer, notify, n, diag);
     if (!err) err = at_worker_start(&n->disk, notify, n, diag);
     return err;
@@ -242,21 +294,28 @@ static at_err build_loop_part(struct node *n, struct at_diag *diag)
 /* ---- running and taking down ---- */
 
 /* What the folder knows of where others are, and where others can dial this node. */
+void node_tell_reachable(struct node *n)
+{
+    struct at_endpoint list[1 + AT_ENDPOINTS_MAX];
+    struct at_node_event ev = {.kind = AT_NODE_EV_REACHABLE, .reason = ""};
+    uint32_t count = 0;
+    if (n->outside.port) list[count++] = n->outside;
+    ev.reachable.count = count + at_endpoints_of(n->folder.host, n->folder.port, list + count);
+    ev.reachable.list = list;
+    node_feed(n, &ev);
+}
+
 static void tell_peers(struct node *n)
 {
     char path[AT_PATH_BYTES];
     struct at_buf kept = {0};
-    struct at_endpoint list[AT_ENDPOINTS_MAX];
     struct at_node_event peers = {.kind = AT_NODE_EV_PEERS, .reason = ""};
-    struct at_node_event reachable = {.kind = AT_NODE_EV_REACHABLE, .reason = ""};
     bool there = at_folder_path(&n->folder, "peers", NULL, path) == AT_OK && at_file_exists(path) &&
                  at_file_read(path, PEERS_BYTES_MAX, NULL, &kept) == AT_OK;
     peers.bytes = at_buf_span(&kept);
     if (there && !n->ending) node_feed(n, &peers);
     at_buf_release(&kept);
-    reachable.reachable.list = list;
-    reachable.reachable.count = at_endpoints_of(n->folder.host, n->folder.port, list);
-    if (!n->ending) node_feed(n, &reachable);
+    if (!n->ending) node_tell_reachable(n);
 }
 
 static void start(struct node *n)
@@ -293,6 +352,7 @@ static void close_loop(struct node *n)
     uv_handle_t *handle[] = {(uv_handle_t *)&n->deadline, (uv_handle_t *)&n->last_wait, (uv_handle_t *)&n->on_int,
                              (uv_handle_t *)&n->on_term, (uv_handle_t *)&n->work_ready};
     at_net_release(n->net);
+    at_portmap_stop(n->portmap);
     at_control_release(n->control);
     for (size_t i = 0; n->handles_open && i < sizeof handle / sizeof *handle; i++) uv_close(handle[i], NULL);
     if (!n->loop_open) return;
@@ -325,7 +385,8 @@ at_err_t at_node_run(const struct at_node_run_options *options, struct at_diag *
     if (!n) return at_fail(diag, AT_E_NOMEM, options->dir, "out of memory");
     n->options = *options;
     pthread_mutex_init(&n->progress_mutex, NULL);
-    at_err_t err = build_folder_part(n, diag);
+    at_err_t err = build_keeper(n, diag);
+    if (!err) err = build_folder_part(n, diag);
     if (!err) err = build_loop_part(n, diag);
     if (!err) {
         start(n);

@@ -122,6 +122,7 @@ static void node_down(struct at_world *w, int node)
     at_world_count_life(w, node, false);
     at_node_machine_release(n->machine);
     n->machine = NULL;
+    memset(n->dials_off, 0, sizeof n->dials_off); /* a new life counts from 1 again */
     n->tick_ms = UINT64_MAX;
     n->life++;
 }
@@ -388,6 +389,9 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
     case AT_WORLD_LINK_UP:
         at_world_link_up(w, ev);
         break;
+    case AT_WORLD_MET:
+        at_world_met(w, ev);
+        break;
     case AT_WORLD_LINK_BREAK:
         at_world_link_break(w, (size_t)ev->id, "end of file");
         break;
@@ -401,7 +405,7 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
         at_world_links_of(w, ev->node, ev->flag);
         break;
     case AT_WORLD_JOIN_UP:
-        at_world_connect(w, ev->node, (int)ev->arg);
+        at_world_link(w, ev->node, (int)ev->arg, -1, AT_NODE_DIRECT, 0);
         break;
     case AT_WORLD_SET:
         at_world_happen_set(w, ev);

@@ -33,6 +33,7 @@ struct at_world_options {
     uint32_t full_percent;                         /* of bulk frames are refused at first */
     uint32_t links_max;                            /* of every node; 0: what the machine takes by itself */
     uint32_t canary;                               /* handed to the steward's machine */
+    bool meets;                                    /* nodes arrange meetings; else nobody does */
     bool trace;
     size_t trace_bytes_max; /* only the newest lines are kept, at least so many bytes of them; 0: all */
     /* What a large world adds; all 0 in a small one. */
@@ -63,10 +64,13 @@ enum at_world_knob {
     AT_WORLD_DISK_FULL,      /* 1: its process dies of the next write */
     AT_WORLD_DISK_ROT,       /* a set of enum at_world_rot, acted on when the node is down */
     AT_WORLD_HOSTILE,        /* a set of enum at_world_hostile */
+    AT_WORLD_NAT,            /* enum at_world_nat: what it sits behind */
     AT_WORLD_DIES_WRITING, /* it is killed with its next log write not durable yet, and starts again after so many ms */
     AT_WORLD_KNOB_COUNT
 };
 #define AT_WORLD_SKEW_ZERO ((uint64_t)1 << 40)
+
+enum at_world_nat { AT_WORLD_NAT_NONE, AT_WORLD_NAT_CONE, AT_WORLD_NAT_SYMMETRIC };
 
 enum at_world_rot {
     AT_WORLD_ROT_STATE = 1,  /* the saved state does not have its root any more */
@@ -161,7 +165,8 @@ struct at_world_counts {
     uint64_t up_ms, trained_ms,
         counted_ms; /* of honest nodes, summed: running; training; training that a CLOSE counted */
     uint64_t crashes, silent_deaths, disk_deaths, restarts, wiped, joins, leaves, dials, link_breaks, floods;
-    uint64_t refused_ends; /* honest nodes that ended without having reached anybody */
+    uint64_t punches, relays; /* links that began as such */
+    uint64_t refused_ends;    /* honest nodes that ended without having reached anybody */
     uint64_t contributions, records;
     uint32_t rounds, desyncs;
     uint32_t nodes_up, nodes_joined;

@@ -196,6 +196,12 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
     case AT_NODE_OP_DIAL:
         at_world_dial(w, node, op);
         break;
+    case AT_NODE_OP_MEET:
+        at_world_meet(w, node, op);
+        break;
+    case AT_NODE_OP_DIAL_OFF:
+        at_world_dial_off(w, node, op->dial);
+        break;
     case AT_NODE_OP_CLOSE:
         at_world_close(w, op->link);
         break;

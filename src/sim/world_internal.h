@@ -11,6 +11,7 @@
 #include "sim/world.h"
 
 #define AT_WORLD_WALLS_MAX 64
+#define AT_WORLD_DIALS_OFF 64 /* dials called off lately, of a node */
 
 /* ---- blobs: bytes by content, shared by all disks that hold them whole ---- */
 struct at_world_content {
@@ -102,6 +103,8 @@ struct at_world_node {
     bool disk_dies; /* a write has failed in this step */
     bool log_rots;  /* a record of its log is found damaged at the next start */
     uint32_t dials, desyncs;
+    uint64_t dials_off[AT_WORLD_DIALS_OFF];
+    uint32_t dials_off_next;
     struct at_world_traffic traffic;
     /* counted */
     uint64_t up_since_ms, unit_ms;
@@ -117,6 +120,7 @@ struct at_world_node {
 struct at_world_link {
     bool up;
     int end[2]; /* nodes; -1: a stranger */
+    int via;    /* the node that relays it, + 1; 0: none */
     uint32_t life[2];
     uint64_t last_ms[2][2]; /* last delivery towards end[i], control and bulk */
     uint64_t paced_us[2];   /* when the link has done, at its own pace, what goes towards end[i] */
@@ -140,6 +144,7 @@ enum at_world_what {
     AT_WORLD_APPLY,
     AT_WORLD_SAVE,
     AT_WORLD_LINK_UP,
+    AT_WORLD_MET,
     AT_WORLD_LINK_BREAK,
     AT_WORLD_START,
     AT_WORLD_CRASH,
@@ -331,7 +336,10 @@ void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_
 /* world_net.c */
 void at_world_dial(struct at_world *w, int node, const struct at_node_op *op);
 struct at_endpoint at_world_endpoint(const struct at_world *w, int node);
-void at_world_connect(struct at_world *w, int from, int to); /* LINK_UP at both */
+/* LINK_UP at both. via: who relays it; -1: nobody. */
+void at_world_link(struct at_world *w, int from, int to, int via, enum at_node_way way, uint64_t dial);
+void at_world_tell_down(struct at_world *w, int node, uint64_t link, const struct at_node_id *peer, const char *reason,
+                        uint64_t dial);
 void at_world_link_up(struct at_world *w, const struct at_world_event *ev);
 bool at_world_send(struct at_world *w, int node, const struct at_node_op *op); /* false: the bulk queue is full */
 void at_world_close(struct at_world *w, uint64_t link);
@@ -342,6 +350,14 @@ void at_world_mark_left_behind(struct at_world *w);
 void at_world_wall_up(struct at_world *w, size_t wall); /* what it stands between breaks, in silence */
 bool at_world_link_deliverable(struct at_world *w, const struct at_world_event *ev);
 bool at_world_hears(const struct at_world *w, int from, int to); /* -1: a stranger, who is everywhere */
+
+/* world_meet.c */
+void at_world_dial_off(struct at_world *w, int node, uint64_t dial);
+bool at_world_dial_is_off(const struct at_world *w, int node, uint64_t dial);
+uint64_t at_world_nat_ms(const struct at_world *w, int node); /* how much later a dial there fails */
+void at_world_meet(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_met(struct at_world *w, const struct at_world_event *ev);
+bool at_world_link_hears(const struct at_world *w, const struct at_world_link *l, int from, int to);
 
 /* world_line.c */
 /* When a message of so many bytes arrives at the link's end `to`, at_ms >= now. Takes its place in the queues. */

@@ -54,7 +54,7 @@ static void must_close(struct liar *h, const char *reason)
 
 static struct at_endpoints somewhere(struct liar *h, const struct at_keypair *key, uint64_t counter)
 {
-    struct at_endpoint e = {.ip = {0xfd, 1}, .port = 9};
+    struct at_endpoint e = {.ip = {0xfd, 1}, .ip_bytes = 16, .port = 9};
     return at_endpoints_sign(key, at_world_run_id(h->w), counter, &e, 1);
 }
 

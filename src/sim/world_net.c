@@ -78,7 +78,7 @@ static struct at_world_link *link_make(struct at_world *w, int from, int to)
 
 struct at_endpoint at_world_endpoint(const struct at_world *w, int node)
 {
-    struct at_endpoint e = {.ip = {0xfd}, .port = (uint16_t)(1000 + w->nodes[node].moves)};
+    struct at_endpoint e = {.ip = {0xfd}, .ip_bytes = 16, .port = (uint16_t)(1000 + w->nodes[node].moves)};
     at_store_le32(e.ip + 12, (uint32_t)node + 1);
     return e;
 }
@@ -95,35 +95,42 @@ void at_world_dial(struct at_world *w, int node, const struct at_node_op *op)
     }
     w->nodes[node].dials++;
     w->counts.dials++;
-    struct at_world_event *ev = at_world_push(w, AT_WORLD_LINK_UP, node, at_world_latency_ms(w, node, to));
+    uint64_t ms = at_world_latency_ms(w, node, to) + at_world_nat_ms(w, to);
+    struct at_world_event *ev = at_world_push(w, AT_WORLD_LINK_UP, node, ms);
     ev->id = (uint64_t)(to + 1);
     ev->e.node = op->node;
+    ev->e.dial = op->dial;
 }
 
-static void tell_down(struct at_world *w, int node, uint64_t link, const struct at_node_id *peer, const char *reason)
+void at_world_tell_down(struct at_world *w, int node, uint64_t link, const struct at_node_id *peer, const char *reason,
+                        uint64_t dial)
 {
     struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, 0);
     ev->e.kind = AT_NODE_EV_LINK_DOWN;
     ev->e.link = link;
     ev->e.node = *peer;
     ev->e.reason = reason;
+    ev->e.dial = dial;
 }
 
 void at_world_link_up(struct at_world *w, const struct at_world_event *ev)
 {
     int to = (int)ev->id - 1;
-    if (to < 0 || !w->nodes[to].machine || apart(w, to, ev->node) || walled(w, to, -1)) {
-        tell_down(w, ev->node, 0, &ev->e.node, "connection refused");
+    if (at_world_dial_is_off(w, ev->node, ev->e.dial)) return;
+    bool shut = to < 0 || !w->nodes[to].machine || walled(w, to, -1) || w->nodes[to].knob[AT_WORLD_NAT];
+    if (shut || apart(w, to, ev->node)) {
+        at_world_tell_down(w, ev->node, 0, &ev->e.node, "connection refused", ev->e.dial);
         return;
     }
-    at_world_connect(w, ev->node, to);
+    at_world_link(w, ev->node, to, -1, AT_NODE_DIRECT, ev->e.dial);
 }
 
-void at_world_connect(struct at_world *w, int from, int to)
+void at_world_link(struct at_world *w, int from, int to, int via, enum at_node_way way, uint64_t dial)
 {
     if (!w->nodes[from].machine || !w->nodes[to].machine) return;
     struct at_world_link *l = link_make(w, from, to);
     if (!l) return;
+    l->via = via + 1;
     uint64_t id = 2 * (uint64_t)(l - w->links) + 1;
     for (int i = 0; i < 2; i++) {
         struct at_world_event *up = at_world_push(w, AT_WORLD_DELIVER, l->end[i], 0);
@@ -131,6 +138,8 @@ void at_world_connect(struct at_world *w, int from, int to)
         up->e.link = id + (uint64_t)i;
         up->e.node = w->nodes[l->end[1 - i]].key.id;
         up->e.dialed = i == 0;
+        up->e.way = way;
+        up->e.dial = i == 0 ? dial : 0;
     }
 }
 
@@ -188,7 +197,7 @@ bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
     }
     if (!honest && !at_world_tamper(w, node, op->link, op->bytes, &bytes)) return true;
     at_world_count_send(w, node, bytes, bulk);
-    if (!at_world_hears(w, node, l->end[1 - from])) return true; /* swallowed: the link will be found dead */
+    if (!at_world_link_hears(w, l, node, l->end[1 - from])) return true; /* swallowed: the link will be found dead */
     if (l->end[1 - from] < 0)
         stranger_hears(w, l, bytes);
     else
@@ -235,7 +244,8 @@ void at_world_hang_up(struct at_world *w, int node)
 {
     for (size_t i = 0; i < w->live_count; i++)
         for (int end = 0; end < 2; end++)
-            if (w->links[w->live[i]].end[end] == node) at_world_close(w, 2 * (uint64_t)w->live[i] + 1 + (uint64_t)end);
+            if (w->links[w->live[i]].end[end] == node || w->links[w->live[i]].via == node + 1)
+                at_world_close(w, 2 * (uint64_t)w->live[i] + 1 + (uint64_t)end);
 }
 
 void at_world_link_break(struct at_world *w, size_t index, const char *reason)
@@ -249,7 +259,7 @@ void at_world_link_break(struct at_world *w, size_t index, const char *reason)
     for (int i = 0; i < 2; i++) {
         if (l->end[i] < 0 || !end_is_up(w, l, i)) continue;
         const struct at_node_id *peer = l->end[1 - i] < 0 ? &l->stranger : &w->nodes[l->end[1 - i]].key.id;
-        tell_down(w, l->end[i], 2 * (uint64_t)index + 1 + (uint64_t)i, peer, reason);
+        at_world_tell_down(w, l->end[i], 2 * (uint64_t)index + 1 + (uint64_t)i, peer, reason, 0);
     }
 }
 
@@ -258,7 +268,7 @@ void at_world_links_of(struct at_world *w, int node, bool silent)
 {
     for (size_t i = 0; i < w->live_count; i++) {
         const struct at_world_link *l = &w->links[w->live[i]];
-        if (l->end[0] != node && l->end[1] != node) continue;
+        if (l->end[0] != node && l->end[1] != node && l->via != node + 1) continue;
         uint64_t after = silent ? SILENCE_MS : arrived_ms(w, l, l->end[0] == node) - w->now_ms + 1;
         at_world_push(w, AT_WORLD_LINK_BREAK, -1, after)->id = w->live[i];
     }
@@ -289,7 +299,7 @@ bool at_world_link_deliverable(struct at_world *w, const struct at_world_event *
 {
     struct at_world_link *l = &w->links[(ev->e.link - 1) / 2];
     int to = (int)((ev->e.link - 1) % 2);
-    if (!l->up || !at_world_hears(w, l->end[1 - to], l->end[to])) return false;
+    if (!l->up || !at_world_link_hears(w, l, l->end[1 - to], l->end[to])) return false;
     if (!ev->flag) return true;
     l->queued[to] -= at_world_wire_bytes(w, ev->e.bytes.n, true);
     if (l->full[to] && l->queued[to] <= QUEUE_BYTES_MAX / 2) {

@@ -5,6 +5,7 @@
  *   node_links.c    links, hello, the limits of a peer; hands messages on
  *   node_peers.c    the directory: where members can be reached, in their own signed words
  *   node_mesh.c     whom this node dials, and when again
+ *   node_climb.c    every way to one node: its addresses, a punch, a relay
  *   node_route.c    the way to the steward: which link leads there; who is told how long the log is
  *   node_log.c      the log: serving it, following it
  *   node_relay.c    records on their way to the steward, receipts waiting for their updates
@@ -118,6 +119,7 @@ struct at_node_want {
 
 struct at_node_link {
     bool used, dialed, hello, closing;
+    enum at_node_way way;
     uint64_t id, up_ms;
     struct at_node_id node;
     uint64_t log_least; /* of the steward's log, when it is the steward's link */
@@ -342,13 +344,25 @@ uint32_t at_node_peers_known(const struct at_node_machine *m);
 
 /* ---- node_mesh.c ---- */
 /* A dial of ours has come up. Returns the size that our log had when it began. */
-uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node);
+uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node, uint64_t dial);
 void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node); /* it takes part */
-/* link 0: a dial that never came up. was_open: it had said hello. */
+/* link 0: no way led there. was_open: it had said hello. */
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
                        const char *reason);
 void at_node_mesh_drive(struct at_node_machine *m);
 uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_climb.c ---- */
+/* invited: it is the node of the invite, whose address the driver knows. where: NULL when it has told none. meet: others may
+ * be asked to arrange a meeting, and `turn` says which of them first. False: no address is known, or too many nodes are
+ * being reached. */
+bool at_node_climb_begin(struct at_node_machine *m, const struct at_node_id *node, bool invited,
+                         const struct at_endpoints *where, bool meet, uint32_t turn);
+/* A link to it is here: by this dial, or (0) by its own. */
+void at_node_climb_over(struct at_node_machine *m, const struct at_node_id *node, uint64_t dial);
+void at_node_climb_failed(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_climb_drive(struct at_node_machine *m);
+uint64_t at_node_climb_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_route.c ---- */
 uint32_t at_node_hops(const struct at_node_machine *m);       /* from here to the steward; AT_HOPS_NONE */

@@ -148,7 +148,7 @@ static struct at_node_link *room_for(struct at_node_machine *m, const struct at_
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
 {
     bool myself = at_node_id_eq(&e->node, &m->options.key.id);
-    uint64_t log_least = e->dialed ? at_node_mesh_up(m, &e->node) : 0;
+    uint64_t log_least = e->dialed ? at_node_mesh_up(m, &e->node, e->dial) : 0;
     struct at_node_link *link = myself ? NULL : room_for(m, e);
     if (!link) {
         link_close(m, e->link, myself ? "this is myself" : "no room for another link");
@@ -157,6 +157,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     }
     *link = (struct at_node_link){.used = true,
                                   .dialed = e->dialed,
+                                  .way = e->way,
                                   .id = e->link,
                                   .up_ms = m->now_ms,
                                   .node = e->node,
@@ -171,15 +172,14 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
 
 void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
 {
-    struct at_node_link *link = e->link ? at_node_link_find(m, e->link) : NULL;
-    if (!link && e->link) return; /* there was no room for it */
-    struct at_node_id node = link ? link->node : e->node;
-    bool was_open = link && link->hello, tell = link && link->id == m->mesh.feed;
-    if (link) {
-        link_over(m, link);
-        link->used = false;
-        while (m->link_top > 0 && !m->links[m->link_top - 1].used) m->link_top--;
-    }
+    struct at_node_link *link = at_node_link_find(m, e->link);
+    if (e->link == 0) at_node_climb_failed(m, e);
+    if (!link) return; /* there was no room for it */
+    struct at_node_id node = link->node;
+    bool was_open = link->hello, tell = link->id == m->mesh.feed;
+    link_over(m, link);
+    link->used = false;
+    while (m->link_top > 0 && !m->links[m->link_top - 1].used) m->link_top--;
     if (tell) at_node_note(m, "the way to the steward is down: %s", e->reason ? e->reason : "closed");
     at_node_mesh_down(m, &node, e->link, was_open, e->reason ? e->reason : "no answer");
 }
@@ -328,6 +328,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         pong(m, link, &msg.ping);
         break;
     case AT_MSG_PONG:
+    case AT_MSG_MEET: /* the link layer keeps these to itself where it takes part in meetings */
         break;
     case AT_MSG_BYE:
         said_bye(m, link, msg.bye.reason);

@@ -249,6 +249,7 @@ static void drive(struct at_node_machine *m)
 {
     at_node_agree_drive(m); /* first: who this node is may change */
     at_node_links_drive(m);
+    at_node_climb_drive(m);
     at_node_route_drive(m);
     at_node_peers_drive(m);
     at_node_mesh_drive(m);
@@ -292,11 +293,18 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
                             at_node_steward_deadline_ms(m), at_node_links_deadline_ms(m),
                             at_node_route_deadline_ms(m),   at_node_mesh_deadline_ms(m),
                             at_node_peers_deadline_ms(m),   at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
-                            at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m)};
+                            at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),
+                            at_node_climb_deadline_ms(m)};
     uint64_t deadline = UINT64_MAX;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];
     return deadline;
+}
+
+bool at_node_machine_is_member(const struct at_node_machine *m, const struct at_node_id *node)
+{
+    int replica = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
+    return replica >= 0 && m->ledger.members[replica].active;
 }
 
 const struct at_genesis *at_node_machine_genesis(const struct at_node_machine *m)

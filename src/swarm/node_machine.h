@@ -29,7 +29,9 @@
  *     of seats (SECRET_MAKE) are random bytes from the system, in a file that only the owner can read; what
  *     SECRETS_ERASE names must be gone from the disk for good (old keys could rewrite history).
  *
- *   - A link is what net/ calls one: LINK_UP once, then MESSAGE, LINK_FULL and LINK_DRAIN, then LINK_DOWN once.
+ *   - A link is what net/ calls one: LINK_UP once, then MESSAGE, LINK_FULL and LINK_DRAIN, then LINK_DOWN once. DIAL and
+ *     MEET carry a number, which LINK_UP, or LINK_DOWN with link 0, says again: each is answered by one of the two. What
+ *     is called off (DIAL_OFF) may still come up, and then counts; no more need be said of it otherwise.
  *     LINK_FULL comes before any later BLOB_DATA for that link. Liveness of links (ping, silence) is the link layer's
  *     business and arrives as LINK_DOWN.
  *
@@ -105,11 +107,14 @@ struct at_node_machine_options {
 };
 enum at_node_canary { AT_NODE_CANARY_NONE, AT_NODE_CANARY_ACK_EARLY, AT_NODE_CANARY_COUNT_UNFETCHED };
 
+/* How a link came about: dialled, or arranged by a third node (wire/meet.h). */
+enum at_node_way { AT_NODE_DIRECT, AT_NODE_RELAYED, AT_NODE_PUNCHED };
+
 enum at_node_event_kind {
     AT_NODE_EV_START = 1, /* .start */
     AT_NODE_EV_TICK,
-    AT_NODE_EV_LINK_UP,        /* link, node, dialed */
-    AT_NODE_EV_LINK_DOWN,      /* link, node, reason; link 0: a DIAL that never came up */
+    AT_NODE_EV_LINK_UP,        /* link, node, dialed (or asked to meet), way; dial: whose answer it is, 0: nobody's */
+    AT_NODE_EV_LINK_DOWN,      /* link, node, reason; link 0: a DIAL or MEET that never came up, and dial: which */
     AT_NODE_EV_LINK_FULL,      /* link: the SEND of class BULK just ordered was refused for lack of room */
     AT_NODE_EV_LINK_DRAIN,     /* link: has room again after LINK_FULL */
     AT_NODE_EV_MESSAGE,        /* link, bytes: one encoded Message */
@@ -142,6 +147,8 @@ struct at_node_event {
     uint64_t link;
     struct at_node_id node;
     bool dialed;
+    enum at_node_way way;
+    uint64_t dial;
     const char *reason;   /* NUL-terminated, for people */
     struct at_span bytes; /* MESSAGE; BLOB_DATA: the piece */
     struct {
@@ -204,7 +211,10 @@ struct at_node_block {
 enum at_node_op_kind {
     AT_NODE_OP_PERSIST = 1,  /* .persist, one transaction; then PERSISTED */
     AT_NODE_OP_SEND,         /* link, frame_class, bytes (an encoded Message) */
-    AT_NODE_OP_DIAL,         /* node, endpoint (port 0: where the invite says): answered by LINK_UP or LINK_DOWN */
+    AT_NODE_OP_DIAL,         /* node, endpoint (port 0: where the invite says), dial: then LINK_UP or LINK_DOWN */
+    AT_NODE_OP_MEET,         /* node, how, link, dial: a meeting arranged by who is at the other end of that link; the
+                              * same answers */
+    AT_NODE_OP_DIAL_OFF,     /* dial: not wanted any more */
     AT_NODE_OP_CLOSE,        /* link, reason; what was sent before goes out first; LINK_DOWN follows */
     AT_NODE_OP_GENESIS,      /* bytes: fetched, checked against the run id; to be stored before anything else */
     AT_NODE_OP_LOG_READ,     /* link, .read.offset = first index, <= AT_LOG_PART_MAX records up to the last stored
@@ -253,6 +263,8 @@ struct at_node_op {
     enum at_frame_class frame_class; /* its numbers are net's classes */
     struct at_node_id node;
     struct at_endpoint endpoint;
+    uint64_t dial;
+    enum at_meet_how how;
     struct at_span bytes;
     char reason[AT_NODE_REASON_MAX];
     uint32_t round;
@@ -337,6 +349,9 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m);
 
 /* A snapshot for people; borrowed until the next step. */
 const struct at_node_status *at_node_machine_status(struct at_node_machine *m);
+
+/* Is it an active member by the log that this node holds? Who is none may not be brought together with anybody. */
+bool at_node_machine_is_member(const struct at_node_machine *m, const struct at_node_id *node);
 
 /* The run's genesis once known, else NULL. Borrowed. */
 const struct at_genesis *at_node_machine_genesis(const struct at_node_machine *m);

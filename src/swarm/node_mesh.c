@@ -21,11 +21,11 @@
  * Among several stewards the ring is of members that hold no seat, and "the steward" is, for each member, one of them by
  * its id, or the next one when that cannot be reached.
  *
- *   dial                         next
+ *   "dials"                      next
  *   comes up, says Hello         none of its failures counts any more
  *   fails, or no Hello           again after 200 ms, doubling: up to 5 s (steward, or nobody is linked) or 60 s
  *   a link goes down             again after 200 ms
- * Each try takes the next of the addresses known. Of two members half a ring apart the smaller id dials. */
+ * To dial is to try every way there is: node_climb.c. Of two members half a ring apart the smaller id dials. */
 #include "swarm/node_internal.h"
 
 #include <string.h>
@@ -48,10 +48,11 @@ static void dial_over(struct at_node_machine *m, struct at_node_dial *d)
     if (d) d->under_way = false;
 }
 
-uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node)
+uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node, uint64_t dial)
 {
     struct at_node_dial *d = dial_of(m, node);
     dial_over(m, d);
+    at_node_climb_over(m, node, dial);
     return d ? d->log_size : 0;
 }
 
@@ -59,6 +60,8 @@ void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node
 {
     struct at_node_dial *d = dial_of(m, node);
     if (d) d->failures = 0;
+    dial_over(m, d);
+    at_node_climb_over(m, node, 0); /* it was the one that dialled */
     m->linkless_ms = 0;
 }
 
@@ -107,25 +110,29 @@ static bool has_link(const struct at_node_machine *m,
     return false;
 }
 
+/* The steward is dialled every five seconds, for it may have come back; others need not be asked as often to arrange what
+ * has failed before, while some way leads there. */
+static bool worth_meeting(const struct at_node_machine *m, const struct at_node_id *node, const struct at_node_dial *d)
+{
+    return !is_steward(m, node) || !m->mesh.path || d->failures < 3 || d->failures % 8 == 0;
+}
+
 /* True: linked, or being dialled. False: not now. */
 static bool reach(struct at_node_machine *m, const struct at_node_id *node)
 {
     struct at_node_dial *d = dial_of(m, node);
     int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
-    uint32_t own_way = d == &m->mesh.contact, known = r >= 0 ? m->mesh.peers[r].where.count : 0;
     if (!d) return false;
     if (d->under_way || has_link(m, node)) return true;
-    if (own_way + known == 0) return false;
     if (m->now_ms < d->due_ms) {
         if (d->due_ms < m->mesh.dial_due_ms) m->mesh.dial_due_ms = d->due_ms;
         return false;
     }
-    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_DIAL);
-    uint32_t turn = d->turn++ % (own_way + known);
+    const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : NULL;
+    bool meet = worth_meeting(m, node, d);
+    if (!at_node_climb_begin(m, node, d == &m->mesh.contact, where, meet, d->turn++)) return false;
     m->mesh.dials++;
     d->log_size = at_node_log_size(m);
-    op->node = *node;
-    if (turn >= own_way) op->endpoint = m->mesh.peers[r].where.list[turn - own_way];
     d->under_way = true;
     return true;
 }

@@ -4,6 +4,7 @@
 #define ATOLL_SWARM_NODE_MESH_H
 
 #include "swarm/node_machine.h"
+#include "wire/reach.h"
 
 #define AT_NODE_RELAYED_MAX  128 /* records passed on lately, remembered for their answers */
 #define AT_NODE_SUBMIT_BURST 32  /* records that a peer writes itself, and that all newcomers write together */
@@ -19,8 +20,10 @@
 #define AT_NODE_NEAR_MAX     48 /* so many members keep a link to the steward; the others reach it through members */
 #define AT_NODE_MESH_DIALS   4  /* members each member dials: with as many that dial it, its degree is about 8 */
 #define AT_NODE_MESH_WALK    8  /* further on the ring when one cannot be reached */
-#define AT_NODE_DIALS_MAX    8  /* under way at once */
-#define AT_NODE_ROOM_KEPT    8  /* links that members leave to the steward and to newcomers */
+#define AT_NODE_DIALS_MAX    8  /* nodes being reached at once */
+#define AT_NODE_CLIMBS_MAX   (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
+#define AT_NODE_RELAY_BELOW  2                       /* a relay is asked for while fewer members than this are linked */
+#define AT_NODE_ROOM_KEPT    8                       /* links that members leave to the steward and to newcomers */
 
 /* A bucket of `burst` drops that lose one every `ms`: what may be spent at once and in the long run. */
 struct at_node_bucket {
@@ -31,9 +34,18 @@ struct at_node_bucket {
 struct at_node_dial {
     bool under_way;
     uint32_t failures; /* in a row */
-    uint32_t turn;     /* which of its addresses is tried next */
+    uint32_t turn;     /* who arranges first, should a meeting be needed */
     uint64_t due_ms;   /* not before */
     uint64_t log_size; /* of our log when the last one began: the steward's is no shorter by now */
+};
+
+struct at_node_climb { /* towards one node, by all ways: node_climb.c */
+    bool used;
+    uint64_t serial;
+    struct at_node_id node;
+    struct at_reach reach;
+    struct at_endpoint list[1 + AT_ENDPOINTS_MAX]; /* port 0: where the invite says */
+    uint64_t via[AT_REACH_ARRANGERS_MAX];          /* links to who could arrange a meeting */
 };
 
 struct at_node_peer {          /* a member, by replica */
@@ -69,7 +81,10 @@ struct at_node_mesh {
     uint64_t keep_ms; /* not before */
     /* dialling */
     struct at_node_dial contact;
-    uint32_t dials;                  /* under way */
+    uint32_t dials; /* nodes being reached */
+    struct at_node_climb climb[AT_NODE_CLIMBS_MAX];
+    uint32_t climbing;               /* in use: mostly none, and then nobody looks at them */
+    uint64_t climbs;                 /* so far */
     uint64_t lonely_ms, dial_due_ms; /* due: the next time when a dial is to be looked at; UINT64_MAX: none */
     /* the way to the steward */
     uint64_t feed;        /* the link that leads there and brings the log; 0: none */

@@ -137,7 +137,12 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
                                  .peers_known = at_node_peers_known(m),
                                  .log_size = at_node_log_size(m)};
     if (m->state.has) s->state_root = m->state.root;
-    for (size_t i = 0; i < m->link_top; i++) s->peers += m->links[i].used && m->links[i].hello && !m->links[i].closing;
+    for (size_t i = 0; i < m->link_top; i++) {
+        if (!at_node_link_open(&m->links[i])) continue;
+        s->peers++;
+        s->peers_punched += m->links[i].way == AT_NODE_PUNCHED;
+        s->peers_relayed += m->links[i].way == AT_NODE_RELAYED;
+    }
     fetch_progress(m, s);
     s->checkpoint_holders = checkpoint_holders(m);
     memcpy(s->last_event, m->last_event, sizeof s->last_event);

@@ -56,6 +56,7 @@ struct at_node_status {
     uint64_t log_size;
     struct at_hash log_root;
     uint32_t peers;                              /* links that are up */
+    uint32_t peers_punched, peers_relayed;       /* of them: arranged by others; through others */
     uint32_t hops;                               /* links between this node and the steward; 255: no way there */
     uint32_t peers_known;                        /* members whose addresses are known */
     uint64_t fetched_bytes, fetch_bytes;         /* of the blob being fetched: so many of so many; 0 of 0: none */

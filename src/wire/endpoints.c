@@ -7,20 +7,6 @@ static const char prefix[] =
 enum { HEAD_BYTES = sizeof prefix + AT_HASH_BYTES + AT_KEY_BYTES + 8 + 1 };
 enum { SIGNED_BYTES_MAX = HEAD_BYTES + AT_ENDPOINTS_MAX * AT_ENDPOINT_BYTES };
 
-bool at_endpoint_ok(const struct at_endpoint *e)
-{
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    static const uint8_t zero[16];
-    if (e->port == 0 || memcmp(e->ip, zero, sizeof zero) == 0) return false;
-    if (memcmp(e->ip, mapped, sizeof mapped) != 0) return e->ip[0] != 0xff;
-    return e->ip[12] != 0 && e->ip[12] < 224; /* "this network"; groups, reserved, broadcast */
-}
-
-bool at_endpoint_eq(const struct at_endpoint *a, const struct at_endpoint *b)
-{
-    return a->port == b->port && memcmp(a->ip, b->ip, sizeof a->ip) == 0;
-}
-
 static struct at_span signed_bytes(const struct at_endpoints *e, struct at_hash run, uint8_t ret[SIGNED_BYTES_MAX])
 {
     uint8_t *p = ret;
@@ -31,11 +17,7 @@ static struct at_span signed_bytes(const struct at_endpoints *e, struct at_hash 
     at_store_le64(p += AT_KEY_BYTES, e->counter);
     p += 8;
     *p++ = (uint8_t)e->count;
-    for (uint32_t i = 0; i < e->count; i++, p += AT_ENDPOINT_BYTES) {
-        memcpy(p, e->list[i].ip, 16);
-        p[16] = (uint8_t)e->list[i].port;
-        p[17] = (uint8_t)(e->list[i].port >> 8);
-    }
+    for (uint32_t i = 0; i < e->count; i++, p += AT_ENDPOINT_BYTES) at_endpoint_pack(&e->list[i], p);
     return at_span(ret, (size_t)(p - ret));
 }
 

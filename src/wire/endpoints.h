@@ -1,21 +1,16 @@
 /* endpoints.h: a node's own word on where it can be reached. Pure; Exact: yes.
  *
  * Signed bytes: "atoll endpoints 1\0" ‖ run ‖ node ‖ counter (le64) ‖ count (1 byte) ‖ (ip (16) ‖ port (le16))...
- * An ip is IPv6, or IPv4 mapped into it (::ffff:a.b.c.d; RFC 4291, 2.5.5.2). Names are not allowed: a statement must
- * not make its readers ask a name server. Of one node's statements that with the greatest counter counts; the counter
- * is the node's Unix clock in milliseconds, and never less than one more than the last one it has seen of itself. */
+ * An ip is IPv6, or IPv4 mapped into it (endpoint.h's packed form). Names are not allowed: a statement must not make
+ * its readers ask a name server. Of one node's statements that with the greatest counter counts; the counter is the
+ * node's Unix clock in milliseconds, and never less than one more than the last one it has seen of itself. */
 #ifndef ATOLL_WIRE_ENDPOINTS_H
 #define ATOLL_WIRE_ENDPOINTS_H
 
 #include "base/sign.h"
+#include "wire/endpoint.h"
 
-#define AT_ENDPOINT_BYTES 18 /* encoded */
-#define AT_ENDPOINTS_MAX  4
-
-struct at_endpoint {
-    uint8_t ip[16];
-    uint16_t port;
-};
+#define AT_ENDPOINTS_MAX 4
 
 struct at_endpoints {
     struct at_node_id node;
@@ -24,10 +19,6 @@ struct at_endpoints {
     struct at_endpoint list[AT_ENDPOINTS_MAX];
     struct at_sig sig;
 };
-
-/* Something that can be dialled: a port, and neither nobody's, everybody's nor a group's address. */
-bool at_endpoint_ok(const struct at_endpoint *e);
-bool at_endpoint_eq(const struct at_endpoint *a, const struct at_endpoint *b);
 
 struct at_endpoints at_endpoints_sign(const struct at_keypair *key, struct at_hash run, uint64_t counter,
                                       const struct at_endpoint *list, uint32_t count);

@@ -15,7 +15,7 @@ const char *at_message_kind_name(enum at_message_kind kind)
     static const char *const name[AT_MSG_KIND_COUNT] = {
         "none",    "hello", "want",      "piece",      "missing", "log_get", "log_part",  "submit",
         "refused", "ready", "progress",  "ping",       "pong",    "bye",     "peers_get", "peers",
-        "head",    "gone",  "tiles_ask", "tiles_have", "saved",   "agree",   "cosign"};
+        "head",    "gone",  "tiles_ask", "tiles_have", "saved",   "agree",   "cosign",    "meet"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -24,14 +24,12 @@ enum at_frame_class at_message_class(enum at_message_kind kind)
     return kind == AT_MSG_PIECE ? AT_FRAME_BULK : AT_FRAME_CONTROL;
 }
 
-void at_reason_set(char ret_reason[AT_REASON_BYTES_MAX + 1], const char *text)
+enum at_message_kind at_message_peek(struct at_span bytes)
 {
-    size_t n = strnlen(text, AT_REASON_BYTES_MAX);
-    /* A cut through a multi-byte character leaves a malformed tail: step back over it. */
-    while (n != 0 && text[n] != '\0' && ((unsigned char)text[n] & 0xc0) == 0x80) n--;
-    bool fit = at_printable(at_span(text, n));
-    for (size_t i = 0; i < n; i++) ret_reason[i] = fit || (text[i] >= ' ' && text[i] <= '~') ? text[i] : '?';
-    ret_reason[n] = '\0';
+    /* A field's tag: its number << 3 | 2, as a varint of one byte or two. */
+    if (bytes.n < 2 || (bytes.p[0] & 7) != 2 || (bytes.p[0] & 0x80 && bytes.p[1] & 0x80)) return AT_MSG_NONE;
+    unsigned tag = bytes.p[0] & 0x80 ? (bytes.p[0] & 0x7fu) | (unsigned)bytes.p[1] << 7 : bytes.p[0];
+    return tag >> 3 < AT_MSG_KIND_COUNT ? (enum at_message_kind)(tag >> 3) : AT_MSG_NONE;
 }
 
 void at_message_mem_release(struct at_message_mem *mem)
@@ -214,6 +212,9 @@ static void build(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_COSIGN:
         build_agree(msg, pb);
         break;
+    case AT_MSG_MEET:
+        at_meet_build(&msg->meet, &pb->meet);
+        break;
     default:
         build_link(msg, pb);
         break;
@@ -303,6 +304,8 @@ static const char *fault(const struct at_message *m)
         return m->agree.bytes.n >= 1 && m->agree.bytes.n <= AT_AGREE_BYTES_MAX ? NULL : "bytes";
     case AT_MSG_COSIGN:
         return m->cosign.cosignature.size > 0 ? NULL : "size";
+    case AT_MSG_MEET:
+        return at_meet_fault(&m->meet);
     case AT_MSG_READY:
     case AT_MSG_PEERS_GET:
     case AT_MSG_PEERS:
@@ -446,6 +449,8 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
         return true;
     case AT_MSG_COSIGN:
         return at_pb_checkpoint_read(pb->cosign->checkpoint, &m->cosign.cosignature);
+    case AT_MSG_MEET:
+        return at_meet_read(pb->meet, &m->meet);
     default:
         return read_link(pb, m);
     }

@@ -10,13 +10,13 @@
 #include "wire/endpoints.h"
 #include "wire/frame.h"
 #include "wire/log_checkpoint.h"
+#include "wire/meet.h"
 #include "wire/presence.h"
 #include "wire/record.h"
 
 #define AT_PROTOCOL_VERSION  2
 #define AT_PIECE_BYTES_MAX   ((uint32_t)256 * 1024)
 #define AT_LOG_PART_MAX      256 /* records, and checkpoints */
-#define AT_REASON_BYTES_MAX  200
 #define AT_PROGRAM_BYTES_MAX 64
 #define AT_TILE_DATA_MAX     ((uint32_t)64 * 1024)   /* the bytes of a state's tile */
 #define AT_TILES_MAX         ((uint32_t)1024 * 1024) /* tiles of a state */
@@ -48,6 +48,7 @@ enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_SAVED,
                        AT_MSG_AGREE,
                        AT_MSG_COSIGN,
+                       AT_MSG_MEET,
                        AT_MSG_KIND_COUNT
 };
 const char *at_message_kind_name(enum at_message_kind kind); /* "hello", ...; never NULL */
@@ -178,6 +179,7 @@ struct at_message {
         struct at_msg_saved saved;
         struct at_msg_agree agree;
         struct at_msg_cosign cosign;
+        struct at_meet meet;
     };
 };
 
@@ -193,9 +195,9 @@ at_err at_message_encode(const struct at_message *msg, struct at_buf *out);
 at_err at_message_decode(struct at_span bytes, struct at_message_mem *mem, struct at_diag *diag,
                          struct at_message *ret_msg);
 
+/* Which kind these bytes begin like, without decoding them; AT_MSG_NONE: none of ours. */
+enum at_message_kind at_message_peek(struct at_span bytes);
+
 /* The class a message travels in: pieces are bulk, everything else is control. */
 enum at_frame_class at_message_class(enum at_message_kind kind);
-/* Text cut to a reason's limit, unprintable input replaced by "?"; for filling the fixed arrays above. */
-void at_reason_set(char ret_reason[AT_REASON_BYTES_MAX + 1], const char *text);
-
 #endif

@@ -10,11 +10,7 @@ static void build_peers(const struct at_msg_peers *from, struct message_pb *pb)
         const struct at_endpoints *e = &from->list[i];
         Atoll__Pb__Endpoints *to = pb->endpoints_at[i] = &pb->endpoints[i];
         uint8_t *bytes = pb->endpoint_bytes[i];
-        for (uint32_t k = 0; k < e->count; k++) {
-            memcpy(bytes + k * AT_ENDPOINT_BYTES, e->list[k].ip, 16);
-            bytes[k * AT_ENDPOINT_BYTES + 16] = (uint8_t)e->list[k].port;
-            bytes[k * AT_ENDPOINT_BYTES + 17] = (uint8_t)(e->list[k].port >> 8);
-        }
+        for (uint32_t k = 0; k < e->count; k++) at_endpoint_pack(&e->list[k], bytes + k * AT_ENDPOINT_BYTES);
         atoll__pb__endpoints__init(to);
         to->node = at_pb_bytes(e->node.b, AT_KEY_BYTES);
         to->counter = e->counter;
@@ -85,11 +81,7 @@ static bool read_endpoints(const Atoll__Pb__Endpoints *from, struct at_endpoints
     if (count > AT_ENDPOINTS_MAX || count * AT_ENDPOINT_BYTES != from->list.len) return false;
     to->counter = from->counter;
     to->count = (uint32_t)count;
-    for (size_t k = 0; k < count; k++) {
-        const uint8_t *bytes = from->list.data + k * AT_ENDPOINT_BYTES;
-        memcpy(to->list[k].ip, bytes, 16);
-        to->list[k].port = (uint16_t)(bytes[16] | bytes[17] << 8);
-    }
+    for (size_t k = 0; k < count; k++) to->list[k] = at_endpoint_unpack(from->list.data + k * AT_ENDPOINT_BYTES);
     return at_pb_fixed(&from->node, to->node.b, AT_KEY_BYTES) && at_pb_fixed(&from->sig, to->sig.b, AT_SIG_BYTES);
 }
 

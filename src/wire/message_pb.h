@@ -2,6 +2,7 @@
 #ifndef ATOLL_WIRE_MESSAGE_PB_H
 #define ATOLL_WIRE_MESSAGE_PB_H
 
+#include "wire/meet_pb.h"
 #include "wire/message.h"
 #include "wire/pb.h"
 
@@ -31,6 +32,7 @@ struct message_pb {
         Atoll__Pb__Saved saved;
         Atoll__Pb__AgreeBytes agree;
         Atoll__Pb__Cosign cosign;
+        struct at_meet_pb meet;
     };
     Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
     Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];

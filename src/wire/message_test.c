@@ -27,7 +27,8 @@ static int setup(void **state)
         memset(&ids[i], (int)i + 1, sizeof ids[i]);
         endpoints[i] = (struct at_endpoints){.node = ids[i], .counter = i + 1, .count = 1 + i % AT_ENDPOINTS_MAX};
         for (uint32_t k = 0; k < endpoints[i].count; k++)
-            endpoints[i].list[k] = (struct at_endpoint){.ip = {0xfd, (uint8_t)i, 1, 2}, .port = (uint16_t)(258 + k)};
+            endpoints[i].list[k] =
+                (struct at_endpoint){.ip = {0xfd, (uint8_t)i, 1, 2}, .ip_bytes = 16, .port = (uint16_t)(258 + k)};
         memset(&endpoints[i].sig, (int)i + 3, sizeof endpoints[i].sig);
     }
     return 0;
@@ -120,6 +121,10 @@ static struct at_message example(enum at_message_kind kind)
     case AT_MSG_COSIGN:
         m.cosign.cosignature = checkpoints[1];
         break;
+    case AT_MSG_MEET:
+        m.meet = (struct at_meet){.kind = AT_MEET_REFUSE, .number = UINT64_MAX, .yours = true};
+        at_reason_set(m.meet.reason, "no thanks");
+        break;
     default:
         fail();
     }
@@ -135,6 +140,7 @@ static void every_kind_there_and_back(void **state)
         struct at_diag diag = {.err = AT_OK};
         struct at_buf bytes = {0}, again = {0};
         assert_int_equal(at_message_encode(&m, &bytes), AT_OK);
+        assert_int_equal(at_message_peek(at_buf_span(&bytes)), kind);
         assert_true(bytes.n <= AT_FRAME_PAYLOAD_BYTES_MAX);
         if (at_message_decode(at_buf_span(&bytes), &mem, &diag, &back) != AT_OK)
             fail_msg("%s: %s", at_message_kind_name(m.kind), diag.text);
@@ -270,9 +276,10 @@ static void foreign_bytes_are_refused(void **state)
     struct at_buf bytes = {0};
     expect_refused(&mem, "", 0);
     expect_refused(&mem, "\xff\xff\xff\xff\xff", 5);
-    expect_refused(&mem, "\xaa\x01\x00", 3);         /* a 21st kind */
+    expect_refused(&mem, "\xb2\x01\x00", 3);         /* a 22nd kind */
     expect_refused(&mem, "\x92\x01\x00", 3);         /* TILES_ASK without a root */
     expect_refused(&mem, "\xa2\x01\x00", 3);         /* SAVED without a root */
+    expect_refused(&mem, "\xaa\x01\x00", 3);         /* MEET that says nothing */
     expect_refused(&mem, "\x0a\x00", 2);             /* HELLO without a run */
     expect_refused(&mem, "\x3a\x00", 2);             /* SUBMIT without a record */
     expect_refused(&mem, "\x5a\x00\x62\x00", 4);     /* PING and PONG at once */

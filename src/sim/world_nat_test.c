@@ -1,0 +1,140 @@
+/* world_nat_test.c: members that nobody can dial: a third one arranges that they meet, or passes on what they say. */
+#include "sim/world_rig.h"
+
+static struct at_world_options nats(uint64_t seed, int nodes)
+{
+    struct at_world_options o = small(seed);
+    o.nodes = nodes;
+    o.min_members = (uint32_t)nodes;
+    o.rounds = 6;
+    o.step_ms = 1000;
+    o.meets = true;
+    return o;
+}
+
+static struct at_world_counts counts(struct at_world *w)
+{
+    struct at_world_counts c;
+    at_world_counts(w, &c);
+    return c;
+}
+
+static void all_counted(struct at_world *w, uint32_t rounds, uint32_t members)
+{
+    for (uint32_t r = 0; r < rounds; r++) assert_int_equal(at_world_included(w, r), members);
+}
+
+/* Two that reach the steward alone are linked to each other, in no more time than an address takes that is silent. */
+static void two_cones_punch(void **state)
+{
+    struct at_world_options o = nats(31, 3);
+    struct at_world *w = make_down(&o);
+    for (int i = 1; i < 3; i++) at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_CONE, 0);
+    start_all(w, 3);
+    assert_false(at_world_run(w, 3500));
+    for (int i = 1; i < 3; i++) {
+        assert_int_equal(at_world_status(w, i)->peers, 2);
+        assert_int_equal(at_world_status(w, i)->peers_punched, 1);
+    }
+    assert_int_equal(at_world_status(w, 0)->peers_punched, 0);
+    must_finish(w, 90000);
+    all_counted(w, 6, 3);
+    assert_true(counts(w).punches >= 1 && counts(w).relays == 0);
+    at_world_release(w);
+}
+
+static void two_symmetric_are_relayed(void **state)
+{
+    struct at_world_options o = nats(32, 3);
+    struct at_world *w = make_down(&o);
+    for (int i = 1; i < 3; i++) at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_SYMMETRIC, 0);
+    start_all(w, 3);
+    assert_false(at_world_run(w, 3500));
+    for (int i = 1; i < 3; i++) assert_int_equal(at_world_status(w, i)->peers_relayed, 1);
+    must_finish(w, 90000);
+    all_counted(w, 6, 3);
+    assert_true(counts(w).punches == 0 && counts(w).relays >= 1);
+    at_world_release(w);
+}
+
+/* Whoever has two links already asks nobody to carry its bytes: what it misses comes through others. */
+static void no_relay_for_the_well_linked(void **state)
+{
+    struct at_world_options o = nats(33, 5);
+    struct at_world *w = make_down(&o);
+    for (int i = 3; i < 5; i++) at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_SYMMETRIC, 0);
+    start_all(w, 5);
+    must_finish(w, 90000);
+    all_counted(w, 6, 5);
+    assert_int_equal(counts(w).relays, 0);
+    at_world_release(w);
+}
+
+/* The one that they reach, and that carries their link, dies, and comes back; the run goes on with all. */
+static void the_relay_dies(void **state)
+{
+    struct at_world_options o = nats(34, 4);
+    struct at_world *w = make_down(&o);
+    for (int i = 2; i < 4; i++) {
+        at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_SYMMETRIC, 0);
+        at_world_contact(w, i, 1);
+        at_world_wall(w, 0, i, 0, AT_EVER_MS);
+    }
+    start_all(w, 4);
+    assert_false(at_world_run(w, 7000));
+    for (int i = 2; i < 4; i++) assert_true(at_world_status(w, i)->peers_relayed >= 1);
+    at_world_crash(w, 1, 7000, false);
+    assert_false(at_world_run(w, 7100));
+    for (int i = 2; i < 4; i++) assert_int_equal(at_world_status(w, i)->peers_relayed, 0);
+    at_world_start_node(w, 1, 8000);
+    must_finish(w, 120000);
+    assert_int_equal(at_world_included(w, 5), 4);
+    at_world_release(w);
+}
+
+/* The founder's and a member's homes get NATs. The third, which everybody can dial, brings them together. */
+static void the_way_to_the_steward(void **state)
+{
+    struct at_world_options o = nats(35, 3);
+    o.rounds = 12;
+    struct at_world *w = make(&o);
+    assert_false(at_world_run(w, 1500));
+    for (int i = 0; i < 3; i += 2) {
+        at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_CONE, 1500);
+        at_world_break_links(w, i, 1600);
+    }
+    assert_false(at_world_run(w, 20000));
+    assert_int_equal(at_world_status(w, 2)->peers_punched, 1);
+    assert_int_equal(at_world_status(w, 2)->hops, 1);
+    must_finish(w, 120000);
+    assert_int_equal(at_world_included(w, 11), 3);
+    at_world_release(w);
+}
+
+/* Where nobody arranges anything, members behind NATs take part over the ones that they reach, as ever. */
+static void without_meetings(void **state)
+{
+    struct at_world_options o = nats(36, 3);
+    o.meets = false;
+    struct at_world *w = make_down(&o);
+    for (int i = 1; i < 3; i++) at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_CONE, 0);
+    start_all(w, 3);
+    must_finish(w, 90000);
+    all_counted(w, 6, 3);
+    assert_true(counts(w).punches == 0 && counts(w).relays == 0);
+    at_world_release(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(two_cones_punch),
+        cmocka_unit_test(two_symmetric_are_relayed),
+        cmocka_unit_test(no_relay_for_the_well_linked),
+        cmocka_unit_test(the_relay_dies),
+        cmocka_unit_test(the_way_to_the_steward),
+        cmocka_unit_test(without_meetings),
+    };
+    cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
