@@ -9,7 +9,7 @@
 #include <string.h>
 
 struct args {
-    struct at_opt_int seed, nodes, byzantine, update_kb, lines;
+    struct at_opt_int seed, nodes, byzantine, nats, update_kb, lines;
     struct at_opt_real hours, round_s, fault_rate;
     const char *faults, *canary;
     bool replay;
@@ -22,6 +22,7 @@ static const struct at_opt rows[] = {
     AT_ROW_TEXT(struct args, faults, "faults", "LIST", "all", "all, none, or some of the list below, with commas"),
     AT_ROW_REAL(struct args, fault_rate, "fault-rate", "R", 0, 10, "0.1", "faults of a node in a round, on average"),
     AT_ROW_INT(struct args, byzantine, "byzantine", "F", 0, 1000000, "0", "so many of the nodes lie"),
+    AT_ROW_INT(struct args, nats, "nats", "PERCENT", 0, 100, "0", "so many of the members sit behind NATs"),
     AT_ROW_REAL(struct args, round_s, "round-s", "S", 0.1, 86400, NULL,
                 "a unit's seconds at speed 1 (default: a 48th of the"
                 "\n                         hours, 10 to 600)"),
@@ -60,6 +61,7 @@ static void command_line(const struct args *a, uint32_t faults, char *ret_text, 
                      (unsigned long long)a->seed.v, (unsigned long long)a->nodes.v, number(a->hours.v).s, list,
                      number(a->fault_rate.v).s, (unsigned long long)a->byzantine.v, (unsigned long long)a->update_kb.v);
     if (a->round_s.given) n += snprintf(ret_text + n, room - (size_t)n, " --round-s %s", number(a->round_s.v).s);
+    if (a->nats.v > 0) n += snprintf(ret_text + n, room - (size_t)n, " --nats %llu", (unsigned long long)a->nats.v);
     if (a->canary != NULL) snprintf(ret_text + n, room - (size_t)n, " --canary %s", a->canary);
 }
 
@@ -100,6 +102,7 @@ static at_err set_options(const struct args *a, struct at_diag *diag, struct at_
     o->seed = a->seed.v;
     o->nodes = (int)a->nodes.v;
     o->byzantine = (int)a->byzantine.v;
+    o->nats = (int)a->nats.v;
     o->duration_ms = (uint64_t)(a->hours.v * 3600e3 + 0.5);
     o->round_ms = a->round_s.given ? (uint64_t)(a->round_s.v * 1e3 + 0.5) : 0;
     o->update_bytes = a->update_kb.v * 1000;
@@ -167,6 +170,7 @@ static void answer(json_t *to, const struct at_sim_options *o, const struct at_s
     at_json_set_int(to, "seed", o->seed);
     at_json_set_int(to, "nodes", (uint64_t)o->nodes);
     at_json_set_int(to, "byzantine", (uint64_t)o->byzantine);
+    at_json_set_int(to, "nats", (uint64_t)o->nats);
     at_json_set_text(to, "faults", list);
     at_json_set_real(to, "hours", (double)r->now_ms / 3600e3);
     at_json_set_real(to, "round_s", (double)r->round_ms / 1e3);
@@ -194,6 +198,8 @@ static void answer(json_t *to, const struct at_sim_options *o, const struct at_s
     at_json_set_int(to, "damaged_folders", c->wiped);
     at_json_set_int(to, "restarts", c->restarts);
     at_json_set_int(to, "dials", c->dials);
+    at_json_set_int(to, "punched", c->punches);
+    at_json_set_int(to, "relayed", c->relays);
     at_json_set_int(to, "broken_links", c->link_breaks);
     at_json_set_int(to, "floods", c->floods);
     at_json_set_int(to, "desyncs", c->desyncs);

@@ -31,6 +31,8 @@ static at_err_t check(struct at_sim_options *o, struct at_diag *diag)
     if (o->byzantine < 0 || o->byzantine >= o->nodes)
         return at_fail(diag, AT_E_USAGE, "--byzantine", "%d of %d nodes: the steward must be honest", o->byzantine,
                        o->nodes);
+    if (o->nats < 0 || o->nats > 100)
+        return at_fail(diag, AT_E_USAGE, "--nats", "%d: 0 to 100 percent of the members", o->nats);
     if (o->round_ms == 0) {
         o->round_ms = o->duration_ms / 48;
         if (o->round_ms < 10000) o->round_ms = 10000;
@@ -86,6 +88,15 @@ static void corrupt(struct at_sim *s)
     }
 }
 
+/* Drawn last: a run without them is what it was. */
+static void hide(struct at_sim *s)
+{
+    for (int i = 1; i < s->options.nodes && s->options.nats > 0; i++) {
+        if (at_sim_draw(s, 100) >= (uint64_t)s->options.nats) continue;
+        at_world_set(s->world, i, AT_WORLD_NAT, at_sim_draw(s, 3) ? AT_WORLD_NAT_CONE : AT_WORLD_NAT_SYMMETRIC, 0);
+    }
+}
+
 /* A planted bug shows only when its hour comes: the steward dies in the worst moment of every other round. */
 static void provoke(struct at_sim *s)
 {
@@ -122,6 +133,7 @@ at_err_t at_sim_init(const struct at_sim_options *options, struct at_diag *diag,
                                      .state_bytes = STATE_STAND_IN_BYTES,
                                      .tile_bytes = STATE_STAND_IN_BYTES / STATE_TILES,
                                      .canary = o->canary,
+                                     .meets = o->nats > 0,
                                      .trace = o->trace_bytes > 0,
                                      .trace_bytes_max = o->trace_bytes,
                                      .lines = true,
@@ -136,6 +148,7 @@ at_err_t at_sim_init(const struct at_sim_options *options, struct at_diag *diag,
     corrupt(s);
     at_sim_plan_faults(s);
     provoke(s);
+    hide(s);
     *ret_sim = s;
     return AT_OK;
 }

@@ -56,6 +56,7 @@ at_err at_sim_canary_parse(const char *name, struct at_diag *diag, enum at_node_
 struct at_sim_options {
     uint64_t seed;
     int nodes, byzantine; /* byzantine: so many of the nodes, never the steward */
+    int nats;             /* percent of the members that nobody can dial; a third of these behind symmetric NATs */
     uint64_t duration_ms;
     uint64_t round_ms; /* of one unit at speed 1; 0: a 48th of the duration, 10 s to 10 min */
     uint64_t update_bytes;

@@ -149,7 +149,7 @@ static const struct {
 } others[] = {
     {"duplication", "links are TLS over TCP, which delivers once; a Byzantine node that repeats itself is --byzantine"},
     {"reordering", "links are TLS over TCP, which keeps the order; control overtakes bulk without asking"},
-    {"nat", "the simulated nodes reach each other directly"},
+    {"nat", "it is an option of its own: --nats PERCENT"},
     {"equivocation", "the simulated machine has one steward"},
     {"byzantine", "it is an option of its own: --byzantine F"},
 };
