@@ -10,7 +10,7 @@ struct at_report_extra { /* what the machine does not know */
     const char *invite, *kernels;
     int threads;
     uint64_t control_bytes, bulk_bytes; /* sent: frames of messages, and of pieces of blobs */
-    uint32_t relays, relays_max; /* that run here */
+    uint32_t relays, relays_max;        /* that run here */
     uint64_t relay_bytes_per_s, relayed_bytes;
     struct at_address_text outside; /* what the gateway forwards here; empty: nothing */
 };
