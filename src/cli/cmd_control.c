@@ -110,7 +110,8 @@ static void print_links(const json_t *s)
 {
     double punched = number(s, "peers_punched"), relayed = number(s, "peers_relayed");
     if (!json_is_true(json_object_get(s, "running"))) return;
-    if (punched + relayed > 0) printf("links  %.0f through NATs, %.0f by a relay\n", punched, relayed);
+    printf("links  %.0f direct, %.0f punched through NATs, %.0f relayed by a member\n",
+           number(s, "peers") - punched - relayed, punched, relayed);
     if (text(s, "outside")[0]) printf("router forwards %s to this node\n", text(s, "outside"));
     if (number(s, "relays_max") > 0)
         printf("relays %.0f of at most %.0f for other members, at most %s bytes/s; %s bytes so far\n",

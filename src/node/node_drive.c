@@ -242,7 +242,7 @@ static void say_way(struct node *n, const struct at_net_event *ev)
 {
     if (ev->way == AT_NET_DIRECT) return;
     node_log(n, AT_NODE_LOG_EVENT, "linked to %.16s %s %s", at_node_id_hex(&ev->peer).s,
-             ev->way == AT_NET_PUNCHED ? "through NATs, at" : "by a relay at", ev->address);
+             ev->way == AT_NET_PUNCHED ? "punched through NATs, at" : "relayed by the member at", ev->address);
 }
 
 void node_on_net(void *user, const struct at_net_event *net_ev)

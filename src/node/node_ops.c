@@ -350,6 +350,16 @@ static void do_send(struct node *n, const struct at_node_op *op)
         at_net_close(n->net, link, at_err_text(err));
 }
 
+/* A member's loopback address is of use to nodes on its own machine alone. A node that listens to the net connects to
+ * nothing on its machine because a member says so. */
+static bool means_this_machine(const struct node *n, const struct at_endpoint *e)
+{
+    struct sockaddr_storage sa;
+    if (!at_endpoint_loopback(e) || !at_address_numeric(n->folder.host, 1, &sa)) return false;
+    struct at_endpoint own = at_address_of((struct sockaddr *)&sa);
+    return !at_endpoint_loopback(&own);
+}
+
 static void do_dial(struct node *n, const struct at_node_op *op)
 {
     const struct at_invite *contact = &n->folder.contact;
@@ -360,7 +370,7 @@ static void do_dial(struct node *n, const struct at_node_op *op)
         err = at_net_meet(n->net, (struct at_link_id){op->link}, op->how, &op->node, &link);
     } else if (op->endpoint.port) {
         at_address_host(&op->endpoint, host);
-        err = at_net_dial(n->net, host, op->endpoint.port, &op->node, &link);
+        if (!means_this_machine(n, &op->endpoint)) err = at_net_dial(n->net, host, op->endpoint.port, &op->node, &link);
     } else if (n->folder.has_contact && at_node_id_eq(&op->node, &contact->node)) {
         err = at_net_dial(n->net, contact->host, contact->port, &op->node, &link);
     }
