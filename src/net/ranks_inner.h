@@ -1,5 +1,5 @@
-/* ranks_inner.h: the TLS links' inside, for ranks_tls.c (the rank's thread: posts, waits), ranks_io.c (the I/O thread's
- * loop: sockets, time) and ranks_meet.c (the I/O thread: who is who, how the mesh is made, verdicts).
+/* ranks_inner.h: the TLS links' inside, for ranks_tls.c (the rank's thread: posts, waits) and for the I/O thread:
+ * ranks_io.c (its loop: bytes, time), ranks_door.c (sockets) and ranks_meet.c (who is who, how the mesh is made, verdicts).
  *
  * Only the I/O thread touches sockets, TLS sessions and the list of connections. `mutex` guards the boxes and what both
  * threads look at; it is not held while bytes are encrypted, decrypted or moved by the kernel.
@@ -79,9 +79,15 @@ struct at_ranks_tls {
 
 /* ranks_io.c */
 void *at_ranks_io_main(void *world);
-struct conn *at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, uint16_t port);
 void at_ranks_note(struct at_ranks_tls *w, struct conn *c, enum at_box_kind kind, struct at_span payload);
+
+/* ranks_door.c; all called by the I/O thread without the mutex */
+struct conn *at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, uint16_t port);
+void at_ranks_accept(struct at_ranks_tls *w); /* whoever is at the door */
+void at_ranks_connected(struct at_ranks_tls *w, struct conn *c);
 void at_ranks_close(struct at_ranks_tls *w, struct conn *c);
+void at_ranks_sweep(struct at_ranks_tls *w); /* frees what is closed and never was a rank's */
+void at_ranks_free(struct conn *c);
 
 /* ranks_meet.c; all called by the I/O thread without the mutex */
 void at_ranks_proven(struct at_ranks_tls *w, struct conn *c); /* TLS is done: who is it? */

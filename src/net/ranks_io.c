@@ -1,13 +1,8 @@
-/* ranks_io.c: the I/O thread: sockets, TLS, heartbeats. Each turn: what the rank's thread asked for, what is due, then
+/* ranks_io.c: the I/O thread: bytes, TLS, heartbeats. Each turn: what the rank's thread asked for, what is due, then
  * poll, then whatever can be read and written. */
 #include "net/ranks_inner.h"
 #include "os/sys.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,204 +18,6 @@
 #define GOODBYE_MS 2000 /* for the last bytes to leave after release */
 #define PARTING_MS 1500 /* the same after a verdict; whoever is hung is not waited for: its link is closed */
 #define LATE_MS    2000 /* rank 0 after a verdict before all had come: whoever comes late is told, too */
-
-/* ---- addresses ---------------------------------------------------------------------------------------------------- */
-
-union address {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-};
-
-static bool parse_address(const char *host, uint16_t port, union address *ret, socklen_t *ret_bytes)
-{
-    memset(ret, 0, sizeof *ret);
-    if (inet_pton(AF_INET, host, &ret->v4.sin_addr) == 1) {
-        ret->v4.sin_family = AF_INET;
-        ret->v4.sin_port = htons(port);
-        *ret_bytes = sizeof ret->v4;
-        return true;
-    }
-    if (inet_pton(AF_INET6, host, &ret->v6.sin6_addr) != 1) return false;
-    ret->v6.sin6_family = AF_INET6;
-    ret->v6.sin6_port = htons(port);
-    *ret_bytes = sizeof ret->v6;
-    return true;
-}
-
-static void print_address(const union address *a, char ret_host[AT_NOTE_HOST_BYTES])
-{
-    const void *raw = a->any.sa_family == AF_INET6 ? (const void *)&a->v6.sin6_addr : (const void *)&a->v4.sin_addr;
-    if (inet_ntop(a->any.sa_family, raw, ret_host, AT_NOTE_HOST_BYTES) == NULL) snprintf(ret_host, 2, "?");
-}
-
-at_err_t at_ranks_address(const char *text, struct at_diag *diag, char ret_host[64], uint16_t *ret_port)
-{
-    const char *colon = strrchr(text, ':'), *digits = colon != NULL ? colon + 1 : text;
-    char host[64] = "127.0.0.1", *end;
-    union address a;
-    socklen_t bytes;
-    long port = strtol(digits, &end, 10);
-    size_t n = colon != NULL ? (size_t)(colon - text) : 0;
-    bool braces = n >= 2 && text[0] == '[' && text[n - 1] == ']';
-    if (n > 0 && n < sizeof host)
-        snprintf(host, sizeof host, "%.*s", (int)(braces ? n - 2 : n), text + (braces ? 1 : 0));
-    if (digits[0] < '0' || digits[0] > '9' || *end != 0 || port > UINT16_MAX || n >= sizeof host ||
-        (colon != NULL && n == 0) || !parse_address(host, (uint16_t)port, &a, &bytes))
-        return at_fail(diag, AT_E_USAGE, text, "must be HOST:PORT with a numeric host, such as 192.168.1.5:4242");
-    memcpy(ret_host, host, sizeof host);
-    *ret_port = (uint16_t)port;
-    return AT_OK;
-}
-
-static void prepare_socket(int fd)
-{
-    int on = 1;
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-}
-
-at_err_t at_ranks_listen(const char *host, uint16_t port, struct at_diag *diag, int *ret_fd, uint16_t *ret_port)
-{
-    union address a;
-    socklen_t bytes;
-    int on = 1;
-    if (!parse_address(host, port, &a, &bytes)) return at_fail(diag, AT_E_USAGE, host, "is no numeric address");
-    int fd = socket(a.any.sa_family, SOCK_STREAM, 0);
-    if (fd < 0) return at_fail(diag, AT_E_ENV, host, "no socket: %s", strerror(errno));
-    prepare_socket(fd);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, &a.any, bytes) != 0 || listen(fd, 128) != 0 || getsockname(fd, &a.any, &bytes) != 0) {
-        char where[80];
-        snprintf(where, sizeof where, "%s:%u", host, (unsigned)port);
-        at_err_t err = at_fail(diag, AT_E_PORT, where, "cannot be listened at: %s", strerror(errno));
-        close(fd);
-        return err;
-    }
-    *ret_port = ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
-    *ret_fd = fd;
-    return AT_OK;
-}
-
-/* ---- connections -------------------------------------------------------------------------------------------------- */
-
-static void free_conn(struct conn *c)
-{
-    if (c->fd >= 0) close(c->fd);
-    at_tls_release(&c->tls);
-    at_box_release(&c->box);
-    free(c);
-}
-
-void at_ranks_close(struct at_ranks_tls *w, struct conn *c)
-{
-    if (c->state == CONN_CLOSED) return;
-    c->state = CONN_CLOSED;
-    at_tls_release(&c->tls);
-    close(c->fd);
-    c->fd = -1;
-}
-
-static struct conn *add_conn(struct at_ranks_tls *w, int fd)
-{
-    struct conn *c = w->conns < w->conns_max ? calloc(1, sizeof *c) : NULL;
-    if (c == NULL) {
-        close(fd);
-        return NULL;
-    }
-    prepare_socket(fd);
-    c->fd = fd;
-    c->rank = -1;
-    c->born_awake_ms = c->heard_awake_ms = w->awake_ms;
-    c->beat_ms = at_clock_mono_ms();
-    w->conn[w->conns++] = c;
-    return c;
-}
-
-static bool start_tls(struct at_ranks_tls *w, struct conn *c)
-{
-    c->state = CONN_HANDSHAKE;
-    return at_tls_init_socket(&c->tls, w->tls, c->dialed, c->dialed ? &w->id[c->rank] : NULL, c->fd) == AT_OK;
-}
-
-struct conn *at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, uint16_t port)
-{
-    union address a;
-    socklen_t bytes;
-    if (!parse_address(host, port, &a, &bytes)) return NULL;
-    int fd = socket(a.any.sa_family, SOCK_STREAM, 0);
-    struct conn *c = fd >= 0 ? add_conn(w, fd) : NULL;
-    if (c == NULL) return NULL;
-    c->rank = rank;
-    c->dialed = true;
-    c->state = CONN_CONNECT;
-    snprintf(c->host, sizeof c->host, "%s", host);
-    if (connect(fd, &a.any, bytes) != 0 && errno != EINPROGRESS) at_ranks_lost(w, c, strerror(errno));
-    return c;
-}
-
-/* The oldest connection that has not shown its key gives way. */
-static void make_room(struct at_ranks_tls *w)
-{
-    struct conn *oldest = NULL;
-    int unproven = 0;
-    for (int i = 0; i < w->conns; i++) {
-        struct conn *c = w->conn[i];
-        if (c->dialed || c->state != CONN_HANDSHAKE) continue;
-        unproven++;
-        if (oldest == NULL || c->born_awake_ms < oldest->born_awake_ms) oldest = c;
-    }
-    if (unproven >= AT_RANKS_UNPROVEN_MAX - 1) at_ranks_close(w, oldest);
-}
-
-static void accept_all(struct at_ranks_tls *w)
-{
-    for (int i = 0; i < 16; i++) {
-        union address a;
-        socklen_t bytes = sizeof a;
-        int fd = accept(w->listen_fd, &a.any, &bytes);
-        if (fd < 0) return;
-        make_room(w);
-        struct conn *c = add_conn(w, fd);
-        if (c == NULL) return;
-        print_address(&a, c->host);
-        if (!start_tls(w, c)) at_ranks_close(w, c);
-    }
-}
-
-/* The others listen where they reached rank 0 from; only then is it known which of their addresses that is. */
-static void listen_beside(struct at_ranks_tls *w, struct conn *c)
-{
-    union address a;
-    socklen_t bytes = sizeof a;
-    char host[AT_NOTE_HOST_BYTES];
-    uint16_t port = 0;
-    if (w->opt.star || w->listen_fd >= 0 || getsockname(c->fd, &a.any, &bytes) != 0) return;
-    print_address(&a, host);
-    struct at_diag diag = {0};
-    if (at_ranks_listen(host, 0, &diag, &w->listen_fd, &port) != AT_OK) {
-        at_ranks_notice(w, &diag);
-        return;
-    }
-    pthread_mutex_lock(&w->mutex);
-    w->entry[w->rank].port = port;
-    memcpy(w->entry[w->rank].host, host, sizeof host);
-    pthread_mutex_unlock(&w->mutex);
-}
-
-static void finish_connect(struct at_ranks_tls *w, struct conn *c)
-{
-    int why = 0;
-    socklen_t bytes = sizeof why;
-    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &why, &bytes) != 0) why = errno;
-    if (why != 0) {
-        at_ranks_lost(w, c, strerror(why));
-        return;
-    }
-    if (c->rank == 0) listen_beside(w, c);
-    if (c->state == CONN_CONNECT && !start_tls(w, c)) at_ranks_lost(w, c, "no memory");
-}
 
 /* ---- bytes -------------------------------------------------------------------------------------------------------- */
 
@@ -351,7 +148,7 @@ static void shake_hands(struct at_ranks_tls *w, struct conn *c)
 
 static void drive(struct at_ranks_tls *w, struct conn *c, int events)
 {
-    if (c->state == CONN_CONNECT && (events & (POLLOUT | POLLERR | POLLHUP))) finish_connect(w, c);
+    if (c->state == CONN_CONNECT && (events & (POLLOUT | POLLERR | POLLHUP))) at_ranks_connected(w, c);
     if (c->state == CONN_HANDSHAKE && events != 0) shake_hands(w, c);
     /* A slow path takes seconds for one TLS record, of which nothing can be read before its end. */
     if (c->state == CONN_UP && (events & POLLIN)) c->heard_awake_ms = w->awake_ms;
@@ -388,20 +185,6 @@ static void beat(struct at_ranks_tls *w, struct conn *c, uint64_t now_ms)
         snprintf(why, sizeof why, "silent for %g s", patience_ms / 1000.0);
         at_ranks_notice_gone(w, c->rank, why); /* the link stays: should it wake up, it reads the verdict */
     }
-}
-
-/* Those that never were a rank's leave no trace. */
-static void sweep(struct at_ranks_tls *w)
-{
-    int kept = 0;
-    for (int i = 0; i < w->conns; i++) {
-        struct conn *c = w->conn[i];
-        if (c->state == CONN_CLOSED && !c->greeted)
-            free_conn(c);
-        else
-            w->conn[kept++] = c;
-    }
-    w->conns = kept;
 }
 
 /* After release: say good-bye, let what was sent leave, wait until the others have closed too. */
@@ -450,7 +233,7 @@ static bool turn(struct at_ranks_tls *w)
         w->told_overdue = true;
         if (w->opt.overdue != NULL) w->opt.overdue(w->opt.arg, &w->verdict);
     }
-    sweep(w);
+    at_ranks_sweep(w);
     return !releasing || !is_over(w, now_ms);
 }
 
@@ -485,7 +268,7 @@ static void wait_and_drive(struct at_ranks_tls *w)
         }
     }
     for (int i = 0; i < count; i++) drive(w, w->conn[i], set[i + 2].revents);
-    if (set[1].revents != 0) accept_all(w);
+    if (set[1].revents != 0) at_ranks_accept(w);
 }
 
 void *at_ranks_io_main(void *world)
@@ -493,7 +276,7 @@ void *at_ranks_io_main(void *world)
     struct at_ranks_tls *w = world;
     while (turn(w)) wait_and_drive(w);
     pthread_mutex_lock(&w->mutex); /* the rank's thread is in release: nobody else looks any more */
-    for (int i = 0; i < w->conns; i++) free_conn(w->conn[i]);
+    for (int i = 0; i < w->conns; i++) at_ranks_free(w->conn[i]);
     w->conns = 0;
     pthread_mutex_unlock(&w->mutex);
     if (w->listen_fd >= 0) close(w->listen_fd);
