@@ -163,18 +163,33 @@ struct conn *at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, u
     return c;
 }
 
-/* The oldest connection that has not shown its key gives way. */
-static void make_room(struct at_ranks_tls *w)
+/* The nth of the accepted connections whose key is not proven yet, in the order they came; *ret_count: of all. */
+static struct conn *unproven(const struct at_ranks_tls *w, int nth, int *ret_count)
 {
-    struct conn *oldest = NULL;
-    int unproven = 0;
+    struct conn *found = NULL;
+    int n = 0;
     for (int i = 0; i < w->conns; i++) {
         struct conn *c = w->conn[i];
         if (c->dialed || c->state != CONN_HANDSHAKE) continue;
-        unproven++;
-        if (oldest == NULL || c->born_awake_ms < oldest->born_awake_ms) oldest = c;
+        if (n++ == nth) found = c;
     }
-    if (unproven >= AT_RANKS_UNPROVEN_MAX - 1) at_ranks_close(w, oldest);
+    *ret_count = n;
+    return found;
+}
+
+/* When there are too many: the older half keeps its places, so that nobody can be pushed out by those who come later; of
+ * the younger half a random one goes, so that whoever was there first cannot keep everybody out. A rank that this hits
+ * dials again. */
+static void make_room(struct at_ranks_tls *w)
+{
+    enum { KEPT = AT_RANKS_UNPROVEN_MAX / 2 };
+    int count;
+    at_ranks_sweep(w);
+    w->lot = w->lot * 6364136223846793005u + at_clock_mono_ns(); /* nobody outside sees it; it need not be secret */
+    struct conn *c = unproven(w, KEPT + (int)((w->lot >> 33) % (AT_RANKS_UNPROVEN_MAX - KEPT)), &count);
+    if (count < AT_RANKS_UNPROVEN_MAX) return;
+    at_ranks_close(w, c);
+    at_ranks_sweep(w);
 }
 
 void at_ranks_accept(struct at_ranks_tls *w)

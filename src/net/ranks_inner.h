@@ -4,7 +4,10 @@
  * Only the I/O thread touches sockets, TLS sessions and the list of connections. `mutex` guards the boxes and what both
  * threads look at; it is not held while bytes are encrypted, decrypted or moved by the kernel.
  *
- *   CONNECT -> HANDSHAKE -> UP -> CLOSED      UP begins when TLS has proven the key; a HELLO comes first on each side */
+ *   CONNECT -> HANDSHAKE -> UP -> CLOSED      UP begins when TLS has proven the key; a HELLO comes first on each side
+ *
+ * A link counts once it is greeted. Until then its end is no rank's: TLS is done for who dialled before it is for who
+ * accepted, and that side may have had to make room. Who dialled dials again. */
 #ifndef ATOLL_NET_RANKS_INNER_H
 #define ATOLL_NET_RANKS_INNER_H
 
@@ -16,7 +19,8 @@
 
 #define AT_RANKS_UNPROVEN_MAX 64    /* accepted connections whose key is not proven yet */
 #define AT_RANKS_HANDSHAKE_MS 5000  /* awake; a stranger's, and one address of rank 0's */
-#define AT_RANKS_GREETING_MS  15000 /* awake; of a rank that is known to be there */
+#define AT_RANKS_GREETING_MS  15000 /* awake; of a rank that is known to be there, all attempts together */
+#define AT_RANKS_REDIAL_MS    100
 
 enum conn_state { CONN_CONNECT = 1, CONN_HANDSHAKE, CONN_UP, CONN_CLOSED };
 
@@ -70,11 +74,13 @@ struct at_ranks_tls {
     bool tabled, reported, said_ready, told_overdue, told_by_0;
     int told;    /* rank 0: how many know the verdict */
     bool *ready; /* rank 0: [ranks] whose links are whole */
-    uint64_t start_ms, verdict_ms, release_ms, dial_ms;
+    uint64_t verdict_ms, release_ms;
+    uint64_t *dial_ms; /* [ranks] when that rank is to be dialled; UINT64_MAX: it is not */
     /* The judge's clock: how long this thread was awake and free to listen (ranks.h). */
-    uint64_t awake_ms, turn_ms;
+    uint64_t awake_ms, turn_ms, tabled_awake_ms;
     uint64_t turns, verdict_turn;
-    int host; /* which of opt.host is dialed */
+    int host;     /* which of opt.host is dialed */
+    uint64_t lot; /* who gives way at the door */
 };
 
 /* ranks_io.c */

@@ -105,41 +105,38 @@ static void notice_rank(struct at_ranks_tls *w, int rank, const char *does)
     at_ranks_notice(w, &what);
 }
 
-/* The way to rank 0 failed before it was proven: it may not have started yet. */
-static void lost_rank_0_early(struct at_ranks_tls *w, struct conn *c, const char *why)
+/* A dialled link ended before it was greeted. Rank 0 may not have started yet, any rank may be busy with strangers. */
+static void lost_early(struct at_ranks_tls *w, struct conn *c, const char *why)
 {
-    char text[200];
-    uint64_t now_ms = at_clock_mono_ms();
-    if (c->tls.wrong_key)
+    char text[220];
+    bool again = c->rank == 0 ? w->awake_ms < w->opt.wait_ms : w->awake_ms - w->tabled_awake_ms < AT_RANKS_GREETING_MS;
+    if (c->tls.wrong_key && c->rank == 0)
         snprintf(text, sizeof text, "has another secret than rank %d: every machine needs the same --secret file",
                  w->rank);
-    else if (now_ms - w->start_ms < w->opt.wait_ms) {
-        w->dial_ms = now_ms + 100;
-        w->host++;
+    else if (again && !c->tls.wrong_key) {
+        w->dial_ms[c->rank] = at_clock_mono_ms() + AT_RANKS_REDIAL_MS;
+        if (c->rank == 0) w->host++;
         return;
     } else
-        snprintf(text, sizeof text, "cannot be reached: %.150s", why);
-    notice_rank(w, 0, text);
+        snprintf(text, sizeof text, "cannot be reached by rank %d: %.150s", w->rank, why);
+    notice_rank(w, c->rank, text);
 }
 
 void at_ranks_lost(struct at_ranks_tls *w, struct conn *c, const char *why)
 {
-    char text[220], reason[AT_TLS_REASON_BYTES];
-    snprintf(reason, sizeof reason, "%s", why); /* it may lie in what is released now */
-    bool early = c->state != CONN_UP, expects;
+    char reason[AT_TLS_REASON_BYTES];
+    bool early = c->state != CONN_UP || !c->greeted, expects;
+    /* copied, for it may lie in what is released now */
+    snprintf(reason, sizeof reason, "%s%s", why, early && c->state == CONN_UP ? " before it greeted" : "");
     pthread_mutex_lock(&w->mutex);
     expects = at_box_expects(&c->box) || c->box.sends.first != NULL;
     pthread_mutex_unlock(&w->mutex);
     at_ranks_close(w, c);
     if (w->verdict_ms != 0 || w->release_ms != 0 || c->rank < 0 || (c->bye && !expects)) return;
-    if (early && c->dialed && c->rank == 0) {
-        lost_rank_0_early(w, c, reason);
-    } else if (early && c->dialed) {
-        snprintf(text, sizeof text, "cannot be reached by rank %d: %.150s", w->rank, reason);
-        notice_rank(w, c->rank, text);
-    } else if (!early) {
+    if (early && c->dialed)
+        lost_early(w, c, reason);
+    else if (!early)
         at_ranks_notice_gone(w, c->rank, reason);
-    }
 }
 
 /* ---- the mesh ----------------------------------------------------------------------------------------------------- */
@@ -203,9 +200,8 @@ static void take_table(struct at_ranks_tls *w, struct conn *c, struct at_span no
         return;
     }
     w->tabled = true;
-    for (int i = 1; i < w->rank && w->verdict_ms == 0 && !w->opt.star; i++)
-        if (at_ranks_dial(w, i, w->entry[i].host, (uint16_t)w->entry[i].port) == NULL)
-            notice_rank(w, i, "cannot be reached: no socket for it");
+    w->tabled_awake_ms = w->awake_ms;
+    for (int i = 1; i < w->rank && !w->opt.star; i++) w->dial_ms[i] = 0;
 }
 
 void at_ranks_on_note(struct at_ranks_tls *w, struct conn *c, enum at_box_kind kind, struct at_span note)
@@ -249,6 +245,16 @@ static struct conn *dial_rank_0(struct at_ranks_tls *w)
     return at_ranks_dial(w, 0, host, w->opt.port);
 }
 
+static void dial_all_due(struct at_ranks_tls *w, uint64_t now_ms)
+{
+    for (int i = 0; i < w->rank && w->verdict_ms == 0; i++) {
+        if (w->dial_ms[i] > now_ms) continue;
+        w->dial_ms[i] = UINT64_MAX; /* until this attempt has failed */
+        struct conn *c = i == 0 ? dial_rank_0(w) : at_ranks_dial(w, i, w->entry[i].host, (uint16_t)w->entry[i].port);
+        if (c == NULL) notice_rank(w, i, "cannot be dialed");
+    }
+}
+
 static int count_greeted(const struct at_ranks_tls *w, int *ret_missing)
 {
     int n = 0;
@@ -273,7 +279,7 @@ static void send_table(struct at_ranks_tls *w)
     if (err != AT_OK) notice_rank(w, 0, "has no memory for the table of ranks");
 }
 
-static void meet_at_rank_0(struct at_ranks_tls *w, uint64_t now_ms)
+static void meet_at_rank_0(struct at_ranks_tls *w)
 {
     char text[80];
     int missing = 0, here = count_greeted(w, &missing), ready = 0;
@@ -286,7 +292,7 @@ static void meet_at_rank_0(struct at_ranks_tls *w, uint64_t now_ms)
         pthread_mutex_unlock(&w->mutex);
     }
     if (here == w->ranks - 1 && !w->tabled) send_table(w);
-    if (!w->tabled && now_ms - w->start_ms > w->opt.wait_ms) {
+    if (!w->tabled && w->awake_ms > w->opt.wait_ms) {
         if (here < w->ranks - 2)
             snprintf(text, sizeof text, "and %d more have not come within %u s", w->ranks - 2 - here,
                      (unsigned)w->opt.wait_ms / 1000);
@@ -308,12 +314,9 @@ void at_ranks_meet(struct at_ranks_tls *w, uint64_t now_ms)
     int missing;
     if (w->verdict_ms != 0) return;
     if (!w->go && w->rank == 0) {
-        meet_at_rank_0(w, now_ms);
+        meet_at_rank_0(w);
     } else if (!w->go) {
-        if (w->dial_ms <= now_ms && w->peer[0] == NULL) {
-            w->dial_ms = UINT64_MAX; /* until this attempt has failed */
-            if (dial_rank_0(w) == NULL) notice_rank(w, 0, "cannot be dialed");
-        }
+        dial_all_due(w, now_ms);
         if (w->tabled && !w->said_ready && count_greeted(w, &missing) == (w->opt.star ? 1 : w->ranks - 1)) {
             w->said_ready = true;
             at_ranks_note(w, w->peer[0], AT_BOX_READY, (struct at_span){0});

@@ -3,9 +3,7 @@
 #include "net/ranks.h"
 #include "os/sys.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -530,41 +528,6 @@ static void another_secret_is_refused(void **state)
     assert_non_null(strstr(out[0].diag.text, "rank 1 (replica 0, stage 0, tensor rank 1) has not come within 1 s"));
 }
 
-/* Strangers at rank 0's door: bytes that are no TLS, silence, and many of both, before and while the mesh is made. */
-static void *strange(void *arg)
-{
-    uint16_t port = *(uint16_t *)arg;
-    int fd[100];
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    for (int i = 0; i < 100; i++) {
-        fd[i] = socket(AF_INET, SOCK_STREAM, 0);
-        if (connect(fd[i], (struct sockaddr *)&a, sizeof a) != 0) continue;
-        const char junk[] = "GET / HTTP/1.1\r\n\r\n";
-        if (i % 2 == 0 && send(fd[i], junk, sizeof junk, MSG_NOSIGNAL) < 0) continue;
-    }
-    sleep_ms(300);
-    for (int i = 0; i < 100; i++) close(fd[i]);
-    return NULL;
-}
-
-static void strangers_cost_nothing(void **state)
-{
-    struct actor actor[2];
-    pthread_t thread[3];
-    int fd;
-    uint16_t port;
-    assert_int_equal(at_ranks_listen("127.0.0.1", 0, NULL, &fd, &port), AT_OK);
-    for (int i = 0; i < 2; i++) {
-        actor[i] = (struct actor){.play = play_exchange, .options = options_for(i, 2, fd, port)};
-        if (i == 1) sleep_ms(50);
-        assert_int_equal(pthread_create(&thread[i], NULL, act, &actor[i]), 0);
-        if (i == 0) assert_int_equal(pthread_create(&thread[2], NULL, strange, &port), 0);
-    }
-    for (int i = 0; i < 3; i++) pthread_join(thread[i], NULL);
-    assert_true(actor[0].out.ok && actor[1].out.ok);
-}
-
 static void addresses(void **state)
 {
     char host[64];
@@ -606,7 +569,6 @@ int main(void)
         cmocka_unit_test(one_rank_needs_nobody),
         cmocka_unit_test(one_failure_ends_all),
         cmocka_unit_test(sizes_must_agree),
-        cmocka_unit_test(strangers_cost_nothing),
         cmocka_unit_test(addresses),
         cmocka_unit_test(keys_differ),
     };

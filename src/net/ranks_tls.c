@@ -178,7 +178,9 @@ static at_err allocate(struct at_ranks_tls *w)
     w->ready = calloc(n, sizeof w->ready[0]);
     w->conn = calloc((size_t)w->conns_max, sizeof(struct conn *));
     w->poll_set = calloc((size_t)w->conns_max + 2, sizeof(struct pollfd));
-    return w->id && w->entry && w->peer && w->ready && w->conn && w->poll_set ? AT_OK : AT_E_NOMEM;
+    w->dial_ms = calloc(n, sizeof w->dial_ms[0]);
+    for (size_t i = w->rank == 0 ? 0 : 1; w->dial_ms != NULL && i < n; i++) w->dial_ms[i] = UINT64_MAX;
+    return w->id && w->entry && w->peer && w->ready && w->conn && w->poll_set && w->dial_ms ? AT_OK : AT_E_NOMEM;
 }
 
 static at_err make_keys(struct at_ranks_tls *w, struct at_diag *diag)
@@ -213,7 +215,6 @@ static at_err start_io(struct at_ranks_tls *w, struct at_diag *diag)
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    w->start_ms = at_clock_mono_ms();
     int rc = pthread_create(&w->io, NULL, at_ranks_io_main, w);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc != 0) return at_fail(diag, AT_E_ENV, "links", "no thread: %s", strerror(rc));
@@ -303,6 +304,7 @@ void at_ranks_tls_release(struct at_ranks_tls *w)
     free(w->ready);
     free(w->conn);
     free(w->poll_set);
+    free(w->dial_ms);
     pthread_mutex_destroy(&w->mutex);
     pthread_cond_destroy(&w->wake);
     memset(w, 0, sizeof *w);
