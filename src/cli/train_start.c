@@ -265,6 +265,7 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
     f.rank = calloc((size_t)ranks, sizeof *f.rank);
     at_err_t err = f.child != NULL && f.rank != NULL ? AT_OK : at_fail(diag, AT_E_NOMEM, "train", "no memory");
     own_family = &f;
+    if (err == AT_OK) err = at_ranks_tls_files(ranks, diag);
     if (err == AT_OK) err = at_ranks_address(at, diag, brief.host, &brief.port);
     if (err == AT_OK) err = make_secret(s, brief.secret, diag);
     if (err == AT_OK && own == 0) err = at_ranks_listen(brief.host, brief.port, diag, &listen_fd, &brief.port);

@@ -85,6 +85,10 @@ at_err at_ranks_listen(const char *host, uint16_t port, struct at_diag *diag, in
 /* "host:port", "[v6]:port" or "port" (host: 127.0.0.1). AT_E_USAGE. */
 at_err at_ranks_address(const char *text, struct at_diag *diag, char ret_host[64], uint16_t *ret_port);
 
+/* Raises this process' limit of open files to what a rank's links may take, strangers at its door included, so that those
+ * cannot use up what the ranks need. at_ranks_tls_init does it, too; called before, it saves starting other ranks in vain.
+ * AT_E_ENV when the system does not allow so many. */
+at_err at_ranks_tls_files(int ranks, struct at_diag *diag);
 /* Returns when all ranks are linked to all. AT_E_PEER with the verdict; AT_E_NOMEM, AT_E_ENV. */
 at_err at_ranks_tls_init(const struct at_ranks_tls_options *options, struct at_diag *diag, struct at_ranks_tls **ret);
 struct at_comm at_ranks_tls_comm(struct at_ranks_tls *w);

@@ -147,20 +147,30 @@ static bool start_tls(struct at_ranks_tls *w, struct conn *c)
     return at_tls_init_socket(&c->tls, w->tls, c->dialed, c->dialed ? &w->id[c->rank] : NULL, c->fd) == AT_OK;
 }
 
-struct conn *at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, uint16_t port)
+static void notice_shortage(struct at_ranks_tls *w, int why)
+{
+    struct at_diag what = {0};
+    at_fail(&what, AT_E_ENV, "links", "%s can open no further link: %s%s", at_ranks_text(w, w->rank).s, strerror(why),
+            why == EMFILE ? "; allow more open files (ulimit -n)" : "");
+    at_ranks_notice(w, &what);
+}
+
+void at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, uint16_t port)
 {
     union address a;
     socklen_t bytes;
-    if (!parse_address(host, port, &a, &bytes)) return NULL;
-    int fd = socket(a.any.sa_family, SOCK_STREAM, 0);
+    int fd = parse_address(host, port, &a, &bytes) ? socket(a.any.sa_family, SOCK_STREAM, 0) : (errno = EINVAL, -1);
+    int why = fd < 0 ? errno : ENOMEM;
     struct conn *c = fd >= 0 ? add_conn(w, fd) : NULL;
-    if (c == NULL) return NULL;
+    if (c == NULL) {
+        notice_shortage(w, why);
+        return;
+    }
     c->rank = rank;
     c->dialed = true;
     c->state = CONN_CONNECT;
     snprintf(c->host, sizeof c->host, "%s", host);
     if (connect(fd, &a.any, bytes) != 0 && errno != EINPROGRESS) at_ranks_lost(w, c, strerror(errno));
-    return c;
 }
 
 /* The nth of the accepted connections whose key is not proven yet, in the order they came; *ret_count: of all. */
@@ -192,12 +202,23 @@ static void make_room(struct at_ranks_tls *w)
     at_ranks_sweep(w);
 }
 
+/* The next poll would come back at once, so there is none for a moment. What strangers hold they give back in time; when
+ * they hold nothing, this rank will not be linked. */
+static void shut_door(struct at_ranks_tls *w, int why)
+{
+    int count;
+    unproven(w, 0, &count);
+    w->shut_ms = at_clock_mono_ms() + AT_RANKS_SHUT_MS;
+    if (count == 0 && !w->go) notice_shortage(w, why);
+}
+
 void at_ranks_accept(struct at_ranks_tls *w)
 {
     for (int i = 0; i < 16; i++) {
         union address a;
         socklen_t bytes = sizeof a;
         int fd = accept(w->listen_fd, &a.any, &bytes);
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) shut_door(w, errno);
         if (fd < 0) return;
         make_room(w);
         struct conn *c = add_conn(w, fd);

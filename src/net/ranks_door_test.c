@@ -1,6 +1,6 @@
 /* Strangers at the doors of ranks that are being linked. Rank 1's way to rank 0 and rank 2's to rank 1 go through relays
  * that stop at the moment when TLS is done for who dialled and not yet for who accepted: there they cut the link, as a
- * rank does that has to make room, or bring a crowd before they go on. */
+ * rank does that has to make room, or bring a crowd before they go on. And ranks that may open too few files. */
 #include "net/ranks.h"
 #include "os/sys.h"
 
@@ -14,7 +14,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -253,9 +255,74 @@ static void strangers_cost_nothing(void **state)
     assert_true(atomic_load(&to_0.links) > CUTS && atomic_load(&to_1.links) > CUTS);
 }
 
+/* ---- no file is left ------------------------------------------------------------------------------------------------ */
+
+struct shortage {
+    struct rlimit before;
+    uint16_t port;
+    int fd[512], fds;
+};
+
+/* While rank 0 waits for the others all files are opened that it may open; then somebody comes. */
+static at_err_t use_up(void *arg, struct at_diag *diag)
+{
+    struct shortage *s = arg;
+    struct sockaddr_in to = loopback("127.0.0.1", s->port);
+    struct rlimit few = {256, s->before.rlim_max};
+    if (s->fds > 0) return AT_OK;
+    s->fd[s->fds++] = socket(AF_INET, SOCK_STREAM, 0);
+    if (setrlimit(RLIMIT_NOFILE, &few) != 0) return at_fail(diag, AT_E_INTERNAL, "test", "setrlimit");
+    while (s->fds < 512 && (s->fd[s->fds] = dup(s->fd[0])) >= 0) s->fds++;
+    if (s->fds == 512) return at_fail(diag, AT_E_INTERNAL, "test", "no shortage");
+    if (connect(s->fd[0], (struct sockaddr *)&to, sizeof to) != 0)
+        return at_fail(diag, AT_E_INTERNAL, "test", "connect");
+    return AT_OK;
+}
+
+static void a_shortage_of_files_is_told(void **state)
+{
+    static struct shortage s;
+    struct at_ranks_tls *w = NULL;
+    struct at_diag diag = {0};
+    int fd = -1;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &s.before), 0);
+    assert_int_equal(at_ranks_listen("127.0.0.1", 0, NULL, &fd, &s.port), AT_OK);
+    struct at_ranks_tls_options o = options_for(0, 2, fd, s.port);
+    o.wait_ms = 5000;
+    o.go_on = use_up;
+    o.arg = &s;
+    at_err_t err = at_ranks_tls_init(&o, &diag, &w);
+    for (int i = 0; i < s.fds; i++) close(s.fd[i]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &s.before), 0);
+    assert_int_equal(err, AT_E_ENV);
+    assert_non_null(strstr(diag.text, "rank 0 (zero"));
+    assert_non_null(strstr(diag.text, "ulimit -n"));
+}
+
+/* In a process of its own: what the soft limit lacks is taken, beyond the hard one it is said. */
+static void enough_files_are_asked_for(void **state)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct rlimit r = {50, 200};
+        struct at_diag diag = {0};
+        if (setrlimit(RLIMIT_NOFILE, &r) != 0) _exit(1);
+        if (at_ranks_tls_files(16, NULL) != AT_OK || getrlimit(RLIMIT_NOFILE, &r) != 0) _exit(2);
+        if (r.rlim_cur < 16 + UNPROVEN || r.rlim_cur > 200) _exit(3);
+        if (at_ranks_tls_files(200, &diag) != AT_E_ENV || strstr(diag.text, "ulimit -n") == NULL) _exit(4);
+        _exit(0);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
     at_sys_process_init();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(strangers_cost_nothing)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(strangers_cost_nothing),
+                                       cmocka_unit_test(a_shortage_of_files_is_told),
+                                       cmocka_unit_test(enough_files_are_asked_for)};
     return cmocka_run_group_tests_name("ranks_door", tests, NULL, NULL);
 }

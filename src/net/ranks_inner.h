@@ -21,6 +21,7 @@
 #define AT_RANKS_HANDSHAKE_MS 5000  /* awake; a stranger's, and one address of rank 0's */
 #define AT_RANKS_GREETING_MS  15000 /* awake; of a rank that is known to be there, all attempts together */
 #define AT_RANKS_REDIAL_MS    100
+#define AT_RANKS_SHUT_MS      100
 
 enum conn_state { CONN_CONNECT = 1, CONN_HANDSHAKE, CONN_UP, CONN_CLOSED };
 
@@ -68,6 +69,7 @@ struct at_ranks_tls {
     uint64_t bytes_sent;
     /* of the I/O thread alone */
     int listen_fd;
+    uint64_t shut_ms;   /* until when nobody is accepted: see at_ranks_accept */
     struct conn **conn; /* [conns_max] */
     int conns, conns_max;
     void *poll_set;
@@ -88,8 +90,9 @@ void *at_ranks_io_main(void *world);
 void at_ranks_note(struct at_ranks_tls *w, struct conn *c, enum at_box_kind kind, struct at_span payload);
 
 /* ranks_door.c; all called by the I/O thread without the mutex */
-struct conn *at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, uint16_t port);
-void at_ranks_accept(struct at_ranks_tls *w); /* whoever is at the door */
+void at_ranks_dial(struct at_ranks_tls *w, int rank, const char *host, uint16_t port);
+/* Whoever is at the door. Where the system gives no further socket, the door is shut for a moment. */
+void at_ranks_accept(struct at_ranks_tls *w);
 void at_ranks_connected(struct at_ranks_tls *w, struct conn *c);
 void at_ranks_close(struct at_ranks_tls *w, struct conn *c);
 void at_ranks_sweep(struct at_ranks_tls *w); /* frees what is closed and never was a rank's */

@@ -248,7 +248,8 @@ static void wait_and_drive(struct at_ranks_tls *w)
     struct pollfd *set = w->poll_set;
     int timeout_ms = TURN_MS, count = w->conns;
     set[0] = (struct pollfd){.fd = w->wake_fd[0], .events = POLLIN};
-    set[1] = (struct pollfd){.fd = w->listen_fd, .events = POLLIN}; /* -1 is passed over */
+    int door = at_clock_mono_ms() >= w->shut_ms ? w->listen_fd : -1; /* -1 is passed over */
+    set[1] = (struct pollfd){.fd = door, .events = POLLIN};
     pthread_mutex_lock(&w->mutex);
     for (int i = 0; i < count; i++) {
         struct conn *c = w->conn[i];

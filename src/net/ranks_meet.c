@@ -234,7 +234,7 @@ void at_ranks_on_note(struct at_ranks_tls *w, struct conn *c, enum at_box_kind k
 }
 
 /* The next of the addresses that rank 0 may have for us. */
-static struct conn *dial_rank_0(struct at_ranks_tls *w)
+static void dial_rank_0(struct at_ranks_tls *w)
 {
     char host[AT_NOTE_HOST_BYTES];
     int count = 1;
@@ -242,7 +242,7 @@ static struct conn *dial_rank_0(struct at_ranks_tls *w)
     const char *begin = w->opt.host;
     for (int i = w->host % count; i > 0; i--) begin = strchr(begin, ',') + 1;
     snprintf(host, sizeof host, "%.*s", (int)strcspn(begin, ","), begin);
-    return at_ranks_dial(w, 0, host, w->opt.port);
+    at_ranks_dial(w, 0, host, w->opt.port);
 }
 
 static void dial_all_due(struct at_ranks_tls *w, uint64_t now_ms)
@@ -250,8 +250,10 @@ static void dial_all_due(struct at_ranks_tls *w, uint64_t now_ms)
     for (int i = 0; i < w->rank && w->verdict_ms == 0; i++) {
         if (w->dial_ms[i] > now_ms) continue;
         w->dial_ms[i] = UINT64_MAX; /* until this attempt has failed */
-        struct conn *c = i == 0 ? dial_rank_0(w) : at_ranks_dial(w, i, w->entry[i].host, (uint16_t)w->entry[i].port);
-        if (c == NULL) notice_rank(w, i, "cannot be dialed");
+        if (i == 0)
+            dial_rank_0(w);
+        else
+            at_ranks_dial(w, i, w->entry[i].host, (uint16_t)w->entry[i].port);
     }
 }
 

@@ -168,6 +168,8 @@ struct at_comm at_ranks_tls_comm(struct at_ranks_tls *w)
 
 /* ---- opening and closing ------------------------------------------------------------------------------------------ */
 
+#define OTHER_FILES 32 /* that a process has open besides its links: its own, the run's, a listener, a pipe */
+
 static at_err allocate(struct at_ranks_tls *w)
 {
     size_t n = (size_t)w->ranks;
@@ -250,6 +252,16 @@ static at_err await_mesh(struct at_ranks_tls *w, struct at_diag *diag)
     return err;
 }
 
+at_err_t at_ranks_tls_files(int ranks, struct at_diag *diag)
+{
+    uint64_t need = (uint64_t)ranks + AT_RANKS_UNPROVEN_MAX + OTHER_FILES, have = at_sys_files_allow(need);
+    if (have >= need) return AT_OK;
+    return at_fail(diag, AT_E_ENV, "links",
+                   "a rank of %d may need %llu open files and this system allows %llu: raise the hard limit (ulimit -n "
+                   "%llu)",
+                   ranks, (unsigned long long)need, (unsigned long long)have, (unsigned long long)need);
+}
+
 at_err_t at_ranks_tls_init(const struct at_ranks_tls_options *options, struct at_diag *diag, struct at_ranks_tls **ret)
 {
     const struct at_ranks_run *run = &options->run;
@@ -268,8 +280,9 @@ at_err_t at_ranks_tls_init(const struct at_ranks_tls_options *options, struct at
     if (w->opt.overdue_ms == 0) w->opt.overdue_ms = 1000;
     pthread_mutex_init(&w->mutex, NULL);
     pthread_cond_init(&w->wake, NULL);
-    at_err_t err = allocate(w);
-    if (err != AT_OK) at_fail(diag, err, "links", "no memory for the links of %d ranks", w->ranks);
+    at_err_t err = at_ranks_tls_files(w->opt.star && w->rank != 0 ? 2 : w->ranks, diag);
+    if (err == AT_OK && (err = allocate(w)) != AT_OK)
+        at_fail(diag, err, "links", "no memory for the links of %d ranks", w->ranks);
     if (err == AT_OK) err = make_keys(w, diag);
     if (err == AT_OK) err = make_pipe(w, diag);
     if (err == AT_OK) err = start_io(w, diag);

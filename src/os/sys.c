@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -112,6 +113,15 @@ uint64_t at_sys_memory_available(void)
         if (left < system) system = left;
     }
     return system;
+}
+
+uint64_t at_sys_files_allow(uint64_t n)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0) return UINT64_MAX; /* what is short is noticed when it is */
+    if (files.rlim_cur >= n) return files.rlim_cur;
+    struct rlimit more = {.rlim_cur = n < files.rlim_max ? (rlim_t)n : files.rlim_max, .rlim_max = files.rlim_max};
+    return setrlimit(RLIMIT_NOFILE, &more) == 0 ? more.rlim_cur : files.rlim_cur;
 }
 
 /* VmHWM of /proc/self/status: unlike getrusage's figure it is this program's, not that of the process that forked it. */

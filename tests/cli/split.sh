@@ -95,6 +95,7 @@ cp -r "$WORK/alone" "$WORK/bad"
 refused 3 "damaged" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
 "$TOOL" cut "$WORK/bad/model.safetensors" 5000
 refused 3 "model.safetensors" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
+(ulimit -n 64 && refused 5 "ulimit -n" "$ATOLL" train $small --tp 2)
 refused 2 "--plan FILE" "$ATOLL" train $small --tp 2 --listen 127.0.0.1:0
 
 # Weights that make a step not finite: split or not, one message names tensor, layer, replica, round and step; nothing
