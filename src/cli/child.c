@@ -53,6 +53,10 @@ _Noreturn static void become(const char *const *argv, int in_fd, int out_fd, int
     signal(SIGTERM, SIG_DFL);
     signal(SIGHUP, SIG_DFL);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGTSTP, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL); /* what the parent puts off is its own affair */
     execv(argv[0], (char *const *)(uintptr_t)argv);
     _exit(127);
 }

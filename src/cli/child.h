@@ -1,6 +1,6 @@
 /* child.h: other processes of this program: started, listened to, ended. They never outlive their parent: the demo's
- * death (kill -9 included, on Linux) is theirs, and Ctrl-C on the terminal reaches the demo alone, which then ends them
- * in order. Thread rule: one thread. */
+ * death (kill -9 included, on Linux) is theirs, and Ctrl-C and Ctrl-Z on the terminal reach the parent alone: the demo
+ * then ends them in order, train stops them with itself. Thread rule: one thread. */
 #ifndef ATOLL_CLI_CHILD_H
 #define ATOLL_CLI_CHILD_H
 

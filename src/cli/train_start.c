@@ -8,6 +8,7 @@
 #include "os/file_temp.h"
 #include "os/sys.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -103,6 +104,38 @@ void at_train_kill_children(void)
     const struct family *f = own_family;
     for (int i = 0; f != NULL && i < f->children; i++)
         if (f->child[i].running) kill(f->child[i].pid, SIGKILL);
+}
+
+/* Ctrl-Z reaches this process alone, for each child has a process group of its own. The children are stopped before it
+ * and go on with it, so that no rank's clock of silence (ranks.h) runs while another is stopped. The stop itself is the
+ * signal's default action: the system leaves that out where there is no shell that could end it. */
+static void on_stop(int number)
+{
+    const struct family *f = own_family;
+    struct sigaction act = {.sa_handler = SIG_DFL}, own;
+    sigset_t stop;
+    int before = errno;
+    for (int i = 0; f != NULL && i < f->children; i++)
+        if (f->child[i].running) kill(f->child[i].pid, SIGSTOP);
+    sigemptyset(&act.sa_mask);
+    sigemptyset(&stop);
+    sigaddset(&stop, number);
+    sigaction(number, &act, &own);
+    raise(number);
+    pthread_sigmask(SIG_UNBLOCK, &stop, NULL); /* here it stops, and here it goes on */
+    sigaction(number, &own, NULL);
+    for (int i = 0; f != NULL && i < f->children; i++)
+        if (f->child[i].running) kill(f->child[i].pid, SIGCONT);
+    errno = before;
+}
+
+/* From now on, unless whoever started this process wants the signal ignored. */
+static void catch_stop(struct sigaction *ret_before)
+{
+    struct sigaction act = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    sigemptyset(&act.sa_mask);
+    sigaction(SIGTSTP, NULL, ret_before);
+    if (ret_before->sa_handler != SIG_IGN) sigaction(SIGTSTP, &act, NULL);
 }
 
 #define VERDICT_MS 2000 /* later than its child, this process hears the same verdict over its own links */
@@ -212,6 +245,22 @@ static bool is_here(const struct at_train_setup *s, int rank)
     return s->node < 0 || s->plan.node[rank] == s->node;
 }
 
+/* The ranks of this machine after `own`. A stop meanwhile is put off: it would miss a child that is just being started. */
+static at_err start_children(struct family *f, struct at_rank_brief *brief, int own, struct at_diag *diag)
+{
+    sigset_t stop, before;
+    at_err_t err = AT_OK;
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTSTP);
+    pthread_sigmask(SIG_BLOCK, &stop, &before);
+    for (int i = own + 1; i < f->setup->plan.ranks && err == AT_OK; i++) {
+        brief->rank = i;
+        if (is_here(f->setup, i)) err = start_child(f, brief, diag);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return err;
+}
+
 static at_err link_up(struct family *f, const struct at_rank_brief *brief, int listen_fd, uint32_t wait_ms,
                       struct at_diag *diag, struct at_ranks_tls **ret_links)
 {
@@ -256,6 +305,7 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
     struct family f = {.cli = cli, .setup = s};
     struct at_rank_brief brief = {.rank = -1, .argc = argc, .argv = argv};
     struct at_ranks_tls *links = NULL;
+    struct sigaction before;
     int ranks = s->plan.ranks, own = -1, here = 0, listen_fd = -1;
     const char *at = s->node >= 0 ? s->meet : "127.0.0.1:0";
     struct at_diag *diag = &cli->diag;
@@ -265,14 +315,12 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
     f.rank = calloc((size_t)ranks, sizeof *f.rank);
     at_err_t err = f.child != NULL && f.rank != NULL ? AT_OK : at_fail(diag, AT_E_NOMEM, "train", "no memory");
     own_family = &f;
+    catch_stop(&before);
     if (err == AT_OK) err = at_ranks_tls_files(ranks, diag);
     if (err == AT_OK) err = at_ranks_address(at, diag, brief.host, &brief.port);
     if (err == AT_OK) err = make_secret(s, brief.secret, diag);
     if (err == AT_OK && own == 0) err = at_ranks_listen(brief.host, brief.port, diag, &listen_fd, &brief.port);
-    for (int i = own + 1; i < ranks && err == AT_OK; i++) {
-        brief.rank = i;
-        if (is_here(s, i)) err = start_child(&f, &brief, diag);
-    }
+    if (err == AT_OK) err = start_children(&f, &brief, own, diag);
     brief.rank = own;
     *ret_rank = own;
     if (err == AT_OK && s->node >= 0) tell_waiting(s, own, here, &brief);
@@ -286,6 +334,7 @@ static at_err run_tls(struct at_cli *cli, const struct at_train_setup *s, int ar
         at_ranks_tls_release(links);
     }
     end_children(&f, err == AT_OK ? PARTING_MS : 300);
+    sigaction(SIGTSTP, &before, NULL);
     own_family = NULL;
     memset(brief.secret, 0, sizeof brief.secret);
     free(f.child);

@@ -79,6 +79,35 @@ is "$(json state_root)" "$whole" "resumed with --pp 2"
 want 0 "$ATOLL" train $long --resume "$WORK/stopped2" --json
 is "$(json state_root)" "$whole" "resumed in one process"
 
+# Ctrl-Z reaches rank 0, which stops the others before itself; a stop that is longer than the silence that ends a run blames
+# nobody. `timeout` gives the run a process group whose parent is in another one: elsewhere the system ignores the signal.
+stopped() {
+    for p in "$@"; do [ "$(sed 's/.*) //; s/ .*//' "/proc/$p/stat" 2>/dev/null)" = T ] || return 1; done
+}
+stopped_or_gone() { stopped "$2" || gone "$1"; }
+tries=0
+while :; do # a run that is over before the signal reaches it is tried again
+    rm -f "$WORK/err"
+    timeout 280 "$ATOLL" train $long --tp 2 --json >"$WORK/out" 2>"$WORK/err" &
+    pid=$!
+    PIDS="$PIDS $pid"
+    await_round $pid
+    run=$(cat /proc/$pid/task/$pid/children)
+    kids=$(cat /proc/${run% }/task/${run% }/children 2>/dev/null || true)
+    PIDS="$PIDS $run $kids"
+    if [ -n "$run" ] && kill -TSTP $run 2>/dev/null; then until_ $PATIENCE stopped_or_gone $pid $run; fi
+    if [ -n "$run" ] && stopped $run; then break; fi
+    ends 0 $pid
+    tries=$((tries + 1))
+    [ $tries -lt 20 ] || fail "ends too early"
+done
+is "$(echo $kids | wc -w)" 3
+until_ 30 stopped $kids
+sleep 5
+kill -CONT $run
+ends 0 $pid
+is "$(json state_root)" "$whole" "stopped for 5 s"
+
 # Refused, with what to do; nothing hangs, nothing is written.
 refused 2 "--tp" "$ATOLL" train $small --tp 3
 refused 2 "1 to" "$ATOLL" train $small --pp 77
