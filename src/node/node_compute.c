@@ -3,6 +3,7 @@
 #include "os/file.h"
 #include "os/sys.h"
 #include "store/blobs.h"
+#include "tensor/float_mode.h"
 #include "train/checkpoint.h"
 #include "train/outer.h"
 #include "train/unit.h"
@@ -45,6 +46,7 @@ at_err_t at_compute_init(const char *dir, int threads, const char *kernels, stru
         if (threads > AT_POOL_THREADS_MAX) threads = AT_POOL_THREADS_MAX;
     }
     at_err_t err = at_kern_select(kernels ? kernels : "auto", diag, &kern);
+    if (!err) err = at_float_mode_check(diag); /* before the pool's threads take it over */
     if (!err) err = at_pool_init(&c->pool, threads, diag);
     if (!err && (err = at_exec_init(&c->ex, kern, &c->pool.par)) != AT_OK)
         err = at_fail(diag, err, "threads", "no memory for the scratch space of %d threads", threads);

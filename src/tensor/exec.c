@@ -1,6 +1,7 @@
 #include "tensor/exec.h"
 
 #include "tensor/cpu.h"
+#include "tensor/float_mode.h"
 #include "tensor/gemm_kern.h"
 #include "tensor/ops_scratch.h"
 #include "tensor/rows_kern.h"
@@ -85,6 +86,8 @@ at_err at_kern_select(const char *name, struct at_diag *diag, const struct at_ke
 at_err at_exec_init(struct at_exec *ex, const struct at_kern *kern, const struct at_par *par)
 {
     AT_ASSERT(par->threads >= 1);
+    at_err_t err = at_float_mode_check(NULL);
+    if (err != AT_OK) return err;
     size_t need[] = {at_gemm_scratch_bytes(par->threads), at_attention_scratch_bytes(par->threads),
                      at_ops_scratch_bytes(par->threads)};
     size_t bytes = 64;

@@ -29,7 +29,7 @@ at_err at_kern_select(const char *name, struct at_diag *diag, const struct at_ke
 const struct at_kern *const *at_kern_available(void);
 
 /* Kernels + threads + scratch. `par` is borrowed and must outlive it. Scratch is sized for par->threads, independent of
- * the shapes: no operation allocates. One operation at a time per at_exec. */
+ * the shapes: no operation allocates. One operation at a time per at_exec. init: AT_E_NOMEM, AT_E_ENV (float_mode). */
 struct at_exec {
     const struct at_kern *kern;
     const struct at_par *par;
