@@ -218,7 +218,11 @@ at_err_t at_dir_make(const char *path, unsigned mode, struct at_diag *diag)
         if (path[i] != '/' && path[i] != 0) continue;
         memcpy(part, path, i);
         part[i] = 0;
-        if (mkdir(part, (mode_t)mode) == 0) continue;
+        if (mkdir(part, (mode_t)mode) == 0) {
+            at_err_t err = sync_folder_of(part, diag);
+            if (err) return err;
+            continue;
+        }
         if (errno != EEXIST && !(stat(part, &st) == 0 && S_ISDIR(st.st_mode)))
             return fail_errno(diag, part, "make the folder");
         if (stat(part, &st) == 0 && !S_ISDIR(st.st_mode))

@@ -26,7 +26,7 @@ at_err at_file_remove(const char *path, struct at_diag *diag); /* AT_OK when the
 at_err at_file_erase(const char *path, struct at_diag *diag);
 at_err at_file_rename(const char *from, const char *to, struct at_diag *diag); /* and fsync of the folder */
 
-/* Every missing folder on the way, like mkdir -p; `mode` for those that are made. */
+/* Every missing folder on the way, like mkdir -p; `mode` for those that are made, which are durable on return. */
 at_err at_dir_make(const char *path, unsigned mode, struct at_diag *diag);
 at_err at_dir_is_empty(const char *path, struct at_diag *diag, bool *ret_empty); /* a missing folder is empty */
 

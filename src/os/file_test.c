@@ -1,3 +1,5 @@
+#define _DEFAULT_SOURCE /* syscall */
+
 #include "os/file.h"
 #include "os/sys.h"
 
@@ -9,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -155,6 +158,45 @@ static void test_folders(void **state)
     rmdir(in_dir("new/deep"));
 }
 
+/* Stands before libc's: whatever is synced is synced, and noted. */
+static struct {
+    dev_t dev;
+    ino_t ino;
+} synced[16];
+static int synced_count;
+
+int fsync(int fd)
+{
+    struct stat st;
+    if (synced_count < 16 && fstat(fd, &st) == 0) {
+        synced[synced_count].dev = st.st_dev;
+        synced[synced_count++].ino = st.st_ino;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+static bool was_synced(const char *path)
+{
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    for (int i = 0; i < synced_count; i++)
+        if (synced[i].dev == st.st_dev && synced[i].ino == st.st_ino) return true;
+    return false;
+}
+
+/* Each new folder's name is durable in the one above it; one that was there costs nothing. */
+static void test_new_folders_are_durable(void **state)
+{
+    synced_count = 0;
+    assert_int_equal(at_dir_make(in_dir("one/two/"), 0700, NULL), AT_OK);
+    assert_true(was_synced(dir));
+    assert_true(was_synced(in_dir("one")));
+    assert_int_equal(synced_count, 2);
+    assert_int_equal(at_dir_make(in_dir("one/two"), 0700, NULL), AT_OK);
+    assert_int_equal(synced_count, 2);
+    rmdir(in_dir("one/two"));
+}
+
 /* A second name keeps what the first one held: it must be gone there too. */
 static void test_a_secret_is_gone_for_good(void **state)
 {
@@ -222,6 +264,7 @@ int main(void)
         CASE(test_read_errors_name_the_file),
         CASE(test_full_disk_keeps_the_old_file),
         CASE(test_folders),
+        CASE(test_new_folders_are_durable),
         CASE(test_one_process_per_folder),
         cmocka_unit_test(test_machine_questions),
         CASE(test_a_secret_is_gone_for_good),
