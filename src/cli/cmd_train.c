@@ -2,6 +2,7 @@
  * a swarm's run. */
 #include "cli/cli_cmd.h"
 #include "cli/train_alone.h"
+#include "cli/train_out.h"
 #include "cli/train_show.h"
 #include "cli/train_start.h"
 
@@ -92,16 +93,19 @@ static at_err_t run(struct at_cli *cli, void *args)
 {
     struct at_train_args *a = args;
     struct at_train_setup setup = {0};
+    struct at_train_out out = {0};
     cli->second = at_ranks_mpi_launched_rank() > 0; /* all ranks of mpirun read the same command line */
     at_err_t err = at_train_take_words(a, &cli->words, &cli->diag);
     if (err == AT_OK) err = at_train_setup_init(&setup, a, &cli->diag);
     if (err == AT_OK) err = at_train_check_out(a, &cli->diag);
     if (err == AT_OK && a->resume != NULL) err = at_train_check_resume(&setup, &cli->diag);
+    if (err == AT_OK && at_train_out_is_here(&setup)) err = at_train_out_open(&out, a, &cli->diag);
     wants_json = cli->json;
     if (!cli->second) at_interrupt_last(stop_at_once);
     at_interrupt_catch();
     if (err == AT_OK) err = setup.link == AT_LINK_NONE ? at_train_alone(cli, &setup) : split(cli, &setup);
     at_interrupt_last(NULL);
+    at_train_out_close(&out);
     at_train_setup_release(&setup);
     return err;
 }

@@ -3,6 +3,7 @@
 #include "cli/child.h"
 #include "cli/cli_exec.h"
 #include "cli/cli_text.h"
+#include "cli/train_out.h"
 #include "cli/train_save.h"
 #include "os/file.h"
 #include "os/file_temp.h"
@@ -400,6 +401,7 @@ static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct
                       struct at_split_result *ret_result)
 {
     struct at_ranks_mpi *links = NULL;
+    struct at_train_out out = {0};
     int rank = 0, ranks = 0;
     at_err_t err = at_ranks_mpi_start(&cli->diag, &rank, &ranks);
     if (err != AT_OK) return err;
@@ -408,6 +410,7 @@ static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct
     if (ranks != s->plan.ranks)
         err = at_fail(&cli->diag, AT_E_USAGE, "mpirun", "mpirun started %d ranks and this run has %d: use mpirun -n %d",
                       ranks, s->plan.ranks, s->plan.ranks);
+    if (err == AT_OK && rank == 0) err = at_train_out_open(&out, s->args, &cli->diag);
     struct at_ranks_run run = {rank, ranks, s->name, s->fact, AT_TRAIN_FACTS};
     if (err == AT_OK) err = at_ranks_mpi_init(&run, last_words_linked, cli, &cli->diag, &links);
     if (err == AT_OK) {
@@ -416,9 +419,11 @@ static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct
         at_ranks_mpi_release(links);
     } else {
         struct at_diag why = cli->diag;
+        at_train_out_close(&out);
         last_words(cli, &why);
         at_ranks_mpi_abort(at_err_exit_code(err));
     }
+    at_train_out_close(&out);
     return err;
 }
 

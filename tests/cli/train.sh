@@ -104,3 +104,40 @@ is "$(ls "$WORK/first" | grep -c replica)" 0
 mkdir "$WORK/foreign"
 touch "$WORK/foreign/config.json"
 refused 3 "the folder is not empty" "$ATOLL" train $small --out "$WORK/foreign"
+
+# One run at a time writes into a folder, with a checkpoint in it or not yet; who reads does not wait; a killed run is none.
+tiny="--preset tiny --data $DATA --seed 7 --threads 1"
+"$ATOLL" train $tiny --rounds 1000000 --steps 1 --save-seconds 0 --out "$WORK/one" >"$WORK/one.log" 2>&1 &
+one=$!
+"$ATOLL" train $tiny --rounds 1000000 --steps 1 --save-seconds 1000000 --out "$WORK/new" >"$WORK/new.log" 2>&1 &
+new=$!
+PIDS="$PIDS $one $new"
+until_ $PATIENCE test -f "$WORK/one/model.safetensors"
+until_ $PATIENCE grep -qs '^held-out loss before' "$WORK/new.log"
+again="$ATOLL train $tiny --rounds 1 --steps 1 --resume $WORK/one --out $WORK/one"
+refused 5 "another process writes into the folder $WORK/one" $again
+refused 5 "another process writes into the folder $WORK/one" $again --tp 2
+refused 5 "another process writes into the folder $WORK/new" "$ATOLL" train $tiny --rounds 1 --steps 1 --out "$WORK/new"
+is "$(ls -A "$WORK/new")" "" "files where nothing is saved yet"
+want 0 "$ATOLL" root "$WORK/one"
+kill -9 $one $new
+wait $one $new 2>/dev/null || true
+want 0 $again
+: >"$WORK/one/lock" # a swarm's folder: its node holds this
+want 5 flock "$WORK/one/lock" $again
+says "another atoll runs in $WORK/one"
+want 0 "$ATOLL" train $tiny --rounds 1 --steps 1 --out "$WORK/new"
+
+# Where nothing can be written, that is said before the first round; a folder made for it goes again.
+refused 3 "/proc/none" "$ATOLL" train $tiny --rounds 1 --steps 1 --out /proc/none
+! grep -q 'held-out' "$WORK/err" || fail "trained first: $(cat "$WORK/err")"
+deep=$WORK
+while [ ${#deep} -lt 800 ]; do deep=$deep/$(printf %0100d 0); done
+deep=$deep/$(printf "%0$((1011 - ${#deep}))d" 0) # its files' paths are too long
+refused 3 "too long" "$ATOLL" train $tiny --rounds 1 --steps 1 --out "$deep" --tp 2 --link inproc
+! grep -q 'held-out' "$WORK/err" || fail "trained first: $(cat "$WORK/err")"
+[ ! -e "$deep" ] || fail "an empty folder was left"
+if [ "$(id -u)" != 0 ]; then
+    mkdir -m 555 "$WORK/shut"
+    refused 5 "$WORK/shut/model.safetensors" "$ATOLL" train $tiny --rounds 1 --steps 1 --out "$WORK/shut"
+fi
