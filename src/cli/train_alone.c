@@ -87,7 +87,7 @@ static at_err resume(struct job *j, struct at_diag *diag)
 {
     struct at_cli_model m = {0};
     struct at_local *l = &j->local;
-    if (j->args->resume == NULL) return at_diary_begin(&j->diary, j->setup, 0, diag);
+    if (j->args->resume == NULL) return at_diary_begin(&j->diary, j->setup, 0, m.root, diag);
     at_err_t err = at_cli_model_read(j->args->resume, diag, &m);
     if (err == AT_OK && (m.state.momentum != NULL) != (l->state.momentum != NULL))
         err = at_fail(diag, AT_E_DATA, j->args->resume, "was trained with another --outer than %s", j->args->outer);
@@ -97,7 +97,7 @@ static at_err resume(struct job *j, struct at_diag *diag)
         memcpy(l->state.stats, m.state.stats, at_stats_count(p) * sizeof *l->state.stats);
         if (m.state.momentum != NULL) memcpy(l->state.momentum, m.state.momentum, p->count * sizeof *l->state.momentum);
         l->state.round = m.state.round;
-        err = at_diary_begin(&j->diary, j->setup, m.state.round, diag);
+        err = at_diary_begin(&j->diary, j->setup, m.state.round, m.root, diag);
         if (err == AT_OK) err = at_samples_copy(&l->samples, &j->diary.samples);
         if (err == AT_OK && !j->args->model_only) {
             struct at_own_files own = {p, at_own_files_head(j->setup, m.root, m.state.round), take_own, j};

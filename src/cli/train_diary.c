@@ -35,8 +35,22 @@ static bool same_head(const struct at_journal_head *a, const struct at_journal_h
            a->epoch_samples == b->epoch_samples && a->seed == b->seed;
 }
 
+/* Every round that was saved has its root in the journal: the last of these is the checkpoint, or it is another run's. */
+static at_err same_state(const struct at_journal_tail *t, const char *path, uint32_t rounds, struct at_hash root,
+                         struct at_diag *diag)
+{
+    if (t->rounds < rounds)
+        return at_fail(diag, AT_E_DATA, path, "ends after %u rounds, before the model's %u", t->rounds, rounds);
+    if (t->has_root && at_hash_eq(t->root, root)) return AT_OK;
+    return at_fail(diag, AT_E_DATA, path,
+                   "is of another run: after %u rounds it has the root %.16s, and the model %.16s; put back the journal "
+                   "that was saved with this model",
+                   rounds, t->has_root ? at_hash_hex(t->root).s : "null", at_hash_hex(root).s);
+}
+
 /* The journal of the folder that is resumed, up to the checkpoint's round. */
-static at_err read_journal(struct at_train_diary *d, const char *path, uint32_t rounds, struct at_diag *diag)
+static at_err read_journal(struct at_train_diary *d, const char *path, uint32_t rounds, struct at_hash root,
+                           struct at_diag *diag)
 {
     struct at_journal_tail tail = {0};
     struct at_buf text = {.bytes_max = JOURNAL_BYTES_MAX};
@@ -48,8 +62,7 @@ static at_err read_journal(struct at_train_diary *d, const char *path, uint32_t 
             "this run had %u replicas, seed %llu and %llu samples of text; go on with the same --replicas, --seed "
             "and --data",
             tail.head.replicas, (unsigned long long)tail.head.seed, (unsigned long long)tail.head.epoch_samples);
-    if (err == AT_OK && tail.rounds < rounds)
-        err = at_fail(diag, AT_E_DATA, path, "ends after %u rounds, before the model's %u", tail.rounds, rounds);
+    if (err == AT_OK) err = same_state(&tail, path, rounds, root, diag);
     if (err == AT_OK) {
         d->last = tail.last;
         d->last.steps = tail.steps_done;
@@ -76,7 +89,7 @@ static void assume(struct at_train_diary *d, uint32_t rounds)
 }
 
 at_err_t at_diary_begin(struct at_train_diary *d, const struct at_train_setup *setup, uint32_t rounds,
-                        struct at_diag *diag)
+                        struct at_hash root, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
     *d = (struct at_train_diary){.setup = setup, .head = head_of(setup)};
@@ -95,7 +108,7 @@ at_err_t at_diary_begin(struct at_train_diary *d, const struct at_train_setup *s
     if (rounds == 0) return AT_OK;
     if ((err = at_path_join(setup->args->resume, AT_TRAIN_JOURNAL, diag, path)) != AT_OK) return err;
     if (at_file_exists(path))
-        err = read_journal(d, path, rounds, diag);
+        err = read_journal(d, path, rounds, root, diag);
     else
         assume(d, rounds);
     d->last_line = d->text.n;

@@ -26,9 +26,9 @@ struct at_train_diary {
     struct at_auto_measured measured; /* at first: no limit, as in one process; kept by the caller */
 };
 
-/* rounds: of the state that --resume gave; 0: none. AT_E_DATA when the journal there is another run's. */
+/* rounds, root: of the state that --resume gave; 0: none. AT_E_DATA when the journal there is another run's. */
 at_err at_diary_begin(struct at_train_diary *d, const struct at_train_setup *setup, uint32_t rounds,
-                      struct at_diag *diag);
+                      struct at_hash root, struct at_diag *diag);
 void at_diary_release(struct at_train_diary *d);
 
 struct at_round at_diary_next(const struct at_train_diary *d); /* steps 0: the run is over */

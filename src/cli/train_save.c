@@ -187,7 +187,8 @@ static at_err load_own(const struct at_train_files *f, const struct at_params *w
     return err;
 }
 
-at_err_t at_train_files_load(const struct at_train_files *f, const char *dir, struct at_diag *diag, uint32_t *ret_round)
+at_err_t at_train_files_load(const struct at_train_files *f, const char *dir, struct at_diag *diag, uint32_t *ret_round,
+                             struct at_hash *ret_root)
 {
     struct files x = {.f = f};
     struct at_params whole;
@@ -216,7 +217,10 @@ at_err_t at_train_files_load(const struct at_train_files *f, const char *dir, st
     if (err == AT_OK && memcmp(made.b, told.root, sizeof told.root) != 0)
         err = at_fail(diag, AT_E_DATA, dir, "damaged: its weights and statistics do not have the root that they name");
     if (err == AT_OK && !f->setup->args->model_only) err = load_own(f, &whole, dir, made, told.round, diag);
-    if (err == AT_OK) *ret_round = told.round;
+    if (err == AT_OK) {
+        *ret_round = told.round;
+        *ret_root = made;
+    }
     drop_all(&x);
     at_params_release(&whole);
     return err;

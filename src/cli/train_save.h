@@ -22,6 +22,7 @@ at_err at_train_tell_all(const struct at_comm *comm, at_err_t err, const struct 
 /* Collective, after at_rank_join. Into `dir` (rank 0's), so that a reader or a crash sees the old model or the new one, whole. */
 at_err at_train_files_save(const struct at_train_files *f, const char *dir, struct at_diag *diag);
 /* Collective. From `dir`, what replicas keep for themselves included, unless --model-only; the state afterwards has the root that the files name, or the run ends (AT_E_DATA). */
-at_err at_train_files_load(const struct at_train_files *f, const char *dir, struct at_diag *diag, uint32_t *ret_round);
+at_err at_train_files_load(const struct at_train_files *f, const char *dir, struct at_diag *diag, uint32_t *ret_round,
+                           struct at_hash *ret_root);
 
 #endif

@@ -145,6 +145,7 @@ static at_err begin(struct run *r, struct at_diag *diag)
 {
     struct at_rank_options options = at_split_options(r->setup);
     uint32_t rounds = 0;
+    struct at_hash root = {{0}};
     at_err_t err = at_train_tell_all(r->comm, at_rank_init(&r->rank, r->comm, r->ex, &options, diag), diag);
     if (err != AT_OK) return err;
     at_sys_memory_huge();
@@ -152,14 +153,14 @@ static at_err begin(struct run *r, struct at_diag *diag)
         .comm = r->comm, .rank = r->rank, .setup = r->setup, .momentum = at_outer_config_momentum(options.outer)};
     r->figures.bytes_planned = at_rank_bytes(&options, r->comm->rank);
     if (r->setup->args->resume != NULL) {
-        err = at_train_files_load(&r->files, r->setup->args->resume, diag, &rounds);
+        err = at_train_files_load(&r->files, r->setup->args->resume, diag, &rounds, &root);
         if (err != AT_OK) return err;
         r->result.rounds = rounds;
         if (r->screen != NULL)
             at_screen_say(r->screen, "goes on from %s, after round %u", r->setup->args->resume, rounds);
     }
     if (r->comm->rank == 0) {
-        err = at_train_tell_all(r->comm, at_diary_begin(&r->diary, r->setup, rounds, diag), diag);
+        err = at_train_tell_all(r->comm, at_diary_begin(&r->diary, r->setup, rounds, root, diag), diag);
         r->files.diary = &r->diary;
     }
     double start_s = at_train_clock();

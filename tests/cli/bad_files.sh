@@ -44,6 +44,18 @@ for damage in "flip $WORK/m/journal.jsonl 1" "cut $WORK/m/journal.jsonl 7" "cut 
     refused 3 "journal.jsonl" $resume
     cp "$WORK/keep" "$WORK/m/journal.jsonl"
 done
+# Nor from a journal of another run, whatever is alike.
+want 0 "$ATOLL" train --preset $PRESET --data "$DATA" --rounds 1 --steps 2 --out "$WORK/m2"
+cp "$WORK/m2/journal.jsonl" "$WORK/m"
+for split in "" "--tp 2 --link inproc"; do
+    want 3 $resume $split
+    says "$WORK/m/journal.jsonl"
+    says "is of another run"
+done
+sed 's/"root":"[0-9a-f]*"/"root":null/' "$WORK/keep" >"$WORK/m/journal.jsonl" # of a round that was never saved
+want 3 $resume
+says "is of another run"
+cp "$WORK/keep" "$WORK/m/journal.jsonl"
 is "$("$ATOLL" root "$WORK/m" 2>/dev/null)" "$root"
 want 0 $resume
 refused 3 "no such folder" "$ATOLL" root "$WORK/nowhere"
