@@ -15,7 +15,9 @@ static struct at_journal_head head_of(const struct at_train_setup *s)
                                     .batch = s->config.batch,
                                     .seq_len = s->preset->model.seq_len,
                                     .epoch_samples = s->data.samples,
-                                    .seed = s->config.seed};
+                                    .seed = s->config.seed,
+                                    .has_text = true,
+                                    .text = s->text_hash};
 }
 
 /* What `--outer auto` weighs. */
@@ -42,10 +44,11 @@ static at_err same_state(const struct at_journal_tail *t, const char *path, uint
     if (t->rounds < rounds)
         return at_fail(diag, AT_E_DATA, path, "ends after %u rounds, before the model's %u", t->rounds, rounds);
     if (t->has_root && at_hash_eq(t->root, root)) return AT_OK;
-    return at_fail(diag, AT_E_DATA, path,
-                   "is of another run: after %u rounds it has the root %.16s, and the model %.16s; put back the journal "
-                   "that was saved with this model",
-                   rounds, t->has_root ? at_hash_hex(t->root).s : "null", at_hash_hex(root).s);
+    return at_fail(
+        diag, AT_E_DATA, path,
+        "is of another run: after %u rounds it has the root %.16s, and the model %.16s; put back the journal "
+        "that was saved with this model",
+        rounds, t->has_root ? at_hash_hex(t->root).s : "null", at_hash_hex(root).s);
 }
 
 /* The journal of the folder that is resumed, up to the checkpoint's round. */
@@ -62,6 +65,12 @@ static at_err read_journal(struct at_train_diary *d, const char *path, uint32_t 
             "this run had %u replicas, seed %llu and %llu samples of text; go on with the same --replicas, --seed "
             "and --data",
             tail.head.replicas, (unsigned long long)tail.head.seed, (unsigned long long)tail.head.epoch_samples);
+    if (err == AT_OK && tail.head.has_text && !at_hash_eq(tail.head.text, d->head.text))
+        err =
+            at_fail(diag, AT_E_DATA, path,
+                    "this run learnt another text of that length, with the SHA-256 %.16s and not %.16s; go on with the "
+                    "same --data",
+                    at_hash_hex(tail.head.text).s, at_hash_hex(d->head.text).s);
     if (err == AT_OK) err = same_state(&tail, path, rounds, root, diag);
     if (err == AT_OK) {
         d->last = tail.last;

@@ -316,7 +316,8 @@ static void make_facts(struct at_train_setup *s)
                  o->round_seconds, o->steps_young, o->dense_steps);
     set_digest(s, 4, "outer settings", at_sha256(text, (size_t)n));
     set_digest(s, 5, "plan", hash_plan(&s->plan));
-    set_digest(s, 6, "text", at_sha256(s->text.p, s->text.n));
+    s->text_hash = at_sha256(s->text.p, s->text.n);
+    set_digest(s, 6, "text", s->text_hash);
     set_fact(s, 7, "recompute", s->recompute ? "yes" : "no");
 }
 

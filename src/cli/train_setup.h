@@ -42,6 +42,7 @@ struct at_train_setup {
     int node;                 /* of the file's hosts: this machine; -1: all ranks run here */
     const char *meet;         /* several machines: where rank 0 listens */
     struct at_buf text;
+    struct at_hash text_hash; /* SHA-256 of all of it */
     struct at_data data;
     struct at_ranks_fact fact[AT_TRAIN_FACTS];
 };

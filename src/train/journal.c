@@ -14,11 +14,12 @@ static at_err append_text(struct at_buf *out, const char *text)
 
 at_err at_journal_put_head(const struct at_journal_head *h, struct at_buf *out)
 {
-    char line[256];
+    char line[320];
     snprintf(line, sizeof line,
-             "{\"atoll_journal\":1,\"replicas\":%" PRIu32 ",\"batch\":%" PRIu32 ",\"seq_len\":%" PRIu32
-             ",\"epoch_samples\":%" PRIu64 ",\"seed\":%" PRIu64 "}\n",
-             h->replicas, h->batch, h->seq_len, h->epoch_samples, h->seed);
+             "{\"atoll_journal\":%d,\"replicas\":%" PRIu32 ",\"batch\":%" PRIu32 ",\"seq_len\":%" PRIu32
+             ",\"epoch_samples\":%" PRIu64 ",\"seed\":%" PRIu64 "%s%s%s}\n",
+             h->has_text ? 2 : 1, h->replicas, h->batch, h->seq_len, h->epoch_samples, h->seed,
+             h->has_text ? ",\"text\":\"" : "", h->has_text ? at_hash_hex(h->text).s : "", h->has_text ? "\"" : "");
     return append_text(out, line);
 }
 
@@ -115,9 +116,30 @@ static double number(struct line *l, int digits, const char *what)
     return x;
 }
 
+/* 64 hex digits and the quote after them. */
+static void hash(struct line *l, const char *what, struct at_hash *ret)
+{
+    char hex[2 * AT_HASH_BYTES + 1];
+    if (l->expected != NULL) return;
+    if ((size_t)(l->end - l->at) >= sizeof hex) {
+        memcpy(hex, l->at, sizeof hex - 1);
+        hex[sizeof hex - 1] = '\0';
+        l->at += sizeof hex - 1;
+        if (at_hash_parse(hex, ret) == AT_OK) {
+            skip(l, "\"");
+            return;
+        }
+    }
+    l->expected = what;
+}
+
 static void read_head(struct line *l, struct at_journal_head *h)
 {
-    skip(l, "{\"atoll_journal\":1,\"replicas\":");
+    skip(l, "{\"atoll_journal\":");
+    uint32_t version = whole32(l, "version 1 or 2");
+    if (l->expected == NULL && version != 1 && version != 2) l->expected = "version 1 or 2";
+    h->has_text = version == 2;
+    skip(l, ",\"replicas\":");
     h->replicas = whole32(l, "a number of replicas");
     skip(l, ",\"batch\":");
     h->batch = whole32(l, "a batch");
@@ -127,6 +149,10 @@ static void read_head(struct line *l, struct at_journal_head *h)
     h->epoch_samples = whole(l, (uint64_t)1 << 40, "a number of samples");
     skip(l, ",\"seed\":");
     h->seed = whole(l, UINT64_MAX, "a seed");
+    if (h->has_text) {
+        skip(l, ",\"text\":\"");
+        hash(l, "a SHA-256 of 64 hex digits", &h->text);
+    }
     skip(l, "}");
     bool possible = h->replicas >= 1 && h->replicas <= AT_OUTER_REPLICAS_MAX && h->batch >= 1 && h->batch <= 1u << 20 &&
                     h->seq_len >= 1 && h->seq_len <= 1u << 20 && h->epoch_samples >= 1;
@@ -169,18 +195,9 @@ static void read_end(struct line *l, struct at_journal_entry *e)
         skip(l, "null}");
         return;
     }
-    char hex[2 * AT_HASH_BYTES + 1];
     skip(l, "\"");
-    if ((size_t)(l->end - l->at) >= sizeof hex) {
-        memcpy(hex, l->at, sizeof hex - 1);
-        hex[sizeof hex - 1] = '\0';
-        l->at += sizeof hex - 1;
-        if (at_hash_parse(hex, &e->root) == AT_OK) {
-            skip(l, "\"}");
-            return;
-        }
-    }
-    l->expected = "a root of 64 hex digits, or null";
+    hash(l, "a root of 64 hex digits, or null", &e->root);
+    skip(l, "}");
 }
 
 /* ---- the replay ---- */

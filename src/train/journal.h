@@ -2,11 +2,12 @@
  * consumed, and the root that came out; as JSON, one line a round. Pure. From it a run goes on after a crash with exactly
  * the samples that are still to be used, and anyone can check that every sample of an epoch is used once.
  *
- *   {"atoll_journal":1,"replicas":2,"batch":4,"seq_len":128,"epoch_samples":8943,"seed":11}
+ *   {"atoll_journal":2,"replicas":2,"batch":4,"seq_len":128,"epoch_samples":8943,"seed":11,"text":"<64 hex digits>"}
  *   {"round":0,"steps":20,"step_first":0,"codec":1,"k":0,"tau":0,"clip":0,"alpha":1,"momentum":0,"seconds":0,
  *    "units":[[0,80,80],[80,80,48]],"tokens":16384,"root":"<64 hex digits>"}            (one line)
  *
- * Exactly these keys in this order, without spaces. A unit: first sample, samples allotted, samples consumed from the
+ * Exactly these keys in this order, without spaces. "text" is the SHA-256 of all that is learnt and held out; version 1 is
+ * without it. A unit: first sample, samples allotted, samples consumed from the
  * front. "root" is null where it was not computed. Reals are the shortest %.9g (alpha, momentum: binary32) or %.17g.
  *
  * Reading is strict, for a journal is foreign bytes: rounds follow each other from 0, step_first counts the steps done,
@@ -24,6 +25,8 @@ struct at_journal_head {
     uint32_t replicas, batch, seq_len;
     uint64_t epoch_samples; /* at_data.samples */
     uint64_t seed;
+    bool has_text; /* version 2 */
+    struct at_hash text;
 };
 struct at_journal_unit {
     uint64_t start;

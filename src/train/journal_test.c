@@ -30,7 +30,9 @@ static struct at_journal_head head_of(const struct at_local *l)
                                     .batch = l->config.batch,
                                     .seq_len = (uint32_t)l->data->seq_len,
                                     .epoch_samples = EPOCH,
-                                    .seed = l->config.seed};
+                                    .seed = l->config.seed,
+                                    .has_text = true,
+                                    .text = at_sha256("text", 4)};
 }
 
 /* One round of `l` and its line. */
@@ -102,6 +104,7 @@ static void test_goes_on_after_a_crash(void **state)
         assert_int_equal(tail.rounds, at);
         assert_int_equal(tail.bytes, r.bytes[at]);
         assert_true(tail.has_root == ((at - 1) % 3 != 1));
+        assert_true(tail.head.has_text && at_hash_eq(tail.head.text, at_sha256("text", 4)));
         if (tail.has_root) assert_true(at_hash_eq(tail.root, r.root[at - 1]));
         assert_int_equal(at_local_init_options(&l, &r.run.m, &r.run.data, &r.run.config, &r.options, NULL), AT_OK);
         struct ender ender = {.l = &l};
@@ -194,11 +197,14 @@ static void test_lies(void **state)
     struct rig r;
     struct at_journal_tail tail;
     rig_init(&r);
-    lie(&r, "\"atoll_journal\":1", "\"atoll_journal\":2", AT_E_DATA, "run/journal:1", "expected");
+    lie(&r, "\"atoll_journal\":2", "\"atoll_journal\":1", AT_E_DATA, "run/journal:1", "expected }");
+    lie(&r, "\"atoll_journal\":2", "\"atoll_journal\":3", AT_E_DATA, "run/journal:1", "version 1 or 2");
+    lie(&r, "\"atoll_journal\":2", "\"atoll_journal\":0", AT_E_DATA, "run/journal:1", "version 1 or 2");
+    lie(&r, "\"text\":\"", "\"text\":\"x", AT_E_DATA, "run/journal:1", "a SHA-256");
     lie(&r, "\"replicas\":3", "\"replicas\":0", AT_E_DATA, "run/journal:1", "replicas");
     lie(&r, "\"batch\":4", "\"batch\":04", AT_E_DATA, "run/journal:1", "expected");
-    lie(&r, "\"seed\":7}", "\"seed\":18446744073709551616}", AT_E_DATA, "run/journal:1", "a seed");
-    lie(&r, "\"seed\":7}", "\"seed\":7} ", AT_E_DATA, "run/journal:1", "end of the line");
+    lie(&r, "\"seed\":7,", "\"seed\":18446744073709551616,", AT_E_DATA, "run/journal:1", "a seed");
+    lie(&r, "\"}\n", "\"} \n", AT_E_DATA, "run/journal:1", "end of the line");
     lie(&r, "\"round\":2", "\"round\":3", AT_E_DATA, "run/journal:4", "round 3 where round 2");
     lie(&r, "\"round\":0,\"steps\":3", "\"round\":0,\"steps\":4", AT_E_DATA, "run/journal:2",
         "a unit of other samples");
@@ -226,12 +232,27 @@ static void test_lies(void **state)
     rig_release(&r);
 }
 
+/* Journals of before there was a text in them, which say nothing of it. */
+static void test_version_1(void **state)
+{
+    struct at_journal_tail tail;
+    struct at_buf text = {0};
+    const char *old = "{\"atoll_journal\":1,\"replicas\":2,\"batch\":4,\"seq_len\":8,\"epoch_samples\":9,\"seed\":7}\n";
+    assert_int_equal(at_journal_read(at_span(old, strlen(old)), "j", 0, NULL, &tail), AT_OK);
+    assert_false(tail.head.has_text);
+    assert_int_equal(at_journal_put_head(&tail.head, &text), AT_OK);
+    assert_true(at_span_eq(at_buf_span(&text), at_span(old, strlen(old))));
+    at_buf_release(&text);
+    at_samples_release(&tail.samples);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goes_on_after_a_crash),
         cmocka_unit_test(test_exactly_once),
         cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_version_1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
