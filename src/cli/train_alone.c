@@ -90,7 +90,7 @@ static at_err resume(struct job *j, struct at_diag *diag)
     if (j->args->resume == NULL) return at_diary_begin(&j->diary, j->setup, 0, m.root, diag);
     at_err_t err = at_cli_model_read(j->args->resume, diag, &m);
     if (err == AT_OK && (m.state.momentum != NULL) != (l->state.momentum != NULL))
-        err = at_fail(diag, AT_E_DATA, j->args->resume, "was trained with another --outer than %s", j->args->outer);
+        err = at_train_other_outer(j->args, diag);
     if (err == AT_OK) {
         const struct at_params *p = &j->model.params;
         memcpy(l->state.theta, m.state.theta, p->count * sizeof *l->state.theta);

@@ -154,6 +154,16 @@ static at_err open_part(struct files *x, int part, const char *dir, struct at_ha
     return err;
 }
 
+/* A momentum lies beside the states of some kinds of --outer only. */
+static at_err check_outer(const struct at_train_files *f, const char *dir, struct at_hash root, struct at_diag *diag)
+{
+    char path[AT_PATH_BYTES], name[48];
+    at_checkpoint_momentum_name(root, name);
+    at_err_t err = at_path_join(dir, name, diag, path);
+    if (err == AT_OK && at_file_exists(path) != f->momentum) err = at_train_other_outer(f->setup->args, diag);
+    return err;
+}
+
 /* Rank 0: what the files say, before anybody stores anything. */
 static at_err open_files(struct files *x, const struct at_params *whole, const char *dir, struct at_piece_source *from,
                          struct at_checkpoint_named *named, struct at_diag *diag)
@@ -163,6 +173,7 @@ static at_err open_files(struct files *x, const struct at_params *whole, const c
     char path[AT_PATH_BYTES];
     at_err_t err = open_part(x, AT_PART_WEIGHTS, dir, (struct at_hash){{0}}, from, diag);
     if (err == AT_OK) err = at_checkpoint_stream_named(from, &own, &first);
+    if (err == AT_OK) err = check_outer(x->f, dir, first.root, diag);
     if (err == AT_OK) err = open_part(x, AT_PART_STATS, dir, first.root, from, diag);
     if (err == AT_OK && x->f->momentum) err = open_part(x, AT_PART_MOMENTUM, dir, first.root, from, diag);
     if (err == AT_OK) err = at_checkpoint_stream_open(whole, from, &own, named);

@@ -398,6 +398,11 @@ at_err_t at_train_check_resume(const struct at_train_setup *s, struct at_diag *d
     return err;
 }
 
+at_err_t at_train_other_outer(const struct at_train_args *args, struct at_diag *diag)
+{
+    return at_fail(diag, AT_E_DATA, args->resume, "was trained with another --outer than %s", args->outer);
+}
+
 struct at_round at_train_round_before(const struct at_train_setup *s, uint32_t rounds)
 {
     struct at_round round = {0};

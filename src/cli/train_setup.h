@@ -61,6 +61,8 @@ struct at_kernels_name at_train_kernels(const struct at_train_args *args, int ra
 at_err at_train_check_out(const struct at_train_args *args, struct at_diag *diag);
 /* The model in --resume must be this run's. AT_E_DATA naming what differs. */
 at_err at_train_check_resume(const struct at_train_setup *s, struct at_diag *diag);
+/* Says that --resume names a checkpoint of another --outer: only some of these have a momentum beside it. */
+at_err_t at_train_other_outer(const struct at_train_args *args, struct at_diag *diag);
 /* Whether --out is due, so long after it was written, which took cost_s: writing takes a small part of the time, unless
  * --save-seconds says otherwise. */
 bool at_train_save_due(const struct at_train_args *args, double since_s, double cost_s);

@@ -119,6 +119,12 @@ refused 3 "another model" "$ATOLL" train --preset 10m --data "$DATA" --tp 2 --ro
 refused 3 "not empty" "$ATOLL" train $small --tp 2 --out "$WORK/alone"
 refused 3 "the same --replicas, --seed and --data" "$ATOLL" train $small --replicas 1 --tp 2 --resume "$WORK/alone"
 refused 3 "the same --replicas, --seed and --data" "$ATOLL" train $small --seed 12 --resume "$WORK/alone"
+for split in "" "--tp 2 --link inproc" "--pp 2"; do # undamaged, so not called damaged
+    want 3 "$ATOLL" train $small --outer diloco --resume "$WORK/alone" $split
+    says "$WORK/alone: was trained with another --outer than diloco"
+    want 3 "$ATOLL" train $small --resume "$WORK/adiloco --young 1 --steps 3" $split
+    says "--steps 3: was trained with another --outer than mean"
+done
 cp -r "$WORK/alone" "$WORK/bad"
 "$TOOL" flip "$WORK/bad/model.safetensors" -9
 refused 3 "damaged" "$ATOLL" train $small --rounds 3 --tp 2 --resume "$WORK/bad"
