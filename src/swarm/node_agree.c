@@ -327,6 +327,7 @@ at_err_t at_node_term_open(struct at_node_machine *m, const struct at_simplex_ti
                                          .check = check_record,
                                          .user = m};
     options.tip = *tip;
+    if (m->options.canary == AT_NODE_CANARY_NO_DUMMIES) options.canary = AT_SIMPLEX_CANARY_NO_DUMMIES;
     err = at_simplex_init(&options, &a->simplex);
     return err;
 }

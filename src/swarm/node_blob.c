@@ -30,7 +30,7 @@
 
 struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
 {
-    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
+    for (size_t i = 0; i < m->fetch_top; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state != AT_FETCH_NONE && f->kind == kind && at_hash_eq(f->key, key)) return f;
     }
@@ -61,6 +61,7 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
     for (size_t i = 0; !f && i < AT_NODE_FETCHES_MAX; i++)
         if (m->fetches[i].state == AT_FETCH_NONE) {
             f = &m->fetches[i];
+            if (m->fetch_top <= i) m->fetch_top = i + 1;
             *f = (struct at_node_fetch){.state = in_memory(kind) ? AT_FETCH_WAIT : AT_FETCH_STAT,
                                         .kind = kind,
                                         .key = key,
@@ -365,7 +366,7 @@ void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *
 void at_node_blob_link_down(struct at_node_machine *m, uint64_t link)
 {
     at_node_tiles_link_down(m, link);
-    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
+    for (size_t i = 0; i < m->fetch_top; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_RUN && f->link == link) fetch_wait(m, f, 0);
         if (f->state == AT_FETCH_WAIT && f->kind == AT_BLOB_GENESIS) f->written = 0;
@@ -381,7 +382,8 @@ void at_node_blob_drive(struct at_node_machine *m)
         if (l->used && !l->closing && l->wants_out > 0 && m->now_ms >= l->answer_ms + AT_NODE_FETCH_STALL_MS)
             at_node_link_refuse(m, l, "the pieces that were asked for do not come");
     }
-    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
+    while (m->fetch_top > 0 && m->fetches[m->fetch_top - 1].state == AT_FETCH_NONE) m->fetch_top--;
+    for (size_t i = 0; i < m->fetch_top; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_RUN) watch(m, f);
         if (f->state == AT_FETCH_WAIT && m->now_ms >= f->moved_ms) fetch_start(m, f);
@@ -402,7 +404,7 @@ uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m)
         sooner(&deadline, l->answer_ms + AT_BLOB_SILENT_MS, m->now_ms);
         sooner(&deadline, l->answer_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);
     }
-    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++) {
+    for (size_t i = 0; i < m->fetch_top; i++) {
         const struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_WAIT) sooner(&deadline, f->moved_ms, m->now_ms);
         if (f->state == AT_FETCH_RUN) sooner(&deadline, f->moved_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);

@@ -84,6 +84,7 @@ enum { /* milliseconds */
        AT_NODE_ABSENT_MS = 1000,       /* a participant that is not here is given up after this */
        AT_NODE_ABSENT_FAR_MS = 3000,   /* one whose words came through others: it may be looking for another way */
        AT_NODE_ABSENT_START_MS = 8000, /* and after this when the steward itself has just come back */
+       AT_NODE_LOOK_MS = 100,          /* many participants are looked at so often, whether they are here */
        AT_NODE_OPEN_GRACE_MS = 2000,   /* stragglers of the last round are waited for so long at least */
        AT_NODE_PAUSE_MIN_MS = 2000,    /* for members that rounds leave out, see node_steward.c */
        AT_NODE_PAUSE_MAX_MS = 30000,
@@ -104,6 +105,7 @@ enum { /* milliseconds */
        AT_NODE_LEAVE_ALONE_MS = 3000,   /* a finishing member without a link goes without its LEAVE */
        AT_NODE_FINAL_STATE_MS = 30000,  /* END is known, the final state cannot be had */
 };
+#define AT_NODE_LOOK_MEMBERS    64 /* more are many */
 #define AT_NODE_LEFT_OUT        4  /* rounds in a row: then there is a pause */
 #define AT_NODE_PAUSE_SHARE     8  /* a pause is so small a part of the time that it has been left out, */
 #define AT_NODE_PAUSE_GAP       4  /* and of the time since the last pause */
@@ -247,6 +249,7 @@ struct at_node_machine {
     bool log_asked, log_synced;
     /* blobs */
     struct at_node_fetch fetches[AT_NODE_FETCHES_MAX];
+    size_t fetch_top;    /* none runs from here on: as link_top */
     uint32_t shard_next; /* shards below it are here */
     bool shards_here;
     struct at_node_tiles tiles;
@@ -288,8 +291,12 @@ struct at_node_machine {
     bool is_ready, is_end;
     uint64_t pause_ms, pause_end_ms; /* how long OPEN waits for members left out; the end of the last pause, 0: none */
     uint64_t start_ms;
+    uint64_t look_ms;                 /* when all members were looked at last, whether their receipts are awaited; */
+    uint32_t awaited;                 /* one whose was; */
+    bool look_due;                    /* since then only that one was looked at */
     uint64_t *absent_ms;              /* by replica: since when it is not here; 0: here */
     struct at_node_receipt *receipts; /* AT_NODE_RECEIPTS_MAX; passed on by a member, ordered by the steward */
+    size_t receipt_top;               /* none waits from here on: as link_top */
     bool done[AT_MEMBERS_MAX];        /* by replica: said goodbye after END */
     bool unfit[AT_MEMBERS_MAX];       /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
@@ -331,6 +338,7 @@ uint64_t at_node_links_deadline_ms(const struct at_node_machine *m);
 /* ---- node_peers.c ---- */
 at_err_t at_node_peers_room(struct at_node_machine *m); /* for one member more; AT_E_NOMEM */
 void at_node_ring_make(struct at_node_machine *m);
+void at_node_ring_add(struct at_node_machine *m, uint32_t replica); /* it has just become active */
 uint32_t at_node_ring_find(const struct at_node_machine *m, const struct at_node_id *id); /* the first not below it */
 uint64_t at_node_counter(struct at_node_machine *m);                                      /* the next of ours */
 void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e);

@@ -68,10 +68,9 @@ at_err_t at_node_take(void *user, const struct at_signed_record *record, struct 
     if (!err) err = at_ledger_apply(&m->ledger, record, diag, &rec);
     if (err) return err;
     at_node_fold_after(m, record);
-    if (rec.kind == AT_RECORD_JOIN || rec.kind == AT_RECORD_LEAVE) {
-        m->mesh.ring_valid = false;
-        m->mesh.ask_wanted = true;
-    }
+    if (rec.kind == AT_RECORD_JOIN) at_node_ring_add(m, (uint32_t)at_ledger_find(&m->ledger, &record->author));
+    if (rec.kind == AT_RECORD_LEAVE) m->mesh.ring_valid = false;
+    if (rec.kind == AT_RECORD_JOIN || rec.kind == AT_RECORD_LEAVE) m->mesh.ask_wanted = true;
     if (m->ledger.phase == before) return AT_OK;
     if (m->ledger.phase == AT_LEDGER_TRAINING) {
         remember_open(m);

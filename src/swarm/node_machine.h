@@ -105,7 +105,12 @@ struct at_node_machine_options {
     uint32_t beacon_links; /* 0: AT_BEACON_LENGTH_MAX. Less only where time is virtual: they take 20 ms of hashing */
     uint32_t canary;       /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
 };
-enum at_node_canary { AT_NODE_CANARY_NONE, AT_NODE_CANARY_ACK_EARLY, AT_NODE_CANARY_COUNT_UNFETCHED };
+enum at_node_canary {
+    AT_NODE_CANARY_NONE,
+    AT_NODE_CANARY_ACK_EARLY,
+    AT_NODE_CANARY_COUNT_UNFETCHED,
+    AT_NODE_CANARY_NO_DUMMIES, /* among several: a block's parent may be views back, without the dummies between */
+};
 
 /* How a link came about: dialled, or arranged by a third node (wire/meet.h). */
 enum at_node_way { AT_NODE_DIRECT, AT_NODE_RELAYED, AT_NODE_PUNCHED };

@@ -47,21 +47,44 @@ static bool nearer(const struct at_node_id *a, const struct at_node_id *b, const
     return false;
 }
 
+static bool is_before(const struct at_node_machine *m, const struct at_node_id *id)
+{
+    return nearer(id, &m->options.key.id, &m->ledger.seats.seat[0].member);
+}
+
+/* The steward itself is before all. Among several each member chooses one: so their links are bounded, too. */
+static void ring_done(struct at_node_machine *m)
+{
+    m->mesh.near = m->mesh.ring_before <= AT_NODE_NEAR_MAX * m->ledger.seats.count;
+    m->mesh.ring_valid = true;
+}
+
 void at_node_ring_make(struct at_node_machine *m)
 {
-    uint32_t n = 0, before = 0;
+    uint32_t n = 0;
     if (m->mesh.ring_valid) return;
+    m->mesh.ring_before = 0;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         const struct at_member *member = &m->ledger.members[r];
         if (!member->active) continue;
         m->mesh.ring[n++] = (struct at_node_ring){member->id, r};
-        before += nearer(&member->id, &m->options.key.id, &m->ledger.seats.seat[0].member);
+        m->mesh.ring_before += is_before(m, &member->id);
     }
     if (n) qsort(m->mesh.ring, n, sizeof *m->mesh.ring, by_id);
     m->mesh.ring_count = n;
-    /* The steward itself is before all. Among several each member chooses one: so their links are bounded, too. */
-    m->mesh.near = before <= AT_NODE_NEAR_MAX * m->ledger.seats.count;
-    m->mesh.ring_valid = true;
+    ring_done(m);
+}
+
+/* A member more: with a thousand that come one after the other, sorting anew for each was most of what joining cost. */
+void at_node_ring_add(struct at_node_machine *m, uint32_t replica)
+{
+    const struct at_node_id *id = &m->ledger.members[replica].id;
+    if (!m->mesh.ring_valid) return;
+    uint32_t at = at_node_ring_find(m, id);
+    memmove(m->mesh.ring + at + 1, m->mesh.ring + at, (m->mesh.ring_count++ - at) * sizeof *m->mesh.ring);
+    m->mesh.ring[at] = (struct at_node_ring){*id, replica};
+    m->mesh.ring_before += is_before(m, id);
+    ring_done(m);
 }
 
 uint32_t at_node_ring_find(const struct at_node_machine *m, const struct at_node_id *id)

@@ -80,6 +80,7 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
         at_node_refused(m, link->id, leaf, "the steward fetches too many updates");
         return;
     }
+    if (m->receipt_top <= (size_t)(slot - m->receipts)) m->receipt_top = (size_t)(slot - m->receipts) + 1;
     *slot = (struct at_node_receipt){.used = true, .link = link->id, .record = *record, .rec = *rec};
 }
 
@@ -100,7 +101,7 @@ void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct
  * every member at this round for ever. So the steward looks at them before it orders the receipt. */
 void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key)
 {
-    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+    for (size_t i = 0; i < m->receipt_top; i++) {
         struct at_node_receipt *w = &m->receipts[i];
         const struct at_receipt *r = &w->rec.receipt;
         if (!w->used || w->checks || !at_hash_eq(r->update, key)) continue;
@@ -121,7 +122,7 @@ void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key)
 void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event *e)
 {
     at_node_hold_checked(m, e);
-    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+    for (size_t i = 0; i < m->receipt_top; i++) {
         struct at_node_receipt *w = &m->receipts[i];
         if (!w->used || !w->checks || w->link != e->link || !at_hash_eq(w->rec.receipt.update, e->blob.key)) continue;
         w->used = false;
@@ -145,7 +146,7 @@ static void receipt_drop(struct at_node_machine *m, struct at_node_receipt *w)
 
 void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *link)
 {
-    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++)
+    for (size_t i = 0; i < m->receipt_top; i++)
         if (m->receipts[i].used && m->receipts[i].link == link->id) receipt_drop(m, &m->receipts[i]);
     for (size_t i = 0; i < AT_NODE_RELAYED_MAX; i++)
         if (m->mesh.relayed[i].from == link->id) m->mesh.relayed[i].from = 0;
@@ -154,8 +155,9 @@ void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *li
 /* The round has closed: what has not come in by now cannot count, so its update is not fetched any further. */
 void at_node_relay_drive(struct at_node_machine *m)
 {
+    while (m->receipt_top > 0 && !m->receipts[m->receipt_top - 1].used) m->receipt_top--;
     if (!m->has_genesis || !at_node_settled(m) || m->ledger.phase == AT_LEDGER_TRAINING) return;
-    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+    for (size_t i = 0; i < m->receipt_top; i++) {
         struct at_node_receipt *w = &m->receipts[i];
         if (!w->used) continue;
         receipt_drop(m, w);

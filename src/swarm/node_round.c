@@ -211,6 +211,13 @@ static bool stewards_know(struct at_node_machine *m)
     return m->agree.told == m->ledger.tree.size;
 }
 
+/* END is known, and the final state is with nobody: no link for a while, or only to those who lack it too. */
+static bool final_state_is_gone(const struct at_node_machine *m)
+{
+    uint64_t since = m->linkless_ms ? m->linkless_ms : m->tiles.starved_ms;
+    return since && m->now_ms >= since + AT_NODE_FINAL_STATE_MS;
+}
+
 static void end(struct at_node_machine *m)
 {
     if (at_node_self(m) < 0) {
@@ -225,7 +232,7 @@ static void end(struct at_node_machine *m)
         for (size_t i = 0; i < m->link_top; i++) /* so that nobody need wait for this node */
             if (at_node_link_open(&m->links[i])) at_node_link_refuse(m, &m->links[i], "the run has ended here");
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
-    } else if (m->linkless_ms && m->now_ms >= m->linkless_ms + AT_NODE_FINAL_STATE_MS) {
+    } else if (final_state_is_gone(m)) {
         at_node_end(m, AT_E_PEER, "the run has ended, but nobody could be reached to fetch its final state");
     }
 }
@@ -268,6 +275,7 @@ uint64_t at_node_member_deadline_ms(const struct at_node_machine *m)
     if (m->finishing && !m->mesh.path) sooner(&deadline, m->pathless_ms + AT_NODE_LEAVE_ALONE_MS, m->now_ms);
     if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED) {
         if (m->linkless_ms) sooner(&deadline, m->linkless_ms + AT_NODE_FINAL_STATE_MS, m->now_ms);
+        if (m->tiles.starved_ms) sooner(&deadline, m->tiles.starved_ms + AT_NODE_FINAL_STATE_MS, m->now_ms);
         if (m->child_end_ms) sooner(&deadline, m->child_end_ms + AT_NODE_END_LINGER_MS, m->now_ms);
     }
     return deadline;

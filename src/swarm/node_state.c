@@ -165,7 +165,7 @@ static void prune(struct at_node_machine *m)
     for (size_t i = 0; i < AT_NODE_HISTORY; i++) max += m->history[i].count;
     free(m->keep);
     if (!(m->keep = malloc(max * sizeof *m->keep))) return; /* the next save tries again */
-    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++)        /* half of it may be there */
+    for (size_t i = 0; i < m->fetch_top; i++)               /* half of it may be there */
         if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
             m->keep[n++] = m->fetches[i].key;
     for (uint32_t back = 0; back < AT_NODE_HISTORY && back <= m->ledger.round; back++) {

@@ -94,7 +94,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
 
 static void fetch_progress(const struct at_node_machine *m, struct at_node_status *status)
 {
-    for (size_t i = 0; i < AT_NODE_FETCHES_MAX; i++)
+    for (size_t i = 0; i < m->fetch_top; i++)
         if (m->fetches[i].state == AT_FETCH_RUN && m->fetches[i].total > status->fetch_bytes) {
             status->fetched_bytes = m->fetches[i].written;
             status->fetch_bytes = m->fetches[i].total;

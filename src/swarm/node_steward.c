@@ -212,13 +212,27 @@ static bool is_awaited(struct at_node_machine *m, uint32_t r)
     return m->now_ms < m->absent_ms[r] + (unseen ? AT_NODE_ABSENT_START_MS : wait);
 }
 
+/* Of many members one that is awaited is known, and all were looked at a moment ago: at a thousand members to look at each
+ * after every message was most of what a steward did. */
+static bool goes_on(struct at_node_machine *m)
+{
+    bool many = m->ledger.member_count > AT_NODE_LOOK_MEMBERS, lately = m->now_ms < m->look_ms + AT_NODE_LOOK_MS;
+    bool over = m->now_ms >= m->open_ms + m->genesis.round_ms_max;
+    m->look_due = many && lately && !over && m->awaited < m->ledger.member_count && is_awaited(m, m->awaited);
+    return m->look_due;
+}
+
 static void maybe_close(struct at_node_machine *m)
 {
     struct at_record rec = {.kind = AT_RECORD_CLOSE};
     uint32_t awaited = 0, count = 0;
+    if (goes_on(m)) return;
+    m->look_ms = m->now_ms;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
-        awaited += is_awaited(m, r);
+        bool waits = is_awaited(m, r);
+        awaited += waits;
+        if (waits) m->awaited = r;
         if (!u || !u->received || (at_node_among_several(m) && !at_node_holds(m, r))) continue;
         at_replicas_add(&rec.close.included, r);
         count++;
@@ -307,6 +321,7 @@ uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m)
         sooner(&deadline, m->start_ms + AT_NODE_ABSENT_START_MS, m->now_ms);
     } else if (m->ledger.phase == AT_LEDGER_TRAINING) {
         sooner(&deadline, m->open_ms + m->genesis.round_ms_max, m->now_ms);
+        if (m->look_due) sooner(&deadline, m->look_ms + AT_NODE_LOOK_MS, m->now_ms);
         for (uint32_t r = 0; r < m->ledger.member_count; r++)
             if (m->absent_ms[r]) {
                 sooner(&deadline, m->absent_ms[r] + AT_NODE_ABSENT_MS, m->now_ms);
