@@ -9,7 +9,7 @@
 #include <string.h>
 
 struct args {
-    struct at_opt_int seed, nodes, byzantine, nats, update_kb, lines;
+    struct at_opt_int seed, nodes, stewards, byzantine, nats, update_kb, lines;
     struct at_opt_real hours, round_s, fault_rate;
     const char *faults, *canary;
     bool replay;
@@ -18,10 +18,15 @@ struct args {
 static const struct at_opt rows[] = {
     AT_ROW_INT(struct args, seed, "seed", "N", 0, UINT64_MAX, "1", "everything is drawn from it"),
     AT_ROW_INT(struct args, nodes, "nodes", "K", 1, 1000000, "32", "the steward and its members"),
+    AT_ROW_INT(struct args, stewards, "stewards", "S", 1, 31, "1",
+               "so many may hold seats: 1, 4, 7 .. 31. Four sit as soon"
+               "\n                         as four stand, three more every 32 rounds"),
     AT_ROW_REAL(struct args, hours, "hours", "H", 0.001, 100000, "4", "of virtual time; the last fifth without faults"),
     AT_ROW_TEXT(struct args, faults, "faults", "LIST", "all", "all, none, or some of the list below, with commas"),
     AT_ROW_REAL(struct args, fault_rate, "fault-rate", "R", 0, 10, "0.1", "faults of a node in a round, on average"),
-    AT_ROW_INT(struct args, byzantine, "byzantine", "F", 0, 1000000, "0", "so many of the nodes lie"),
+    AT_ROW_INT(struct args, byzantine, "byzantine", "F", 0, 1000000, "0",
+               "so many of the nodes lie; of the stewards where those are"
+               "\n                         more than three times as many"),
     AT_ROW_INT(struct args, nats, "nats", "PERCENT", 0, 100, "0", "so many of the members sit behind NATs"),
     AT_ROW_REAL(struct args, round_s, "round-s", "S", 0.1, 86400, NULL,
                 "a unit's seconds at speed 1 (default: a 48th of the"
@@ -29,7 +34,7 @@ static const struct at_opt rows[] = {
     AT_ROW_INT(struct args, update_kb, "update-kb", "KB", 1, 1000000, "128", "what an update weighs on the links"),
     AT_ROW_TEXT(struct args, canary, "canary", "NAME", NULL,
                 "plants a protocol bug that must be found: ack-early,"
-                "\n                         count-unfetched"),
+                "\n                         count-unfetched, or of several stewards no-dummies"),
     AT_ROW_FLAG(struct args, replay, "replay",
                 "prints the newest lines of the trace: those before a"
                 "\n                         violation. With a FILE: of the run that its last"
@@ -60,6 +65,8 @@ static void command_line(const struct args *a, uint32_t faults, char *ret_text, 
                      "--update-kb %llu",
                      (unsigned long long)a->seed.v, (unsigned long long)a->nodes.v, number(a->hours.v).s, list,
                      number(a->fault_rate.v).s, (unsigned long long)a->byzantine.v, (unsigned long long)a->update_kb.v);
+    if (a->stewards.v > 1)
+        n += snprintf(ret_text + n, room - (size_t)n, " --stewards %llu", (unsigned long long)a->stewards.v);
     if (a->round_s.given) n += snprintf(ret_text + n, room - (size_t)n, " --round-s %s", number(a->round_s.v).s);
     if (a->nats.v > 0) n += snprintf(ret_text + n, room - (size_t)n, " --nats %llu", (unsigned long long)a->nats.v);
     if (a->canary != NULL) snprintf(ret_text + n, room - (size_t)n, " --canary %s", a->canary);
@@ -101,6 +108,7 @@ static at_err set_options(const struct args *a, struct at_diag *diag, struct at_
     if (err == AT_OK && a->canary != NULL) err = at_sim_canary_parse(a->canary, diag, &o->canary);
     o->seed = a->seed.v;
     o->nodes = (int)a->nodes.v;
+    o->stewards = (int)a->stewards.v;
     o->byzantine = (int)a->byzantine.v;
     o->nats = (int)a->nats.v;
     o->duration_ms = (uint64_t)(a->hours.v * 3600e3 + 0.5);
@@ -162,6 +170,15 @@ static struct at_text fingerprint(const struct at_world_counts *c)
     return t;
 }
 
+static json_t *by_kind(const struct at_sim_report *r)
+{
+    json_t *all = json_object();
+    for (int k = 1; all && k < AT_MSG_KIND_COUNT; k++)
+        if (r->messages_of[k] > 0)
+            at_json_set_real(all, at_message_kind_name((enum at_message_kind)k), r->messages_of[k]);
+    return all;
+}
+
 static void answer(json_t *to, const struct at_sim_options *o, const struct at_sim_report *r, double seconds)
 {
     const struct at_world_counts *c = &r->counts;
@@ -169,6 +186,9 @@ static void answer(json_t *to, const struct at_sim_options *o, const struct at_s
     at_sim_faults_text(o->faults, list, sizeof list);
     at_json_set_int(to, "seed", o->seed);
     at_json_set_int(to, "nodes", (uint64_t)o->nodes);
+    at_json_set_int(to, "stewards", (uint64_t)o->stewards);
+    at_json_set_int(to, "seats", c->seats);
+    at_json_set_int(to, "terms", c->term);
     at_json_set_int(to, "byzantine", (uint64_t)o->byzantine);
     at_json_set_int(to, "nats", (uint64_t)o->nats);
     at_json_set_text(to, "faults", list);
@@ -183,9 +203,12 @@ static void answer(json_t *to, const struct at_sim_options *o, const struct at_s
     at_json_set_int(to, "contributions", c->contributions);
     at_json_set_int(to, "finality_ms_p50", r->finality_ms_p50);
     at_json_set_int(to, "finality_ms_p99", r->finality_ms_p99);
+    at_json_set_int(to, "record_finality_ms_p50", r->record_finality_ms_p50);
+    at_json_set_int(to, "record_finality_ms_p99", r->record_finality_ms_p99);
     at_json_set_real(to, "bytes_per_node_round", r->bytes_per_node_round);
     at_json_set_real(to, "control_bytes_per_node_round", r->control_bytes_per_node_round);
     at_json_set_real(to, "messages_per_node_round", r->messages_per_node_round);
+    at_json_set(to, "messages_by_kind", by_kind(r));
     at_json_set_real(to, "utilisation", r->utilisation);
     at_json_set_real(to, "nodes_mean", r->nodes_mean);
     at_json_set_int(to, "kept_out", r->kept_out);
@@ -230,9 +253,12 @@ static void print(const struct at_sim_options *o, const struct at_sim_report *r,
         (unsigned long long)c->crashes, (unsigned long long)c->silent_deaths, (unsigned long long)c->disk_deaths,
         (unsigned long long)c->wiped, (unsigned long long)c->floods);
     printf("links       %llu dials, %llu broken\n", (unsigned long long)c->dials, (unsigned long long)c->link_breaks);
+    if (o->stewards > 1)
+        printf("stewards    %u seats in term %u; a block is final after %u ms at the median, %u ms at 99 %%\n",
+               c->seats, c->term, r->finality_ms_p50, r->finality_ms_p99);
     printf(
         "finality    %u ms at the median, %u ms at 99 %%: from handing in a record until its author has it as final\n",
-        r->finality_ms_p50, r->finality_ms_p99);
+        r->record_finality_ms_p50, r->record_finality_ms_p99);
     printf("a round     %s for each node, %s of that without blobs, in %.0f messages\n",
            at_bytes((uint64_t)r->bytes_per_node_round).s, at_bytes((uint64_t)r->control_bytes_per_node_round).s,
            r->messages_per_node_round);
@@ -303,7 +329,8 @@ static at_err run(struct at_cli *cli, void *args)
 const struct at_command at_cmd_sim = {
     .name = "sim",
     .summary = "a swarm with faults under virtual time, judged on every step",
-    .usage = "[--seed N] [--nodes K] [--hours H] [--faults LIST] [--byzantine F] [--replay [FILE]] [--json]",
+    .usage =
+        "[--seed N] [--nodes K] [--hours H] [--faults LIST] [--stewards S] [--byzantine F] [--replay [FILE]] [--json]",
     .about =
         "Runs the very machines of the nodes, many of them, in one process under virtual time, and lets things go "
         "wrong:\n"
@@ -317,6 +344,7 @@ const struct at_command at_cmd_sim = {
     .examples = "  atoll sim --seed 7 --nodes 100 --hours 24\n"
                 "  atoll sim --seed 7 --faults crash,partition,churn --byzantine 3 --json > result.json\n"
                 "  atoll sim --replay result.json --lines 500\n"
+                "  atoll sim --stewards 4 --byzantine 1 --nodes 12\n"
                 "  atoll sim --canary ack-early; test $? -eq 4 && echo the judges are awake\n",
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),

@@ -7,7 +7,13 @@
  *
  * Safety is judged on every step, from outside (world.h); the first violation stops the world. Liveness: after the
  * faults at least two rounds were done with contributions in them, and every member that is up ended with the run and
- * holds its last state.
+ * holds its last state. Of several stewards nobody can end the run alone: there every member that is up must come to the
+ * log and the state that the run had at the hours' end.
+ *
+ * Several stewards: the first `stewards` nodes have tickets, and the seats grow from one to four as soon as four stand, by
+ * three with every term of 32 rounds after that (ledger/seats.h). A seat that cannot vote for the rest of its term is as
+ * bad as one that lies. So of those nodes only one has its disk spoilt or a clock that is wrong by more than two
+ * seconds, and none where some lie; none of them leaves or stays away.
  *
  * Cost model: one node's unit takes `round_ms` at speed 1; speeds are 0.6 to 3, lines 10 to 500 Mbit/s up, once to four
  * times that down, 2 to 80 ms from the backbone, up to 0.05 % of packets lost, all drawn from the seed with more slow
@@ -18,9 +24,12 @@
 
 #include "sim/world.h"
 
-/* Members around one steward, linked to each other, too: as many links as its machine holds, less some for strangers and for members
- * whose old link has not been found dead yet. */
-#define AT_SIM_NODES_MAX 120
+/* A run has room for AT_MEMBERS_MAX keys; some are for members that come again with a new one, and for floods. */
+#define AT_SIM_NODES_MAX 4000
+/* So many are all invited by node 0: as many links as its machine holds, less some for strangers and for members whose old
+ * link has not been found dead yet. Of more the others are each invited by one who came before, and come one after the
+ * other. */
+#define AT_SIM_NODES_AT_ONCE 120
 
 enum at_sim_fault {
     AT_SIM_LATENCY,
@@ -50,12 +59,14 @@ at_err at_sim_faults_parse(const char *list, struct at_diag *diag, uint32_t *ret
 /* The way back; "none" for none. NUL-terminated, as much as fits. */
 void at_sim_faults_text(uint32_t set, char *ret_text, size_t room);
 
-/* Protocol bugs that can be planted into the steward. AT_E_USAGE lists them. */
+/* Protocol bugs that can be planted into the stewards. AT_E_USAGE lists them. */
 at_err at_sim_canary_parse(const char *name, struct at_diag *diag, enum at_node_canary *ret_canary);
 
 struct at_sim_options {
     uint64_t seed;
-    int nodes, byzantine; /* byzantine: so many of the nodes, never the steward */
+    int nodes;
+    int stewards;  /* 1, 4, 7 .. 31: so many may hold seats; 0: 1 */
+    int byzantine; /* so many of the nodes: of the stewards where those are more than three times as many, else others */
     int nats;             /* percent of the members that nobody can dial; a third of these behind symmetric NATs */
     uint64_t duration_ms;
     uint64_t round_ms; /* of one unit at speed 1; 0: a 48th of the duration, 10 s to 10 min */
@@ -84,10 +95,12 @@ struct at_sim_report {
     uint32_t rounds_after_faults;
     uint64_t contributions_after_faults;
     uint32_t kept_out; /* honest nodes that are no members at the end: refused, or never arrived */
-    uint32_t finality_ms_p50, finality_ms_p99;
+    uint32_t finality_ms_p50, finality_ms_p99; /* of records; of several stewards: of blocks (world.h) */
+    uint32_t record_finality_ms_p50, record_finality_ms_p99;
     double nodes_mean; /* honest ones running, over time */
     double bytes_per_node_round, control_bytes_per_node_round, messages_per_node_round;
-    double utilisation; /* of honest nodes' running time: trained on what was counted */
+    double messages_of[AT_MSG_KIND_COUNT]; /* the same by kind, of all nodes' machines */
+    double utilisation;                    /* of honest nodes' running time: trained on what was counted */
     struct at_hash state_root, trace_hash;
     struct at_world_counts counts;
 };

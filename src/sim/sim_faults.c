@@ -63,7 +63,7 @@ static void crash(struct at_sim *s, int node, uint64_t at, uint64_t round)
 static void death(struct at_sim *s, int node, uint64_t at, uint64_t round)
 {
     at_world_crash(s->world, node, at, true);
-    if (node == 0 || at_sim_draw(s, 4) > 0)
+    if (node < s->options.stewards || at_sim_draw(s, 4) > 0)
         at_world_return_node(s->world, node, at + at_sim_between(s, 8000, 8000 + 2 * round));
 }
 
@@ -75,8 +75,9 @@ static void slow(struct at_sim *s, int node, uint64_t at, uint64_t round)
 
 static void skew(struct at_sim *s, int node, uint64_t at, uint64_t round)
 {
+    uint64_t most = s->options.stewards > 1 && !at_sim_may_fail(s, node) ? 2000 : 60000;
     (void)round;
-    at_world_set(s->world, node, AT_WORLD_SKEW_MS, AT_WORLD_SKEW_ZERO - 60000 + at_sim_draw(s, 120001), at);
+    at_world_set(s->world, node, AT_WORLD_SKEW_MS, AT_WORLD_SKEW_ZERO - most + at_sim_draw(s, 2 * most + 1), at);
 }
 
 static void disk_full(struct at_sim *s, int node, uint64_t at, uint64_t round)
@@ -92,11 +93,11 @@ static void disk_slow(struct at_sim *s, int node, uint64_t at, uint64_t round)
     for_a_while(s, node, AT_WORLD_SYNC_MS, sync_ms, 0, at, at_sim_between(s, round / 5, 2 * round));
 }
 
-/* The steward's disk is the only one that nobody could replace: with one steward a run does not survive its loss. */
+/* A single steward's disk is the only one that nobody could replace: a run does not survive its loss. */
 static void disk_corrupt(struct at_sim *s, int node, uint64_t at, uint64_t round)
 {
     uint64_t rot = at_sim_between(s, 1, 15);
-    if (node == 0) return;
+    if (!at_sim_may_fail(s, node)) return;
     at_world_set(s->world, node, AT_WORLD_DISK_ROT, rot, at);
     at_world_crash(s->world, node, at, false);
     at_world_return_node(s->world, node, at + at_sim_between(s, 500, 500 + 2 * round / 3));
@@ -105,7 +106,7 @@ static void disk_corrupt(struct at_sim *s, int node, uint64_t at, uint64_t round
 static void churn(struct at_sim *s, int node, uint64_t at, uint64_t round)
 {
     uint64_t away = at_sim_between(s, round / 2, 4 * round);
-    if (node == 0) return; /* its leaving is the end of the run */
+    if (node < s->options.stewards) return; /* a single one's leaving is the end of the run */
     at_world_finish(s->world, node, at);
     at_world_return_node(s->world, node, at + away);
     at_world_return_node(s->world, node, at + away + 3 * round); /* it may have left late */
@@ -150,7 +151,7 @@ static const struct {
     {"duplication", "links are TLS over TCP, which delivers once; a Byzantine node that repeats itself is --byzantine"},
     {"reordering", "links are TLS over TCP, which keeps the order; control overtakes bulk without asking"},
     {"nat", "it is an option of its own: --nats PERCENT"},
-    {"equivocation", "the simulated machine has one steward"},
+    {"equivocation", "it is what stewards do that lie: --stewards 4 --byzantine 1"},
     {"byzantine", "it is an option of its own: --byzantine F"},
 };
 
@@ -213,8 +214,9 @@ void at_sim_faults_text(uint32_t set, char *ret_text, size_t room)
 
 at_err_t at_sim_canary_parse(const char *name, struct at_diag *diag, enum at_node_canary *ret_canary)
 {
-    static const char *const names[] = {
-        [AT_NODE_CANARY_ACK_EARLY] = "ack-early", [AT_NODE_CANARY_COUNT_UNFETCHED] = "count-unfetched"};
+    static const char *const names[] = {[AT_NODE_CANARY_ACK_EARLY] = "ack-early",
+                                        [AT_NODE_CANARY_COUNT_UNFETCHED] = "count-unfetched",
+                                        [AT_NODE_CANARY_NO_DUMMIES] = "no-dummies"};
     for (size_t i = 1; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(name, names[i]) == 0) {
             *ret_canary = (enum at_node_canary)i;
@@ -222,7 +224,8 @@ at_err_t at_sim_canary_parse(const char *name, struct at_diag *diag, enum at_nod
         }
     return at_fail(diag, AT_E_USAGE, "--canary",
                    "%.40s: no such bug. There are: ack-early (the steward tells of records before they are durable), "
-                   "count-unfetched (it counts updates that it does not have)",
+                   "count-unfetched (it counts updates that it does not have), no-dummies (several stewards build on a "
+                   "parent views back, without the dummies between)",
                    name);
 }
 

@@ -102,8 +102,24 @@ static void options_that_make_no_sense(void **state)
     o.byzantine = o.nodes;
     must_refuse(o, "--byzantine");
     o = small(1);
+    for (o.stewards = 2; o.stewards <= 3; o.stewards++) must_refuse(o, "--stewards");
+    o.stewards = 7; /* of six nodes */
+    must_refuse(o, "--stewards");
+    o.stewards = 4;
+    o.byzantine = 3; /* four bear one, and beside them are two */
+    must_refuse(o, "--byzantine");
+    o.byzantine = 0;
+    o.canary = AT_NODE_CANARY_ACK_EARLY; /* a single steward's */
+    must_refuse(o, "--canary");
+    o.stewards = 1;
+    o.canary = AT_NODE_CANARY_NO_DUMMIES;
+    must_refuse(o, "--canary");
+    o = small(1);
     o.duration_ms = 10 * o.round_ms;
     must_refuse(o, "--hours");
+    o = small(1);
+    o.update_bytes = 100000000; /* too heavy for any line */
+    must_refuse(o, "--update-kb");
 }
 
 /* Without faults everybody takes part in every round but for those who arrive in the first ones. */
@@ -213,11 +229,31 @@ static void byzantine_members(void **state)
     }
 }
 
-static void must_find(enum at_node_canary canary, const char *a, const char *b)
+/* Four seats, with all faults; then with one of them lying as well. */
+static void several_stewards(void **state)
+{
+    (void)state;
+    for (int liars = 0; liars < 2; liars++) {
+        struct at_sim_options o = small(6 + (uint64_t)liars);
+        o.stewards = 4;
+        o.byzantine = liars;
+        if (liars) o.duration_ms = 440000; /* it may cost each round its whole time */
+        o.faults = (1u << AT_SIM_FAULT_COUNT) - 1;
+        struct at_sim_report r = must_hold(&o);
+        assert_int_equal(r.counts.seats, 4);
+        assert_true(r.counts.term >= 2);
+        assert_true(r.finality_ms_p50 > 0 && r.finality_ms_p50 < 20000);
+        assert_true(r.record_finality_ms_p50 > 0);
+        print_message("%d liars: %u rounds, a block final after %u ms\n", liars, r.counts.rounds, r.finality_ms_p50);
+    }
+}
+
+static void must_find(enum at_node_canary canary, int stewards, const char *a, const char *b)
 {
     struct at_sim_options o = small(5);
     struct at_sim_report r;
     o.canary = canary;
+    o.stewards = stewards;
     struct at_sim *s = run(&o, &r);
     if (!r.violation) fail_msg("nobody saw canary %d", canary);
     print_message("%s\n", r.violation);
@@ -230,8 +266,9 @@ static void must_find(enum at_node_canary canary, const char *a, const char *b)
 static void canaries(void **state)
 {
     (void)state;
-    must_find(AT_NODE_CANARY_ACK_EARLY, "two different records", "shorter past");
-    must_find(AT_NODE_CANARY_COUNT_UNFETCHED, "the steward lacks", "the steward lacks");
+    must_find(AT_NODE_CANARY_ACK_EARLY, 1, "two different records", "shorter past");
+    must_find(AT_NODE_CANARY_COUNT_UNFETCHED, 1, "the steward lacks", "the steward lacks");
+    must_find(AT_NODE_CANARY_NO_DUMMIES, 4, "two different records", "excludes the final log");
 }
 
 int main(void)
@@ -241,6 +278,7 @@ int main(void)
         cmocka_unit_test(names_of_faults),   cmocka_unit_test(options_that_make_no_sense),
         cmocka_unit_test(undisturbed),       cmocka_unit_test(lines_have_rates),
         cmocka_unit_test(one_seed_one_run),  cmocka_unit_test(each_fault_alone),
-        cmocka_unit_test(byzantine_members), cmocka_unit_test(canaries)};
+        cmocka_unit_test(byzantine_members), cmocka_unit_test(several_stewards),
+        cmocka_unit_test(canaries)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -106,7 +106,9 @@ void at_world_release(struct at_world *w)
     free(w->round_root);
     free(w->round_seen);
     free(w->memo);
-    free(w->finality);
+    free(w->finality.ms);
+    free(w->block_finality.ms);
+    free(w->proposed);
     at_sha256_release(&w->trace_sha);
     at_buf_release(&w->genesis);
     at_buf_release(&w->shard);
@@ -160,6 +162,11 @@ static at_err_t replay(struct at_world *w, int node, bool damaged, struct at_dia
     return err;
 }
 
+static uint32_t canary_of(const struct at_world *w, int node)
+{
+    return node == 0 || w->options.canary == AT_NODE_CANARY_NO_DUMMIES ? w->options.canary : 0;
+}
+
 static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag *diag)
 {
     struct at_world_node *n = &w->nodes[node];
@@ -179,7 +186,7 @@ static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag
                                               .secret_count = n->secret_count,
                                               .nonce = ((uint64_t)node << 32) + n->life,
                                               .beacon_links = 4096,
-                                              .canary = node == 0 ? w->options.canary : 0};
+                                              .canary = canary_of(w, node)};
     options.genesis = n->disk.has_genesis ? at_buf_span(&w->genesis) : at_span(NULL, 0);
     at_err_t err = at_node_machine_init(&options, diag, &n->machine);
     if (!err) err = replay(w, node, damaged, diag);

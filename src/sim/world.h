@@ -32,7 +32,7 @@ struct at_world_options {
     uint64_t serve_bytes_per_s, fetch_bytes_per_s; /* of every node's machine */
     uint32_t full_percent;                         /* of bulk frames are refused at first */
     uint32_t links_max;                            /* of every node; 0: what the machine takes by itself */
-    uint32_t canary;                               /* handed to the steward's machine */
+    uint32_t canary;                               /* handed to the machine of node 0; NO_DUMMIES: to all */
     bool meets;                                    /* nodes arrange meetings; else nobody does */
     bool trace;
     size_t trace_bytes_max; /* only the newest lines are kept, at least so many bytes of them; 0: all */
@@ -170,17 +170,25 @@ struct at_world_counts {
     uint64_t contributions, records;
     uint32_t rounds, desyncs;
     uint32_t nodes_up, nodes_joined;
-    size_t shared_bytes; /* of records and blobs, kept once for all nodes */
+    uint32_t seats, term; /* of the stewards, as the judges count them */
+    size_t shared_bytes;  /* of records and blobs, kept once for all nodes */
 };
 void at_world_counts(struct at_world *w, struct at_world_counts *ret_counts);
-/* From a member's first sending of a record until it stores it as final, in ms: the sample at `permille` of them sorted;
- * 0 when there is none. */
+/* In ms, the sample at `permille` of all of them sorted; 0 when there is none. Of records: from a member's first sending
+ * until it stores it as final. Of blocks of several stewards: from when its leader has it written down, which comes
+ * before anybody is told of it, until an honest steward knows it as final; a sample for each of these. */
 uint32_t at_world_finality_ms(struct at_world *w, uint32_t permille);
+uint32_t at_world_block_finality_ms(struct at_world *w, uint32_t permille);
+uint32_t at_world_seats(const struct at_world *w);      /* of the term, as the judges count it */
 uint32_t at_world_kept_out(struct at_world *w);         /* honest nodes that are no members (any more) */
 struct at_hash at_world_root(struct at_world *w);       /* of the state after the last durable CLOSE */
 struct at_hash at_world_trace_hash(struct at_world *w); /* SHA-256 of all lines so far, kept or not */
 /* NULL: the run has ended well everywhere; else what is missing, in words. Node 0 must have ended. */
 const char *at_world_unfinished(struct at_world *w);
+size_t at_world_durable(const struct at_world *w); /* records in the steward's durable log, or in the longest */
+/* NULL: every honest member that is up has the first `records` of the log, and a state of round `round` or later. Else who
+ * has not, in words. */
+const char *at_world_behind(struct at_world *w, size_t records, uint32_t round);
 
 /* A peer that is no machine: says what the test says. Its key is made from `tag`. */
 struct at_keypair at_world_stranger_key(struct at_world *w, uint32_t tag);

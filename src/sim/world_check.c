@@ -40,6 +40,12 @@ static void check_close(struct at_world *w, int node, const struct at_close *clo
     }
 }
 
+static bool is_same(const struct at_signed_record *a, const struct at_signed_record *b)
+{
+    return a->body_bytes == b->body_bytes && at_node_id_eq(&a->author, &b->author) &&
+           memcmp(a->sig.b, b->sig.b, sizeof a->sig.b) == 0 && memcmp(a->body, b->body, a->body_bytes) == 0;
+}
+
 void at_world_check_persist(struct at_world *w, int node, const struct at_node_op *op)
 {
     struct at_world_disk *d = &w->nodes[node].disk;
@@ -51,8 +57,11 @@ void at_world_check_persist(struct at_world *w, int node, const struct at_node_o
     bool several = false; /* it is ordered by several stewards: whoever stores it first has it from a quorum */
     for (size_t i = 0; i < op->persist.count; i++) {
         struct at_record rec;
-        struct at_hash leaf = at_signed_record_leaf(&op->persist.records[i]);
         size_t idx = (size_t)op->persist.from + i;
+        bool known = idx < w->log.count && w->log.told[idx] && is_same(&w->log.records[idx], &op->persist.records[i]);
+        several = several || idx >= w->several_from;
+        if (known && node != 0) continue; /* it was looked at when the first of them stored it */
+        struct at_hash leaf = at_signed_record_leaf(&op->persist.records[i]);
         if (at_record_decode(at_signed_record_body(&op->persist.records[i]), NULL, &rec)) {
             at_world_violate(w, "node %d stores what is no record", node);
             return;
@@ -213,6 +222,26 @@ const char *at_world_unfinished(struct at_world *w)
         if (n->left_behind && at_world_several(w)) continue;
         snprintf(w->unfinished, sizeof w->unfinished, "node %d has not ended with the run: it is %s", i,
                  at_node_phase_text(s->phase));
+        return w->unfinished;
+    }
+    return NULL;
+}
+
+size_t at_world_durable(const struct at_world *w)
+{
+    return w->nodes[at_world_longest(w)].disk.durable;
+}
+
+const char *at_world_behind(struct at_world *w, size_t records, uint32_t round)
+{
+    for (int i = 0; i < w->options.nodes; i++) {
+        const struct at_world_node *n = &w->nodes[i];
+        const struct at_node_status *s = n->machine ? at_node_machine_status(n->machine) : NULL;
+        if (!at_world_is_honest(w, i) || !s || !s->joined) continue;
+        if (n->disk.durable >= records && s->state_round >= round) continue;
+        snprintf(w->unfinished, sizeof w->unfinished,
+                 "node %d has %zu of %zu records and the state of round %u, not %u: it is %s", i, n->disk.durable,
+                 records, s->state_round, round, at_node_phase_text(s->phase));
         return w->unfinished;
     }
     return NULL;

@@ -19,16 +19,16 @@ void at_world_count_event(struct at_world *w, const struct at_world_event *ev)
     mix(w, ev->e.link);
 }
 
-static void finality_add(struct at_world *w, uint64_t ms)
+static void sample(struct at_world_samples *s, uint64_t ms)
 {
-    if (w->finality_count == w->finality_cap) {
-        size_t cap = w->finality_cap ? 2 * w->finality_cap : 1024;
-        uint32_t *all = realloc(w->finality, cap * sizeof *all);
+    if (s->count == s->cap) {
+        size_t cap = s->cap ? 2 * s->cap : 1024;
+        uint32_t *all = realloc(s->ms, cap * sizeof *all);
         if (!all) return;
-        w->finality = all;
-        w->finality_cap = cap;
+        s->ms = all;
+        s->cap = cap;
     }
-    w->finality[w->finality_count++] = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+    s->ms[s->count++] = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
 }
 
 /* A record that is handed in again, on another link, has been on its way since the first time. */
@@ -42,14 +42,12 @@ static void submitted(struct at_world *w, struct at_world_node *n, struct at_spa
     n->submitted_ms = w->now_ms;
 }
 
-void at_world_count_send(struct at_world *w, int node, struct at_span bytes, bool bulk)
+void at_world_count_send(struct at_world *w, int node, struct at_span bytes, uint64_t wire, bool bulk)
 {
-    enum { SUBMIT_TAG = AT_MSG_SUBMIT << 3 | 2 }; /* a Message's first byte: its body's field number and wire type */
-    uint64_t wire = at_world_wire_bytes(w, bytes.n, bulk);
     w->counts.messages++;
     w->counts.bytes += wire;
     if (bulk) w->counts.bulk_bytes += wire;
-    if (bytes.n > 0 && bytes.p[0] == SUBMIT_TAG && at_world_is_honest(w, node)) submitted(w, &w->nodes[node], bytes);
+    if (at_world_kind_of(bytes) == AT_MSG_SUBMIT && at_world_is_honest(w, node)) submitted(w, &w->nodes[node], bytes);
 }
 
 void at_world_count_stored(struct at_world *w, int node, const struct at_node_op *op)
@@ -59,8 +57,34 @@ void at_world_count_stored(struct at_world *w, int node, const struct at_node_op
     for (size_t i = 0; i < op->persist.count; i++) {
         const struct at_signed_record *rec = &op->persist.records[i];
         if (!at_node_id_eq(&rec->author, &n->key.id) || !at_hash_eq(at_signed_record_leaf(rec), n->submitted)) continue;
-        finality_add(w, w->now_ms - n->submitted_ms);
+        sample(&w->finality, w->now_ms - n->submitted_ms);
         n->submitted_ms = 0;
+    }
+}
+
+/* ---- blocks of several stewards ---- */
+static const struct at_world_proposed *proposed(const struct at_world *w, const struct at_node_kept *row)
+{
+    for (size_t back = 1; back <= AT_WORLD_PROPOSED_MAX && back <= w->proposed_next; back++) {
+        const struct at_world_proposed *p = &w->proposed[(w->proposed_next - back) % AT_WORLD_PROPOSED_MAX];
+        if (p->view == row->view && p->term == row->term && at_hash_eq(p->hash, row->hash)) return p;
+    }
+    return NULL;
+}
+
+void at_world_count_blocks(struct at_world *w, int node, const struct at_node_op *op)
+{
+    if (op->persist.kept_count == 0) return;
+    if (!w->proposed && !(w->proposed = calloc(AT_WORLD_PROPOSED_MAX, sizeof *w->proposed))) return;
+    for (size_t i = 0; i < op->persist.kept_count; i++) {
+        const struct at_node_kept *row = &op->persist.kept[i];
+        if (row->kind != AT_NODE_KEPT_BLOCK && row->kind != AT_NODE_KEPT_FINAL) continue;
+        const struct at_world_proposed *p = proposed(w, row);
+        if (row->kind == AT_NODE_KEPT_FINAL && p && at_world_is_honest(w, node))
+            sample(&w->block_finality, w->now_ms - p->ms);
+        if (row->kind == AT_NODE_KEPT_BLOCK && !p)
+            w->proposed[w->proposed_next++ % AT_WORLD_PROPOSED_MAX] =
+                (struct at_world_proposed){row->term, row->view, w->now_ms, row->hash};
     }
 }
 
@@ -91,6 +115,8 @@ void at_world_counts(struct at_world *w, struct at_world_counts *ret_counts)
 {
     *ret_counts = w->counts;
     ret_counts->shared_bytes += w->log.cap * (sizeof *w->log.records + sizeof *w->log.checkpoints + 1);
+    ret_counts->seats = at_world_seats(w);
+    ret_counts->term = at_world_several(w) ? w->judge.fold.seats.term : 1;
     for (int i = 0; i < w->options.nodes; i++) {
         const struct at_world_node *n = &w->nodes[i];
         if (!n->machine) continue;
@@ -122,10 +148,25 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static uint32_t sorted_at(struct at_world_samples *s, uint32_t permille)
+{
+    if (s->count == 0) return 0;
+    qsort(s->ms, s->count, sizeof *s->ms, ascending);
+    size_t i = s->count * permille / 1000;
+    return s->ms[i < s->count ? i : s->count - 1];
+}
+
 uint32_t at_world_finality_ms(struct at_world *w, uint32_t permille)
 {
-    if (w->finality_count == 0) return 0;
-    qsort(w->finality, w->finality_count, sizeof *w->finality, ascending);
-    size_t i = w->finality_count * permille / 1000;
-    return w->finality[i < w->finality_count ? i : w->finality_count - 1];
+    return sorted_at(&w->finality, permille);
+}
+
+uint32_t at_world_block_finality_ms(struct at_world *w, uint32_t permille)
+{
+    return sorted_at(&w->block_finality, permille);
+}
+
+uint32_t at_world_seats(const struct at_world *w)
+{
+    return at_world_several(w) ? w->judge.fold.seats.count : 1;
 }

@@ -35,6 +35,7 @@ static void op_persist(struct at_world *w, int node, const struct at_node_op *op
     at_world_log_write(w, node, op);
     at_world_kept_write(w, node, op);
     at_world_count_stored(w, node, op);
+    at_world_count_blocks(w, node, op);
     uint64_t at = w->now_ms + at_world_sync_ms(w, node);
     struct at_world_node *n = &w->nodes[node];
     n->synced_ms = at > n->synced_ms ? at : n->synced_ms;

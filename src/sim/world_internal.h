@@ -60,6 +60,19 @@ struct at_world_log {
     size_t count, cap;
 };
 
+/* When a block of several stewards was written down first. */
+struct at_world_proposed {
+    uint32_t term;
+    uint64_t view, ms;
+    struct at_hash hash;
+};
+#define AT_WORLD_PROPOSED_MAX 1024 /* the newest; a window of Simplex has 256 views */
+
+struct at_world_samples {
+    uint32_t *ms; /* owned */
+    size_t count, cap;
+};
+
 struct at_world_cosigned {
     size_t count;
     struct at_log_checkpoint list[]; /* ascending by key */
@@ -234,8 +247,9 @@ struct at_world {
     /* counted */
     struct at_world_counts counts;
     uint64_t sent_of[AT_MSG_KIND_COUNT]; /* messages by kind */
-    uint32_t *finality;
-    size_t finality_count, finality_cap;
+    struct at_world_samples finality, block_finality;
+    struct at_world_proposed *proposed; /* AT_WORLD_PROPOSED_MAX, a ring; of several stewards */
+    size_t proposed_next;
     uint32_t strangers;
     /* checkers */
     struct at_world_judge judge;
@@ -360,9 +374,11 @@ void at_world_met(struct at_world *w, const struct at_world_event *ev);
 bool at_world_link_hears(const struct at_world *w, const struct at_world_link *l, int from, int to);
 
 /* world_line.c */
-/* When a message of so many bytes arrives at the link's end `to`, at_ms >= now. Takes its place in the queues. */
-uint64_t at_world_arrival_ms(struct at_world *w, struct at_world_link *l, int to, size_t bytes, bool bulk);
-uint64_t at_world_wire_bytes(const struct at_world *w, size_t bytes, bool bulk);
+/* When a message of so many bytes on the wire arrives at the link's end `to`, at_ms >= now. Takes its place in the queues. */
+uint64_t at_world_arrival_ms(struct at_world *w, struct at_world_link *l, int to, uint64_t wire_bytes, bool bulk);
+/* What an encoded message takes on a line: of updates and states the stand-ins' weight, of all else its bytes and frame. */
+uint64_t at_world_wire_bytes(struct at_world *w, struct at_span bytes);
+enum at_message_kind at_world_kind_of(struct at_span bytes); /* of a message that is one, without decoding it */
 uint64_t at_world_latency_ms(struct at_world *w, int a, int b);
 
 /* world_hostile.c */
@@ -389,8 +405,9 @@ at_err_t at_world_memo_verify(void *ctx, const struct at_node_id *id, struct at_
 
 /* world_count.c */
 void at_world_count_event(struct at_world *w, const struct at_world_event *ev);
-void at_world_count_send(struct at_world *w, int node, struct at_span bytes, bool bulk);
+void at_world_count_send(struct at_world *w, int node, struct at_span bytes, uint64_t wire_bytes, bool bulk);
 void at_world_count_stored(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_count_blocks(struct at_world *w, int node, const struct at_node_op *op);
 void at_world_count_life(struct at_world *w, int node, bool up);
 void at_world_count_trained(struct at_world *w, int node);
 void at_world_count_close(struct at_world *w, int node); /* its unit was counted */

@@ -25,10 +25,21 @@ uint64_t at_world_latency_ms(struct at_world *w, int a, int b)
     return ms;
 }
 
-uint64_t at_world_wire_bytes(const struct at_world *w, size_t bytes, bool bulk)
+enum at_message_kind at_world_kind_of(struct at_span bytes)
 {
-    bool heavy = bulk && w->options.lines && w->options.bulk_weight > 1;
-    return heavy ? (uint64_t)bytes * w->options.bulk_weight : (uint64_t)bytes + FRAME_BYTES;
+    uint32_t tag = bytes.n ? bytes.p[0] & 0x7f : 0; /* a Message's first bytes: its body's field number and wire type */
+    if (bytes.n > 1 && bytes.p[0] & 0x80) tag |= (uint32_t)(bytes.p[1] & 0x7f) << 7;
+    return tag >> 3 < AT_MSG_KIND_COUNT ? (enum at_message_kind)(tag >> 3) : AT_MSG_NONE;
+}
+
+uint64_t at_world_wire_bytes(struct at_world *w, struct at_span bytes)
+{
+    struct at_message msg;
+    uint64_t own = (uint64_t)bytes.n + FRAME_BYTES;
+    if (!w->options.lines || w->options.bulk_weight <= 1 || at_world_kind_of(bytes) != AT_MSG_PIECE) return own;
+    if (at_message_decode(bytes, &w->mem, NULL, &msg)) return own;
+    bool stands_in = msg.piece.kind == AT_BLOB_UPDATE || msg.piece.kind == AT_BLOB_TILE;
+    return stands_in ? (uint64_t)bytes.n * w->options.bulk_weight : own;
 }
 
 static double loss(const struct at_world *w, int from, int to)
@@ -75,13 +86,13 @@ static uint64_t queue(uint64_t *free_us, uint64_t now_us, double us)
     return begins;
 }
 
-uint64_t at_world_arrival_ms(struct at_world *w, struct at_world_link *l, int to, size_t bytes, bool bulk)
+uint64_t at_world_arrival_ms(struct at_world *w, struct at_world_link *l, int to, uint64_t wire_bytes, bool bulk)
 {
     int a = l->end[1 - to], b = l->end[to];
     uint64_t latency_ms = at_world_latency_ms(w, a, b), now = 1000 * w->now_ms;
     if (!w->options.lines || a < 0 || b < 0) return w->now_ms + latency_ms;
     struct at_world_node *from = &w->nodes[a], *dest = &w->nodes[b];
-    double wire = (double)at_world_wire_bytes(w, bytes, bulk), up = rate(w, a, true), down = rate(w, b, false);
+    double wire = (double)wire_bytes, up = rate(w, a, true), down = rate(w, b, false);
     double p = loss(w, a, b), rtt_ms = 2 * (double)latency_ms;
     uint64_t begins = queue(bulk ? &from->up_free_us : &from->control_free_us, now, wire / up);
     if (!bulk) (void)queue(&from->up_free_us, now, wire / up);

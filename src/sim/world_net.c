@@ -143,16 +143,18 @@ void at_world_link(struct at_world *w, int from, int to, int via, enum at_node_w
     }
 }
 
-static void deliver(struct at_world *w, struct at_world_link *l, int to, struct at_span bytes, bool bulk, bool once)
+static void deliver(struct at_world *w, struct at_world_link *l, int to, struct at_span bytes, uint64_t wire, bool bulk,
+                    bool once)
 {
-    uint64_t at = at_world_arrival_ms(w, l, to, bytes.n, bulk);
+    uint64_t at = at_world_arrival_ms(w, l, to, wire, bulk);
     if (at < l->last_ms[to][bulk]) at = l->last_ms[to][bulk];
     l->last_ms[to][bulk] = at;
     struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, l->end[to], at - w->now_ms);
     ev->e.kind = AT_NODE_EV_MESSAGE;
     ev->e.link = 2 * (uint64_t)(l - w->links) + 1 + (uint64_t)to;
     ev->flag = bulk;
-    if (bulk) l->queued[to] += at_world_wire_bytes(w, bytes.n, bulk);
+    ev->arg = wire;
+    if (bulk) l->queued[to] += wire;
     if (once)
         at_world_payload(ev, bytes);
     else
@@ -183,8 +185,7 @@ bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
     bool bulk = op->frame_class == AT_FRAME_BULK, honest = at_world_is_honest(w, node);
     struct at_span bytes = op->bytes;
     if (!l->up) return true; /* its LINK_DOWN is on the way */
-    struct at_message msg;
-    if (at_message_decode(op->bytes, &w->mem, NULL, &msg) == AT_OK) w->sent_of[msg.kind]++;
+    w->sent_of[at_world_kind_of(bytes)]++;
     if (bulk && w->options.lines && l->queued[1 - from] >= QUEUE_BYTES_MAX) {
         l->full[1 - from] = true; /* LINK_DRAIN when half of it has arrived */
         return false;
@@ -196,12 +197,13 @@ bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
         return false;
     }
     if (!honest && !at_world_tamper(w, node, op->link, op->bytes, &bytes)) return true;
-    at_world_count_send(w, node, bytes, bulk);
+    uint64_t wire = at_world_wire_bytes(w, bytes);
+    at_world_count_send(w, node, bytes, wire, bulk);
     if (!at_world_link_hears(w, l, node, l->end[1 - from])) return true; /* swallowed: the link will be found dead */
     if (l->end[1 - from] < 0)
         stranger_hears(w, l, bytes);
     else
-        deliver(w, l, 1 - from, bytes, bulk, !honest);
+        deliver(w, l, 1 - from, bytes, wire, bulk, !honest);
     return true;
 }
 
@@ -301,7 +303,7 @@ bool at_world_link_deliverable(struct at_world *w, const struct at_world_event *
     int to = (int)((ev->e.link - 1) % 2);
     if (!l->up || !at_world_link_hears(w, l, l->end[1 - to], l->end[to])) return false;
     if (!ev->flag) return true;
-    l->queued[to] -= at_world_wire_bytes(w, ev->e.bytes.n, true);
+    l->queued[to] -= ev->arg;
     if (l->full[to] && l->queued[to] <= QUEUE_BYTES_MAX / 2) {
         l->full[to] = false;
         struct at_world_event *room = at_world_push(w, AT_WORLD_DELIVER, l->end[1 - to], 0);
@@ -330,7 +332,7 @@ void at_world_stranger_send(struct at_world *w, uint64_t link, struct at_span by
     int from;
     struct at_world_link *l = link_of(w, link, &from);
     bool heard = l && l->up && l->end[1 - from] >= 0; /* Byzantine nodes say more to strangers, too */
-    if (heard) deliver(w, l, 1 - from, bytes, false, true);
+    if (heard) deliver(w, l, 1 - from, bytes, at_world_wire_bytes(w, bytes), false, true);
 }
 
 enum at_message_kind at_world_stranger_heard(struct at_world *w, uint64_t link, const char **ret_reason)

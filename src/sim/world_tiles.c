@@ -109,10 +109,9 @@ void at_world_tiles_find(struct at_world *w, int node, const struct at_node_op *
 
 void at_world_count_in(struct at_world *w, int node, struct at_span message)
 {
-    enum { PIECE_TAG = AT_MSG_PIECE << 3 | 2 }; /* a Message's first byte: its body's field number and wire type */
     struct at_world_traffic *t = &w->nodes[node].traffic;
     struct at_message msg;
-    if (message.n == 0 || message.p[0] != PIECE_TAG) return;
+    if (at_world_kind_of(message) != AT_MSG_PIECE) return;
     if (at_message_decode(message, &w->mem, NULL, &msg) || msg.kind != AT_MSG_PIECE) return;
     if (msg.piece.kind == AT_BLOB_TILE) {
         t->tiles_in++;

@@ -51,8 +51,8 @@ done
 refused 2 "nat is not simulated" "$ATOLL" sim --faults crash,nat
 refused 2 "There are: all, none, latency, bandwidth" "$ATOLL" sim --faults crush
 refused 2 "no such bug. There are: ack-early" "$ATOLL" sim --canary blue
-refused 2 "1 to 120" "$ATOLL" sim --nodes 1000
-refused 2 "the steward must be honest" "$ATOLL" sim --nodes 4 --byzantine 4
+refused 2 "1 to 4000" "$ATOLL" sim --nodes 5000
+refused 2 "a single steward must be honest" "$ATOLL" sim --nodes 4 --byzantine 4
 refused 2 "too short" "$ATOLL" sim --hours 0.1 --round-s 60
 refused 2 "a FILE is for --replay" "$ATOLL" sim "$WORK/result.json"
 refused 3 "missing.json" "$ATOLL" sim --replay "$WORK/missing.json"
