@@ -59,11 +59,6 @@ at_err_t at_verify_by(const struct at_verifier *verifier, const struct at_node_i
     return verifier ? verifier->fn(verifier->ctx, id, message, sig) : at_verify(id, message, sig);
 }
 
-bool at_node_id_eq(const struct at_node_id *a, const struct at_node_id *b)
-{
-    return at_node_id_cmp(a, b) == 0;
-}
-
 int at_node_id_cmp(const struct at_node_id *a, const struct at_node_id *b)
 {
     return memcmp(a->b, b->b, sizeof a->b);

@@ -10,6 +10,7 @@
 enum { STEPS = 10, STAND_IN_BYTES = 256, STATE_STAND_IN_BYTES = 1024, STATE_TILES = 4, ROUNDS_AFTER_MIN = 2 };
 enum { NEAR = 48, APART_MS = 20 /* of many nodes: invited by the steward; between two that come */ };
 enum { AT_ONCE = 8 /* updates over a member's line */ };
+enum { ROUNDS_LEAST = 15, ROUNDS_LEAST_CALM = 6 };
 enum { LOOK_MS = 1000 }; /* so often the stewards' seats are looked at: at fixed times, however time is let pass */
 
 uint64_t at_sim_draw(struct at_sim *s, uint64_t below)
@@ -39,6 +40,12 @@ static at_err_t check_stewards(struct at_sim_options *o, struct at_diag *diag)
     return AT_OK;
 }
 
+/* Nothing goes wrong, so nothing need be over before liveness is judged. */
+static bool is_calm(const struct at_sim_options *o)
+{
+    return o->byzantine == 0 && (o->faults == 0 || o->faults_per_round <= 0) && o->canary == AT_NODE_CANARY_NONE;
+}
+
 static at_err_t check(struct at_sim_options *o, struct at_diag *diag)
 {
     if (o->nodes < 1 || o->nodes > AT_SIM_NODES_MAX)
@@ -59,10 +66,12 @@ static at_err_t check(struct at_sim_options *o, struct at_diag *diag)
         if (o->round_ms < 10000) o->round_ms = 10000;
         if (o->round_ms > 600000) o->round_ms = 600000;
     }
-    if (o->duration_ms < 15 * o->round_ms)
-        return at_fail(diag, AT_E_USAGE, "--hours",
-                       "%.4g hours are too short: faults and the time after them need 15 rounds of %.4g s",
-                       (double)o->duration_ms / 3600e3, (double)o->round_ms / 1e3);
+    uint64_t least = is_calm(o) ? ROUNDS_LEAST_CALM : ROUNDS_LEAST;
+    if (o->duration_ms < least * o->round_ms)
+        return at_fail(diag, AT_E_USAGE, "--hours", "%.4g hours are too short: %s %llu rounds of %.4g s",
+                       (double)o->duration_ms / 3600e3,
+                       is_calm(o) ? "a run needs" : "faults and the time after them need", (unsigned long long)least,
+                       (double)o->round_ms / 1e3);
     if (o->duration_ms / o->round_ms > 100000)
         return at_fail(diag, AT_E_USAGE, "--round-s", "%.4g s: a run has at most 100000 rounds",
                        (double)o->round_ms / 1e3);
@@ -167,7 +176,8 @@ at_err_t at_sim_init(const struct at_sim_options *options, struct at_diag *diag,
         free(s);
         return err;
     }
-    s->heal_ms = o->duration_ms / 5 * 4;
+    bool short_one = o->duration_ms < ROUNDS_LEAST * (uint64_t)o->round_ms;
+    s->heal_ms = short_one ? o->duration_ms / 5 : o->duration_ms / 5 * 4;
     s->limit_ms = o->duration_ms + 10 * o->round_ms + 120000;
     struct at_world_options world = {.seed = o->seed,
                                      .nodes = o->nodes,

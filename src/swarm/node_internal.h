@@ -71,9 +71,11 @@ enum { /* milliseconds */
        AT_NODE_CROSSED_MS = 5000,      /* two links this close, one dialled by each side, have crossed */
        AT_NODE_LONELY_MS = 3000,       /* the steward waits so long for members to dial it */
        AT_NODE_WHERE_MS = 1000,        /* a member's next statement of where it is, at the earliest */
+       AT_NODE_FRESH_MS = 500,         /* where many members are is passed on together, so often */
        AT_NODE_KEEP_MS = 1000,         /* the directory is written down at most so often */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
-       AT_NODE_HEAD_MS = 500,          /* a peer hears of a longer log at most so often */
+       AT_NODE_HEAD_MS = 500,          /* so often peers hear of a longer log, see node_route.c */
+       AT_NODE_HEAD_MAX_MS = 30000,
        AT_NODE_FLAP_MS = 1000,  /* a peer that was further away, and is nearer again so soon, is not taken before */
        AT_NODE_HOLD_MS = 500,   /* so long only peers nearer to the steward than this node was are a way there */
        AT_NODE_BEHIND_MS = 500, /* another peer has a longer log: so long the feed has to bring it */

@@ -102,9 +102,9 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
 }
 
 /* ---- the drive ---- */
-static bool has_link(const struct at_node_machine *m,
-                     const struct at_node_id *node) /* one that may yet say hello, too */
+static bool has_link(struct at_node_machine *m, const struct at_node_id *node) /* one that may yet say hello, too */
 {
+    if (at_node_link_of(m, node)) return true;
     for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, node)) return true;
     return false;

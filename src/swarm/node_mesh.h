@@ -20,6 +20,7 @@
 #define AT_NODE_NEAR_MAX     48 /* so many members keep a link to the steward; the others reach it through members */
 #define AT_NODE_MESH_DIALS   4  /* members each member dials: with as many that dial it, its degree is about 8 */
 #define AT_NODE_MESH_WALK    8  /* further on the ring when one cannot be reached */
+#define AT_NODE_HEADS        2  /* peers that are told at once of a longer log */
 #define AT_NODE_DIALS_MAX    8  /* nodes being reached at once */
 #define AT_NODE_CLIMBS_MAX   (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
 #define AT_NODE_RELAY_BELOW  2                       /* a relay is asked for while fewer members than this are linked */
@@ -78,7 +79,13 @@ struct at_node_mesh {
     uint64_t counter; /* of the last statement or presence of ours */
     /* the directory */
     bool ask_wanted, keep_wanted;
-    uint64_t keep_ms; /* not before */
+    struct { /* members' newer statements that are to be passed on, but not where they came from */
+        uint32_t replica;
+        uint64_t from;
+    } fresh[AT_PEERS_MAX];
+    uint32_t fresh_count;
+    uint64_t fresh_ms; /* when */
+    uint64_t keep_ms;  /* not before */
     /* dialling */
     struct at_node_dial contact;
     uint32_t dials; /* nodes being reached */
@@ -91,8 +98,10 @@ struct at_node_mesh {
     uint64_t path, paths; /* path: a number for the way there as it is now, 0: none; paths: those so far */
     bool feed_live;       /* the feed pushes new blocks */
     uint64_t asked_ms, behind_ms;
-    uint32_t hops;    /* from here to the steward */
-    uint64_t hold_ms; /* the way was lost: until then only those count that were nearer than `nearer_than` */
+    uint32_t hops;               /* from here to the steward */
+    uint64_t head_size, head_ms; /* the log's size that peers were told last, and when; */
+    uint32_t head_wait_ms;       /* the next ones after so long */
+    uint64_t hold_ms;            /* the way was lost: until then only those count that were nearer than `nearer_than` */
     uint32_t nearer_than;
     /* passing on */
     struct at_node_bucket newcomers;

@@ -7,7 +7,9 @@
  *   Peers: not a member's, or not newer         ignored: the peer may know a longer log
  *   Peers: newer, too soon after the last       ignored: nobody can make others pass on more than one per second
  *   Peers: newer, signature wrong               Bye, closes
- *   Peers: newer                                kept; passed on to the other linked members unless it was asked for
+ *   Peers: newer                                kept; passed on to the other linked members unless it was asked for; in a
+ *                                               run of more than 64 members together with what comes in the next half
+ *                                               second: a thousand that join cost each other one thousandth part
  *   Peers: own, newer than the own counter      the counter goes on from there, and a new statement is signed
  *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page
  *
@@ -181,6 +183,35 @@ static void ask(struct at_node_machine *m, struct at_node_link *link, const stru
     link->peers_asked_ms = m->now_ms ? m->now_ms : 1;
 }
 
+/* What has come lately, to every linked member but those that it came from. */
+static void tell_fresh(struct at_node_machine *m)
+{
+    struct at_endpoints list[AT_PEERS_MAX];
+    for (size_t i = 0; i < m->link_top; i++) {
+        const struct at_node_link *l = &m->links[i];
+        struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
+        if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
+        for (uint32_t k = 0; k < m->mesh.fresh_count; k++)
+            if (m->mesh.fresh[k].from != l->id) list[msg.peers.count++] = m->mesh.peers[m->mesh.fresh[k].replica].where;
+        if (msg.peers.count) at_node_send(m, l->id, &msg);
+    }
+    m->mesh.fresh_count = 0;
+}
+
+static void pass_on(struct at_node_machine *m, const struct at_endpoints *list, uint32_t count, uint64_t from)
+{
+    if (m->ledger.member_count <= AT_NODE_LOOK_MEMBERS) {
+        tell(m, list, count, from);
+        return;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        if (m->mesh.fresh_count == AT_PEERS_MAX) tell_fresh(m);
+        if (m->mesh.fresh_count == 0) m->mesh.fresh_ms = m->now_ms + AT_NODE_FRESH_MS;
+        m->mesh.fresh[m->mesh.fresh_count].replica = (uint32_t)at_ledger_find(&m->ledger, &list[i].node);
+        m->mesh.fresh[m->mesh.fresh_count++].from = from;
+    }
+}
+
 void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg)
 {
     struct at_endpoints fresh[AT_PEERS_MAX];
@@ -194,7 +225,7 @@ void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const s
         at_node_link_refuse(m, link, "a statement of where a member is, not signed by it");
         return;
     }
-    if (count && (!asked || msg->count == 1)) tell(m, fresh, count, link->id);
+    if (count && (!asked || msg->count == 1)) pass_on(m, fresh, count, link->id);
     if (!asked) return;
     link->peers_asking = false;
     if (msg->count == AT_PEERS_MAX) ask(m, link, &msg->list[msg->count - 1].node);
@@ -285,12 +316,15 @@ void at_node_peers_drive(struct at_node_machine *m)
     if (!m->has_genesis || m->ended || !at_node_settled(m)) return;
     if (m->mesh.own_stale && m->mesh.own_count && at_node_joined(m)) sign_own(m);
     if (m->mesh.ask_wanted && (m->is_steward || m->log_synced)) maybe_ask(m);
+    if (m->mesh.fresh_count && m->now_ms >= m->mesh.fresh_ms) tell_fresh(m);
     if (m->mesh.keep_wanted && m->now_ms >= m->mesh.keep_ms) keep(m);
 }
 
 uint64_t at_node_peers_deadline_ms(const struct at_node_machine *m)
 {
-    return m->mesh.keep_wanted && m->mesh.keep_ms > m->now_ms ? m->mesh.keep_ms : UINT64_MAX;
+    uint64_t deadline = m->mesh.keep_wanted && m->mesh.keep_ms > m->now_ms ? m->mesh.keep_ms : UINT64_MAX;
+    bool fresh = m->mesh.fresh_count && m->mesh.fresh_ms > m->now_ms && m->mesh.fresh_ms < deadline;
+    return fresh ? m->mesh.fresh_ms : deadline;
 }
 
 uint32_t at_node_peers_known(const struct at_node_machine *m)
