@@ -50,10 +50,13 @@ void at_world_disk_wipe(struct at_world *w, int node)
     w->counts.wiped++;
 }
 
-/* An old copy of the folder: the newer half of the log is not in it, and no state. */
-static void fall_behind(struct at_world_disk *d)
+/* An old copy of the folder: the newer half of the log is not in it, and no state. A block of several stewards was written
+ * whole or not at all. */
+static void fall_behind(const struct at_world *w, struct at_world_disk *d)
 {
-    d->written = d->durable = d->durable / 2;
+    d->durable /= 2;
+    while (d->durable > w->several_from && !at_signed_record_is_unsigned(&w->log.records[d->durable])) d->durable--;
+    d->written = d->durable;
     d->saved = false;
     at_world_kept_fall_behind(d);
 }
@@ -66,7 +69,7 @@ void at_world_disk_rot(struct at_world *w, int node)
     uint64_t rot = w->nodes[node].knob[AT_WORLD_DISK_ROT];
     w->nodes[node].knob[AT_WORLD_DISK_ROT] = 0;
     if (rot & AT_WORLD_ROT_STATE) d->saved = false;
-    if (rot & AT_WORLD_ROT_BEHIND) fall_behind(d);
+    if (rot & AT_WORLD_ROT_BEHIND) fall_behind(w, d);
     if (rot & AT_WORLD_ROT_LOG) w->nodes[node].log_rots = d->durable > 0;
     for (uint32_t i = 0; i < d->blob_count && rot & AT_WORLD_ROT_PART; i++) {
         struct at_world_blob *b = &d->blobs[i];
