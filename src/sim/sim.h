@@ -67,7 +67,7 @@ struct at_sim_options {
     int nodes;
     int stewards;  /* 1, 4, 7 .. 31: so many may hold seats; 0: 1 */
     int byzantine; /* so many of the nodes: of the stewards where those are more than three times as many, else others */
-    int nats;             /* percent of the members that nobody can dial; a third of these behind symmetric NATs */
+    int nats;      /* percent of the members that nobody can dial; a third of these behind symmetric NATs */
     uint64_t duration_ms;
     uint64_t round_ms; /* of one unit at speed 1; 0: a 48th of the duration, 10 s to 10 min */
     uint64_t update_bytes;
