@@ -58,6 +58,8 @@ struct at_shard {
     int slot_first, slots, layer_first, layers; /* slot_first is a multiple of slots; both counts >= 1 */
 };
 struct at_shard at_shard_whole(const struct at_model_config *config);
+/* What a stage of the cut of stages.h holds: all slots of its layers. 1 <= stages <= AT_STAGES_MAX. */
+struct at_shard at_stage_shard(const struct at_model_config *config, int stages, int stage);
 
 struct at_tensor {
     enum at_role role;

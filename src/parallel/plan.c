@@ -1,7 +1,7 @@
 /* Making, checking and reading plans. The planner (planner.h) makes better ones from measurements. */
 #include "parallel/plan.h"
 
-#include "parallel/plan_cost.h"
+#include "model/stages.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,24 +57,6 @@ static at_err check_options(const struct at_model_config *c, int replicas, int p
     return AT_OK;
 }
 
-/* Each stage starts with one layer; each further one goes where the stage is the least costly with it. As layers cost
- * the same, this gives the least slowest stage. Ties go to the later stage, which keeps fewer microbatches. */
-static void balance(const struct at_model_config *c, int pp, int *ret_layers)
-{
-    double layer = at_cost_layer_flops(c), cost[256];
-    for (int s = 0; s < pp; s++) {
-        ret_layers[s] = 1;
-        cost[s] = layer + (s == 0 ? at_cost_first_flops(c) : 0) + (s == pp - 1 ? at_cost_last_flops(c) : 0);
-    }
-    for (int left = (int)c->layers - pp; left > 0; left--) {
-        int best = pp - 1;
-        for (int s = pp - 2; s >= 0; s--)
-            if (cost[s] < cost[best]) best = s;
-        ret_layers[best]++;
-        cost[best] += layer;
-    }
-}
-
 at_err at_plan_uniform(struct at_plan *plan, const struct at_model_config *config, int replicas, int pp, int tp,
                        int microbatches, uint32_t batch, struct at_diag *diag)
 {
@@ -83,7 +65,7 @@ at_err at_plan_uniform(struct at_plan *plan, const struct at_model_config *confi
     at_err_t err = check_options(config, replicas, pp, tp, microbatches, batch, diag);
     if (err == AT_OK) err = at_plan_alloc(&n, replicas, replicas * pp, replicas * pp * tp, diag);
     if (err != AT_OK) return err;
-    balance(config, pp, layers);
+    at_stages_cut(config, pp, layers);
     n.microbatches = microbatches;
     for (int r = 0, rank = 0; r < replicas; r++) {
         n.replica[r] = (struct at_plan_replica){.stage_first = r * pp, .stages = pp};
