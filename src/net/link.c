@@ -67,14 +67,14 @@ void at_link_fail(struct link *l, at_err_t err, const char *fmt, ...)
 at_err_t at_link_queue(struct link *l, enum at_frame_class cls, struct at_span payload)
 {
     struct link_queue *q = &l->queue[cls];
-    size_t max = cls == AT_FRAME_BULK ? l->net->opt.bulk_bytes_max : l->net->opt.control_bytes_max;
+    size_t max = cls == AT_FRAME_CONTROL ? l->net->opt.control_bytes_max : l->net->opt.bulk_bytes_max;
     size_t bytes = AT_FRAME_HEAD_BYTES + payload.n;
     if (q->bytes + bytes > max && (q->bytes > 0 || bytes > max)) {
-        if (cls != AT_FRAME_BULK) {
+        if (cls == AT_FRAME_CONTROL) {
             at_link_fail(l, AT_E_PEER, "peer does not read: %zu bytes of class %d wait for it", q->bytes, (int)cls);
             return AT_E_NOT_FOUND;
         }
-        l->bulk_refused = true;
+        l->refused[cls] = true;
         return AT_E_TOO_BIG;
     }
     struct link_frame *f = malloc(sizeof *f + bytes);

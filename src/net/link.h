@@ -75,7 +75,8 @@ struct link {
     struct at_net *net;
     struct at_link_id id;
     enum link_state state;
-    bool dialed, tls_done, told_up, told_down, reading, write_busy, handle_open, lookup_busy, shut_sent, bulk_refused;
+    bool dialed, tls_done, told_up, told_down, reading, write_busy, handle_open, lookup_busy, shut_sent;
+    bool refused[AT_FRAME_CLASS_COUNT]; /* a frame was, and DRAIN has not been told */
     bool pinned;  /* only `expected` is taken: dialed, or asked to a meeting */
     bool sniffed; /* accepted: it is TLS, no prelude */
     bool looked;  /* dialed: we have asked how we are seen */

@@ -142,7 +142,7 @@ at_err_t at_net_send(struct at_net *net, struct at_link_id link, enum at_frame_c
 {
     struct link *l = at_link_find(net, link);
     if (!l || l->state != LINK_UP) return AT_E_NOT_FOUND;
-    if (payload.n > (frame_class == AT_FRAME_BULK ? AT_NET_BULK_BYTES_MAX : AT_NET_FRAME_BYTES_MAX))
+    if (payload.n > (frame_class == AT_FRAME_CONTROL ? AT_NET_FRAME_BYTES_MAX : AT_NET_BULK_BYTES_MAX))
         return AT_E_TOO_BIG;
     return at_link_queue(l, frame_class, payload);
 }
@@ -187,14 +187,14 @@ struct at_net_stats at_net_stats(const struct at_net *net)
 }
 
 /* ---- the turn: what is queued goes out, what is over is told ---- */
-static void tell_drain(struct link *l)
+static void tell_drain(struct link *l, enum at_frame_class cls)
 {
-    if (!l->bulk_refused || l->state != LINK_UP || l->queue[AT_FRAME_BULK].bytes > l->net->opt.bulk_bytes_max / 2)
-        return;
-    l->bulk_refused = false;
+    if (!l->refused[cls] || l->state != LINK_UP || l->queue[cls].bytes > l->net->opt.bulk_bytes_max / 2) return;
+    l->refused[cls] = false;
     struct at_net_event ev = {.kind = AT_NET_DRAIN, .link = l->id, .address = l->address, .dialed = l->dialed};
     ev.peer = l->tls.peer;
     ev.way = l->way;
+    ev.frame_class = cls;
     l->net->on_event(l->net->user, &ev);
 }
 
@@ -239,7 +239,8 @@ static void run_turn(struct at_net *net)
         struct link *l = net->link[i];
         if (!l) continue;
         at_link_pump(l);
-        tell_drain(l);
+        tell_drain(l, AT_FRAME_ACTIVATION);
+        tell_drain(l, AT_FRAME_BULK);
         if (l->state != LINK_DEAD) continue;
         if (!l->told_down) tell_down(l);
         bury(net, i);

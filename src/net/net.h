@@ -15,12 +15,14 @@
  * most 8 links, 4 for arrangers of one origin, and never the last quarter of links_max.
  *
  * Frames (wire/frame.h) have at most AT_NET_FRAME_BYTES_MAX of payload. Waiting ones leave in the order control,
- * activation, bulk; within a class in the order given. A bulk frame has at most AT_NET_BULK_BYTES_MAX, so a control
- * frame never waits for more than one of them, besides the 256 KiB that are already on their way to the kernel.
+ * activation, bulk; within a class in the order given. A frame of the other classes than control has at most
+ * AT_NET_BULK_BYTES_MAX, so a control frame never waits for more than one of them, besides the 256 KiB that are already
+ * on their way to the kernel.
  *
  * Bounds (struct at_net_options): links in all and per address; half-open links in all and per address (the oldest
- * gives way); queued bytes per link and class; bytes read per link and turn of the loop. Overflow of control or
- * activation closes the link ("peer does not read"); bulk overflow refuses the frame, and DRAIN says when to try again.
+ * gives way); queued bytes per link and class; bytes read per link and turn of the loop. Overflow of control closes the
+ * link ("peer does not read"); overflow of activation or bulk refuses the frame, and DRAIN of its class says when to try
+ * again.
  * Meetings: how many this node arranges at once, in all, per node, and of them relays (0 unless asked for); how fast one
  * peer may ask; bytes a second of all relays; silence on a relay, its bytes and its life. A relay takes two of the links in
  * all, and reads from one side only what the other side has taken.
@@ -61,8 +63,8 @@ struct at_net_options {                         /* zero means the default in bra
     uint32_t half_open_max;                     /* [64] accepted links whose peer is not proven yet */
     uint32_t half_open_per_address;             /* [16] */
     uint32_t links_per_address;                 /* [64] accepted, whether proven or not: one stranger cannot take all */
-    size_t control_bytes_max;                   /* [16 MiB] queued per link, control and activation each */
-    size_t bulk_bytes_max;                      /* [4 MiB] queued per link */
+    size_t control_bytes_max;                   /* [16 MiB] queued per link */
+    size_t bulk_bytes_max;                      /* [4 MiB] queued per link, activation and bulk each */
     size_t read_bytes_per_turn;                 /* [1 MiB] */
     uint32_t handshake_ms, ping_ms, silence_ms; /* [5000, 1000, 5000] */
     uint32_t meets_max;                         /* [0] arranged at once, relays that run included; 0: none */
@@ -83,7 +85,7 @@ enum at_net_way { AT_NET_DIRECT, AT_NET_RELAYED, AT_NET_PUNCHED };
 enum at_net_event_kind {
     AT_NET_UP = 1, /* peer proven, both ways: id, address, dialed, way */
     AT_NET_FRAME,  /* frame_class, payload */
-    AT_NET_DRAIN,  /* bulk was refused before and has room again */
+    AT_NET_DRAIN,  /* frame_class was refused before and has room again */
     AT_NET_DOWN,   /* err, reason; the link is gone */
 };
 struct at_net_event {
@@ -131,7 +133,7 @@ at_err at_net_look(struct at_net *net, struct at_link_id link);
 /* The answer. AT_E_NOT_FOUND: it has not said so (yet). */
 at_err at_net_seen(const struct at_net *net, struct at_link_id link, struct at_endpoint *ret_endpoint);
 
-/* Queues a copy. AT_E_TOO_BIG: bulk queue full (wait for DRAIN) or the frame larger than its class allows;
+/* Queues a copy. AT_E_TOO_BIG: queue of activation or bulk full (wait for DRAIN) or the frame larger than its class allows;
  * AT_E_NOT_FOUND: no such link any more (its DOWN is on the way or has been told). */
 at_err at_net_send(struct at_net *net, struct at_link_id link, enum at_frame_class frame_class, struct at_span payload);
 
