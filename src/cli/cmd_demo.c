@@ -5,6 +5,7 @@
 #include "cli/cli_text.h"
 #include "cli/demo_job.h"
 #include "model/config.h"
+#include "model/stages.h"
 #include "node/node.h"
 #include "os/sys.h"
 
@@ -22,6 +23,8 @@ static const struct at_opt rows[] = {
     AT_ROW_INT(struct at_demo_args, steps, "steps", "H", 1, 100000, NULL,
                "inner steps of a round (default: the preset's)"),
     AT_ROW_INT(struct at_demo_args, seed, "seed", "S", 0, UINT64_MAX, NULL, "seed of weights and data order"),
+    AT_ROW_INT(struct at_demo_args, stages, "stages", "P", 1, AT_STAGES_MAX, "1",
+               "members that share a unit: each computes a run of layers"),
     AT_ROW_FLAG(struct at_demo_args, chaos, "chaos", "kill and pause members on a schedule made from the seed"),
     AT_ROW_TEXT(struct at_demo_args, dir, "dir", "D", NULL, "a new folder (default: ./atoll-demo-TIME)"),
     AT_ROW_TEXT(struct at_demo_args, preset, "preset", "P", "nano", "the model's shape"),
@@ -79,7 +82,7 @@ static at_err found_run(struct at_demo_job *j)
     const struct at_demo_args *a = j->args;
     struct at_demo *d = &j->demo;
     struct at_demo_command c = at_demo_command(j, "init");
-    char corpus[AT_PATH_BYTES], number_text[3][24];
+    char corpus[AT_PATH_BYTES], number_text[4][24];
     json_t *object;
     at_err_t err;
     at_demo_option(&c, "--dir", d->member[0].dir);
@@ -94,6 +97,8 @@ static at_err found_run(struct at_demo_job *j)
     snprintf(number_text[0], sizeof number_text[0], "%u", d->rounds);
     snprintf(number_text[1], sizeof number_text[1], "%u", d->steps);
     snprintf(number_text[2], sizeof number_text[2], "%d", d->member_count);
+    snprintf(number_text[3], sizeof number_text[3], "%u", (unsigned)a->stages.v);
+    at_demo_option(&c, "--stages", number_text[3]);
     at_demo_option(&c, "--rounds", number_text[0]);
     at_demo_option(&c, "--steps", number_text[1]);
     at_demo_option(&c, "--min-members", number_text[2]);

@@ -3,6 +3,7 @@
 #include "cli/cli_cmd.h"
 #include "cli/cli_text.h"
 #include "cli/node_view.h"
+#include "model/stages.h"
 #include "node/node.h"
 
 #include <string.h>
@@ -10,7 +11,7 @@
 struct args {
     const char *dir, *preset, *listen, *name, *kernels;
     struct at_opt_list data;
-    struct at_opt_int rounds, steps, seed, min_members, round_ms, threads, serve_kb, fetch_kb, relay_kb;
+    struct at_opt_int rounds, steps, seed, min_members, stages, round_ms, threads, serve_kb, fetch_kb, relay_kb;
     bool map_port;
 };
 
@@ -46,6 +47,8 @@ static const struct at_opt init_rows[] = {
     AT_ROW_INT(struct args, seed, "seed", "S", 0, UINT64_MAX, NULL,
                "seed of weights and data order (default: the preset's)"),
     AT_ROW_INT(struct args, min_members, "min-members", "N", 1, 4096, "1", "the first round opens with so many"),
+    AT_ROW_INT(struct args, stages, "stages", "P", 1, AT_STAGES_MAX, "1",
+               "members that share a unit: each computes a run of layers"),
     AT_ROW_INT(struct args, round_ms, "round-ms", "MS", 100, 86400000, NULL,
                "a round closes after this, whoever is missing (default: a minute more than a unit takes at 2 GFLOP/s)"),
     ROW_LISTEN,
@@ -90,6 +93,7 @@ static at_err_t run_init(struct at_cli *cli, void *args)
         .steps = (uint32_t)a->steps.v,
         .seed = a->seed.given ? &a->seed.v : NULL,
         .min_members = (uint32_t)a->min_members.v,
+        .stages = (uint32_t)a->stages.v,
         .round_ms_max = (uint32_t)a->round_ms.v,
         .listen = a->listen,
         .name = a->name,

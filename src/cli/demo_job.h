@@ -9,7 +9,7 @@
 struct at_demo_args {
     const char *dir, *preset, *kernels;
     struct at_opt_list data;
-    struct at_opt_int members, rounds, steps, seed;
+    struct at_opt_int members, rounds, steps, seed, stages;
     bool chaos;
 };
 

@@ -88,25 +88,68 @@ static bool on_step(void *arg, const struct at_unit_progress *p)
     return !j->stopped;
 }
 
-static at_err_t train_unit(struct job *j, uint32_t round, uint32_t replica, struct at_buf *blob,
-                           struct at_update *update)
+/* The blocks of a stage, in the update of the whole model. */
+struct stage {
+    const struct at_params *params;
+    struct at_shard shard;
+};
+static bool is_of_stage(void *arg, int block)
 {
-    const struct at_receipt *receipt = &j->l->ledger.allotments[replica].receipt;
-    struct at_unit unit = {.start = receipt->start,
-                           .samples = receipt->samples,
-                           .step_first = (uint64_t)round * j->l->ledger.genesis.train.steps};
+    const struct stage *s = arg;
+    const struct at_block *b = &s->params->block[block];
+    return at_shard_holds(s->params, &s->shard, b->tensor, b->slot);
+}
+
+/* What the replica's receipt names as its update, from the unit that has just been trained. */
+static at_err_t check_part(struct job *j, uint32_t round, uint32_t replica, const struct at_unit_report *report)
+{
+    const struct at_ledger *l = &j->l->ledger;
+    const struct at_receipt *receipt = &l->allotments[replica].receipt;
+    int stages = receipt->group ? at_group_stages(receipt->group) : 1;
+    int number = receipt->group ? at_group_stage(receipt->group, l->groups[replica].place) : 0;
+    struct stage stage = {&j->model.params, at_stage_shard(&l->genesis.model, stages, number)};
+    struct at_update_source source = {.params = &j->model.params,
+                                      .theta_start = j->state.theta,
+                                      .theta = j->trainer.theta,
+                                      .stats = j->trainer.stats,
+                                      .stats_public = j->state.stats};
+    struct at_buf blob = {.bytes_max = at_update_bytes_max(&j->model.params)};
+    at_err_t err = at_update_encode(&at_codec_plain, 0, &report->info, &source, is_of_stage, &stage, &blob);
+    struct at_hash hash = at_sha256(blob.p, blob.n);
+    at_buf_release(&blob);
+    if (err) return at_fail(j->diag, err, "replay", "no memory for the update");
+    if (at_hash_eq(hash, receipt->update)) return AT_OK;
+    return differs(j, round, "replica %u says its update is %.16s; its samples give %.16s", replica,
+                   at_hash_hex(receipt->update).s, at_hash_hex(hash).s);
+}
+
+/* The unit of a group, whose counted parts have one range. */
+static at_err_t train_unit(struct job *j, uint32_t round, uint32_t lead, struct at_buf *blob, struct at_update *update)
+{
+    const struct at_ledger *l = &j->l->ledger;
+    uint32_t first = lead;
+    while (!l->allotments[first].included) first = l->groups[first].next;
+    const struct at_receipt *receipt = &l->allotments[first].receipt;
+    struct at_unit unit = {
+        .start = receipt->start, .samples = receipt->samples, .step_first = (uint64_t)round * l->genesis.train.steps};
     struct at_unit_report report;
     blob->bytes_max = at_update_bytes_max(&j->model.params);
     at_err_t err = at_unit_run(&j->trainer, j->ex, &j->data, &j->state, &unit, on_step, j, j->diag, blob, &report);
     if (!err && j->stopped) err = at_fail(j->diag, AT_E_INTERRUPTED, "replay", "interrupted");
+    for (uint32_t r = first; r != AT_GROUP_END && !err; r = l->groups[r].next)
+        if (l->allotments[r].included) err = check_part(j, round, r, &report);
     if (err) return err;
-    struct at_hash hash = at_sha256(blob->p, blob->n);
-    if (!at_hash_eq(hash, receipt->update))
-        return differs(j, round, "replica %u says its update is %.16s; its samples give %.16s", replica,
-                       at_hash_hex(receipt->update).s, at_hash_hex(hash).s);
     j->report.tokens += report.info.tokens;
     j->report.units++;
     return at_update_parse(&j->model.params, at_buf_span(blob), j->diag, update);
+}
+
+static bool counts(const struct at_ledger *l, uint32_t lead)
+{
+    bool in = false;
+    if (!l->allotments[lead].allotted || l->groups[lead].place != 0) return false;
+    for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) in = in || l->allotments[r].included;
+    return in;
 }
 
 static at_err_t check_room(struct job *j, uint32_t count)
@@ -136,7 +179,7 @@ static at_err_t advance(struct job *j, uint32_t round)
     struct at_update *update = calloc(count, sizeof *update);
     if (!blob || !update) err = at_fail(j->diag, AT_E_NOMEM, "replay", "out of memory");
     for (uint32_t r = 0; r < l->member_count && !err; r++) {
-        if (!l->allotments[r].included) continue;
+        if (!counts(l, r)) continue;
         AT_ASSERT((uint32_t)n < count);
         err = train_unit(j, round, r, &blob[n], &update[n]);
         n++;

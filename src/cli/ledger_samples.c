@@ -63,7 +63,7 @@ static at_err_t opened(struct at_sample_check *c, const struct at_ledger *l, str
     at_err_t err = copy(&c->busy, &c->used);
     for (uint32_t r = 0; r < l->member_count && !err; r++) {
         const struct at_allotment *u = &l->allotments[r];
-        if (!u->allotted) continue;
+        if (!u->allotted || l->groups[r].place != 0) continue; /* a group's range is its first member's */
         uint64_t unit = at_genesis_unit_samples(&l->genesis), place = place_of_unit(c, unit);
         if (u->range.start != place || u->range.samples != unit)
             return at_fail(diag, AT_E_VERIFY, "samples",
@@ -75,16 +75,34 @@ static at_err_t opened(struct at_sample_check *c, const struct at_ledger *l, str
     return err == AT_E_NOMEM ? at_fail(diag, err, "samples", "out of memory") : err;
 }
 
-static at_err_t closed(struct at_sample_check *c, const struct at_ledger *l, struct at_diag *diag)
+/* The samples of a unit: what each of its counted parts says; .samples 0: it does not count. */
+static at_err_t of_unit(const struct at_ledger *l, uint32_t lead, struct at_diag *diag, struct at_range *ret)
 {
-    for (uint32_t r = 0; r < l->member_count; r++) {
+    *ret = (struct at_range){.samples = 0};
+    for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) {
         const struct at_allotment *u = &l->allotments[r];
-        if (!u->allotted || !u->included) continue;
+        if (!u->included) continue;
         struct at_range part = {u->receipt.start, u->receipt.samples};
         if (part.start != u->range.start || part.samples > u->range.samples)
             return at_fail(diag, AT_E_VERIFY, "samples", "round %u replica %u counts for samples it was not given",
                            l->round + 1, r);
-        at_err_t err = put(&c->used, part);
+        if (ret->samples != 0 && (part.start != ret->start || part.samples != ret->samples))
+            return at_fail(diag, AT_E_VERIFY, "samples", "round %u replica %u counts for other samples than its group",
+                           l->round + 1, r);
+        *ret = part;
+    }
+    return AT_OK;
+}
+
+static at_err_t closed(struct at_sample_check *c, const struct at_ledger *l, struct at_diag *diag)
+{
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        struct at_range part;
+        if (!l->allotments[r].allotted || l->groups[r].place != 0) continue;
+        at_err_t err = of_unit(l, r, diag, &part);
+        if (err) return err;
+        if (part.samples == 0) continue;
+        err = put(&c->used, part);
         if (err == AT_E_VERIFY)
             return at_fail(diag, err, "samples", "round %u replica %u: samples from %" PRIu64 " on count twice",
                            l->round + 1, r, part.start);

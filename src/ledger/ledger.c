@@ -16,11 +16,14 @@
  *                                              as the last EPOCH's; active members only, at   allotted
  *                                              least one; samples are left; in round 0 the
  *                                              run has min_members active, root is free
- *   RECEIPT  the active member  TRAINING       round is the open one; allotted; its first;    pending points
- *            whose replica it                  root and start as opened; counts follow from
- *            names                             the steps done; a plausible update size
+ *   RECEIPT  the active member  TRAINING       round is the open one; allotted; its first,    pending points; the unit
+ *            whose replica it                  or one of fewer of its group than its last,    may be complete
+ *            names                             while the unit is not complete; root and
+ *                                              start as opened; counts follow from the steps
+ *                                              done, the same for all; a plausible update
+ *                                              size
  *   CLOSE    the steward        TRAINING       round is the open one; includes only receipts  CLOSED, points confirmed,
- *                                                                                             the unused samples freed
+ *                                              of complete units, and of each all or none     the unused samples freed
  *   EPOCH    the steward        CLOSED         round is the closed one; balances are the      READY, next round
  *                                              fold's; nobody in: same root
  *   END      the steward        READY          counts the rounds done                         ENDED, for good
@@ -140,6 +143,38 @@ static at_err_t judge_open(const struct context *c)
     return at_samples_can_take(&l->samples, count) ? AT_OK : refuse(c, "the sample sequence is used up");
 }
 
+/* Who computed it, and that it is not in yet. */
+static at_err_t judge_group(const struct context *c)
+{
+    const struct at_ledger *l = c->ledger;
+    const struct at_receipt *r = &c->rec->receipt;
+    const struct at_allotment *unit = &l->allotments[c->replica];
+    const struct at_grouped *g = &l->groups[c->replica];
+    if (at_genesis_stages(&l->genesis) == 1) {
+        if (r->group != 0) return refuse(c, "it names a group, and members of this run work alone");
+        return unit->received ? refuse(c, "this replica's receipt is already in the log") : AT_OK;
+    }
+    if (r->group >> g->size != 0 || (r->group >> g->place & 1) == 0)
+        return refuse(c, "it names others than the author and members of its group");
+    if (at_ledger_unit_complete(l, (uint32_t)c->replica)) return refuse(c, "all parts of the unit are in the log");
+    if (unit->received && ((r->group & ~unit->receipt.group) != 0 || r->group == unit->receipt.group))
+        return refuse(c, "it does not name fewer members than the author's last receipt");
+    for (uint32_t k = g->lead; k != AT_GROUP_END; k = l->groups[k].next)
+        if (l->allotments[k].received && l->allotments[k].receipt.group == r->group &&
+            l->allotments[k].receipt.samples != r->samples)
+            return refuse(c, "its samples are not those of the unit's other parts");
+    return AT_OK;
+}
+
+static uint64_t flops_per_token(const struct context *c)
+{
+    const struct at_ledger *l = c->ledger;
+    uint32_t group = c->rec->receipt.group;
+    if (group == 0) return l->flops_per_token;
+    return at_stage_flops_per_token(&l->genesis.model, at_group_stages(group),
+                                    at_group_stage(group, l->groups[c->replica].place));
+}
+
 static at_err_t judge_receipt(const struct context *c)
 {
     const struct at_ledger *l = c->ledger;
@@ -149,14 +184,14 @@ static at_err_t judge_receipt(const struct context *c)
     if (r->replica != (uint32_t)c->replica) return refuse(c, "the replica is not the author's");
     const struct at_allotment *unit = &l->allotments[c->replica];
     if (!unit->allotted) return refuse(c, "the replica takes no part in this round");
-    if (unit->received) return refuse(c, "this replica's receipt is already in the log");
+    if ((err = judge_group(c))) return err;
     if (!at_hash_eq(r->state_in, l->state_root)) return refuse(c, "it started from another state than the round's");
     if (r->start != unit->range.start) return refuse(c, "its samples do not start where they were allotted");
     if (r->steps < 1 || r->samples > unit->range.samples) return refuse(c, "more samples than were allotted, or none");
     if (r->samples != (uint64_t)r->steps * l->genesis.train.batch) return refuse(c, "samples are not steps x batch");
     if (r->tokens != (uint64_t)r->samples * l->genesis.model.seq_len)
         return refuse(c, "tokens are not samples x seq_len");
-    if (r->flops != r->tokens * l->flops_per_token)
+    if (r->flops != r->tokens * flops_per_token(c))
         return refuse(c, "FLOPs are not what the program counts from the shapes");
     if (r->update_bytes < 1 || r->update_bytes > at_ledger_update_bytes_max(l))
         return refuse(c, "the update's size is not plausible");
@@ -169,9 +204,14 @@ static at_err_t judge_close(const struct context *c)
     const struct at_replicas *in = &c->rec->close.included;
     at_err_t err = judge_round(c, c->rec->close.round);
     if (err) return err;
-    for (uint32_t r = at_replicas_next(in, 0); r < AT_MEMBERS_MAX; r = at_replicas_next(in, r + 1))
+    for (uint32_t r = at_replicas_next(in, 0); r < AT_MEMBERS_MAX; r = at_replicas_next(in, r + 1)) {
         if (r >= l->member_count || !l->allotments[r].received)
             return refuse(c, "it includes a replica without a receipt");
+        if (!at_ledger_part_counts(l, r)) return refuse(c, "it includes a part of a unit that is not complete");
+        for (uint32_t k = l->groups[r].lead; k != AT_GROUP_END; k = l->groups[k].next)
+            if (at_ledger_part_counts(l, k) && !at_replicas_has(in, k))
+                return refuse(c, "it includes some parts of a unit without the others");
+    }
     return AT_OK;
 }
 
@@ -303,6 +343,7 @@ void at_ledger_release(struct at_ledger *ledger)
 {
     free(ledger->members);
     free(ledger->allotments);
+    free(ledger->groups);
     free(ledger->claims);
     free(ledger->candidates);
     free(ledger->slots);
@@ -374,6 +415,18 @@ at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *
 const struct at_allotment *at_ledger_allotment(const struct at_ledger *ledger, uint32_t replica)
 {
     return replica < ledger->member_count && ledger->allotments[replica].allotted ? &ledger->allotments[replica] : NULL;
+}
+
+uint32_t at_ledger_unit_complete(const struct at_ledger *ledger, uint32_t replica)
+{
+    const struct at_allotment *u = at_ledger_allotment(ledger, replica);
+    return u ? ledger->allotments[ledger->groups[replica].lead].complete : 0;
+}
+
+bool at_ledger_part_counts(const struct at_ledger *ledger, uint32_t replica)
+{
+    uint32_t complete = at_ledger_unit_complete(ledger, replica);
+    return complete != 0 && (complete >> ledger->groups[replica].place & 1) != 0;
 }
 
 struct at_hash at_ledger_root(const struct at_ledger *ledger)

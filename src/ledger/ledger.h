@@ -33,6 +33,7 @@
 #define ATOLL_LEDGER_LEDGER_H
 
 #include "base/samples.h"
+#include "ledger/groups.h"
 #include "ledger/points.h"
 #include "ledger/seats.h"
 #include "ledger/words.h"
@@ -63,8 +64,9 @@ struct at_member { /* replica index = position = order of first JOIN records */
 
 struct at_allotment { /* a replica's part in the current round; kept from OPEN until the next OPEN */
     bool allotted, received, included;
-    struct at_range range;     /* where allotted */
-    struct at_receipt receipt; /* where received */
+    struct at_range range;     /* where allotted: of the unit, the same for all of a group */
+    struct at_receipt receipt; /* where received: the last one */
+    uint32_t complete; /* a group's first member: by whom the unit was computed whose parts are all here; 0: not yet */
 };
 
 struct at_ledger { /* read the fields freely; only the functions below write them */
@@ -79,8 +81,8 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     struct at_merkle tree;     /* size = records; root: at_ledger_root */
     struct at_member *members;
     struct at_allotment *allotments;
-    uint32_t member_count, active_count, included_count; /* included_count: of the last CLOSE */
-    uint32_t received_count;                             /* receipts of the current round */
+    struct at_grouped *groups;                           /* [member_count] of the current round */
+    uint32_t member_count, active_count, included_count; /* included_count: units of the last CLOSE */
     struct at_samples samples;
     struct at_seats seats;   /* of this term */
     struct at_seats former;  /* of the term before; count 0 in the first */
@@ -140,6 +142,11 @@ struct at_word at_ledger_word(const struct at_record *rec);
 int at_ledger_find(const struct at_ledger *ledger, const struct at_node_id *id);
 /* The current round's unit of a replica: its range after OPEN, its receipt. NULL: it takes no part. */
 const struct at_allotment *at_ledger_allotment(const struct at_ledger *ledger, uint32_t replica);
+/* Of a replica that takes part: by whom its group's unit was computed whose parts are all here (bits of places; 1 where
+ * members work alone); 0: not yet. */
+uint32_t at_ledger_unit_complete(const struct at_ledger *ledger, uint32_t replica);
+/* Its receipt is one of those parts. */
+bool at_ledger_part_counts(const struct at_ledger *ledger, uint32_t replica);
 struct at_hash at_ledger_root(const struct at_ledger *ledger); /* the head */
 /* SHA-256 over members in replica order: id ‖ confirmed (le64). What EPOCH must carry once its round is closed. */
 struct at_hash at_ledger_balances(const struct at_ledger *ledger);

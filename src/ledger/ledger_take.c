@@ -31,11 +31,14 @@ static at_err_t members_reserve(struct at_ledger *l)
 {
     if (l->member_count < l->member_cap) return AT_OK;
     uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
-    void *members = l->members, *allotments = l->allotments, *claims = l->claims, *candidates = l->candidates;
+    void *members = l->members, *allotments = l->allotments, *claims = l->claims, *candidates = l->candidates,
+         *groups = l->groups;
     at_err_t err = grow(&members, cap, sizeof *l->members);
     l->members = members;
     if (!err) err = grow(&allotments, cap, sizeof *l->allotments);
     l->allotments = allotments;
+    if (!err) err = grow(&groups, cap, sizeof *l->groups);
+    l->groups = groups;
     if (!err) err = grow(&claims, cap, sizeof *l->claims);
     l->claims = claims;
     if (!err) err = grow(&candidates, cap, sizeof *l->candidates);
@@ -61,6 +64,7 @@ static at_err_t take_join(struct at_ledger *l, const struct at_record *rec, cons
         replica = (int)l->member_count++;
         memset(&l->members[replica], 0, sizeof *l->members);
         memset(&l->allotments[replica], 0, sizeof *l->allotments);
+        memset(&l->groups[replica], 0, sizeof *l->groups);
         l->members[replica].id = *author;
     }
     struct at_member *m = &l->members[replica];
@@ -87,15 +91,19 @@ static void begin_phase(struct at_ledger *l, enum at_ledger_phase phase)
     at_words_clear(&l->end_words);
 }
 
+/* A unit for each group; the groups of those whose first member comes first begin. */
 static void open_round(struct at_ledger *l, const struct at_word *settled)
 {
     memset(l->allotments, 0, l->member_count * sizeof *l->allotments);
+    at_groups_form(l->groups, l->member_count, &settled->replicas, at_genesis_stages(&l->genesis));
     for (uint32_t r = 0; r < l->member_count; r++) {
-        if (!at_replicas_has(&settled->replicas, r)) continue;
-        l->allotments[r].allotted = true;
-        l->allotments[r].range = (struct at_range){.start = at_samples_take(&l->samples), .samples = l->samples.unit};
+        if (l->groups[r].size == 0 || l->groups[r].place != 0) continue;
+        struct at_range range = {.start = at_samples_take(&l->samples), .samples = l->samples.unit};
+        for (uint32_t k = r; k != AT_GROUP_END; k = l->groups[k].next) {
+            l->allotments[k].allotted = true;
+            l->allotments[k].range = range;
+        }
     }
-    l->received_count = 0;
     l->state_root = settled->root;
     begin_phase(l, AT_LEDGER_TRAINING);
 }
@@ -114,19 +122,28 @@ static bool can_open(const struct at_ledger *l, struct at_word *settled)
 
 static at_err_t take_receipt(struct at_ledger *l, const struct at_record *rec, int replica)
 {
+    const struct at_receipt *receipt = &rec->receipt;
+    uint32_t lead = l->groups[replica].lead, parts = 0;
     l->allotments[replica].received = true;
-    l->allotments[replica].receipt = rec->receipt;
-    l->received_count++;
+    l->allotments[replica].receipt = *receipt;
+    if (receipt->group == 0) {
+        l->allotments[replica].complete = 1;
+        return AT_OK;
+    }
+    for (uint32_t k = lead; k != AT_GROUP_END; k = l->groups[k].next)
+        if (l->allotments[k].received && l->allotments[k].receipt.group == receipt->group)
+            parts |= UINT32_C(1) << l->groups[k].place;
+    if ((receipt->group & ~parts) == 0) l->allotments[lead].complete = receipt->group;
     return AT_OK;
 }
 
-/* One claim per unit that `counts` says counts; claims point at members by their tag. */
+/* One claim for each receipt that counts, or would; claims point at members by their tag. */
 static size_t gather_claims(struct at_ledger *l, bool included_only)
 {
     size_t n = 0;
     for (uint32_t r = 0; r < l->member_count; r++) {
         const struct at_allotment *u = &l->allotments[r];
-        if (included_only ? !u->included : !u->received) continue;
+        if (included_only ? !u->included : !u->received || !at_ledger_part_counts(l, r)) continue;
         l->claims[n++] = (struct at_points_claim){.flops = u->receipt.flops, .id = &l->members[r].id, .tag = r};
     }
     return n;
@@ -154,21 +171,30 @@ void at_ledger_pending(struct at_ledger *ledger, uint64_t *ret_points)
     for (size_t i = 0; i < n; i++) ret_points[ledger->claims[i].tag] = ledger->claims[i].ret_points;
 }
 
+/* The parts of a unit count all together or not at all. */
+static void close_unit(struct at_ledger *l, uint32_t lead, const struct at_replicas *in)
+{
+    const struct at_receipt *part = NULL;
+    struct at_range range = l->allotments[lead].range;
+    for (uint32_t k = lead; k != AT_GROUP_END; k = l->groups[k].next) {
+        struct at_allotment *u = &l->allotments[k];
+        u->included = at_replicas_has(in, k);
+        if (!u->included) continue;
+        part = &u->receipt;
+        l->members[k].tokens += u->receipt.tokens;
+        l->members[k].rounds++;
+    }
+    uint64_t used = part ? part->samples : 0;
+    at_samples_free(&l->samples, (struct at_range){range.start + used, range.samples - used});
+    l->included_count += part != NULL;
+    l->tokens += part ? part->tokens : 0;
+}
+
 static void close_round(struct at_ledger *l, const struct at_word *settled)
 {
     l->included_count = 0;
-    for (uint32_t r = 0; r < l->member_count; r++) {
-        struct at_allotment *u = &l->allotments[r];
-        if (!u->allotted) continue;
-        u->included = at_replicas_has(&settled->replicas, r);
-        uint64_t used = u->included ? u->receipt.samples : 0;
-        at_samples_free(&l->samples, (struct at_range){u->range.start + used, u->range.samples - used});
-        if (!u->included) continue;
-        l->included_count++;
-        l->tokens += u->receipt.tokens;
-        l->members[r].tokens += u->receipt.tokens;
-        l->members[r].rounds++;
-    }
+    for (uint32_t r = 0; r < l->member_count; r++)
+        if (l->allotments[r].allotted && l->groups[r].place == 0) close_unit(l, r, &settled->replicas);
     confirm_points(l);
     begin_phase(l, AT_LEDGER_CLOSED);
 }

@@ -32,6 +32,7 @@ struct at_node_init_options { /* NULL and 0 mean the default in brackets */
     uint32_t rounds, steps; /* [the preset's] */
     const uint64_t *seed;   /* [the preset's] */
     uint32_t min_members;   /* [1] */
+    uint32_t stages;        /* [1] members that compute a unit together */
     uint32_t round_ms_max;  /* [a minute, and a unit at 2 GFLOP/s] */
     const char *listen;     /* ["127.0.0.1:0"] port 0: a free one is picked and kept */
     const char *name;       /* for people, <= 32 bytes ["founder"] */

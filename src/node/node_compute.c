@@ -1,5 +1,6 @@
 #include "node/node_compute.h"
 
+#include "node/node_stage_unit.h"
 #include "os/file.h"
 #include "os/sys.h"
 #include "store/blobs.h"
@@ -290,12 +291,13 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
         return at_fail(diag, AT_E_INTERNAL, "unit", "asked to train round %u on the state of round %u", unit->round,
                        c->state.round);
     at_err_t err = need_data(c, diag);
-    if (!err)
-        err = at_unit_run(&c->trainer, &c->ex, &c->data, &c->state,
-                          &(struct at_unit){.start = unit->start,
-                                            .samples = unit->samples,
-                                            .step_first = (uint64_t)unit->round * c->genesis.train.steps},
-                          on_step, &w, diag, &blob, &report);
+    struct at_unit work = {
+        .start = unit->start, .samples = unit->samples, .step_first = (uint64_t)unit->round * c->genesis.train.steps};
+    if (!err && unit->comm)
+        err = at_stage_unit_run(unit->comm, &c->genesis, &c->ex, &c->data, &c->state, &work, on_step, &w, diag, &blob,
+                                &report);
+    else if (!err)
+        err = at_unit_run(&c->trainer, &c->ex, &c->data, &c->state, &work, on_step, &w, diag, &blob, &report);
     if (!err && (w.cancelled || is_cancelled(c, unit->serial))) err = AT_E_INTERRUPTED;
     if (!err) err = at_blobs_put(&c->updates, at_buf_span(&blob), diag, &d.update);
     if (!err) {
@@ -315,18 +317,33 @@ void at_compute_cancel(struct at_compute *c, unsigned serial)
     atomic_store(&c->cancelled, serial);
 }
 
+/* The updates of `units` contributions from their parts. */
 static at_err read_updates(struct at_compute *c, const struct at_compute_part *parts, int count, struct at_buf *blobs,
-                           struct at_update *updates, struct at_diag *diag)
+                           struct at_update *updates, int units, struct at_diag *diag)
 {
-    for (int i = 0; i < count; i++) {
+    for (int i = 0, u = -1; i < count; i++) {
+        bool first = i == 0 || parts[i].unit != parts[i - 1].unit,
+             last = i + 1 == count || parts[i + 1].unit != parts[i].unit;
+        u += first;
+        AT_ASSERT(u < units);
         blobs[i].bytes_max = at_update_bytes_max(&c->model.params);
         at_err_t err = at_blobs_get(&c->updates, parts[i].update, diag, &blobs[i]);
-        if (!err) err = at_update_parse(&c->model.params, at_buf_span(&blobs[i]), diag, &updates[i]);
-        if (!err && updates[i].info.tokens != parts[i].tokens)
+        if (!err && first && (err = at_update_begin(&updates[u], &c->model.params)) != AT_OK)
+            err = at_fail(diag, err, "apply", "out of memory");
+        if (!err) err = at_update_add(&updates[u], at_buf_span(&blobs[i]), diag);
+        if (!err && updates[u].info.tokens != parts[i].tokens)
             err = at_fail(diag, AT_E_DATA, "update", "an update holds other tokens than its receipt says");
+        if (!err && last) err = at_update_complete(&updates[u], diag);
         if (err) return err;
     }
     return AT_OK;
+}
+
+static int count_units(const struct at_compute_part *parts, int count)
+{
+    int units = 0;
+    for (int i = 0; i < count; i++) units += i == 0 || parts[i].unit != parts[i - 1].unit;
+    return units;
 }
 
 at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
@@ -335,21 +352,22 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
     if (!c->has_state || c->state.round != round)
         return at_fail(diag, AT_E_INTERNAL, "apply", "asked to apply round %u to the state of round %u", round,
                        c->state.round);
-    if (count > AT_OUTER_REPLICAS_MAX)
-        return at_fail(diag, AT_E_TOO_BIG, "apply", "a round with %d contributions; %d are possible", count,
+    int units = count_units(parts, count);
+    if (units > AT_OUTER_REPLICAS_MAX)
+        return at_fail(diag, AT_E_TOO_BIG, "apply", "a round with %d contributions; %d are possible", units,
                        AT_OUTER_REPLICAS_MAX);
     if (count == 0) {
         at_outer_skip(&c->state);
         return describe(c, evaluate, diag, ret_state);
     }
     struct at_buf *blobs = calloc((size_t)count, sizeof *blobs);
-    struct at_update *updates = calloc((size_t)count, sizeof *updates);
-    at_err_t err = blobs && updates ? read_updates(c, parts, count, blobs, updates, diag)
+    struct at_update *updates = calloc((size_t)units, sizeof *updates);
+    at_err_t err = blobs && updates ? read_updates(c, parts, count, blobs, updates, units, diag)
                                     : at_fail(diag, AT_E_NOMEM, "apply", "out of memory");
     struct at_round mean = at_round_mean(round, c->genesis.train.steps, 0);
-    if (!err) err = at_outer_step(&c->ex, &c->state, updates, count, &mean, NULL, diag);
+    if (!err) err = at_outer_step(&c->ex, &c->state, updates, units, &mean, NULL, diag);
     for (int i = 0; blobs && i < count; i++) at_buf_release(&blobs[i]);
-    for (int i = 0; updates && i < count; i++) at_update_release(&updates[i]);
+    for (int i = 0; updates && i < units; i++) at_update_release(&updates[i]);
     free(blobs);
     free(updates);
     return err ? err : describe(c, evaluate, diag, ret_state);
@@ -376,6 +394,7 @@ static bool values_within(const struct at_update *u)
     bool good = true;
     for (int i = 0; i < u->params->blocks && good; i++) {
         struct at_codec_reader d;
+        if (u->payload[i].p == NULL) continue; /* of another stage */
         at_update_open(u, i, &d);
         good = reals_within(&d, false, -UPDATE_ABS_MAX, UPDATE_ABS_MAX);
         at_update_open_stats(u, i, NULL, &d); /* plain: absolute numbers */
@@ -384,13 +403,29 @@ static bool values_within(const struct at_update *u)
     return good;
 }
 
+/* The blob has the blocks of its stage, and no others. */
+static bool is_stage(const struct at_update *u, const struct at_compute_claim *claim)
+{
+    const struct at_params *p = u->params;
+    struct at_shard shard = at_stage_shard(&p->config, (int)claim->stages, (int)claim->stage);
+    bool right = true;
+    for (int i = 0; i < p->blocks && right; i++)
+        right = (u->payload[i].p != NULL) == at_shard_holds(p, &shard, p->block[i].tensor, p->block[i].slot);
+    return right;
+}
+
 at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *updates, struct at_hash update,
                                  const struct at_compute_claim *claim, struct at_diag *diag)
 {
     struct at_buf blob = {.bytes_max = at_update_bytes_max(&c->model.params)};
     struct at_update u = {0};
     at_err_t err = at_blobs_get(updates, update, diag, &blob);
-    if (!err) err = at_update_parse(&c->model.params, at_buf_span(&blob), diag, &u);
+    if (!err && (err = at_update_begin(&u, &c->model.params)) != AT_OK)
+        err = at_fail(diag, err, "update", "out of memory");
+    if (!err) err = at_update_add(&u, at_buf_span(&blob), diag);
+    if (!err && !is_stage(&u, claim))
+        err = at_fail(diag, AT_E_DATA, "update", "the update has other blocks than those of stage %u of %u",
+                      claim->stage + 1, claim->stages);
     if (!err && (u.info.round != claim->round || u.info.start != claim->start || u.info.samples != claim->samples ||
                  u.info.steps != claim->steps))
         err = at_fail(diag, AT_E_DATA, "update", "the update is of another unit than its receipt says");

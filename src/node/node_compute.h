@@ -7,6 +7,7 @@
 #ifndef ATOLL_NODE_NODE_COMPUTE_H
 #define ATOLL_NODE_NODE_COMPUTE_H
 
+#include "base/comm.h"
 #include "os/pool.h"
 #include "wire/genesis.h"
 
@@ -51,11 +52,12 @@ at_err at_compute_genesis(struct at_compute *c, bool evaluate, struct at_diag *d
 at_err at_compute_install(struct at_compute *c, const char *path, uint32_t round, struct at_hash root,
                           struct at_diag *diag, struct at_compute_state *ret_state);
 
-struct at_compute_part { /* one contribution to an outer step */
+struct at_compute_part { /* of a contribution to an outer step: an update, or the blocks of a stage of it */
     struct at_hash update;
     uint64_t tokens;
+    uint32_t unit; /* those in a row with the same number are one contribution */
 };
-/* Parts in order of their replicas, from D/updates. */
+/* Contributions in order, from D/updates. */
 at_err at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
                         bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state);
 
@@ -63,6 +65,7 @@ struct at_blobs;
 struct at_compute_claim { /* what a receipt says of its update */
     uint32_t round, samples, steps;
     uint64_t start;
+    uint32_t stage, stages; /* it has the blocks of this stage of so many (model/stages.h); 1: all blocks */
 };
 /* Is this stored update one that at_compute_apply can take, and of the unit claimed? AT_E_DATA, AT_E_NONFINITE... with
  * the reason when not. Reads `updates` only; after configure, on any one thread. */
@@ -73,6 +76,9 @@ struct at_compute_unit {
     uint32_t round, replica, samples;
     uint64_t start;
     unsigned serial; /* given to at_compute_cancel */
+    /* The other members that compute it with this one; NULL: it works alone. This one is stage comm->rank of comm->ranks:
+     * it computes that, and the update has its blocks. */
+    const struct at_comm *comm;
 };
 struct at_compute_done {
     uint32_t steps, samples;
@@ -82,7 +88,7 @@ struct at_compute_done {
 };
 typedef void at_compute_progress_fn(void *user, uint32_t step, uint64_t tokens,
                                     double tokens_per_s); /* on the calling thread */
-/* AT_E_INTERRUPTED when it was cancelled. */
+/* AT_E_INTERRUPTED when it was cancelled. With others: AT_E_PEER when the links to them are over. */
 at_err at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit, at_compute_progress_fn *progress,
                        void *user, struct at_diag *diag, struct at_compute_done *ret_done);
 /* Units up to `serial` end after their current step. Any thread. */

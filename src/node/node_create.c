@@ -101,12 +101,16 @@ static at_err make_genesis(const struct at_node_init_options *o, struct at_genes
     g->heldout_fraction = AT_HELDOUT_FRACTION;
     g->heldout_bytes = AT_HELDOUT_BYTES_DEFAULT;
     g->min_members = o->min_members ? o->min_members : 1;
+    g->stages = o->stages > 1 ? o->stages : 0;
     g->issuance = ISSUANCE;
     g->created_ms = at_clock_unix_ms();
     if (g->model.vocab != AT_BYTE_VOCAB)
         return at_fail(diag, AT_E_USAGE, preset->name, "preset %s does not read bytes; it is for benchmarks only",
                        preset->name);
     if ((err = at_train_config_check(&g->train, diag)) != AT_OK) return err;
+    if (g->stages > g->model.layers)
+        return at_fail(diag, AT_E_USAGE, "--stages", "%u: this model has %u layers, so it takes 1 to %u stages",
+                       g->stages, g->model.layers, g->model.layers);
     g->round_ms_max = o->round_ms_max ? o->round_ms_max : default_round_ms(g);
     return AT_OK;
 }

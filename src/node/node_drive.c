@@ -36,11 +36,19 @@ void node_fail(struct node *n, at_err_t err, const struct at_diag *diag)
     node_end(n);
 }
 
+void node_team_end(struct node *n)
+{
+    if (n->team) at_team_end(n->team);
+    at_team_put(n->team);
+    n->team = NULL;
+}
+
 void node_end(struct node *n)
 {
     if (n->ending) return;
     n->ending = true;
     at_compute_cancel(n->compute, n->unit_serial);
+    node_team_end(n);
     if (n->waiting_for_save) n->waiting_for_save->done(n->waiting_for_save); /* ending: only frees it */
     n->waiting_for_save = NULL;
     for (size_t i = 0; i < n->link_count; i++) at_net_close(n->net, n->links[i], "the node ends");
@@ -245,9 +253,22 @@ static void say_way(struct node *n, const struct at_net_event *ev)
              ev->way == AT_NET_PUNCHED ? "punched through NATs, at" : "relayed by the member at", ev->address);
 }
 
+/* Bytes between stages go past the machine. True: that was all. */
+static bool take_for_team(struct node *n, const struct at_net_event *ev)
+{
+    struct at_diag diag = {0};
+    if (n->team && ev->kind == AT_NET_DOWN) at_team_link_down(n->team, ev->link.v, ev->reason);
+    if ((ev->kind != AT_NET_FRAME && ev->kind != AT_NET_DRAIN) || ev->frame_class != AT_FRAME_ACTIVATION) return false;
+    if (n->team && ev->kind == AT_NET_DRAIN) at_team_pump(n->team, n->net);
+    if (n->team && ev->kind == AT_NET_FRAME && at_team_frame(n->team, &ev->peer, ev->payload, &diag))
+        at_net_close(n->net, ev->link, diag.text);
+    return true;
+}
+
 void node_on_net(void *user, const struct at_net_event *net_ev)
 {
     struct node *n = user;
+    if (take_for_team(n, net_ev)) return;
     struct at_node_event ev = {.link = net_ev->link.v, .node = net_ev->peer, .dialed = net_ev->dialed, .reason = ""};
     bool look = net_ev->kind == AT_NET_UP && net_ev->dialed && net_ev->way == AT_NET_DIRECT;
     ev.way = way_of(net_ev->way);

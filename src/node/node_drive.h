@@ -17,6 +17,7 @@
 #include "node/node_control.h"
 #include "node/node_folder.h"
 #include "node/node_secrets.h"
+#include "node/node_team.h"
 #include "node/node_vault.h"
 #include "node/node_worker.h"
 #include "store/store.h"
@@ -63,6 +64,7 @@ struct node {
     bool stepping;
 
     unsigned unit_serial; /* of the last unit begun */
+    struct at_team *team; /* of the last GROUP, until it is over; or NULL */
     pthread_mutex_t progress_mutex;
     struct { /* the running unit's newest step, from the compute thread */
         bool fresh;
@@ -109,6 +111,7 @@ void node_dial_add(struct node *n, struct at_link_id link, uint64_t number);
 void node_dial_off(struct node *n, uint64_t number);
 void node_tell_reachable(struct node *n); /* to the machine: where others can dial this node */
 void node_report_progress(struct node *n);
+void node_team_end(struct node *n); /* whoever computes with it is told, and its bytes are dropped */
 void node_on_last_wait(uv_timer_t *timer);
 
 #endif

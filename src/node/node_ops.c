@@ -12,12 +12,15 @@ struct job {
     struct at_work work;
     struct node *n;
     enum at_node_op_kind kind;
-    uint32_t round, steps;
+    uint32_t round, steps, stage, stages;
     uint64_t link;
     struct at_hash key;
     enum at_blob_kind blob;
     bool evaluate;
     struct at_compute_unit unit;
+    struct at_team *team; /* it is computed with; a reference */
+    struct at_comm comm;
+    uint32_t session;
     struct at_compute_part *list;
     int count;
     at_err_t err;
@@ -33,6 +36,7 @@ static void job_free(struct job *j)
     at_compute_state_release(&j->state);
     at_vault_search_release(&j->search);
     at_compute_files_release(j->files);
+    at_team_put(j->team);
     free(j->list);
     free(j);
 }
@@ -114,7 +118,8 @@ static void do_state(struct node *n, const struct at_node_op *op)
         j->count = (int)op->apply.count;
         j->list = calloc(op->apply.count, sizeof *j->list);
         for (int i = 0; j->list && i < j->count; i++)
-            j->list[i] = (struct at_compute_part){op->apply.list[i].update, op->apply.list[i].tokens};
+            j->list[i] =
+                (struct at_compute_part){op->apply.list[i].update, op->apply.list[i].tokens, op->apply.list[i].unit};
         if (!j->list) {
             struct at_diag diag = {0};
             job_free(j);
@@ -210,9 +215,14 @@ static void unit_done(struct at_work *work)
 {
     struct job *j = (struct job *)work;
     struct node *n = j->n;
-    struct at_node_event ev = {.kind = j->err ? AT_NODE_EV_UNIT_FAILED : AT_NODE_EV_UNIT_DONE, .reason = j->diag.text};
+    bool lost = j->team && j->err == AT_E_PEER;
+    struct at_node_event ev = {.kind = lost     ? AT_NODE_EV_UNIT_LOST
+                                       : j->err ? AT_NODE_EV_UNIT_FAILED
+                                                : AT_NODE_EV_UNIT_DONE,
+                               .reason = j->diag.text};
     bool wanted = !n->ending && j->err != AT_E_INTERRUPTED && j->unit.serial == n->unit_serial;
     ev.unit.round = j->unit.round;
+    ev.unit.session = j->session;
     ev.unit.step = ev.unit.steps = j->unit_done.steps;
     ev.unit.samples = j->unit_done.samples;
     ev.unit.tokens = j->unit_done.tokens;
@@ -226,6 +236,19 @@ static void unit_done(struct at_work *work)
     job_free(j);
 }
 
+static void on_team(void *user)
+{
+    uv_async_send(&((struct node *)user)->work_ready);
+}
+
+static void do_group(struct node *n, const struct at_node_op *op)
+{
+    struct at_diag diag = {0};
+    node_team_end(n);
+    n->team = at_team_new(op->team, on_team, n);
+    if (!n->team) node_fail(n, at_fail(&diag, AT_E_NOMEM, n->folder.dir, "out of memory"), &diag);
+}
+
 static void do_unit(struct node *n, const struct at_node_op *op)
 {
     struct job *j = job_new(n, op, run_unit, unit_done);
@@ -235,6 +258,15 @@ static void do_unit(struct node *n, const struct at_node_op *op)
                                        .samples = op->unit.samples,
                                        .start = op->unit.start,
                                        .serial = ++n->unit_serial};
+    if (op->team) {
+        AT_ASSERT(n->team && at_team_session(n->team) == op->team->session);
+        at_team_join(n->team, op->team);
+        at_team_keep(n->team);
+        j->team = n->team;
+        j->session = op->team->session;
+        j->comm = at_team_comm(n->team);
+        j->unit.comm = &j->comm;
+    }
     at_worker_push(&n->computer, &j->work);
 }
 
@@ -299,7 +331,7 @@ static void do_find(struct node *n, const struct at_node_op *op)
 static void run_check(struct at_work *work)
 {
     struct job *j = (struct job *)work;
-    struct at_compute_claim claim = {j->round, j->unit.samples, j->steps, j->unit.start};
+    struct at_compute_claim claim = {j->round, j->unit.samples, j->steps, j->unit.start, j->stage, j->stages};
     j->err = at_compute_check_update(j->n->compute, &j->n->vault.updates_writer, j->key, &claim, &j->diag);
 }
 
@@ -325,6 +357,8 @@ static void do_check(struct node *n, const struct at_node_op *op)
     j->link = op->link;
     j->round = op->unit.round;
     j->steps = op->unit.steps;
+    j->stage = op->unit.stage;
+    j->stages = op->unit.stages;
     j->unit = (struct at_compute_unit){.samples = op->unit.samples, .start = op->unit.start};
     at_worker_push(&n->disk, &j->work);
 }
@@ -508,6 +542,10 @@ void node_do(struct node *n, const struct at_node_op *op)
         break;
     case AT_NODE_OP_UNIT_STOP:
         at_compute_cancel(n->compute, n->unit_serial++);
+        node_team_end(n);
+        break;
+    case AT_NODE_OP_GROUP:
+        do_group(n, op);
         break;
     case AT_NODE_OP_SAVE:
         if ((j = job_new(n, op, run_pack, pack_done)) != NULL) {

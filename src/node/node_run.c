@@ -22,6 +22,7 @@ static void on_work_ready(uv_async_t *async)
     node_report_progress(n);
     at_worker_reap(&n->computer);
     at_worker_reap(&n->disk);
+    if (n->team) at_team_pump(n->team, n->net);
 }
 
 static void notify(void *user)

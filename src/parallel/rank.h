@@ -56,6 +56,12 @@ struct at_rank_report { /* applied, round, loss_mean, tokens: the same on all ra
 at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_progress_fn *progress, void *arg,
                      struct at_diag *diag, struct at_rank_report *ret_report);
 
+/* Collective, of a run of one replica by the plain mean: one unit from `whole`, a state of the whole model in its round, and
+ * this rank's blocks of the update appended to out. Nothing is applied: who keeps states does that with all blobs. The first
+ * rank's answer to progress counts. After an error, which the others are told, this rank is only good for release. */
+at_err at_rank_unit(struct at_rank *r, const struct at_state *whole, const struct at_unit *unit,
+                    at_unit_progress_fn *progress, void *arg, struct at_diag *diag, struct at_buf *out,
+                    struct at_unit_report *ret_report);
 /* Collective: with overlap (outer->tau > 0) the result of the last round is joined only within the next one, or here:
  * before roots, checkpoints and release. Nothing to do otherwise. It never changes the bits of what follows. */
 at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_report *ret_report);

@@ -38,6 +38,7 @@ static at_err_t make_genesis(struct at_world *w)
     g->round_ms_max = w->options.round_ms_max;
     g->steward = w->nodes[0].key.id;
     g->created_ms = WALL_MS_0;
+    g->stages = w->options.stages;
     err = at_genesis_encode(g, &diag, &w->genesis);
     if (!err) w->run = at_genesis_run_id(at_buf_span(&w->genesis));
     return err;
@@ -223,6 +224,7 @@ static void node_start(struct at_world *w, int node)
     n->h = n->disk.saved_h;
     if (n->has_state) n->root = at_world_state_root(w, n->h);
     n->unit_id++;
+    n->unit.team.session = 0;
     at_world_count_life(w, node, true);
     struct at_node_event e = {.kind = AT_NODE_EV_START};
     e.start.has_state = n->disk.saved;

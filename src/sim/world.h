@@ -40,6 +40,7 @@ struct at_world_options {
     bool lines;           /* nodes have lines with rates (at_world_line); else links have latency alone */
     uint32_t bulk_weight; /* with lines a byte of a blob takes as long as so many: stand-ins are small; 0: 1 */
     int stewards;       /* nodes 0 .. stewards - 1 may hold seats: the invites of 1 .. have tickets; 0: node 0 alone */
+    uint32_t stages;    /* members that share a unit; 0: none */
     bool peers_give_up; /* a node may end because it could not reach anybody: counted, and no violation */
 };
 

@@ -169,13 +169,15 @@ struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contributi
 }
 
 struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root, uint64_t start, uint32_t samples,
-                                  struct at_buf *ret_blob)
+                                  uint32_t stage, uint32_t stages, struct at_buf *ret_blob)
 {
-    uint8_t range[12];
+    uint8_t range[20];
+    size_t n = stages > 1 ? sizeof range : 12;
     at_store_le64(range, start);
     at_store_le32(range + 8, samples);
-    at_world_expand(at_sha256_2(at_span(root.b, sizeof root.b), at_span(range, sizeof range)), w->options.update_bytes,
-                    ret_blob);
+    at_store_le32(range + 12, stage);
+    at_store_le32(range + 16, stages);
+    at_world_expand(at_sha256_2(at_span(root.b, sizeof root.b), at_span(range, n)), w->options.update_bytes, ret_blob);
     return at_sha256(ret_blob->p, ret_blob->n);
 }
 

@@ -91,7 +91,8 @@ static void op_check(struct at_world *w, int node, const struct at_node_op *op)
     struct at_world_event *ev;
     struct at_world_node *n = &w->nodes[node];
     struct at_buf blob = {0};
-    struct at_hash right = at_world_update_of(w, n->root, op->unit.start, op->unit.samples, &blob);
+    struct at_hash right =
+        at_world_update_of(w, n->root, op->unit.start, op->unit.samples, op->unit.stage, op->unit.stages, &blob);
     at_buf_release(&blob);
     answer(w, node, op, AT_NODE_EV_UPDATE_CHECKED, 0, &ev);
     ev->e.blob.ok = at_hash_eq(right, op->read.key);
@@ -159,6 +160,9 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
     n->unit.step = 0;
     n->unit.samples = op->unit.samples;
     n->unit.start = op->unit.start;
+    n->unit.stage = op->team ? op->team->rank : 0;
+    n->unit.stages = op->team ? op->team->ranks : 1;
+    n->unit.team = op->team ? *op->team : (struct at_node_team){.ranks = 1};
     n->unit.began_ms = w->now_ms;
     at_world_push(w, AT_WORLD_UNIT_STEP, node, step_ms(w, n))->id = ++n->unit_id;
 }
@@ -262,8 +266,11 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
     case AT_NODE_OP_UNIT_START:
         op_unit_start(w, node, op);
         break;
+    case AT_NODE_OP_GROUP: /* no bytes go between stages here: see others_follow */
+        break;
     case AT_NODE_OP_UNIT_STOP:
         n->unit_id++;
+        n->unit.team.session = 0;
         break;
     case AT_NODE_OP_APPLY:
         op_apply(w, node, op);
@@ -324,10 +331,35 @@ void at_world_log_read(struct at_world *w, const struct at_world_event *ev)
     at_world_step_node(w, ev->node, &e);
 }
 
+/* A step of several stages ends for one when all others have done the step before, of the same attempt, and can be heard. */
+static bool others_follow(const struct at_world *w, int node)
+{
+    const struct at_world_node *n = &w->nodes[node];
+    const struct at_node_team *t = &n->unit.team;
+    for (uint32_t k = 0; k < t->ranks; k++) {
+        if (k == t->rank) continue;
+        bool follows = false;
+        for (int i = 0; i < w->options.nodes && !follows; i++) {
+            const struct at_world_node *p = &w->nodes[i];
+            follows = at_node_id_eq(&p->key.id, &t->peer[k].id) && p->machine &&
+                      p->unit.team.session == t->peer[k].session && p->unit.step >= n->unit.step &&
+                      at_world_hears(w, i, node) && at_world_hears(w, node, i);
+        }
+        if (!follows) return false;
+    }
+    return true;
+}
+
+#define FOLLOW_MS 5
+
 void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
 {
     struct at_world_node *n = &w->nodes[ev->node];
     if (ev->id != n->unit_id) return;
+    if (!others_follow(w, ev->node)) {
+        at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, FOLLOW_MS)->id = n->unit_id;
+        return;
+    }
     struct at_node_event e = {.kind = AT_NODE_EV_UNIT_PROGRESS};
     e.unit.round = n->unit.round;
     e.unit.step = ++n->unit.step;
@@ -341,7 +373,8 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
         struct at_buf blob = {0};
         uint64_t wrong = n->knob[AT_WORLD_HOSTILE] & AT_WORLD_HOSTILE_NONSENSE ? 1 : 0;
         e.kind = AT_NODE_EV_UNIT_DONE;
-        e.unit.update = at_world_update_of(w, n->root, n->unit.start + wrong, e.unit.samples, &blob);
+        e.unit.update =
+            at_world_update_of(w, n->root, n->unit.start + wrong, e.unit.samples, n->unit.stage, n->unit.stages, &blob);
         e.unit.update_bytes = blob.n;
         struct at_world_blob *b = at_world_blob_get(w, &n->disk, AT_BLOB_UPDATE, e.unit.update);
         if (b && !b->complete) at_world_blob_whole(w, b, &blob);

@@ -101,8 +101,9 @@ struct at_world_node {
     struct at_hash root, root_before;
     uint64_t unit_id;
     struct {
-        uint32_t round, steps, step, samples;
+        uint32_t round, steps, step, samples, stage, stages;
         uint64_t start, began_ms;
+        struct at_node_team team; /* session 0: alone, or it was stopped */
     } unit;
     /* fault */
     uint64_t crash_event;
@@ -195,7 +196,8 @@ struct at_world_judge { /* what the log says, recounted without the fold */
     struct at_hash h;
     struct at_receipt *receipts; /* by replica, of the round */
     bool *received;
-    int *node_of; /* by replica; -1: none of the world's */
+    int *node_of;              /* by replica; -1: none of the world's */
+    struct at_grouped *groups; /* by replica, of the round */
     uint32_t members;
     struct at_range_list used; /* ascending, neighbours joined */
     uint64_t used_samples, points;
@@ -334,8 +336,9 @@ void at_world_set_state(const struct at_world *w, struct at_world_node *n, uint3
                         struct at_hash h); /* held from now on */
 struct at_hash at_world_h0(const struct at_world *w);
 struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contribution *list, size_t count);
+/* A stage of the unit's update; stages 1: all of it. */
 struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root, uint64_t start, uint32_t samples,
-                                  struct at_buf *ret_blob);
+                                  uint32_t stage, uint32_t stages, struct at_buf *ret_blob);
 double at_world_loss(uint32_t round);
 
 /* world_blob.c */

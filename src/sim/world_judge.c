@@ -13,7 +13,8 @@ at_err_t at_world_judge_init(struct at_world *w)
     j->receipts = calloc(AT_MEMBERS_MAX, sizeof *j->receipts);
     j->received = calloc(AT_MEMBERS_MAX, sizeof *j->received);
     j->node_of = calloc(AT_MEMBERS_MAX, sizeof *j->node_of);
-    if (!j->receipts || !j->received || !j->node_of) return AT_E_NOMEM;
+    j->groups = calloc(AT_MEMBERS_MAX, sizeof *j->groups);
+    if (!j->receipts || !j->received || !j->node_of || !j->groups) return AT_E_NOMEM;
     return at_world_several(w) ? at_ledger_init(&j->fold, &w->g, NULL) : AT_OK;
 }
 
@@ -22,6 +23,7 @@ void at_world_judge_release(struct at_world *w)
     free(w->judge.receipts);
     free(w->judge.received);
     free(w->judge.node_of);
+    free(w->judge.groups);
     free(w->judge.used.r);
     if (w->judge.fold.seats.count) at_ledger_release(&w->judge.fold);
 }
@@ -68,24 +70,49 @@ static void joined(struct at_world *w, const struct at_node_id *author)
     if (j->members < AT_MEMBERS_MAX) j->node_of[j->members++] = node;
 }
 
+/* The parts of a group's unit that CLOSE counts, stage after stage: all of one set of its members, or none. */
+static void closed_unit(struct at_world *w, const struct at_close *close, uint32_t lead, struct at_hash root,
+                        struct at_node_contribution *list, uint32_t *n)
+{
+    struct at_world_judge *j = &w->judge;
+    uint32_t group = 0, places = 0;
+    uint64_t start = 0;
+    for (uint32_t r = lead; r != AT_GROUP_END; r = j->groups[r].next) {
+        const struct at_receipt *x = &j->receipts[r];
+        uint32_t place = j->groups[r].place;
+        struct at_buf blob = {0};
+        if (!at_replicas_has(&close->included, r)) continue;
+        bool alone = x->group == 0;
+        if (places && (x->group != group || x->start != start)) {
+            at_world_violate(w, "round %u counts parts of a unit that do not belong together", close->round);
+            return;
+        }
+        struct at_hash expect =
+            at_world_update_of(w, root, x->start, x->samples, alone ? 0 : (uint32_t)at_group_stage(x->group, place),
+                               alone ? 1 : (uint32_t)at_group_stages(x->group), &blob);
+        at_buf_release(&blob);
+        if (!j->received[r] || !at_hash_eq(expect, x->update))
+            at_world_violate(w, "round %u counts an update that its unit does not give", close->round);
+        if (places == 0) use(w, x->start, x->samples);
+        list[(*n)++] = (struct at_node_contribution){.replica = r, .tokens = x->tokens, .update = x->update};
+        if (r < j->members && j->node_of[r] >= 0) at_world_count_close(w, j->node_of[r]);
+        group = x->group;
+        start = x->start;
+        places |= UINT32_C(1) << place;
+    }
+    if (places != 0 && group != 0 && places != group)
+        at_world_violate(w, "round %u counts a unit without all of its parts", close->round);
+}
+
 static void closed(struct at_world *w, const struct at_close *close)
 {
     struct at_world_judge *j = &w->judge;
     uint32_t count = at_replicas_count(&close->included), n = 0;
     struct at_node_contribution *list = calloc(count + 1, sizeof *list);
     struct at_hash root = at_world_state_root(w, j->h);
-    for (uint32_t r = at_replicas_next(&close->included, 0); list && r < AT_MEMBERS_MAX;
-         r = at_replicas_next(&close->included, r + 1)) {
-        const struct at_receipt *x = &j->receipts[r];
-        struct at_buf blob = {0};
-        struct at_hash expect = at_world_update_of(w, root, x->start, x->samples, &blob);
-        at_buf_release(&blob);
-        if (!j->received[r] || !at_hash_eq(expect, x->update))
-            at_world_violate(w, "round %u counts an update that its unit does not give", close->round);
-        list[n++] = (struct at_node_contribution){.replica = r, .tokens = x->tokens, .update = x->update};
-        use(w, x->start, x->samples);
-        if (r < j->members && j->node_of[r] >= 0) at_world_count_close(w, j->node_of[r]);
-    }
+    for (uint32_t r = 0; list && r < j->members; r++)
+        if (j->groups[r].size > 0 && j->groups[r].place == 0) closed_unit(w, close, r, root, list, &n);
+    if (list && n != count) at_world_violate(w, "round %u counts who takes no part", close->round);
     if (count) j->points += w->g.issuance;
     w->counts.contributions += count;
     if (list) j->h = at_world_h_next(j->h, list, n);
@@ -116,6 +143,7 @@ static void judge(struct at_world *w, const struct at_signed_record *signed_rec,
         w->counts.leaves++;
     } else if (rec->kind == AT_RECORD_OPEN) {
         memset(j->received, 0, AT_MEMBERS_MAX * sizeof *j->received);
+        at_groups_form(j->groups, j->members, &rec->open.replicas, at_genesis_stages(&w->g));
         if (!at_hash_eq(rec->open.state_root, at_world_state_root(w, j->h)))
             at_world_violate(w, "OPEN %u names another state", rec->open.round);
     } else if (rec->kind == AT_RECORD_RECEIPT && rec->receipt.replica < AT_MEMBERS_MAX) {

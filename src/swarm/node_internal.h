@@ -15,6 +15,7 @@
  *   node_tiles.c    fetching a state by tiles from many peers, and serving them within a budget
  *   node_state.c    which state this node holds and how it comes to the one it needs
  *   node_round.c    a member's part in a round: unit, receipt, joining, leaving, ending
+ *   node_group.c    a unit computed together with others, a stage each
  *   node_steward.c  the steward's part: OPEN, receipts, CLOSE, EPOCH, END
  *   node_agree.c    one steward among several: its term, Simplex's steps
  *   node_final.c    final blocks into the log, cosignatures, checkpoints
@@ -106,8 +107,16 @@ enum { /* milliseconds */
        AT_NODE_PEER_STATE_S = 30,       /* one peer may take a state so often for ever */
        AT_NODE_LEAVE_ALONE_MS = 3000,   /* a finishing member without a link goes without its LEAVE */
        AT_NODE_FINAL_STATE_MS = 30000,  /* END is known, the final state cannot be had */
+       AT_NODE_GROUP_DIAL_MS = 500,     /* the members of a group before this one have not dialled it */
+       AT_NODE_GROUP_LINK_MS = 4000,    /* a member of the group that is not linked by then is done without */
+       AT_NODE_GROUP_ANSWER_MS =
+           15000, /* and one that is, and does not agree: it may apply the round before, or fetch */
+       AT_NODE_GROUP_STALL_MS = 20000, /* a unit with others that does not go on */
+       AT_NODE_GROUP_AGAIN_MS = 500,   /* what was said is said again */
+       AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
 #define AT_NODE_LOOK_MEMBERS    64 /* more are many */
+#define AT_NODE_GROUP_TRIES     3  /* units lost with one group, then a member works alone */
 #define AT_NODE_LEFT_OUT        4  /* rounds in a row: then there is a pause */
 #define AT_NODE_PAUSE_SHARE     8  /* a pause is so small a part of the time that it has been left out, */
 #define AT_NODE_PAUSE_GAP       4  /* and of the time since the last pause */
@@ -164,6 +173,8 @@ struct at_node_link {
     /* limits */
     struct at_node_bucket submits, frames, kib;
     struct at_msg_progress progress; /* as it said */
+    struct at_msg_stage stage;       /* likewise; from 0: nothing */
+    bool stage_heard;                /* and that has not been looked at */
 };
 
 enum at_node_fetch_state { AT_FETCH_NONE, AT_FETCH_STAT, AT_FETCH_WAIT, AT_FETCH_RUN, AT_FETCH_CHECK };
@@ -220,6 +231,25 @@ struct at_node_tiles {
     bool out_blocked;     /* a want waits for the budget */
     uint64_t exchange_ms; /* when an update was asked for last */
     uint32_t turn;        /* the link that is served next */
+};
+
+struct at_node_group { /* node_group.c; places as in ledger/groups.h */
+    bool on;           /* this round's unit is to be computed, and not complete */
+    uint32_t round, size, place;
+    uint32_t replica[AT_STAGES_MAX]; /* by place */
+    uint32_t with;                   /* the places of those who compute it with this node */
+    uint32_t standby;                /* of those who do it without: while one is linked this node waits */
+    uint32_t linked;                 /* of those that were linked in this round */
+    uint32_t agreed;                 /* of those that mean the same set and know `session` */
+    uint32_t session, lost;          /* number of the attempt; units lost in this round */
+    uint32_t peer[AT_STAGES_MAX];    /* their sessions; 0: not known */
+    struct {
+        uint32_t to;
+        uint64_t ms;               /* 0: nothing */
+    } told[AT_STAGES_MAX];         /* what each was told last */
+    uint64_t since_ms, begun_ms;   /* of the round, of the attempt */
+    uint64_t moved_ms, slowest_ms; /* when the running unit's last step ended; the longest of them */
+    struct at_node_team team;      /* as operations point to it */
 };
 
 enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE_INSTALL };
@@ -282,6 +312,7 @@ struct at_node_machine {
         bool submitted;
         uint64_t progress_ms;
     } unit;
+    struct at_node_group group;
     struct at_node_own join, leave;
     uint64_t join_refused_ms; /* 0: not refused */
     char join_reason[AT_REASON_BYTES_MAX + 1];
@@ -359,6 +390,8 @@ void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node
 /* link 0: no way led there. was_open: it had said hello. */
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
                        const char *reason);
+/* True: linked, or being dialled. False: not now. */
+bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node);
 void at_node_mesh_drive(struct at_node_machine *m);
 uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m);
 
@@ -502,6 +535,17 @@ void at_node_data_drive(struct at_node_machine *m);
 void at_node_unit_drive(struct at_node_machine *m);
 void at_node_member_drive(struct at_node_machine *m);
 uint64_t at_node_member_deadline_ms(const struct at_node_machine *m);
+void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u, const struct at_node_team *team);
+void at_node_unit_hand_in(struct at_node_machine *m);
+
+/* ---- node_group.c ---- */
+void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_stage *msg);
+/* u: this node's unit of the open round, or NULL. */
+void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u);
+void at_node_group_lost(struct at_node_machine *m, const char *reason); /* the unit that ran with others */
+void at_node_group_moved(struct at_node_machine *m);                    /* it has done a step */
+uint32_t at_node_group_with(const struct at_node_machine *m);           /* whom a receipt of ours would name */
+uint64_t at_node_group_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_steward.c ---- */
 void at_node_steward_start(struct at_node_machine *m);

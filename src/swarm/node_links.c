@@ -361,6 +361,9 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
     case AT_MSG_COSIGN:
         at_node_cosign(m, link, &msg.cosign.cosignature);
         break;
+    case AT_MSG_STAGE:
+        at_node_stage(m, link, &msg.stage);
+        break;
     case AT_MSG_NONE:
     case AT_MSG_KIND_COUNT:
         break;

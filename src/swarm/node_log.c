@@ -34,13 +34,17 @@ static at_err_t remember_close(struct at_node_machine *m, uint32_t round)
     h->list = calloc(included ? included : 1, sizeof *h->list);
     if (!h->list) return AT_E_NOMEM;
     h->closed = true;
-    for (uint32_t r = 0; r < m->ledger.member_count; r++) {
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
-        if (u && u->included)
-            h->list[h->count++] = (struct at_node_contribution){.replica = r,
-                                                                .tokens = u->receipt.tokens,
-                                                                .update_bytes = u->receipt.update_bytes,
-                                                                .update = u->receipt.update};
+    for (uint32_t lead = 0; lead < m->ledger.member_count; lead++) { /* a unit's parts one after the other */
+        if (!at_ledger_allotment(&m->ledger, lead) || m->ledger.groups[lead].place != 0) continue;
+        for (uint32_t r = lead; r != AT_GROUP_END; r = m->ledger.groups[r].next) {
+            const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
+            if (u && u->included)
+                h->list[h->count++] = (struct at_node_contribution){.replica = r,
+                                                                    .unit = lead,
+                                                                    .tokens = u->receipt.tokens,
+                                                                    .update_bytes = u->receipt.update_bytes,
+                                                                    .update = u->receipt.update};
+        }
     }
     return AT_OK;
 }

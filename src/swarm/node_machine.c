@@ -213,6 +213,7 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     case AT_NODE_EV_UNIT_PROGRESS:
     case AT_NODE_EV_UNIT_DONE:
     case AT_NODE_EV_UNIT_FAILED:
+    case AT_NODE_EV_UNIT_LOST:
         at_node_unit_event(m, e);
         break;
     case AT_NODE_EV_STATE_READY:
@@ -294,7 +295,7 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
                             at_node_route_deadline_ms(m),   at_node_mesh_deadline_ms(m),
                             at_node_peers_deadline_ms(m),   at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
                             at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),
-                            at_node_climb_deadline_ms(m)};
+                            at_node_climb_deadline_ms(m),   at_node_group_deadline_ms(m)};
     uint64_t deadline = UINT64_MAX;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];

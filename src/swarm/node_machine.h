@@ -134,6 +134,7 @@ enum at_node_event_kind {
     AT_NODE_EV_UNIT_PROGRESS,  /* .unit: step, tokens, tokens_per_s */
     AT_NODE_EV_UNIT_DONE,      /* .unit: all; the update blob is stored */
     AT_NODE_EV_UNIT_FAILED,    /* .unit.round, reason */
+    AT_NODE_EV_UNIT_LOST,      /* .unit.round, session, reason: the others of its group cannot be reached any more */
     AT_NODE_EV_STATE_READY,    /* .state: answers STATE_INIT and STATE_INSTALL (ok false: its root is another) */
     AT_NODE_EV_APPLIED,        /* .state: answers APPLY; round = the round applied, root = of the state after it */
     AT_NODE_EV_SAVED,          /* .state.round: answers SAVE (may come late, or for a later round only) */
@@ -183,7 +184,7 @@ struct at_node_event {
         bool complete, ok;
     } blob;
     struct {
-        uint32_t round, step, steps, samples;
+        uint32_t round, step, steps, samples, session;
         uint64_t tokens, update_bytes;
         double tokens_per_s;
         struct at_hash update;
@@ -240,11 +241,14 @@ enum at_node_op_kind {
     AT_NODE_OP_BLOB_PRUNE,   /* .prune: whole update blobs other than these are no longer needed */
     AT_NODE_OP_STATE_INIT,   /* the initial state, from the genesis; evaluate; then STATE_READY for round 0 */
     AT_NODE_OP_STATE_INSTALL, /* the stored blob (STATE, root) becomes the state at the start of `round` */
-    AT_NODE_OP_UNIT_START,    /* .unit: train; then UNIT_PROGRESS..., UNIT_DONE or UNIT_FAILED */
-    AT_NODE_OP_UNIT_STOP,     /* whatever unit runs is not wanted any more; no UNIT_DONE for it */
-    AT_NODE_OP_APPLY,         /* .apply: outer step on the state at the start of `round`; evaluate; then APPLIED */
-    AT_NODE_OP_SAVE,          /* round, root: the state held is the run's: keep it durably; then SAVED */
-    AT_NODE_OP_PEERS_KEEP,    /* bytes: where members can be reached; to be kept, and given back by PEERS. A cache: what
+    AT_NODE_OP_UNIT_START, /* .unit: train; then UNIT_PROGRESS..., UNIT_DONE, UNIT_FAILED or UNIT_LOST. With .team: as
+                               * stage `rank`, whose blocks the update has, with the others of the GROUP before */
+    AT_NODE_OP_UNIT_STOP,  /* whatever unit runs is not wanted any more, nor a GROUP; no UNIT_DONE for it */
+    AT_NODE_OP_GROUP, /* .team: a unit will be computed with these. From now on the bytes that they send to stage `rank` of
+                       * this session are kept, within a bound; instead of those of the GROUP before */
+    AT_NODE_OP_APPLY,      /* .apply: outer step on the state at the start of `round`; evaluate; then APPLIED */
+    AT_NODE_OP_SAVE,       /* round, root: the state held is the run's: keep it durably; then SAVED */
+    AT_NODE_OP_PEERS_KEEP, /* bytes: where members can be reached; to be kept, and given back by PEERS. A cache: what
                                * is lost or damaged is asked for again */
     AT_NODE_OP_AGREE_READ, /* link, .agree: BLOCKs of the term. of_block: the one with this view and hash. Else the FINAL
                                * ones of views > view, ascending, up to one with a certificate whose view is >= last, at
@@ -256,8 +260,19 @@ enum at_node_op_kind {
     AT_NODE_OP_ENDED,         /* .end, reason: last operation of the machine's life */
 };
 
+/* Members that compute a unit together, stage by stage. */
+struct at_node_team {
+    uint32_t session, rank, ranks; /* session: this node's number for the attempt; rank: its stage */
+    struct {
+        struct at_node_id id;
+        uint32_t session; /* the peer's; UNIT_START */
+        uint64_t link;    /* to send to it; UNIT_START */
+    } peer[AT_STAGES_MAX];
+};
+
 struct at_node_contribution {
     uint32_t replica;
+    uint32_t unit; /* those of one unit are parts of one update */
     uint64_t tokens, update_bytes;
     struct at_hash update;
 };
@@ -299,7 +314,9 @@ struct at_node_op {
     struct {
         uint32_t round, replica, steps, samples;
         uint64_t start;
+        uint32_t stage, stages; /* UPDATE_CHECK: the update has the blocks of this stage of so many */
     } unit;
+    const struct at_node_team *team; /* GROUP, UNIT_START; NULL: alone */
     struct {
         const struct at_node_contribution *list; /* replicas ascending; none: the state stays as it is */
         size_t count;

@@ -117,8 +117,7 @@ static bool worth_meeting(const struct at_node_machine *m, const struct at_node_
     return !is_steward(m, node) || !m->mesh.path || d->failures < 3 || d->failures % 8 == 0;
 }
 
-/* True: linked, or being dialled. False: not now. */
-static bool reach(struct at_node_machine *m, const struct at_node_id *node)
+bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node)
 {
     struct at_node_dial *d = dial_of(m, node);
     int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
@@ -160,7 +159,7 @@ static void reach_ring(struct at_node_machine *m)
             const struct at_node_id *node = &ring[(at + d + step - !on_ring) % n].id;
             bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
             if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
-            if (opposite || reach(m, node)) break;
+            if (opposite || at_node_mesh_reach(m, node)) break;
         }
     }
 }
@@ -173,7 +172,7 @@ static void reach_stewards(struct at_node_machine *m)
     for (uint32_t k = 0; k < seats->count; k++) {
         const struct at_node_id *node = &seats->seat[(first + k) % seats->count].member;
         if (at_node_id_eq(node, &m->options.key.id)) continue;
-        if (reach(m, node) && !m->is_steward) return;
+        if (at_node_mesh_reach(m, node) && !m->is_steward) return;
     }
 }
 
@@ -210,7 +209,8 @@ void at_node_mesh_drive(struct at_node_machine *m)
     if (m->ended) return;
     if (m->has_genesis) at_node_ring_make(m);
     bool newcomer = !m->is_steward && !at_node_joined(m);
-    if (has_contact(m) && (m->linkless_ms || (newcomer && !some_member(m)))) (void)reach(m, &m->options.contact);
+    if (has_contact(m) && (m->linkless_ms || (newcomer && !some_member(m))))
+        (void)at_node_mesh_reach(m, &m->options.contact);
     if (!m->has_genesis || m->ledger.phase == AT_LEDGER_ENDED) return;
     if (!m->consensus && (m->is_steward || m->mesh.near || !m->mesh.path)) reach_stewards(m);
     if (m->mesh.dials >= AT_NODE_DIALS_MAX) return;

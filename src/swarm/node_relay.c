@@ -95,6 +95,8 @@ void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct
     op->unit.start = r->start;
     op->unit.samples = r->samples;
     op->unit.steps = r->steps;
+    op->unit.stages = r->group ? (uint32_t)at_group_stages(r->group) : 1;
+    op->unit.stage = r->group ? (uint32_t)at_group_stage(r->group, m->ledger.groups[r->replica].place) : 0;
 }
 
 /* That the bytes have their hash says nothing about them: an update that nobody can apply, once counted, would stop

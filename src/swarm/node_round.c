@@ -88,7 +88,12 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
                                       .tokens = e->unit.tokens,
                                       .flops = e->unit.tokens * at_model_flops_per_token(&m->genesis.model),
                                       .update = e->unit.update,
-                                      .update_bytes = e->unit.update_bytes};
+                                      .update_bytes = e->unit.update_bytes,
+                                      .group = at_node_group_with(m)};
+    if (rec.receipt.group)
+        rec.receipt.flops =
+            e->unit.tokens * at_stage_flops_per_token(&m->genesis.model, at_group_stages(rec.receipt.group),
+                                                      at_group_stage(rec.receipt.group, m->group.place));
     m->unit.receipt = (struct at_node_own){0};
     if (!at_node_sign_own(m, &rec, &m->unit.receipt.record)) return;
     m->unit.done = true;
@@ -102,12 +107,16 @@ void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e
 {
     if (!m->unit.running || m->unit.round != e->unit.round) return; /* of a unit that was stopped */
     if (e->kind == AT_NODE_EV_UNIT_PROGRESS) {
+        at_node_group_moved(m);
         m->unit.step = e->unit.step;
         m->unit.tokens = e->unit.tokens;
         m->unit.tokens_per_s = e->unit.tokens_per_s >= 0 && e->unit.tokens_per_s < 1e15 ? e->unit.tokens_per_s : 0;
         send_progress(m, false);
     } else if (e->kind == AT_NODE_EV_UNIT_DONE) {
         unit_done(m, e);
+    } else if (e->kind == AT_NODE_EV_UNIT_LOST || (m->group.on && at_group_stages(m->group.with) > 1)) {
+        /* Also one that failed: the others' bytes may be to blame. Alone it is known. */
+        if (e->unit.session == m->group.session) at_node_group_lost(m, e->reason);
     } else {
         m->unit.running = false;
         at_node_end(m, AT_E_NONFINITE, "the unit of round %u failed: %s", e->unit.round + 1,
@@ -115,7 +124,7 @@ void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e
     }
 }
 
-static void unit_start(struct at_node_machine *m, const struct at_allotment *u)
+void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u, const struct at_node_team *team)
 {
     m->unit.running = true;
     m->unit.done = m->unit.submitted = false;
@@ -131,9 +140,10 @@ static void unit_start(struct at_node_machine *m, const struct at_allotment *u)
     op->unit.steps = m->genesis.train.steps;
     op->unit.samples = (uint32_t)u->range.samples;
     op->unit.start = u->range.start;
+    op->team = team;
 }
 
-static void hand_in(struct at_node_machine *m)
+void at_node_unit_hand_in(struct at_node_machine *m)
 {
     if (m->consensus) {
         if (!m->unit.submitted) at_node_submit_own(m, &m->unit.receipt.record, 0);
@@ -147,6 +157,10 @@ void at_node_unit_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || !at_node_settled(m)) return;
     const struct at_allotment *u = own_unit(m);
+    if (at_genesis_stages(&m->genesis) > 1) {
+        at_node_group_drive(m, u);
+        return;
+    }
     bool open = u && !u->received;
     if (m->unit.running && (!open || m->unit.round != m->ledger.round || m->ended)) {
         m->unit.running = false;
@@ -155,9 +169,9 @@ void at_node_unit_drive(struct at_node_machine *m)
     if (m->unit.done && m->unit.round != m->ledger.round) m->unit.done = false;
     if (!open || m->ended || !at_node_state_confirmed(m)) return;
     if (m->unit.done)
-        hand_in(m);
+        at_node_unit_hand_in(m);
     else if (!m->unit.running && (m->consensus || m->log_synced))
-        unit_start(m, u);
+        at_node_unit_start(m, u, NULL);
 }
 
 /* ---- joining, being ready, leaving, ending ---- */

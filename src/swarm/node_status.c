@@ -66,6 +66,25 @@ static void live(struct at_node_machine *m, uint32_t r, const struct at_node_lin
     s->points_pending = pending_points(m, tokens, participants);
 }
 
+/* Of the run: members of a group work on the same tokens. */
+static void totals(const struct at_node_machine *m, struct at_node_status *status)
+{
+    const struct at_ledger *l = &m->ledger;
+    status->tokens = l->tokens;
+    for (uint32_t lead = 0; lead < l->member_count; lead++) {
+        uint64_t most = 0;
+        double fastest = 0;
+        if (!at_ledger_allotment(l, lead) || l->groups[lead].place != 0) continue;
+        for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) {
+            const struct at_node_member_status *s = &m->status_members[r];
+            if (s->tokens - l->members[r].tokens > most) most = s->tokens - l->members[r].tokens;
+            if (s->tokens_per_s > fastest) fastest = s->tokens_per_s;
+        }
+        status->tokens += most;
+        status->tokens_per_s += fastest;
+    }
+}
+
 static void members(struct at_node_machine *m, struct at_node_status *status)
 {
     const struct at_ledger *l = &m->ledger;
@@ -85,9 +104,8 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
         s->online = s->self || at_node_present(m, r);
         memcpy(s->name, member->name, sizeof s->name);
         live(m, r, link, s, participants);
-        status->tokens += s->tokens;
-        status->tokens_per_s += s->tokens_per_s;
     }
+    totals(m, status);
     status->members = m->status_members;
     status->member_count = l->member_count;
 }

@@ -200,7 +200,7 @@ static bool is_awaited(struct at_node_machine *m, uint32_t r)
     const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
     const struct at_member *member = &m->ledger.members[r];
     if (at_node_among_several(m) && at_node_hold_awaited(m, r)) return true;
-    if (!u || !u->allotted || u->received || !member->active || m->unfit[r]) return false;
+    if (!u || at_ledger_unit_complete(&m->ledger, r) || !member->active || m->unfit[r]) return false;
     if (at_node_id_eq(&member->id, &m->options.key.id)) return true;
     if (at_node_present(m, r)) {
         m->absent_ms[r] = 0;
@@ -222,6 +222,17 @@ static bool goes_on(struct at_node_machine *m)
     return m->look_due;
 }
 
+/* The replica's receipt may be counted: all parts of its unit are in the log, and of several stewards this one holds
+ * their updates. */
+static bool counts(const struct at_node_machine *m, uint32_t r)
+{
+    const struct at_ledger *l = &m->ledger;
+    if (!at_ledger_part_counts(l, r)) return false;
+    for (uint32_t k = l->groups[r].lead; k != AT_GROUP_END; k = l->groups[k].next)
+        if (at_ledger_part_counts(l, k) && at_node_among_several(m) && !at_node_holds(m, k)) return false;
+    return true;
+}
+
 static void maybe_close(struct at_node_machine *m)
 {
     struct at_record rec = {.kind = AT_RECORD_CLOSE};
@@ -229,11 +240,10 @@ static void maybe_close(struct at_node_machine *m)
     if (goes_on(m)) return;
     m->look_ms = m->now_ms;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
         bool waits = is_awaited(m, r);
         awaited += waits;
         if (waits) m->awaited = r;
-        if (!u || !u->received || (at_node_among_several(m) && !at_node_holds(m, r))) continue;
+        if (!counts(m, r)) continue;
         at_replicas_add(&rec.close.included, r);
         count++;
     }

@@ -69,6 +69,8 @@ at_err at_genesis_check(const struct at_genesis *g, struct at_diag *diag)
     if (g->min_members < 1 || g->min_members > AT_MEMBERS_MAX) return bad(diag, "min_members", "1 to 4096");
     if (g->issuance > AT_GENESIS_ISSUANCE_MAX) return bad(diag, "issuance", "at most 10^12 micro-points");
     if (g->round_ms_max < 1 || g->round_ms_max > 7u * 86400 * 1000) return bad(diag, "round_ms_max", "1 ms to 7 days");
+    if (g->stages == 1 || g->stages > AT_STAGES_MAX || g->stages > g->model.layers)
+        return bad(diag, "stages", "0, or 2 to 16 and at most the model's layers");
     return AT_OK;
 }
 
@@ -156,6 +158,7 @@ static void build(const struct at_genesis *g, struct genesis_pb *pb)
     pb->genesis.round_ms_max = g->round_ms_max;
     pb->genesis.steward = at_pb_bytes(g->steward.b, sizeof g->steward.b);
     pb->genesis.created_ms = g->created_ms;
+    pb->genesis.stages = g->stages;
 }
 
 at_err at_genesis_encode(const struct at_genesis *g, struct at_diag *diag, struct at_buf *out)
@@ -224,6 +227,7 @@ static at_err_t read_fields(const Atoll__Pb__Genesis *pb, struct at_diag *diag, 
     g->issuance = pb->issuance;
     g->round_ms_max = pb->round_ms_max;
     g->created_ms = pb->created_ms;
+    g->stages = pb->stages;
     return AT_OK;
 }
 

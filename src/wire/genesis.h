@@ -7,6 +7,7 @@
 
 #include "base/sign.h"
 #include "model/config.h"
+#include "model/stages.h"
 
 #define AT_GENESIS_BYTES_MAX    (16 * 1024)
 #define AT_GENESIS_SHARDS_MAX   64
@@ -35,6 +36,7 @@ struct at_genesis {
     uint32_t round_ms_max;   /* a round closes after this, whoever is missing */
     struct at_node_id steward;
     uint64_t created_ms;
+    uint32_t stages; /* members that share a unit; 0: a member computes a unit alone; else 2 .. AT_STAGES_MAX */
 };
 
 /* AT_E_DATA naming the field. Includes the model's and the trainer's own checks and what the fold relies on: one unit's
@@ -53,5 +55,10 @@ struct at_hash at_genesis_run_id(struct at_span canonical);
 /* Samples, tokens and FLOPs of one full unit: one replica's `steps` inner steps. Exact for a checked genesis. */
 uint64_t at_genesis_unit_samples(const struct at_genesis *g);
 uint64_t at_genesis_unit_tokens(const struct at_genesis *g);
+/* At least 1. */
+static inline uint32_t at_genesis_stages(const struct at_genesis *g)
+{
+    return g->stages ? g->stages : 1;
+}
 
 #endif

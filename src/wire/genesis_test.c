@@ -13,6 +13,7 @@ static void every_preset_there_and_back(void **state)
     const struct at_preset *presets = at_preset_list(&count);
     for (int i = 0; i < count; i++) {
         struct at_genesis g = wire_fixture_genesis(presets[i].name), again;
+        g.stages = 2;
         struct at_buf bytes = {0}, bytes_again = {0};
         memset(&again, 0xee, sizeof again);
         assert_int_equal(at_genesis_encode(&g, NULL, &bytes), AT_OK);
@@ -84,6 +85,9 @@ static void refusals_name_the_field(void **state)
     WITH(min_members = 4097, "min_members");
     WITH(issuance = AT_GENESIS_ISSUANCE_MAX + 1, "issuance");
     WITH(round_ms_max = 0, "round_ms_max");
+    WITH(stages = 1, "stages"); /* said by leaving it out */
+    WITH(stages = 5, "stages"); /* nano has four layers */
+    WITH(stages = UINT32_MAX, "stages");
     g = good; /* each within its own limit, the product is not */
     g.train.steps = 100000;
     g.train.batch = 65536;

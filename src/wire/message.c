@@ -15,7 +15,8 @@ const char *at_message_kind_name(enum at_message_kind kind)
     static const char *const name[AT_MSG_KIND_COUNT] = {
         "none",    "hello", "want",      "piece",      "missing", "log_get", "log_part",  "submit",
         "refused", "ready", "progress",  "ping",       "pong",    "bye",     "peers_get", "peers",
-        "head",    "gone",  "tiles_ask", "tiles_have", "saved",   "agree",   "cosign",    "meet"};
+        "head",    "gone",  "tiles_ask", "tiles_have", "saved",   "agree",   "cosign",    "meet",
+        "stage"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -171,6 +172,13 @@ static void build_link(const struct at_message *msg, struct message_pb *pb)
         atoll__pb__pong__init(&pb->pong);
         pb->pong.nonce = msg->pong.nonce;
         break;
+    case AT_MSG_STAGE:
+        atoll__pb__stage__init(&pb->stage);
+        pb->stage.round = msg->stage.round;
+        pb->stage.group = msg->stage.group;
+        pb->stage.from = msg->stage.from;
+        pb->stage.to = msg->stage.to;
+        break;
     default:
         atoll__pb__bye__init(&pb->bye);
         pb->bye.reason = pb_string(msg->bye.reason);
@@ -306,6 +314,8 @@ static const char *fault(const struct at_message *m)
         return m->cosign.cosignature.size > 0 ? NULL : "size";
     case AT_MSG_MEET:
         return at_meet_fault(&m->meet);
+    case AT_MSG_STAGE:
+        return m->stage.group == 0 ? "group" : m->stage.from == 0 ? "from" : NULL;
     case AT_MSG_READY:
     case AT_MSG_PEERS_GET:
     case AT_MSG_PEERS:
@@ -398,6 +408,12 @@ static bool read_link(const Atoll__Pb__Message *pb, struct at_message *m)
         return true;
     case AT_MSG_PONG:
         m->pong.nonce = pb->pong->nonce;
+        return true;
+    case AT_MSG_STAGE:
+        m->stage.round = pb->stage->round;
+        m->stage.group = pb->stage->group;
+        m->stage.from = pb->stage->from;
+        m->stage.to = pb->stage->to;
         return true;
     default:
         return at_pb_text(pb->bye->reason, m->bye.reason, AT_REASON_BYTES_MAX);

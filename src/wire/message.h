@@ -49,6 +49,7 @@ enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_AGREE,
                        AT_MSG_COSIGN,
                        AT_MSG_MEET,
+                       AT_MSG_STAGE,
                        AT_MSG_KIND_COUNT
 };
 const char *at_message_kind_name(enum at_message_kind kind); /* "hello", ...; never NULL */
@@ -139,6 +140,10 @@ struct at_msg_agree {     /* between the stewards of a term */
 struct at_msg_cosign { /* likewise: a seat's signature of the log's size and root (consensus/cosign.h) */
     struct at_log_checkpoint cosignature; /* size > 0 */
 };
+struct at_msg_stage {      /* of an attempt at a unit of several members (swarm/node_group.c) */
+    uint32_t round, group; /* group: not 0 */
+    uint32_t from, to;     /* the sender's number of the attempt, not 0; the receiver's, 0: not known */
+};
 struct at_msg_peers_get {
     struct at_node_id after; /* those with greater ids, ascending */
 };
@@ -180,6 +185,7 @@ struct at_message {
         struct at_msg_agree agree;
         struct at_msg_cosign cosign;
         struct at_meet meet;
+        struct at_msg_stage stage;
     };
 };
 

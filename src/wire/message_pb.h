@@ -33,6 +33,7 @@ struct message_pb {
         Atoll__Pb__AgreeBytes agree;
         Atoll__Pb__Cosign cosign;
         struct at_meet_pb meet;
+        Atoll__Pb__Stage stage;
     };
     Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
     Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];

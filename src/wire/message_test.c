@@ -125,6 +125,9 @@ static struct at_message example(enum at_message_kind kind)
         m.meet = (struct at_meet){.kind = AT_MEET_REFUSE, .number = UINT64_MAX, .yours = true};
         at_reason_set(m.meet.reason, "no thanks");
         break;
+    case AT_MSG_STAGE:
+        m.stage = (struct at_msg_stage){.round = 5, .group = 3, .from = 7, .to = 9};
+        break;
     default:
         fail();
     }

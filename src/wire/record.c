@@ -79,6 +79,7 @@ static void build_receipt(const struct at_receipt *from, Atoll__Pb__Receipt *to)
     to->flops = from->flops;
     to->update = pb_hash(&from->update);
     to->update_bytes = from->update_bytes;
+    to->group = from->group;
 }
 
 static void build_epoch(const struct at_epoch *from, Atoll__Pb__Epoch *to)
@@ -216,6 +217,7 @@ static bool read_receipt(const Atoll__Pb__Receipt *from, struct at_receipt *to)
     to->tokens = from->tokens;
     to->flops = from->flops;
     to->update_bytes = from->update_bytes;
+    to->group = from->group;
     return at_pb_fixed(&from->state_in, to->state_in.b, AT_HASH_BYTES) &&
            at_pb_fixed(&from->update, to->update.b, AT_HASH_BYTES);
 }

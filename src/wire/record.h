@@ -66,6 +66,8 @@ struct at_receipt { /* the member that did the unit */
     uint64_t tokens, flops;
     struct at_hash update; /* SHA-256 of the update blob */
     uint64_t update_bytes;
+    uint32_t
+        group; /* in a run of stages: who computed the unit, bit i: place i of the group (ledger/groups.h). Else 0 */
 };
 struct at_close { /* the steward */
     uint32_t round;

@@ -65,7 +65,8 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
                                         .tokens = 10240,
                                         .flops = UINT64_C(60000000000),
                                         .update = fixture_hash(9),
-                                        .update_bytes = 3700000};
+                                        .update_bytes = 3700000,
+                                        .group = 5};
         break;
     case AT_RECORD_CLOSE:
         r.close.round = 3;

@@ -1,0 +1,18 @@
+/* node_stage_unit.h: one stage of a unit that several members compute together: the arithmetic of parallel/rank.h for a
+ * replica whose ranks are members. Takes memory for the stage (its weights, gradient, moments, activations) and gives it
+ * back. One thread. Exact: yes: the blocks of the update that one member alone would make. */
+#ifndef ATOLL_NODE_NODE_STAGE_UNIT_H
+#define ATOLL_NODE_NODE_STAGE_UNIT_H
+
+#include "base/comm.h"
+#include "train/unit.h"
+#include "wire/genesis.h"
+
+/* state: the whole public state. out: the update's blocks of stage comm->rank of comm->ranks are appended. AT_E_NOMEM; what
+ * at_unit_train fails with; what the links fail with. */
+at_err at_stage_unit_run(const struct at_comm *comm, const struct at_genesis *g, const struct at_exec *ex,
+                         const struct at_data *data, const struct at_state *state, const struct at_unit *unit,
+                         at_unit_progress_fn *progress, void *arg, struct at_diag *diag, struct at_buf *out,
+                         struct at_unit_report *ret_report);
+
+#endif

@@ -1,0 +1,50 @@
+/* One unit of a replica that starts from a state somebody else keeps, and hands its update over instead of applying it. */
+#include "parallel/rank_inner.h"
+
+#include <string.h>
+
+/* This rank's blocks of a whole state. */
+static void take_shard(struct at_state *s, const struct at_state *whole)
+{
+    const struct at_params *p = s->params;
+    real *stats = s->stats;
+    s->round = whole->round;
+    for (int i = 0; i < p->blocks; i++) {
+        const struct at_block *to = &p->block[i];
+        const struct at_block *from = at_params_block(whole->params, to->tensor, to->slot);
+        size_t n = at_block_stats_count(p, to),
+               offset = at_block_stats_offset(whole->params, (int)(from - whole->params->block));
+        memcpy(s->theta + to->offset, whole->theta + from->offset, at_block_count(to) * sizeof(real));
+        memcpy(stats, whole->stats + offset, n * sizeof(real));
+        stats += n;
+    }
+}
+
+static bool is_owned(void *arg, int block)
+{
+    const struct at_rank *r = arg;
+    return at_params_owns(&r->model.params, &r->model.params.block[block]);
+}
+
+at_err at_rank_unit(struct at_rank *r, const struct at_state *whole, const struct at_unit *unit,
+                    at_unit_progress_fn *progress, void *arg, struct at_diag *diag, struct at_buf *out,
+                    struct at_unit_report *ret_report)
+{
+    struct at_diag own = {0};
+    AT_ASSERT(r->o.plan->replicas == 1 && r->state.momentum == NULL && unit->join == NULL);
+    take_shard(&r->state, whole);
+    at_err_t err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->state, unit, progress, arg, &own, ret_report);
+    if (err == AT_OK) {
+        struct at_update_source source = {.params = &r->model.params,
+                                          .theta_start = r->state.theta,
+                                          .theta = r->trainer.theta,
+                                          .stats = r->trainer.stats,
+                                          .stats_public = r->state.stats};
+        err = at_update_encode(&at_codec_plain, 0, &ret_report->info, &source, is_owned, r, out);
+    }
+    if (err == AT_OK) return AT_OK;
+    if (own.err == AT_OK) (void)at_fail(&own, err, "unit", "%s", at_err_text(err));
+    if (r->comm.ranks > 1) r->comm.ops->fail(r->comm.link, own.err, own.where, own.text);
+    if (diag != NULL) *diag = own;
+    return err;
+}
