@@ -69,7 +69,7 @@ static at_err_t look(struct bench *b, struct at_compute_claim claim)
     return at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL);
 }
 
-static const struct at_compute_claim right = {.round = 3, .samples = 8, .steps = 4, .start = 40};
+static const struct at_compute_claim right = {.round = 3, .samples = 8, .steps = 4, .start = 40, .stages = 1};
 
 static void the_unit_claimed(void **state)
 {
@@ -87,6 +87,33 @@ static void the_unit_claimed(void **state)
     claim = right;
     claim.steps = 8;
     assert_int_equal(look(b, claim), AT_E_DATA);
+}
+
+static bool is_of_stage(void *arg, int block)
+{
+    const struct bench *b = arg;
+    struct at_shard shard = at_stage_shard(&b->params.config, 2, 1);
+    return at_shard_holds(&b->params, &shard, b->params.block[block].tensor, b->params.block[block].slot);
+}
+
+/* A member of a group hands in the blocks of its stage: these and no others. */
+static void the_blocks_of_its_stage(void **state)
+{
+    struct bench *b = *state;
+    struct at_compute_claim claim = right;
+    struct at_buf blob = {0};
+    struct at_hash hash;
+    struct at_update_source source = {
+        .params = &b->params, .theta_start = b->theta, .theta = b->now, .stats = b->stats};
+    assert_int_equal(at_update_encode(&at_codec_plain, 0, &b->info, &source, is_of_stage, b, &blob), AT_OK);
+    assert_int_equal(at_blobs_put(&b->updates, at_buf_span(&blob), NULL, &hash), AT_OK);
+    at_buf_release(&blob);
+    assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL), AT_E_DATA);
+    claim.stages = 2;
+    assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL), AT_E_DATA);
+    assert_int_equal(look(b, claim), AT_E_DATA); /* all blocks are too many */
+    claim.stage = 1;
+    assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL), AT_OK);
 }
 
 static void values_an_outer_step_can_take(void **state)
@@ -156,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_unit_claimed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_blocks_of_its_stage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(values_an_outer_step_can_take, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_genesis_for_another_machine, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_update_at_all, set_up, tear_down),
