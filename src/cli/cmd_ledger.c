@@ -212,6 +212,12 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         snprintf(line, line_bytes, "round %u replica %u: %" PRIu64 " tokens, %" PRIu64 " FLOPs, update %.16s",
                  rec->receipt.round + 1, rec->receipt.replica, rec->receipt.tokens, rec->receipt.flops,
                  at_hash_hex(rec->receipt.update).s);
+        if (rec->receipt.group != 0) {
+            int stages = at_group_stages(rec->receipt.group);
+            size_t n = strlen(line);
+            if (stages > 1) snprintf(line + n, line_bytes - n, ", one of %d stages", stages);
+            at_json_set_int(object, "stages", at_group_stages(rec->receipt.group));
+        }
         at_json_set_int(object, "round", rec->receipt.round);
         at_json_set_int(object, "replica", rec->receipt.replica);
         at_json_set_int(object, "start", rec->receipt.start);
