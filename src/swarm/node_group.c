@@ -12,7 +12,8 @@
  *   one of the set is not linked any more, or not within       an attempt without it
  *   four seconds; or linked and says nothing for fifteen
  *   another means a smaller set that this one is in           an attempt with those in both
- *   ... that this one is not in, and it does not train yet    stands by: begins, alone, when none of these is linked
+ *   ... that this one is not in, and it does not train yet    stands by: begins, alone, when none of these is linked, or
+ *                                                             after twenty seconds or a quarter of the round's time
  *   another of the set has begun anew; or the unit was lost   a new attempt with the same set; after three, alone
  *   all are linked, and no step ends: nothing for twenty        an attempt alone
  *   seconds, a quarter of the round's time, and four times
@@ -85,13 +86,18 @@ static void begin(struct at_node_machine *m, uint32_t self)
 }
 
 /* ---- who is there ---- */
+/* So long nothing need happen that should. */
+static uint64_t patience_ms(const struct at_node_machine *m)
+{
+    uint64_t quarter = m->genesis.round_ms_max / 4;
+    return quarter > AT_NODE_GROUP_STALL_MS ? quarter : AT_NODE_GROUP_STALL_MS;
+}
+
 static uint64_t stalled_at(const struct at_node_machine *m)
 {
     const struct at_node_group *g = &m->group;
-    uint64_t most = AT_NODE_GROUP_STALL_MS, quarter = m->genesis.round_ms_max / 4, steps = 4 * g->slowest_ms;
-    if (quarter > most) most = quarter;
-    if (steps > most) most = steps;
-    return g->moved_ms + most;
+    uint64_t steps = 4 * g->slowest_ms;
+    return g->moved_ms + (steps > patience_ms(m) ? steps : patience_ms(m));
 }
 
 void at_node_group_moved(struct at_node_machine *m)
@@ -135,7 +141,7 @@ static bool hear(struct at_node_machine *m, uint32_t p, const struct at_msg_stag
     if (s->from == 0 || s->round != g->round || !(g->with & bit(p))) return true;
     if (!(s->group & bit(g->place))) {
         if (m->unit.running || m->unit.done) return true; /* whoever is first */
-        g->standby |= s->group;
+        g->standby |= s->group & (bit(g->size) - 1);
         attempt(m, bit(g->place));
         return false;
     }
@@ -195,7 +201,7 @@ void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const s
 static bool may_train(const struct at_node_machine *m)
 {
     const struct at_node_group *g = &m->group;
-    if (!of_several(g)) return g->standby == 0;
+    if (!of_several(g)) return g->standby == 0 || m->now_ms >= g->begun_ms + patience_ms(m);
     return (g->agreed | bit(g->place)) == g->with;
 }
 
@@ -251,7 +257,9 @@ uint64_t at_node_group_deadline_ms(const struct at_node_machine *m)
 {
     const struct at_node_group *g = &m->group;
     uint64_t deadline = UINT64_MAX;
-    if (!of_several(g) || m->unit.done) return deadline;
+    if (!g->on || m->unit.done) return deadline;
+    if (!of_several(g))
+        return g->standby && g->begun_ms + patience_ms(m) > m->now_ms ? g->begun_ms + patience_ms(m) : deadline;
     if (m->unit.running) return stalled_at(m) > m->now_ms ? stalled_at(m) : deadline;
     const uint64_t at[] = {g->since_ms + AT_NODE_GROUP_DIAL_MS, g->since_ms + AT_NODE_GROUP_LINK_MS,
                            g->begun_ms + AT_NODE_GROUP_ANSWER_MS};
