@@ -77,9 +77,9 @@ struct link {
     enum link_state state;
     bool dialed, tls_done, told_up, told_down, reading, write_busy, handle_open, lookup_busy, shut_sent;
     bool refused[AT_FRAME_CLASS_COUNT]; /* a frame was, and DRAIN has not been told */
-    bool pinned;  /* only `expected` is taken: dialed, or asked to a meeting */
-    bool sniffed; /* accepted: it is TLS, no prelude */
-    bool looked;  /* dialed: we have asked how we are seen */
+    bool pinned;                        /* only `expected` is taken: dialed, or asked to a meeting */
+    bool sniffed;                       /* accepted: it is TLS, no prelude */
+    bool looked;                        /* dialed: we have asked how we are seen */
     enum at_net_way way;
     uv_tcp_t tcp;
     uv_connect_t connect;

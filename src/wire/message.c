@@ -13,10 +13,9 @@
 const char *at_message_kind_name(enum at_message_kind kind)
 {
     static const char *const name[AT_MSG_KIND_COUNT] = {
-        "none",    "hello", "want",      "piece",      "missing", "log_get", "log_part",  "submit",
-        "refused", "ready", "progress",  "ping",       "pong",    "bye",     "peers_get", "peers",
-        "head",    "gone",  "tiles_ask", "tiles_have", "saved",   "agree",   "cosign",    "meet",
-        "stage"};
+        "none",      "hello",      "want",  "piece", "missing", "log_get",   "log_part", "submit", "refused",
+        "ready",     "progress",   "ping",  "pong",  "bye",     "peers_get", "peers",    "head",   "gone",
+        "tiles_ask", "tiles_have", "saved", "agree", "cosign",  "meet",      "stage"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
