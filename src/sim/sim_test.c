@@ -115,7 +115,10 @@ static void options_that_make_no_sense(void **state)
     o.canary = AT_NODE_CANARY_NO_DUMMIES;
     must_refuse(o, "--canary");
     o = small(1);
+    o.duration_ms = 5 * o.round_ms;
+    must_refuse(o, "--hours");
     o.duration_ms = 10 * o.round_ms;
+    o.faults = 1; /* they must be over before liveness is judged */
     must_refuse(o, "--hours");
     o = small(1);
     o.update_bytes = 100000000; /* too heavy for any line */
