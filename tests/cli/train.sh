@@ -114,6 +114,7 @@ new=$!
 PIDS="$PIDS $one $new"
 until_ $PATIENCE test -f "$WORK/one/model.safetensors"
 until_ $PATIENCE grep -qs '^held-out loss before' "$WORK/new.log"
+kill -STOP $one $new # they hold on to their folders, and to no processor
 again="$ATOLL train $tiny --rounds 1 --steps 1 --resume $WORK/one --out $WORK/one"
 refused 5 "another process writes into the folder $WORK/one" $again
 refused 5 "another process writes into the folder $WORK/one" $again --tp 2
