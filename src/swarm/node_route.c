@@ -172,8 +172,19 @@ static struct at_node_link *next_told(struct at_node_machine *m, uint64_t size, 
     return next;
 }
 
-/* A distance to all at once. A longer log to two at a time, by turns: half a second for each two links between, and while
- * it does not grow any further twice as long each time. */
+/* With few links all are told, each every half second at most. */
+static void tell_few(struct at_node_machine *m, uint64_t size)
+{
+    for (size_t i = 0; i < m->link_top; i++) {
+        struct at_node_link *l = &m->links[i];
+        if (may_lag(m, l, size) && m->now_ms >= l->told_ms + AT_NODE_HEAD_MS) tell_one(m, l, size);
+    }
+    m->mesh.head_size = size;
+    m->mesh.head_ms = m->now_ms;
+}
+
+/* A distance to all at once. A longer log, with more than a few links, to two at a time, by turns: half a second for each
+ * two links between, and while it does not grow any further twice as long each time. */
 static void tell(struct at_node_machine *m)
 {
     uint64_t size = at_node_log_size(m);
@@ -184,6 +195,10 @@ static void tell(struct at_node_machine *m)
     }
     struct at_node_link *next = next_told(m, size, &open);
     if (!next) return;
+    if (open <= AT_NODE_HEADS_ALL) {
+        tell_few(m, size);
+        return;
+    }
     turns = open > AT_NODE_HEADS ? (open + AT_NODE_HEADS - 1) / AT_NODE_HEADS : 1;
     bool grown = size > m->mesh.head_size;
     if (grown && m->mesh.head_wait_ms > turns * AT_NODE_HEAD_MS) m->mesh.head_wait_ms = turns * AT_NODE_HEAD_MS;
@@ -235,7 +250,7 @@ static void sooner(uint64_t *deadline, uint64_t at, uint64_t now)
 uint64_t at_node_route_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX, size = at_node_log_size(m);
-    bool lag = false;
+    uint64_t longest = UINT64_MAX; /* ago one that may lag was told */
     if (m->consensus || !m->has_genesis) return deadline;
     sooner(&deadline, m->mesh.hold_ms, m->now_ms);
     if (m->mesh.behind_ms) sooner(&deadline, m->mesh.behind_ms, m->now_ms);
@@ -244,9 +259,11 @@ uint64_t at_node_route_deadline_ms(const struct at_node_machine *m)
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || is_only_steward(m, l)) continue;
-        lag = lag || may_lag(m, l, size);
+        if (may_lag(m, l, size) && l->told_ms < longest) longest = l->told_ms;
         sooner(&deadline, l->distrust_ms, m->now_ms);
     }
-    if (lag) sooner(&deadline, m->mesh.head_ms + m->mesh.head_wait_ms, m->now_ms);
+    if (longest == UINT64_MAX) return deadline;
+    sooner(&deadline, longest + AT_NODE_HEAD_MS, m->now_ms); /* of few; of more it comes too early, at worst */
+    sooner(&deadline, m->mesh.head_ms + m->mesh.head_wait_ms, m->now_ms);
     return deadline;
 }
