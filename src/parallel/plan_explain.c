@@ -328,6 +328,12 @@ static void explain_spare(struct at_explain *x, int i, struct at_chain *t)
         snprintf(why, n, "no replica gains from it; ready to take over for another node");
     else if (!trial.room)
         snprintf(why, n, "every replica has as many stages as layers already; ready to take over for another node");
+    else if (trial.tokens_per_s >
+             x->report->tokens_per_s) /* a search would have taken it; a given split has no place */
+        snprintf(why, n,
+                 "with a stage of its own the run would rise from %.4g to %.4g tokens/s, but the split was given: "
+                 "without --tp and --pp the plan would be another",
+                 x->report->tokens_per_s, trial.tokens_per_s);
     else if (trial.microbatch_s > trial.slowest_s)
         snprintf(why, n,
                  "one layer would take it %.3g s a microbatch, other stages need %.3g s: the run would fall from %.4g "

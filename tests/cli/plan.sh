@@ -21,6 +21,12 @@ want 0 "$ATOLL" plan --preset 10m --tp 2 --replicas 2 --nodes "$nodes" --json
 is "$(json replicas.length)" 2
 is "$(json replicas.1.stages.0.ranks.0.node)" office
 
+# A given split has no place for some machines that a search would use: no loss is told where it would be a gain.
+want 0 "$ATOLL" plan --preset 10m --tp 2 --nodes "$nodes"
+sed -n 's/.*the run would \(rise\|fall\) from \([0-9.]*\) to \([0-9.]*\) .*/\1 \2 \3/p' "$WORK/out" >"$WORK/moves"
+awk '($1 == "rise") != ($3 > $2) { exit 1 }' "$WORK/moves" || fail "a rise is told as a fall: $(cat "$WORK/moves")"
+grep -q '^rise' "$WORK/moves" || fail "no machine is told to be worth a stage"
+
 want 2 "$ATOLL" plan --preset 7b --nodes "$nodes"
 says "these nodes offer 58 GB: add about"
 says "or take 1b"
