@@ -179,6 +179,12 @@ static json_t *by_kind(const struct at_sim_report *r)
     return all;
 }
 
+/* Why there was no liveness; also of a run that was interrupted, whose end nobody can judge. */
+static const char *unfinished(const struct at_sim_report *r)
+{
+    return r->over ? r->unfinished : "not judged: stopped by you";
+}
+
 static void answer(json_t *to, const struct at_sim_options *o, const struct at_sim_report *r, double seconds)
 {
     const struct at_world_counts *c = &r->counts;
@@ -196,15 +202,16 @@ static void answer(json_t *to, const struct at_sim_options *o, const struct at_s
     at_json_set_real(to, "round_s", (double)r->round_ms / 1e3);
     at_json_set_int(to, "safety_violations", r->safety_violations);
     at_json_set(to, "violation", r->violation ? json_string(r->violation) : json_null());
+    at_json_set_bool(to, "interrupted", !r->over);
     at_json_set_bool(to, "liveness", r->liveness);
-    at_json_set(to, "unfinished", r->unfinished ? json_string(r->unfinished) : json_null());
+    at_json_set(to, "unfinished", r->liveness ? json_null() : json_string(unfinished(r)));
     at_json_set_int(to, "rounds", c->rounds);
     at_json_set_int(to, "rounds_after_faults", r->rounds_after_faults);
     at_json_set_int(to, "contributions", c->contributions);
-    at_json_set_int(to, "finality_ms_p50", r->finality_ms_p50);
-    at_json_set_int(to, "finality_ms_p99", r->finality_ms_p99);
-    at_json_set_int(to, "record_finality_ms_p50", r->record_finality_ms_p50);
-    at_json_set_int(to, "record_finality_ms_p99", r->record_finality_ms_p99);
+    at_json_set(to, "finality_ms_p50", r->over ? json_integer(r->finality_ms_p50) : json_null());
+    at_json_set(to, "finality_ms_p99", r->over ? json_integer(r->finality_ms_p99) : json_null());
+    at_json_set(to, "record_finality_ms_p50", r->over ? json_integer(r->record_finality_ms_p50) : json_null());
+    at_json_set(to, "record_finality_ms_p99", r->over ? json_integer(r->record_finality_ms_p99) : json_null());
     at_json_set_real(to, "bytes_per_node_round", r->bytes_per_node_round);
     at_json_set_real(to, "control_bytes_per_node_round", r->control_bytes_per_node_round);
     at_json_set_real(to, "messages_per_node_round", r->messages_per_node_round);
@@ -227,7 +234,7 @@ static void answer(json_t *to, const struct at_sim_options *o, const struct at_s
     at_json_set_int(to, "floods", c->floods);
     at_json_set_int(to, "desyncs", c->desyncs);
     at_json_set_int(to, "gave_up", c->refused_ends);
-    at_json_set_text(to, "state_root", at_hash_hex(r->state_root).s);
+    at_json_set(to, "state_root", r->over ? json_string(at_hash_hex(r->state_root).s) : json_null());
     at_json_set_int(to, "events", c->events);
     at_json_set_text(to, "fingerprint", fingerprint(c).s);
     if (o->trace_bytes > 0) at_json_set_text(to, "trace_hash", at_hash_hex(r->trace_hash).s);
@@ -242,8 +249,11 @@ static void print(const struct at_sim_options *o, const struct at_sim_report *r,
     const struct at_world_counts *c = &r->counts;
     double memory = (double)at_sys_memory_peak() - (double)c->shared_bytes;
     printf("safety      %s\n", r->violation ? r->violation : "no violation");
-    printf("liveness    %s%s\n", r->liveness ? "yes: " : "NO: ",
-           r->liveness ? "rounds went on after the faults, and everybody ended with the run" : r->unfinished);
+    printf("liveness    %s%s\n",
+           r->liveness ? "yes: "
+           : r->over   ? "NO: "
+                       : "",
+           r->liveness ? "rounds went on after the faults, and everybody ended with the run" : unfinished(r));
     printf("rounds      %u, %u of them after the faults; %llu contributions, %llu records\n", c->rounds,
            r->rounds_after_faults, (unsigned long long)c->contributions, (unsigned long long)c->records);
     printf("nodes       %.1f of %d up on average; %llu joins, %llu leaves, %u kept out at the end\n", r->nodes_mean,
@@ -253,12 +263,13 @@ static void print(const struct at_sim_options *o, const struct at_sim_report *r,
         (unsigned long long)c->crashes, (unsigned long long)c->silent_deaths, (unsigned long long)c->disk_deaths,
         (unsigned long long)c->wiped, (unsigned long long)c->floods);
     printf("links       %llu dials, %llu broken\n", (unsigned long long)c->dials, (unsigned long long)c->link_breaks);
-    if (o->stewards > 1)
+    if (r->over && o->stewards > 1)
         printf("stewards    %u seats in term %u; a block is final after %u ms at the median, %u ms at 99 %%\n",
                c->seats, c->term, r->finality_ms_p50, r->finality_ms_p99);
-    printf(
-        "finality    %u ms at the median, %u ms at 99 %%: from handing in a record until its author has it as final\n",
-        r->record_finality_ms_p50, r->record_finality_ms_p99);
+    if (r->over)
+        printf("finality    %u ms at the median, %u ms at 99 %%: from handing in a record until its author has it as "
+               "final\n",
+               r->record_finality_ms_p50, r->record_finality_ms_p99);
     printf("a round     %s for each node, %s of that without blobs, in %.0f messages\n",
            at_bytes((uint64_t)r->bytes_per_node_round).s, at_bytes((uint64_t)r->control_bytes_per_node_round).s,
            r->messages_per_node_round);
@@ -267,7 +278,7 @@ static void print(const struct at_sim_options *o, const struct at_sim_report *r,
            at_duration((double)r->now_ms / 1e3).s, seconds, at_count((double)c->events).s,
            at_count(seconds > 0 ? (double)c->events / seconds : 0).s,
            at_bytes((uint64_t)(memory > 0 ? memory / o->nodes : 0)).s, at_bytes(c->shared_bytes).s);
-    printf("root        %s, fingerprint %s\n", at_hash_hex(r->state_root).s, fingerprint(c).s);
+    if (r->over) printf("root        %s, fingerprint %s\n", at_hash_hex(r->state_root).s, fingerprint(c).s);
 }
 
 static at_err verdict(const struct at_sim_report *r, struct at_diag *diag)
