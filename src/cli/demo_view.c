@@ -47,6 +47,7 @@ static void member_line(const struct at_demo *d, int i, char *line, size_t bytes
     const struct at_screen *s = &d->screen;
     const char *phase = m->restart_s > 0                 ? "killed"
                         : m->resume_s > 0                ? "paused"
+                        : m->child.pid == 0              ? "not yet"
                         : !m->child.running && !d->ended ? "gone"
                         : m->phase[0]                    ? m->phase
                                                          : "starting";
@@ -105,6 +106,8 @@ void at_demo_view_missed(struct at_demo *d, unsigned round, double loss)
     if (!d->screen.live) at_screen_say(&d->screen, "round %2u/%u  held-out %.4f", round, d->rounds, loss);
 }
 
+#define WRITES_TEXT 3.5 /* nats/byte: with more than that left, what it writes is noise */
+
 /* Text at most `columns` wide, indented, broken at blanks. */
 static void print_wrapped(const char *text, int columns, FILE *out)
 {
@@ -116,10 +119,30 @@ static void print_wrapped(const char *text, int columns, FILE *out)
             while (n > 0 && text[n] != ' ' && text[n - 1] != ' ') n--;
             if (n == 0) n = fit;
         }
-        fprintf(out, "    %.*s\n", (int)n, text);
+        fputs("    ", out);
+        for (size_t i = 0; i < n; i++) /* no byte that a terminal would obey */
+            putc((unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '.' : text[i], out);
+        putc('\n', out);
         text += n;
         while (*text == ' ' || *text == '\n') text++;
     }
+}
+
+static void print_sample(const struct at_demo *d, FILE *out)
+{
+    const struct at_screen *s = &d->screen;
+    const char *bold = at_style(s, AT_STYLE_BOLD), *plain = at_style(s, AT_STYLE_PLAIN);
+    if (!(d->loss_last <= WRITES_TEXT)) {
+        fprintf(out, "  No sample: it is too early for it to write text (below about %.1f nats/byte it does)\n",
+                WRITES_TEXT);
+        return;
+    }
+    fprintf(out, "  %sA sample of what it writes now:%s\n", bold, plain);
+    print_wrapped(d->sample != NULL ? d->sample : "",
+                  s->columns > 100      ? 92
+                  : s->columns - 8 > 20 ? s->columns - 8
+                                        : 72,
+                  out);
 }
 
 void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out)
@@ -132,12 +155,7 @@ void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out)
     loss_text(d->loss_last, after, sizeof after);
     fprintf(out, "\n  %sheld-out loss %s -> %s nats/byte%s after %u rounds, %" PRIu64 " tokens, %s\n\n", bold, before,
             after, plain, d->round, d->tokens, at_duration(d->elapsed_s).s);
-    fprintf(out, "  %sA sample of what it writes now:%s\n", bold, plain);
-    print_wrapped(d->sample != NULL ? d->sample : "",
-                  s->columns > 100      ? 92
-                  : s->columns - 8 > 20 ? s->columns - 8
-                                        : 72,
-                  out);
+    print_sample(d, out);
     fprintf(out, "\n  %s%-10s  %12s  %16s  %8s%s\n", bold, "member", "work", "points", "share", plain);
     for (int i = 0; i < d->member_count; i++)
         fprintf(out, "  member-%-3d  %5s tokens  %16s  %7.2f%%\n", i + 1, at_count((double)d->member[i].tokens).s,
