@@ -128,8 +128,8 @@ static at_err run_command(struct at_cli *cli, int argc, char **argv)
     if (err == AT_OK && help) {
         print_command(command, stdout);
     } else if (err == AT_OK && cli->words.count < command->words_min) {
-        err = at_fail(&cli->diag, AT_E_USAGE, command->name, "something is missing; usage: atoll %s %s", command->name,
-                      command->usage);
+        err = at_fail(&cli->diag, AT_E_USAGE, command->name, "%s is missing; usage: atoll %s %s", command->words_what,
+                      command->name, command->usage);
     } else if (err == AT_OK && cli->words.count > command->words_max) {
         err = at_fail(&cli->diag, AT_E_USAGE, cli->words.v[command->words_max], "unexpected; usage: atoll %s %s",
                       command->name, command->usage);

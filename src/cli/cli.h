@@ -36,6 +36,7 @@ struct at_command {
     int row_count;
     size_t args_bytes; /* the size of the command's arguments, zeroed before parsing */
     int words_min, words_max;
+    const char *words_what; /* where words_min is not 0: what they are, for who leaves them out */
     at_err_t (*run)(struct at_cli *cli, void *args);
 };
 #define AT_ROWS(table) .rows = (table), .row_count = (int)(sizeof(table) / sizeof((table)[0]))

@@ -9,6 +9,12 @@
 #define LEDGER_FILE "ledger.sqlite"
 #define BATCH       64
 
+bool at_cli_ledger_exists(const char *dir)
+{
+    char path[AT_PATH_BYTES];
+    return at_path_join(dir, LEDGER_FILE, NULL, path) == AT_OK && at_file_exists(path);
+}
+
 at_err at_cli_ledger_open(const char *place, struct at_diag *diag, struct at_cli_ledger *ret_ledger)
 {
     char path[AT_PATH_BYTES];

@@ -9,6 +9,7 @@ struct at_cli_ledger {
     struct at_store *store;
     struct at_ledger ledger; /* initialised with the genesis; empty until it is folded or verified */
 };
+bool at_cli_ledger_exists(const char *dir); /* in this folder */
 /* `place`: a run folder or a ledger file. AT_E_NOT_FOUND, AT_E_DATA. */
 at_err at_cli_ledger_open(const char *place, struct at_diag *diag, struct at_cli_ledger *ret_ledger);
 void at_cli_ledger_release(struct at_cli_ledger *l); /* safe on a zeroed object */

@@ -125,6 +125,7 @@ const struct at_command at_cmd_ask = {
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),
     .words_min = 1,
+    .words_what = "the text to go on from",
     .words_max = 1,
     .run = run,
 };

@@ -63,6 +63,7 @@ const struct at_command at_cmd_bench = {
     AT_ROWS(rows),
     .args_bytes = sizeof(struct at_bench_args),
     .words_min = 1,
+    .words_what = "what to measure (gemm, train, sync or node)",
     .words_max = 1,
     .run = run,
 };

@@ -328,13 +328,20 @@ static at_err_t run(struct at_cli *cli, void *args)
     const char *place = cli->words.count > 1 ? cli->words.v[1] : a->dir != NULL ? a->dir : ".";
     if (cli->words.count > 1 && a->dir != NULL)
         return at_fail(&cli->diag, AT_E_USAGE, cli->words.v[1], "named beside --dir; give one of them");
-    if (strcmp(verb, "verify") == 0) return verify(cli, place);
-    if (strcmp(verb, "replay") == 0) return replay(cli, a, place);
-    if (strcmp(verb, "show") == 0) return show(cli, a, place);
     static const char *const known[] = {"verify", "replay", "show"};
+    int at = 0;
+    while (at < 3 && strcmp(verb, known[at]) != 0) at++;
     const char *near = at_nearest_word(verb, known, 3);
-    if (near != NULL) return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; did you mean `atoll ledger %s`?", near);
-    return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; it is `ledger verify`, `ledger replay` or `ledger show`");
+    if (at == 3 && near != NULL)
+        return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; did you mean `atoll ledger %s`?", near);
+    if (at == 3)
+        return at_fail(&cli->diag, AT_E_USAGE, verb,
+                       "unknown; it is `ledger verify`, `ledger replay` or `ledger show`");
+    if (cli->words.count < 2 && a->dir == NULL && !at_cli_ledger_exists(place))
+        return at_fail(&cli->diag, AT_E_USAGE, verb,
+                       "no folder was named and none is here: atoll ledger %s DIR (a node's folder, or a ledger file)",
+                       verb);
+    return at == 0 ? verify(cli, place) : at == 1 ? replay(cli, a, place) : show(cli, a, place);
 }
 
 const struct at_command at_cmd_ledger = {
@@ -357,6 +364,7 @@ const struct at_command at_cmd_ledger = {
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),
     .words_min = 1,
+    .words_what = "verify, replay or show",
     .words_max = 2,
     .run = run,
 };

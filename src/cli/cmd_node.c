@@ -220,6 +220,7 @@ const struct at_command at_cmd_join = {
     AT_ROWS(join_rows),
     .args_bytes = sizeof(struct args),
     .words_min = 1,
+    .words_what = "the invite (a line from `atoll invite`)",
     .words_max = 1,
     .run = run_join,
 };
