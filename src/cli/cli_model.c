@@ -189,20 +189,36 @@ static at_err_t get(void *arg, int part, uint64_t offset, uint8_t *ret_bytes, si
     return at_file_part_get(arg, offset, ret_bytes, n, diag);
 }
 
-void at_cli_model_sweep_back(const char *dir)
+/* What the head of the model's file names. AT_E_NOT_FOUND: there is no such file. */
+static at_err read_named(const char *dir, struct at_diag *diag, struct at_checkpoint_named *ret_named)
 {
     char path[AT_PATH_BYTES];
     struct at_file_part file = {0};
+    at_err_t err = at_path_join(dir, AT_CHECKPOINT_MODEL, diag, path);
+    if (err != AT_OK) return err;
+    if (!at_file_exists(path)) return at_fail(diag, AT_E_NOT_FOUND, path, "there is no model yet");
+    err = at_file_part_open(&file, path, diag);
+    struct at_piece_source from = {get, &file, {file.bytes}};
+    if (err == AT_OK) err = at_checkpoint_stream_named(&from, diag, ret_named);
+    at_file_part_drop(&file);
+    return err;
+}
+
+void at_cli_model_sweep_back(const char *dir)
+{
     struct at_checkpoint_named named = {0};
-    at_err_t err = at_path_join(dir, AT_CHECKPOINT_MODEL, NULL, path);
-    if (err == AT_OK && at_file_exists(path)) { /* none: then nothing that belongs to one */
-        err = at_file_part_open(&file, path, NULL);
-        struct at_piece_source from = {get, &file, {file.bytes}};
-        if (err == AT_OK) err = at_checkpoint_stream_named(&from, NULL, &named);
-        at_file_part_drop(&file);
-    }
-    if (err == AT_OK) err = at_cli_model_sweep(dir, named.root, NULL);
+    at_err_t err = read_named(dir, NULL, &named);
+    if (err == AT_OK || err == AT_E_NOT_FOUND) /* none: then nothing that is there belongs to one */
+        err = at_cli_model_sweep(dir, named.root, NULL);
     (void)err; /* the failure before is told */
+}
+
+at_err_t at_cli_model_rounds(const char *dir, struct at_diag *diag, uint32_t *ret_rounds)
+{
+    struct at_checkpoint_named named;
+    at_err_t err = read_named(dir, diag, &named);
+    if (err == AT_OK) *ret_rounds = named.round;
+    return err;
 }
 
 at_err at_cli_model_write(const char *dir, const struct at_state *state, struct at_diag *diag)

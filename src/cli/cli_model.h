@@ -24,6 +24,8 @@ at_err at_cli_model_write(const char *dir, const struct at_state *state, struct 
 at_err at_cli_model_sweep(const char *dir, struct at_hash root, struct at_diag *diag);
 /* The same after a failure, for the model that is still there. */
 void at_cli_model_sweep_back(const char *dir);
+/* The rounds in the model there, as its file's head says; no other byte is read. AT_E_NOT_FOUND: no model (yet). */
+at_err at_cli_model_rounds(const char *dir, struct at_diag *diag, uint32_t *ret_rounds);
 /* Whether a first model may be written there: the folder is missing, empty, or holds only what a first save left that
  * never came to its model. */
 at_err at_cli_model_is_free(const char *dir, struct at_diag *diag, bool *ret_free);

@@ -140,7 +140,6 @@ static at_err watch(struct at_sim *sim, struct at_diag *diag)
     double start = at_cli_seconds(), drawn = start;
     bool goes_on = true;
     at_screen_init(&screen, stderr);
-    at_interrupt_catch();
     while (goes_on && !at_interrupted()) {
         goes_on = at_sim_advance(sim, SLICE_MS);
         double now = at_cli_seconds();
@@ -300,6 +299,7 @@ static at_err simulate(struct at_cli *cli, const struct args *a)
     command_line(a, options.faults, line, sizeof line);
     if (err == AT_OK) err = at_sim_init(&options, &cli->diag, &sim);
     if (err != AT_OK) return err;
+    at_interrupt_catch();
     fprintf(out, "seed %llu, commit %s: %s\n", (unsigned long long)options.seed, at_cli_commit(), line);
     fflush(out);
     double start = at_cli_seconds();

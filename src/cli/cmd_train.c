@@ -77,6 +77,7 @@ static at_err split(struct at_cli *cli, const struct at_train_setup *s)
             printf("state root %s\n", at_hash_hex(result.root).s);
     }
     at_split_result_release(&result);
+    if (err != AT_OK) at_train_tell_going_on(s->args, &cli->diag);
     return err;
 }
 

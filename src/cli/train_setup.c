@@ -90,13 +90,19 @@ struct at_kernels_name at_train_kernels(const struct at_train_args *args, int ra
     return name;
 }
 
-static at_err check_kernels(const struct at_train_args *args, struct at_diag *diag)
+static at_err check_kernels(const struct at_train_setup *s, struct at_diag *diag)
 {
+    const struct at_train_args *args = s->args;
     const struct at_kern *kern;
     int count = 1;
     at_err_t err = AT_OK;
     for (const char *c = args->kernels; *c != 0; c++) count += *c == ',';
     for (int i = 0; i < count && err == AT_OK; i++) err = at_kern_select(at_train_kernels(args, i).s, diag, &kern);
+    if (err == AT_OK && count > 1 && s->link == AT_LINK_NONE)
+        err = at_fail(diag, AT_E_USAGE, "--kernels",
+                      "--kernels %s: a list needs several ranks, and this run is one process: split it (--tp, --pp, "
+                      "--plan, --link tls) or name one",
+                      args->kernels);
     return err;
 }
 
@@ -328,7 +334,7 @@ at_err_t at_train_setup_init(struct at_train_setup *s, const struct at_train_arg
     if (err == AT_OK) err = read_plan(s, diag);
     if (err == AT_OK) err = settings(s, diag);
     if (err == AT_OK) err = make_plan(s, diag);
-    if (err == AT_OK) err = check_kernels(args, diag);
+    if (err == AT_OK) err = check_kernels(s, diag);
     if (err == AT_OK) err = read_text(s, diag);
     if (err == AT_OK) make_facts(s);
     return err;

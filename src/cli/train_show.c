@@ -1,5 +1,6 @@
 #include "cli/train_show.h"
 
+#include "cli/cli_model.h"
 #include "cli/train_rounds.h"
 #include "os/sys.h"
 
@@ -110,6 +111,16 @@ at_err_t at_train_tell_interrupted(const struct at_train_args *args, uint32_t ro
     return at_fail(diag, AT_E_INTERRUPTED, args->out,
                    "interrupted; %s holds the model after %u round%s: the same command with --resume %s goes on",
                    args->out, rounds, rounds == 1 ? "" : "s", args->out);
+}
+
+void at_train_tell_going_on(const struct at_train_args *args, struct at_diag *diag)
+{
+    uint32_t rounds = 0;
+    size_t n = strlen(diag->text);
+    if (diag->err != AT_E_PEER || args->out == NULL || at_cli_model_rounds(args->out, NULL, &rounds) != AT_OK) return;
+    snprintf(diag->text + n, sizeof diag->text - n,
+             "; %s holds the model after %u round%s: the same command with --resume %s goes on", args->out, rounds,
+             rounds == 1 ? "" : "s", args->out);
 }
 
 static void put(int fd, const char *text)

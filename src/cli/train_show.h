@@ -34,6 +34,8 @@ void at_train_show_round(struct at_train_show *s, const struct at_round *round, 
 
 /* The whole run: what an interrupted one leaves, and how to go on. rounds: in the state. */
 at_err at_train_tell_interrupted(const struct at_train_args *args, uint32_t rounds, struct at_diag *diag);
+/* After a rank was lost (AT_E_PEER): the same, where --out has a whole checkpoint. Other errors stay as they are. */
+void at_train_tell_going_on(const struct at_train_args *args, struct at_diag *diag);
 /* To be said in a signal handler by the second interrupt. json: the object on stdout, too. */
 void at_train_last_words(bool json);
 

@@ -5,6 +5,7 @@
 #include "cli/cli_text.h"
 #include "cli/train_out.h"
 #include "cli/train_save.h"
+#include "cli/train_show.h"
 #include "os/file.h"
 #include "os/file_temp.h"
 #include "os/sys.h"
@@ -191,6 +192,7 @@ static void overdue(void *arg, const struct at_diag *verdict)
     struct family *f = arg;
     if (tells(f, verdict)) {
         f->cli->diag = *verdict;
+        at_train_tell_going_on(f->setup->args, &f->cli->diag);
         at_cli_tell_error(f->cli, verdict->err);
         fflush(stdout);
     }
@@ -368,7 +370,10 @@ at_err_t at_train_be_rank(struct at_cli *cli, const struct at_rank_brief *brief)
             err = run_rank(&setup, &comm, here, NULL, &cli->diag, &none);
         }
         at_ranks_tls_release(links);
-        if (err != AT_OK && tells(&alone, &cli->diag)) at_cli_tell_error(cli, err);
+        if (err != AT_OK && tells(&alone, &cli->diag)) {
+            at_train_tell_going_on(setup.args, &cli->diag);
+            at_cli_tell_error(cli, err);
+        }
         if (err != AT_OK) _exit(at_err_exit_code(err));
     }
     at_split_result_release(&none);
@@ -379,10 +384,15 @@ at_err_t at_train_be_rank(struct at_cli *cli, const struct at_rank_brief *brief)
 
 /* ---- MPI ---------------------------------------------------------------------------------------------------------- */
 
-static void last_words(void *arg, const struct at_diag *verdict)
+struct speaker {
+    struct at_cli *cli;
+    const struct at_train_args *args;
+};
+
+static void last_words(struct at_cli *cli, const struct at_train_args *args, const struct at_diag *verdict)
 {
-    struct at_cli *cli = arg;
     cli->diag = *verdict;
+    at_train_tell_going_on(args, &cli->diag);
     at_cli_tell_error(cli, verdict->err);
     fflush(stdout);
 }
@@ -391,10 +401,11 @@ static void last_words(void *arg, const struct at_diag *verdict)
  * there is no time to lose, and rank 1 writes the JSON. */
 static void last_words_linked(void *arg, const struct at_diag *verdict)
 {
-    struct at_cli cli = *(const struct at_cli *)arg;
+    const struct speaker *speaker = arg;
+    struct at_cli cli = *speaker->cli;
     cli.json = cli.json && at_ranks_mpi_launched_rank() <= 1;
     cli.second = false;
-    last_words(&cli, verdict);
+    last_words(&cli, speaker->args, verdict);
 }
 
 static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct at_screen *screen, int *ret_rank,
@@ -402,7 +413,9 @@ static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct
 {
     struct at_ranks_mpi *links = NULL;
     struct at_train_out out = {0};
+    struct speaker speaker = {cli, s->args};
     int rank = 0, ranks = 0;
+    bool launched = at_ranks_mpi_launched(); /* before MPI starts: that may say so itself */
     at_err_t err = at_ranks_mpi_start(&cli->diag, &rank, &ranks);
     if (err != AT_OK) return err;
     *ret_rank = rank;
@@ -410,9 +423,12 @@ static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct
     if (ranks != s->plan.ranks)
         err = at_fail(&cli->diag, AT_E_USAGE, "mpirun", "mpirun started %d ranks and this run has %d: use mpirun -n %d",
                       ranks, s->plan.ranks, s->plan.ranks);
+    else if (!launched)
+        at_say(
+            "--link mpi without mpirun: this process is the only rank; `mpirun -n N atoll train ...` starts several");
     if (err == AT_OK && rank == 0) err = at_train_out_open(&out, s->args, &cli->diag);
     struct at_ranks_run run = {rank, ranks, s->name, s->fact, AT_TRAIN_FACTS};
-    if (err == AT_OK) err = at_ranks_mpi_init(&run, last_words_linked, cli, &cli->diag, &links);
+    if (err == AT_OK) err = at_ranks_mpi_init(&run, last_words_linked, &speaker, &cli->diag, &links);
     if (err == AT_OK) {
         struct at_comm comm = at_ranks_mpi_comm(links);
         err = run_rank(s, &comm, ranks, rank == 0 ? screen : NULL, &cli->diag, ret_result);
@@ -420,7 +436,7 @@ static at_err run_mpi(struct at_cli *cli, const struct at_train_setup *s, struct
     } else {
         struct at_diag why = cli->diag;
         at_train_out_close(&out);
-        last_words(cli, &why);
+        last_words(cli, s->args, &why);
         at_ranks_mpi_abort(at_err_exit_code(err));
     }
     at_train_out_close(&out);

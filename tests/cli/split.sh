@@ -165,10 +165,13 @@ is "$(cksum "$WORK"/huge/*)" "$before"
 # trouble SIGNAL WHO TEXT: WHO is 0 (the parent, rank 0) or the number of a child.
 trouble() {
     rm -rf "$WORK/t" "$WORK/err"
-    "$ATOLL" train $small --rounds 100000 --tp 2 --out "$WORK/t" --json >"$WORK/out" 2>"$WORK/err" &
+    save= # where rank 0 stays, there is a checkpoint to go on from
+    [ "$2" = 0 ] || save="--save-seconds 1"
+    "$ATOLL" train $small --rounds 100000 --tp 2 --out "$WORK/t" $save --json >"$WORK/out" 2>"$WORK/err" &
     pid=$!
     PIDS="$PIDS $pid"
     await_round $pid
+    [ "$2" = 0 ] || until_ $PATIENCE test -e "$WORK/t/model.safetensors"
     kids=$(cat /proc/$pid/task/$pid/children)
     PIDS="$PIDS $kids"
     set -- "$1" "$2" "$3" $kids
@@ -186,6 +189,7 @@ trouble() {
         is $got 6
         is "$(json error.code)" 6
         is "$(grep -c '^atoll: ' "$WORK/err")" 1 "one message"
+        says "the same command with --resume $WORK/t goes on"
     fi
     [ -z "$(ls "$WORK/t" 2>/dev/null | grep tmp)" ] || fail "temporary files were left"
     echo "kill -$1 rank $2: all ended after $took ms: $(grep '^atoll: ' "$WORK/err" | head -n 1)"

@@ -34,6 +34,11 @@ refused 2 "did you mean \`atoll ledger verify\`?" "$ATOLL" ledger verfy
 refused 2 "usage: atoll join" "$ATOLL" join --dir "$WORK/x"
 refused 2 "--dir" "$ATOLL" start
 refused 2 "unknown kernels" "$ATOLL" train --kernels sse9
+refused 2 "a list needs several ranks" "$ATOLL" train --data "$DATA" --kernels ref,ref
+refused 2 "verify, replay or show is missing" "$ATOLL" ledger
+refused 2 "gemm, train, sync or node" "$ATOLL" bench
+mkdir "$WORK/empty"
+refused 2 "atoll ledger verify DIR" sh -c 'cd "$1" && exec "$2" ledger verify $3' - "$WORK/empty" "$(realpath "$ATOLL")"
 
 want 0 "$ATOLL" version
 grep -q '^atoll [0-9]' "$WORK/out" || fail "version"
