@@ -11,7 +11,7 @@
 
 struct args {
     const char *dir;
-    bool steward;
+    bool steward, anyway;
 };
 
 static const struct at_opt rows[] = {
@@ -21,6 +21,11 @@ static const struct at_opt rows[] = {
 static const struct at_opt invite_rows[] = {
     AT_ROW_TEXT(struct args, dir, "dir", "D", ".", "the node's folder"),
     AT_ROW_FLAG(struct args, steward, "steward", "the founder's: whoever joins with the line may be a steward"),
+};
+
+static const struct at_opt finish_rows[] = {
+    AT_ROW_TEXT(struct args, dir, "dir", "D", ".", "the node's folder"),
+    AT_ROW_FLAG(struct args, anyway, "anyway", "also where too few stewards would stay for the run to go on"),
 };
 
 #define CONTROL_MS  5000
@@ -90,17 +95,40 @@ static void print_phase(const json_t *s)
                text(s, "phase"));
 }
 
+/* Stewards without whom a ledger that `seats` keep together stands still: 2f+1. */
+static double stewards_needed(double seats)
+{
+    return 2 * floor((seats - 1) / 3) + 1;
+}
+
+/* The stewards that a node is not linked to, by name: "b, c". */
+static void absent_stewards(const json_t *s, char *ret, size_t bytes)
+{
+    size_t i, n = 0;
+    json_t *m;
+    ret[0] = '\0';
+    json_array_foreach(json_object_get(s, "members"), i, m)
+    {
+        if (strcmp(text(m, "role"), "steward") != 0 || !json_is_false(json_object_get(m, "online"))) continue;
+        if (n < bytes) n += (size_t)snprintf(ret + n, bytes - n, "%s%s", n > 0 ? ", " : "", text(m, "name"));
+    }
+}
+
 /* Who orders the ledger, and whether enough of them are there. */
 static void print_stewards(const json_t *s)
 {
-    double seats = number(s, "stewards"), here = number(s, "stewards_here"), need = 2 * floor((seats - 1) / 3) + 1;
+    double seats = number(s, "stewards"), here = number(s, "stewards_here"), need = stewards_needed(seats);
+    char absent[400];
     if (seats <= 1) return;
     if (!json_is_number(json_object_get(s, "stewards_here")))
         printf("order  kept by %.0f stewards, term %.0f\n", seats, number(s, "term"));
-    else if (here < need)
-        printf("order  waiting for %.0f of %.0f stewards: %.0f are here, term %.0f\n", need, seats, here,
-               number(s, "term"));
-    else
+    else if (here < need) {
+        absent_stewards(s, absent, sizeof absent);
+        printf("order  waiting for %.0f of %.0f stewards: %.0f %s here, term %.0f; missing: %s (atoll start --dir D "
+               "brings "
+               "one back)\n",
+               need, seats, here, here == 1 ? "is" : "are", number(s, "term"), absent);
+    } else
         printf("order  kept by %.0f stewards, term %.0f: %.0f are here%s\n", seats, number(s, "term"), here,
                json_is_true(json_object_get(s, "abstains")) ? "; this one does not vote until the next term" : "");
 }
@@ -292,17 +320,43 @@ static at_err_t run_invite(struct at_cli *cli, void *args)
     return err;
 }
 
+/* One of several stewards must not leave the others too few by mistake. */
+static at_err check_stewards(const json_t *s, const struct args *a, struct at_diag *diag, bool *ret_few)
+{
+    double seats = number(s, "stewards"), stay = number(s, "stewards_here") - 1, need = stewards_needed(seats);
+    bool holds_seat = strcmp(text(s, "role"), "steward") == 0;
+    *ret_few = seats > 1 && holds_seat && stay < need && !json_is_true(json_object_get(s, "ended"));
+    if (!*ret_few || a->anyway) return AT_OK;
+    return at_fail(diag, AT_E_USAGE, a->dir,
+                   "only %.0f of %.0f stewards would stay and %.0f are needed: the run would wait until one returns "
+                   "(atoll start --dir D on its machine). Nothing was done; --anyway leaves all the same",
+                   stay, seats, need);
+}
+
 static at_err_t run_finish(struct at_cli *cli, void *args)
 {
     const struct args *a = args;
-    json_t *object = NULL;
-    at_err_t err = call(cli, a->dir, "finish", &cli->diag, &object);
-    if (err != AT_OK) return err;
+    json_t *status = NULL, *object = NULL;
+    bool few = false;
+    at_err_t err = call(cli, a->dir, "status", &cli->diag, &status);
+    if (err == AT_OK) err = check_stewards(status, a, &cli->diag, &few);
+    if (err == AT_OK) err = call(cli, a->dir, "finish", &cli->diag, &object);
+    double seats = number(status, "stewards");
+    bool ends_run = strcmp(text(status, "role"), "steward") == 0 && seats <= 1;
+    json_decref(status);
     json_decref(object);
+    if (err != AT_OK) return err;
     if (cli->json)
         at_json_set_bool(at_cli_answer(cli), "finishing", true);
+    else if (ends_run)
+        at_say("the run ends after this round, and then the node in %s", a->dir);
+    else if (few)
+        at_say("the node in %s leaves after its round; the run then waits for more stewards: atoll start --dir %s "
+               "brings this one back",
+               a->dir, a->dir);
     else
-        at_say("the node in %s ends after its round (on the founder's machine: the run)", a->dir);
+        at_say("the node in %s leaves after its round; the run goes on%s", a->dir,
+               seats > 1 ? ": among several stewards nobody ends it alone" : "");
     return AT_OK;
 }
 
@@ -337,11 +391,15 @@ const struct at_command at_cmd_invite = {
 };
 const struct at_command at_cmd_finish = {
     .name = "finish",
-    .summary = "end a node after its round; on the founder, the run",
-    .usage = "--dir D",
-    .about = "Nothing that was worked is lost: the round is finished, then the node (on the founder, the run) ends.",
-    .examples = "  atoll finish --dir run\n",
-    AT_ROWS(rows),
+    .summary = "end a node after its round; on a founder who is the only steward, the run",
+    .usage = "--dir D [--anyway]",
+    .about =
+        "Nothing that was worked is lost: the round is finished, then the node ends. On the founder's machine the\n"
+        "run ends with it, as long as the founder is the only steward. With several stewards each of them only\n"
+        "leaves, the founder, too: the run goes on to its last round. Where too few would stay for that, finish\n"
+        "refuses, unless --anyway is given: the run then waits until one of those who left starts again.",
+    .examples = "  atoll finish --dir run\n  atoll finish --dir run --anyway\n",
+    AT_ROWS(finish_rows),
     .args_bytes = sizeof(struct args),
     .run = run_finish,
 };

@@ -96,7 +96,7 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
 
 /* ---- control of a running node through D/control.sock: one line of JSON each way ----
  *
- * {"do":"finish"}  ends this node after its round; on the founder, the run. Answer {"ok":true}.
+ * {"do":"finish"}  ends this node after its round; of the only steward, the run. Answer {"ok":true}.
  * {"do":"stop"}    ends this process now, cleanly. Answer {"ok":true}.
  * {"do":"status"}  answers one object:
  *   "ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "joined", "desync",

@@ -15,6 +15,7 @@
  * served by stewards that are no more. */
 #include "swarm/node_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -361,6 +362,27 @@ static void enter(struct at_node_machine *m)
     at_node_cosign_persist(m);
 }
 
+/* "c, d"; the first few by name. */
+static void absent_seats(struct at_node_machine *m, char *ret, size_t bytes)
+{
+    const struct at_seats *seats = &m->ledger.seats;
+    size_t n = 0;
+    uint32_t more = 0;
+    ret[0] = '\0';
+    for (uint32_t s = 0; s < seats->count; s++) {
+        const struct at_node_id *id = &seats->seat[s].member;
+        bool self = at_node_id_eq(id, &m->options.key.id);
+        int replica = at_ledger_find(&m->ledger, id);
+        if (replica < 0 || (self ? m->is_steward : at_node_link_of(m, id) != NULL)) continue;
+        const char *name = m->ledger.members[replica].name;
+        if (n + strlen(name) + sizeof ", and 31 more" > bytes)
+            more++;
+        else
+            n += (size_t)snprintf(ret + n, bytes - n, "%s%s", n > 0 ? ", " : "", name);
+    }
+    if (more > 0) snprintf(ret + n, bytes - n, "%s%u more", n > 0 ? " and " : "", more);
+}
+
 static void note_few(struct at_node_machine *m)
 {
     struct at_node_agree *a = &m->agree;
@@ -373,7 +395,10 @@ static void note_few(struct at_node_machine *m)
         a->few_ms = m->now_ms + AT_NODE_ALONE_NOTE_MS;
     } else if (!a->few_told && m->now_ms >= a->few_ms) {
         a->few_told = true;
-        at_node_note(m, "waiting for %u of %u stewards: %u %s here", need, seats, here, here == 1 ? "is" : "are");
+        char absent[80];
+        absent_seats(m, absent, sizeof absent);
+        at_node_note(m, "waiting for %u of %u stewards: %u %s here; missing: %s (atoll start --dir D brings one back)",
+                     need, seats, here, here == 1 ? "is" : "are", absent);
     }
 }
 

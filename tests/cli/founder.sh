@@ -18,6 +18,7 @@ until_ 60 status_is "$WORK/a" running true
 i=0
 for m in b c d e; do
     node $m "$ATOLL" join "$(cat "$WORK/invite.$i")" --dir "$WORK/$m" --threads 1 --name $m --json
+    eval "pid_$m=\$PID"
     i=$((i + 1))
 done
 
@@ -43,8 +44,30 @@ until_ 120 round_is_at_least "$WORK/b" $((before + 2))
 # Somebody new comes in through a member, and works.
 want 0 "$ATOLL" invite --dir "$WORK/b"
 node f "$ATOLL" join "$(cat "$WORK/out")" --dir "$WORK/f" --threads 1 --name f --json
+pid_f=$PID
 works() { [ "$(status "$WORK/f" points_confirmed)" -gt 0 ] 2>/dev/null; }
 until_ 120 works
+
+# All but one steward stop. It says whom the run waits for, and does not leave by mistake.
+last=
+for m in b c d e f; do
+    [ -n "$last" ] || [ "$(status "$WORK/$m" role)" != steward ] || last=$m
+done
+for m in b c d e f; do
+    eval "p=\$pid_$m"
+    [ $m = "$last" ] || kill "$p"
+done
+alone() { [ "$(status "$WORK/$last" stewards_here)" -le 1 ] 2>/dev/null; }
+until_ 60 alone
+if status_is "$WORK/$last" role steward; then # or it had lost its seat meanwhile
+    want 0 "$ATOLL" status --dir "$WORK/$last"
+    grep -q 'waiting for 3 of 4 stewards: 1 is here.*missing: .*, .*, .* (atoll start' "$WORK/out" ||
+        fail "status does not say who is missing: $(cat "$WORK/out")"
+    refused 2 "only 0 of 4 stewards would stay and 3 are needed" "$ATOLL" finish --dir "$WORK/$last"
+    is "$(status "$WORK/$last" running)" true
+    want 0 "$ATOLL" finish --dir "$WORK/$last" --anyway
+    says "brings this one back"
+fi
 
 # Everybody who is left stops. All have the same records, as far as they have got, and each model is one of the ledger's.
 for p in $PIDS; do kill "$p" 2>/dev/null || true; done
