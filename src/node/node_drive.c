@@ -232,12 +232,55 @@ static enum at_node_way way_of(enum at_net_way way)
     return way == AT_NET_RELAYED ? AT_NODE_RELAYED : way == AT_NET_PUNCHED ? AT_NODE_PUNCHED : AT_NODE_DIRECT;
 }
 
+#define FAILED_AGAIN_MS 180000  /* a node that cannot be dialled is told of, and again after so long; */
+#define FAILED_LONG_MS  3600000 /* each time after twice as long, up to so long */
+
+/* Members that are gone are dialled every few seconds. */
+static bool failed_is_news(struct node *n, const struct at_node_id *peer)
+{
+    uint64_t now_ms = at_clock_mono_ms();
+    struct node_failed *f = NULL, *free = &n->failed[0];
+    for (size_t i = 0; i < NODE_FAILED_MAX && !f; i++) {
+        struct node_failed *x = &n->failed[i];
+        if (x->again_ms && at_node_id_eq(&x->peer, peer)) f = x;
+        if (x->again_ms < free->again_ms) free = x;
+    }
+    if (f && now_ms < f->again_ms) return false;
+    uint64_t wait_ms = f ? 2 * f->wait_ms : FAILED_AGAIN_MS;
+    if (!f) f = free;
+    *f = (struct node_failed){.peer = *peer, .wait_ms = wait_ms < FAILED_LONG_MS ? wait_ms : FAILED_LONG_MS};
+    f->again_ms = now_ms + f->wait_ms;
+    return true;
+}
+
+static void failed_forget(struct node *n, const struct at_node_id *peer)
+{
+    for (size_t i = 0; i < NODE_FAILED_MAX; i++)
+        if (at_node_id_eq(&n->failed[i].peer, peer)) n->failed[i].again_ms = 0;
+}
+
+static const char *member_name(struct node *n, const struct at_node_id *id)
+{
+    const struct at_node_status *s = at_node_machine_status(n->machine);
+    for (uint32_t i = 0; i < s->member_count; i++)
+        if (at_node_id_eq(&s->members[i].id, id)) return s->members[i].name;
+    return "";
+}
+
+static void say_failed(struct node *n, const struct at_net_event *ev)
+{
+    if (!failed_is_news(n, &ev->peer)) return;
+    const char *name = member_name(n, &ev->peer);
+    node_log(n, AT_NODE_LOG_WARNING, "no link to %s%s%s: %s; it is tried again, and told of again after a while", name,
+             name[0] ? " at " : "", ev->address, ev->reason);
+}
+
 /* What came of a dial that never came up. */
 static void dial_failed(struct node *n, const struct at_net_event *ev)
 {
     struct at_diag diag = {0};
     if (ev->way != AT_NET_DIRECT) return; /* mostly that the arranger has no link there: no news for people */
-    if (ev->err) node_log(n, AT_NODE_LOG_WARNING, "no link to %s: %s", ev->address, ev->reason);
+    if (ev->err) say_failed(n, ev);
     if (!ev->wrong_key || n->store || !at_node_id_eq(&ev->peer, &n->folder.contact.node)) return;
     /* A first join: the invite is wrong, and trying again will not mend it. */
     node_fail(n,
@@ -277,6 +320,7 @@ void node_on_net(void *user, const struct at_net_event *net_ev)
         ev.kind = AT_NODE_EV_LINK_UP;
         ev.dial = dial_remove(n, net_ev->link);
         link_add(n, net_ev->link);
+        failed_forget(n, &net_ev->peer);
         say_way(n, net_ev);
         if (n->ending) at_net_close(n->net, net_ev->link, "the node ends");
         break;

@@ -42,6 +42,13 @@ struct node_dial { /* under way: net's name for it, and the machine's */
     uint64_t number;
 };
 
+#define NODE_FAILED_MAX 64 /* what was said of dials that failed: so many nodes; then the oldest goes */
+struct node_failed {
+    struct at_node_id peer;
+    uint64_t again_ms; /* not said before then; 0: no entry */
+    uint64_t wait_ms;
+};
+
 struct node {
     uv_loop_t loop;
     struct at_node_run_options options;
@@ -85,6 +92,7 @@ struct node {
     struct at_portmap *portmap; /* NULL: the gateway is not asked */
     struct at_endpoint outside; /* what it forwards from; port 0: nothing */
     uint64_t refused_told, refused_ms;
+    struct node_failed failed[NODE_FAILED_MAX];
 
     bool has_state; /* for START */
     struct at_compute_state state;
