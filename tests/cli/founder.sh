@@ -67,6 +67,7 @@ if status_is "$WORK/$last" role steward; then # or it had lost its seat meanwhil
     is "$(status "$WORK/$last" running)" true
     want 0 "$ATOLL" finish --dir "$WORK/$last" --anyway
     says "brings this one back"
+    echo "$last, alone of four stewards, was asked twice"
 fi
 
 # Everybody who is left stops. All have the same records, as far as they have got, and each model is one of the ledger's.

@@ -48,6 +48,17 @@ for bug in ack-early count-unfetched; do
     is "$(sed -n 's/^safety *//p' "$WORK/out")" "$("$TOOL" get violation <"$WORK/bug.json")"
 done
 
+# Stopped by hand: nothing is judged.
+rm "$WORK/err"
+"$ATOLL" sim --seed 3 --nodes 8 --hours 10000 --json >"$WORK/out" 2>"$WORK/err" &
+pid=$!
+PIDS="$PIDS $pid"
+until_ $PATIENCE grep -qs '^seed' "$WORK/err"
+kill -INT $pid
+ends 130 $pid
+is "$(json interrupted)" true
+is "$(json unfinished)" "not judged: stopped by you"
+
 refused 2 "nat is not simulated" "$ATOLL" sim --faults crash,nat
 refused 2 "There are: all, none, latency, bandwidth" "$ATOLL" sim --faults crush
 refused 2 "no such bug. There are: ack-early" "$ATOLL" sim --canary blue
