@@ -188,7 +188,7 @@ static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_ob
         at_json_set_int(object, "stewards", g->seats.count);
         at_json_set_text(object, "phase", g->phase == AT_LEDGER_ENDED ? "ended" : "stopped");
         at_json_set_int(object, "round", g->round);
-        at_json_set_int(object, "rounds", g->genesis.train.rounds);
+        at_json_set_int(object, "rounds", at_genesis_rounds(&g->genesis));
         at_json_set_int(object, "tokens", g->tokens);
         at_json_set(object, "heldout_loss_first", json_null());
         if (g->heldout_loss >= 0)

@@ -3,15 +3,17 @@
 #include "cli/cli_cmd.h"
 #include "cli/cli_text.h"
 #include "cli/node_view.h"
+#include "model/rounds.h"
 #include "model/stages.h"
 #include "node/node.h"
 
 #include <string.h>
 
 struct args {
-    const char *dir, *preset, *listen, *name, *kernels;
+    const char *dir, *preset, *listen, *name, *kernels, *outer;
     struct at_opt_list data;
-    struct at_opt_int rounds, steps, seed, min_members, stages, round_ms, threads, serve_kb, fetch_kb, relay_kb;
+    struct at_opt_int rounds, steps, seed, min_members, stages, round_ms, threads, serve_kb, fetch_kb, relay_kb, keep;
+    struct at_opt_real young;
     bool map_port;
 };
 
@@ -44,6 +46,12 @@ static const struct at_opt init_rows[] = {
     AT_ROW_LIST(struct args, data, "data", "FILE", "text to learn, or several files (default: Moby-Dick)"),
     AT_ROW_INT(struct args, rounds, "rounds", "R", 1, 1000000, NULL, "rounds (default: the preset's)"),
     AT_ROW_INT(struct args, steps, "steps", "H", 1, 100000, NULL, "inner steps of a round (default: the preset's)"),
+    AT_ROW_TEXT(struct args, outer, "outer", "KIND", "mean",
+                "how updates are joined: mean (all of them), diloco (4 bits) or sparse (for slow links)"),
+    AT_ROW_INT(struct args, keep, "keep", "K", 1, AT_SPARSE_K_MAX, NULL,
+               "sparse: values kept of every 4096 (default: the kind's)"),
+    AT_ROW_REAL(struct args, young, "young", "F", 0, 1, NULL,
+                "diloco, sparse: so much of the run, its start, in dense rounds of 2 steps, which learn more"),
     AT_ROW_INT(struct args, seed, "seed", "S", 0, UINT64_MAX, NULL,
                "seed of weights and data order (default: the preset's)"),
     AT_ROW_INT(struct args, min_members, "min-members", "N", 1, 4096, "1", "the first round opens with so many"),
@@ -91,6 +99,9 @@ static at_err_t run_init(struct at_cli *cli, void *args)
         .data_count = a->data.count > 0 ? a->data.count : 1,
         .rounds = (uint32_t)a->rounds.v,
         .steps = (uint32_t)a->steps.v,
+        .outer = a->outer,
+        .keep = (uint32_t)a->keep.v,
+        .young = a->young.given ? &a->young.v : NULL,
         .seed = a->seed.given ? &a->seed.v : NULL,
         .min_members = (uint32_t)a->min_members.v,
         .stages = (uint32_t)a->stages.v,
@@ -186,8 +197,8 @@ static at_err_t run_join(struct at_cli *cli, void *args)
 const struct at_command at_cmd_init = {
     .name = "init",
     .summary = "found a new run and print its invite",
-    .usage = "--dir D [--preset P] [--data FILE...] [--rounds R] [--steps H] [--seed S] [--min-members N] "
-             "[--listen HOST:PORT]",
+    .usage = "--dir D [--preset P] [--data FILE...] [--rounds R] [--steps H] [--outer KIND] [--keep K] [--seed S] "
+             "[--min-members N] [--listen HOST:PORT]",
     .about = "Writes the founder's key and the run's genesis to D. The invite goes to stdout. The run begins with the\n"
              "founder alone as soon as `atoll start` runs; with --min-members N it waits until so many are there.",
     .examples = "  atoll init --dir run --preset nano --data data/moby-dick.txt\n"

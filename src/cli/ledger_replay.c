@@ -4,6 +4,7 @@
 #include "node/node_compute.h"
 #include "os/file.h"
 #include "os/sys.h"
+#include "train/error_feedback.h"
 #include "train/outer.h"
 #include "train/unit.h"
 
@@ -27,7 +28,9 @@ struct job {
     struct at_model model;
     struct at_trainer trainer;
     struct at_state state;
-    struct at_hash root; /* of it */
+    struct at_hash root;                /* of it */
+    struct at_error_feedback *feedback; /* [feedback_count] of members, as far as their updates leave anything over */
+    uint32_t feedback_count;
     struct at_buf text;
     struct at_data data;
     bool stopped;
@@ -71,9 +74,12 @@ static at_err_t prepare(struct job *j)
         err = at_data_init(&j->data, at_buf_span(&j->text), (long)g->model.seq_len, g->train.seed, g->heldout_fraction,
                            g->heldout_bytes, j->diag);
     if (!err) err = at_model_init(&j->model, &g->model, j->diag);
-    if (!err) err = at_trainer_init(&j->trainer, &j->model, &g->train, 0, j->diag);
-    if (!err && (err = at_state_init(&j->state, &j->model.params)) != AT_OK)
-        err = at_fail(j->diag, err, g->preset, "no memory for the state");
+    struct at_train_config train = g->train;
+    at_outer_adapt(&g->outer, &train);
+    if (!err) err = at_trainer_init(&j->trainer, &j->model, &train, 0, j->diag);
+    if (!err) err = at_state_init(&j->state, &j->model.params);
+    if (!err && at_outer_config_momentum(&g->outer)) err = at_state_add_momentum(&j->state);
+    if (err == AT_E_NOMEM && !j->diag->err) err = at_fail(j->diag, err, g->preset, "no memory for the state");
     if (err) return err;
     at_sys_memory_huge();
     at_state_genesis(&j->state, g->train.seed);
@@ -100,26 +106,82 @@ static bool is_of_stage(void *arg, int block)
     return at_shard_holds(s->params, &s->shard, b->tensor, b->slot);
 }
 
-/* What the replica's receipt names as its update, from the unit that has just been trained. */
-static at_err_t check_part(struct job *j, uint32_t round, uint32_t replica, const struct at_unit_report *report)
+/* The receipts that have come, counted or not: each began with what its member's counted updates had left over, or with
+ * nothing because that was lost. */
+static at_err_t check_feedback(struct job *j, uint32_t round)
+{
+    const struct at_ledger *l = &j->l->ledger;
+    while (j->feedback_count < l->member_count) {
+        struct at_error_feedback *more = realloc(j->feedback, (j->feedback_count + 1) * sizeof *more);
+        if (!more) return at_fail(j->diag, AT_E_NOMEM, "replay", "out of memory");
+        j->feedback = more;
+        j->feedback[j->feedback_count++] = (struct at_error_feedback){.params = &j->model.params};
+    }
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        const struct at_allotment *u = &l->allotments[r];
+        if (!u->allotted || !u->received || at_hash_is_zero(u->receipt.feedback)) continue;
+        struct at_hash own = at_error_feedback_hash(&j->feedback[r]);
+        if (!at_hash_eq(u->receipt.feedback, own))
+            return differs(j, round, "replica %u says it began with error feedback %.16s; its updates left %.16s over",
+                           r, at_hash_hex(u->receipt.feedback).s, at_hash_hex(own).s);
+    }
+    return AT_OK;
+}
+
+static struct at_update_source source_of(const struct job *j)
+{
+    return (struct at_update_source){.params = &j->model.params,
+                                     .theta_start = j->state.theta,
+                                     .theta = j->trainer.theta,
+                                     .stats = j->trainer.stats,
+                                     .stats_public = j->state.stats};
+}
+
+/* The blob of what the trainer holds; the member's error feedback is what this update, which counts, leaves over. */
+static at_err_t encode(struct job *j, const struct at_round *rule, uint32_t replica,
+                       const struct at_unit_report *report, struct at_buf *blob)
+{
+    struct at_error_feedback *f = &j->feedback[replica];
+    const struct at_codec *codec = at_codec_find(rule->codec);
+    struct at_update_source source = source_of(j);
+    at_err_t err;
+    if (codec->beta == 0) {
+        err = at_update_encode(codec, rule->k, &report->info, &source, NULL, NULL, blob);
+    } else {
+        if (at_hash_is_zero(j->l->ledger.allotments[replica].receipt.feedback)) at_error_feedback_release(f);
+        err = at_error_feedback_encode(f, codec, rule->k, &report->info, &source, blob);
+        if (!err) (void)at_error_feedback_settle(f, f->update);
+    }
+    return err ? at_fail(j->diag, err, "replay", "no memory for an update") : AT_OK;
+}
+
+/* The blob's part that is a stage's. Runs of stages have the mean, which leaves nothing over. */
+static at_err_t hash_stage(struct job *j, const struct at_round *rule, int stages, int number,
+                           const struct at_unit_report *report, struct at_hash *ret_hash)
+{
+    struct stage stage = {&j->model.params, at_stage_shard(&j->model.params.config, stages, number)};
+    struct at_update_source source = source_of(j);
+    struct at_buf blob = {.bytes_max = at_update_bytes_max(&j->model.params)};
+    at_err_t err =
+        at_update_encode(at_codec_find(rule->codec), rule->k, &report->info, &source, is_of_stage, &stage, &blob);
+    *ret_hash = at_sha256(blob.p, blob.n);
+    at_buf_release(&blob);
+    return err ? at_fail(j->diag, err, "replay", "no memory for an update") : AT_OK;
+}
+
+/* What the replica's receipt names as its update, from the unit that has just been trained; `whole` is its blob. */
+static at_err_t check_part(struct job *j, const struct at_round *rule, uint32_t replica,
+                           const struct at_unit_report *report, struct at_hash whole)
 {
     const struct at_ledger *l = &j->l->ledger;
     const struct at_receipt *receipt = &l->allotments[replica].receipt;
     int stages = receipt->group ? at_group_stages(receipt->group) : 1;
-    int number = receipt->group ? at_group_stage(receipt->group, l->groups[replica].place) : 0;
-    struct stage stage = {&j->model.params, at_stage_shard(&l->genesis.model, stages, number)};
-    struct at_update_source source = {.params = &j->model.params,
-                                      .theta_start = j->state.theta,
-                                      .theta = j->trainer.theta,
-                                      .stats = j->trainer.stats,
-                                      .stats_public = j->state.stats};
-    struct at_buf blob = {.bytes_max = at_update_bytes_max(&j->model.params)};
-    at_err_t err = at_update_encode(&at_codec_plain, 0, &report->info, &source, is_of_stage, &stage, &blob);
-    struct at_hash hash = at_sha256(blob.p, blob.n);
-    at_buf_release(&blob);
-    if (err) return at_fail(j->diag, err, "replay", "no memory for the update");
-    if (at_hash_eq(hash, receipt->update)) return AT_OK;
-    return differs(j, round, "replica %u says its update is %.16s; its samples give %.16s", replica,
+    struct at_hash hash = whole;
+    at_err_t err = AT_OK;
+    if (stages > 1)
+        err = hash_stage(j, rule, stages, at_group_stage(receipt->group, l->groups[replica].place), report, &hash);
+    if (err || at_hash_eq(hash, receipt->update)) return err;
+    return differs(j, rule->round, "replica %u says its update is %.16s; its samples give %.16s", replica,
                    at_hash_hex(receipt->update).s, at_hash_hex(hash).s);
 }
 
@@ -130,14 +192,16 @@ static at_err_t train_unit(struct job *j, uint32_t round, uint32_t lead, struct 
     uint32_t first = lead;
     while (!l->allotments[first].included) first = l->groups[first].next;
     const struct at_receipt *receipt = &l->allotments[first].receipt;
-    struct at_unit unit = {
-        .start = receipt->start, .samples = receipt->samples, .step_first = (uint64_t)round * l->genesis.train.steps};
+    struct at_round rule = at_genesis_round(&l->genesis, round);
+    struct at_unit unit = {.start = receipt->start, .samples = receipt->samples, .step_first = rule.step_first};
     struct at_unit_report report;
     blob->bytes_max = at_update_bytes_max(&j->model.params);
-    at_err_t err = at_unit_run(&j->trainer, j->ex, &j->data, &j->state, &unit, on_step, j, j->diag, blob, &report);
+    at_err_t err = at_unit_train(&j->trainer, j->ex, &j->data, &j->state, &unit, on_step, j, j->diag, &report);
     if (!err && j->stopped) err = at_fail(j->diag, AT_E_INTERRUPTED, "replay", "interrupted");
+    if (!err) err = encode(j, &rule, first, &report, blob);
+    struct at_hash whole = at_sha256(blob->p, blob->n);
     for (uint32_t r = first; r != AT_GROUP_END && !err; r = l->groups[r].next)
-        if (l->allotments[r].included) err = check_part(j, round, r, &report);
+        if (l->allotments[r].included) err = check_part(j, &rule, r, &report, whole);
     if (err) return err;
     j->report.tokens += report.info.tokens;
     j->report.units++;
@@ -169,12 +233,13 @@ static at_err_t advance(struct job *j, uint32_t round)
     const struct at_ledger *l = &j->l->ledger;
     uint32_t count = l->included_count;
     int n = 0;
+    at_err_t err = check_feedback(j, round);
+    if (!err && count > 0) err = check_room(j, count);
+    if (err) return err;
     if (count == 0) {
         at_outer_skip(&j->state);
         return AT_OK;
     }
-    at_err_t err = check_room(j, count);
-    if (err) return err;
     struct at_buf *blob = calloc(count, sizeof *blob);
     struct at_update *update = calloc(count, sizeof *update);
     if (!blob || !update) err = at_fail(j->diag, AT_E_NOMEM, "replay", "out of memory");
@@ -184,8 +249,8 @@ static at_err_t advance(struct job *j, uint32_t round)
         err = train_unit(j, round, r, &blob[n], &update[n]);
         n++;
     }
-    struct at_round mean = at_round_mean(round, l->genesis.train.steps, 0);
-    if (!err) err = at_outer_step(j->ex, &j->state, update, n, &mean, NULL, j->diag);
+    struct at_round rule = at_genesis_round(&l->genesis, round);
+    if (!err) err = at_outer_step(j->ex, &j->state, update, n, &rule, NULL, j->diag);
     for (uint32_t i = 0; i < count; i++) {
         if (update) at_update_release(&update[i]);
         if (blob) at_buf_release(&blob[i]);
@@ -247,6 +312,8 @@ at_err at_ledger_replay(struct at_cli_ledger *l, const char *data_dir, const str
     j.report.counted = j.samples.counted;
     j.report.waiting = j.samples.waiting;
     at_sample_check_release(&j.samples);
+    for (uint32_t r = 0; r < j.feedback_count; r++) at_error_feedback_release(&j.feedback[r]);
+    free(j.feedback);
     at_state_release(&j.state);
     at_trainer_release(&j.trainer);
     at_model_release(&j.model);

@@ -1,7 +1,8 @@
 /* ledger_replay.h: a whole run computed again from its ledger and its text alone: every counted unit is trained once more
- * on the samples that the log gave it, every outer step is applied, and each round's state root, held-out loss and
- * updates are compared with what the log says. Nothing of what the members kept (updates, models) is read, and nothing of
- * the folder is changed. Effects: reads the folder. Exact: yes: the bits do not depend on who computes them.
+ * on the samples that the log gave it and with the error feedback that its member's earlier ones left over, every outer
+ * step is applied, and each round's state root, held-out loss, updates and error feedback are compared with what the log
+ * says. Nothing of what the members kept (updates, models) is read, and nothing of the folder is changed. Effects: reads
+ * the folder. Exact: yes: the bits do not depend on who computes them.
  *
  * It costs the arithmetic of the whole run. `atoll ledger verify` is the quick check: signatures, order, points. */
 #ifndef ATOLL_CLI_LEDGER_REPLAY_H

@@ -4,6 +4,7 @@
 #include "ledger/log_fixture.h"
 #include "os/file.h"
 #include "os/pool.h"
+#include "train/error_feedback.h"
 #include "train/outer.h"
 #include "train/unit.h"
 
@@ -16,7 +17,7 @@
 #include <cmocka.h>
 
 enum { ROUNDS = 3, STEPS = 2 };
-enum lie { NO_LIE, LIE_UPDATE, LIE_ROOT, LIE_LOSS, LIE_START };
+enum lie { NO_LIE, LIE_UPDATE, LIE_ROOT, LIE_LOSS, LIE_START, LIE_FEEDBACK };
 
 struct world {
     char dir[64], data[AT_PATH_BYTES];
@@ -28,6 +29,7 @@ struct world {
     struct at_data text_data;
     struct at_buf text;
     uint64_t tokens;
+    struct at_error_feedback feedback[2];
 };
 
 static struct at_pool pool;
@@ -50,7 +52,7 @@ static void put_text(struct world *w)
     assert_int_equal(at_file_write_atomic(path, &part, 1, 0600, NULL), AT_OK);
 }
 
-static void begin(struct world *w)
+static void begin(struct world *w, enum at_outer_kind kind)
 {
     memset(w, 0, sizeof *w);
     snprintf(w->dir, sizeof w->dir, "/tmp/atoll-replay-test.XXXXXX");
@@ -62,14 +64,19 @@ static void begin(struct world *w)
     g->train.rounds = ROUNDS;
     g->train.steps = STEPS;
     g->min_members = 1;
+    at_outer_config_default(&g->outer, kind);
+    struct at_train_config train = g->train;
+    at_outer_adapt(&g->outer, &train);
     assert_int_equal(at_ledger_init(&w->log.ledger, g, NULL), AT_OK);
     const struct at_kern *kern;
     assert_int_equal(at_kern_select("auto", NULL, &kern), AT_OK);
     assert_int_equal(at_pool_init(&pool, 1, NULL), AT_OK);
     assert_int_equal(at_exec_init(&w->ex, kern, &pool.par), AT_OK);
     assert_int_equal(at_model_init(&w->model, &g->model, NULL), AT_OK);
-    assert_int_equal(at_trainer_init(&w->trainer, &w->model, &g->train, 0, NULL), AT_OK);
+    assert_int_equal(at_trainer_init(&w->trainer, &w->model, &train, 0, NULL), AT_OK);
     assert_int_equal(at_state_init(&w->state, &w->model.params), AT_OK);
+    if (at_outer_config_momentum(&g->outer)) assert_int_equal(at_state_add_momentum(&w->state), AT_OK);
+    for (int i = 0; i < 2; i++) w->feedback[i].params = &w->model.params;
     assert_int_equal(at_data_init(&w->text_data, at_buf_span(&w->text), (long)g->model.seq_len, g->train.seed,
                                   g->heldout_fraction, g->heldout_bytes, NULL),
                      AT_OK);
@@ -83,25 +90,39 @@ static void write_record(struct world *w, int key, const struct at_record *rec)
 }
 
 /* What a member does in its round: trains, and tells. Partial: one step less. */
-static void work(struct world *w, int replica, uint32_t steps, struct at_buf *blob, struct at_update *update, bool lie)
+static void work(struct world *w, int replica, uint32_t steps, struct at_buf *blob, struct at_update *update,
+                 enum lie lie)
 {
     struct at_record rec = fixture_receipt_record(&w->log, replica, steps);
-    struct at_unit unit = {.start = rec.receipt.start,
-                           .samples = rec.receipt.samples,
-                           .step_first = (uint64_t)w->log.ledger.round * STEPS};
+    struct at_round rule = at_ledger_round(&w->log.ledger);
+    const struct at_codec *codec = at_codec_find(rule.codec);
+    struct at_unit unit = {.start = rec.receipt.start, .samples = rec.receipt.samples, .step_first = rule.step_first};
+    struct at_update_source source = {.params = &w->model.params,
+                                      .theta_start = w->state.theta,
+                                      .theta = w->trainer.theta,
+                                      .stats = w->trainer.stats,
+                                      .stats_public = w->state.stats};
     struct at_unit_report report;
     blob->bytes_max = at_update_bytes_max(&w->model.params);
-    assert_int_equal(at_unit_run(&w->trainer, &w->ex, &w->text_data, &w->state, &unit, NULL, NULL, NULL, blob, &report),
+    assert_int_equal(at_unit_train(&w->trainer, &w->ex, &w->text_data, &w->state, &unit, NULL, NULL, NULL, &report),
                      AT_OK);
+    rec.receipt.feedback = at_error_feedback_hash(&w->feedback[replica]);
+    if (codec->beta == 0)
+        assert_int_equal(at_update_encode(codec, rule.k, &report.info, &source, NULL, NULL, blob), AT_OK);
+    else
+        assert_int_equal(at_error_feedback_encode(&w->feedback[replica], codec, rule.k, &report.info, &source, blob),
+                         AT_OK);
     assert_int_equal(at_update_parse(&w->model.params, at_buf_span(blob), NULL, update), AT_OK);
-    rec.receipt.update = lie ? at_sha256("made up", 7) : at_sha256(blob->p, blob->n);
+    if (lie == LIE_FEEDBACK && replica == 1) rec.receipt.feedback = at_sha256("made up", 7);
+    bool made_up = lie == LIE_UPDATE && replica == 1;
+    rec.receipt.update = made_up ? at_sha256("made up", 7) : at_sha256(blob->p, blob->n);
     rec.receipt.update_bytes = blob->n;
     w->tokens += rec.receipt.tokens;
     write_record(w, replica, &rec);
 }
 
-/* in: who takes part; done: whose work counts. The lie is told in the second round. */
-static void one_round(struct world *w, unsigned in, unsigned done, uint32_t steps, enum lie lie)
+/* in: who takes part; done: whose receipts come; late: those of them that do not count. */
+static void one_round_of(struct world *w, unsigned in, unsigned done, unsigned late, uint32_t steps, enum lie lie)
 {
     struct at_buf blob[2] = {{0}, {0}};
     struct at_update update[2];
@@ -113,14 +134,18 @@ static void one_round(struct world *w, unsigned in, unsigned done, uint32_t step
     write_record(w, 0, &rec);
     for (int r = 0; r < 2; r++) {
         if ((done >> r & 1) == 0) continue;
-        work(w, r, steps, &blob[n], &update[n], lie == LIE_UPDATE && r == 1);
-        n++;
+        uint64_t tokens = w->tokens;
+        work(w, r, steps, &blob[n], &update[n], lie);
+        if (late >> r & 1)
+            w->tokens = tokens;
+        else
+            n++;
     }
-    rec = fixture_close_record(&w->log, done);
+    rec = fixture_close_record(&w->log, done & ~late);
     write_record(w, 0, &rec);
-    struct at_round mean = at_round_mean(w->log.ledger.round, STEPS, 0);
+    struct at_round rule = at_ledger_round(&w->log.ledger);
     if (n > 0)
-        assert_int_equal(at_outer_step(&w->ex, &w->state, update, n, &mean, NULL, NULL), AT_OK);
+        assert_int_equal(at_outer_step(&w->ex, &w->state, update, n, &rule, NULL, NULL), AT_OK);
     else
         at_outer_skip(&w->state);
     rec = fixture_record(&w->log, AT_RECORD_EPOCH);
@@ -134,7 +159,14 @@ static void one_round(struct world *w, unsigned in, unsigned done, uint32_t step
     for (int i = 0; i < 2; i++) {
         at_update_release(&update[i]);
         at_buf_release(&blob[i]);
+        (void)at_error_feedback_settle(&w->feedback[i], w->log.ledger.members[i].last);
     }
+}
+
+/* The lie is told in the second round. */
+static void one_round(struct world *w, unsigned in, unsigned done, uint32_t steps, enum lie lie)
+{
+    one_round_of(w, in, done, 0, steps, lie);
 }
 
 static void keep(struct world *w)
@@ -161,6 +193,7 @@ static void remove_dir(const char *dir)
 static void end(struct world *w)
 {
     remove_dir(w->dir);
+    for (int i = 0; i < 2; i++) at_error_feedback_release(&w->feedback[i]);
     at_state_release(&w->state);
     at_trainer_release(&w->trainer);
     at_model_release(&w->model);
@@ -182,7 +215,7 @@ static at_err_t replay(struct world *w, struct at_diag *diag, struct at_replay_r
 /* Both work; one dies and its samples come again; the work of one is partial; nobody's counts. */
 static void story(struct world *w, enum lie lie)
 {
-    begin(w);
+    begin(w, AT_OUTER_MEAN);
     assert_int_equal(fixture_join(&w->log, 0), AT_OK);
     assert_int_equal(fixture_join(&w->log, 1), AT_OK);
     one_round(w, 3, 3, STEPS, lie == LIE_START ? lie : NO_LIE);
@@ -233,6 +266,51 @@ static void liars_are_named(void **state)
     }
 }
 
+/* Lossy updates: one member's work is too late, the other loses what was left over; both go on. */
+static void error_feedback_is_computed_again(void **state)
+{
+    static const enum at_outer_kind kinds[] = {AT_OUTER_DILOCO, AT_OUTER_SPARSE};
+    for (size_t i = 0; i < 2; i++) {
+        struct world w;
+        struct at_replay_report r;
+        struct at_diag diag = {0};
+        begin(&w, kinds[i]);
+        assert_int_equal(fixture_join(&w.log, 0), AT_OK);
+        assert_int_equal(fixture_join(&w.log, 1), AT_OK);
+        one_round(&w, 3, 3, STEPS, NO_LIE);
+        one_round_of(&w, 3, 3, 2, STEPS, NO_LIE);
+        at_error_feedback_release(&w.feedback[0]);
+        w.feedback[0].after = w.log.ledger.members[0].last;
+        one_round(&w, 3, 3, STEPS - 1, NO_LIE);
+        assert_true(at_hash_is_zero(w.log.ledger.allotments[0].receipt.feedback));
+        assert_false(at_hash_is_zero(w.log.ledger.allotments[1].receipt.feedback));
+        keep(&w);
+        if (replay(&w, &diag, &r) != AT_OK) fail_msg("%s: %s", diag.where, diag.text);
+        assert_true(r.ok && r.rounds == 3 && r.units == 5 && r.tokens == w.tokens);
+        end(&w);
+    }
+}
+
+/* Also when the work does not count: a receipt is a claim. */
+static void forged_error_feedback_is_named(void **state)
+{
+    for (unsigned late = 0; late <= 2; late += 2) {
+        struct world w;
+        struct at_replay_report r;
+        struct at_diag diag = {0};
+        begin(&w, AT_OUTER_SPARSE);
+        assert_int_equal(fixture_join(&w.log, 0), AT_OK);
+        assert_int_equal(fixture_join(&w.log, 1), AT_OK);
+        one_round(&w, 3, 3, STEPS, NO_LIE);
+        one_round_of(&w, 3, 3, late, STEPS, LIE_FEEDBACK);
+        keep(&w);
+        assert_int_equal(replay(&w, &diag, &r), AT_E_VERIFY);
+        assert_int_equal(r.round, 1);
+        assert_non_null(strstr(r.reason, "replica 1 says it began with error feedback"));
+        end(&w);
+    }
+}
+
 static void text_must_be_the_runs(void **state)
 {
     struct world w;
@@ -257,6 +335,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(honest_run_is_computed_again),
         cmocka_unit_test(liars_are_named),
+        cmocka_unit_test(error_feedback_is_computed_again),
+        cmocka_unit_test(forged_error_feedback_is_named),
         cmocka_unit_test(text_must_be_the_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,7 +64,7 @@ static at_err_t opened(struct at_sample_check *c, const struct at_ledger *l, str
     for (uint32_t r = 0; r < l->member_count && !err; r++) {
         const struct at_allotment *u = &l->allotments[r];
         if (!u->allotted || l->groups[r].place != 0) continue; /* a group's range is its first member's */
-        uint64_t unit = at_genesis_unit_samples(&l->genesis), place = place_of_unit(c, unit);
+        uint64_t unit = (uint64_t)at_ledger_round(l).steps * l->genesis.train.batch, place = place_of_unit(c, unit);
         if (u->range.start != place || u->range.samples != unit)
             return at_fail(diag, AT_E_VERIFY, "samples",
                            "round %u replica %u was given samples from %" PRIu64 " on, the rule gives it %" PRIu64,

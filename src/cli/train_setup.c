@@ -108,8 +108,6 @@ static at_err check_kernels(const struct at_train_setup *s, struct at_diag *diag
 
 /* ---- settings ----------------------------------------------------------------------------------------------------- */
 
-#define YOUNG_STEPS 2 /* docs/adr/0007 */
-
 static at_err settings(struct at_train_setup *s, struct at_diag *diag)
 {
     const struct at_train_args *a = s->args;
@@ -131,9 +129,7 @@ static at_err settings(struct at_train_setup *s, struct at_diag *diag)
     if (a->young.given) {
         if (s->outer.carry == 0)
             return at_fail(diag, AT_E_USAGE, "--young", "--young goes with --outer diloco, sparse and auto");
-        s->outer.dense_fraction = a->young.v;
-        s->outer.dense_steps = 0;
-        s->outer.steps_young = YOUNG_STEPS;
+        at_outer_config_young(&s->outer, a->young.v);
     }
     if (a->tau.given) s->outer.tau = (uint32_t)a->tau.v;
     if (a->round_seconds.given) s->outer.round_seconds = a->round_seconds.v;

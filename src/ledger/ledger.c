@@ -21,7 +21,8 @@
  *            names                             while the unit is not complete; root and
  *                                              start as opened; counts follow from the steps
  *                                              done, the same for all; a plausible update
- *                                              size
+ *                                              size; error feedback where the round's codec
+ *                                              has any
  *   CLOSE    the steward        TRAINING       round is the open one; includes only receipts  CLOSED, points confirmed,
  *                                              of complete units, and of each all or none     the unused samples freed
  *   EPOCH    the steward        CLOSED         round is the closed one; balances are the      READY, next round
@@ -128,7 +129,7 @@ static at_err_t judge_open(const struct context *c)
     const struct at_open *open = &c->rec->open;
     at_err_t err = judge_round(c, open->round);
     if (err) return err;
-    if (open->round >= l->genesis.train.rounds) return refuse(c, "all rounds of the genesis are done");
+    if (open->round >= at_genesis_rounds(&l->genesis)) return refuse(c, "all rounds of the genesis are done");
     if (open->round == 0 && l->active_count < l->genesis.min_members) return refuse(c, "too few members to begin");
     if (open->round != 0 && !at_hash_eq(open->state_root, l->state_root))
         return refuse(c, "its state root is not the last EPOCH's");
@@ -195,6 +196,9 @@ static at_err_t judge_receipt(const struct context *c)
         return refuse(c, "FLOPs are not what the program counts from the shapes");
     if (r->update_bytes < 1 || r->update_bytes > at_ledger_update_bytes_max(l))
         return refuse(c, "the update's size is not plausible");
+    struct at_round round = at_ledger_round(l);
+    if (!at_round_is_lossy(&round) && !at_hash_is_zero(r->feedback))
+        return refuse(c, "it names error feedback, and this round's updates leave nothing over");
     return AT_OK;
 }
 
@@ -330,7 +334,7 @@ at_err at_ledger_init(struct at_ledger *ledger, const struct at_genesis *genesis
     *ledger = (struct at_ledger){.genesis = *genesis, .heldout_loss = -1.0};
     ledger->run = at_genesis_run_id(at_buf_span(&bytes));
     ledger->flops_per_token = at_model_flops_per_token(&genesis->model);
-    at_samples_init(&ledger->samples, at_genesis_unit_samples(genesis));
+    at_samples_init(&ledger->samples, (uint64_t)at_genesis_round(genesis, 0).steps * genesis->train.batch);
     ledger->seats = (struct at_seats){.term = 1, .count = 1};
     ledger->seats.seat[0] = (struct at_seat){.member = genesis->steward, .key = genesis->steward};
     ledger->signers = ledger->seats;
@@ -453,8 +457,14 @@ double at_ledger_share(const struct at_ledger *ledger, uint32_t replica)
     return (double)ledger->members[replica].confirmed / (double)ledger->confirmed;
 }
 
+struct at_round at_ledger_round(const struct at_ledger *ledger)
+{
+    return at_genesis_round(&ledger->genesis, ledger->round);
+}
+
 uint64_t at_ledger_update_bytes_max(const struct at_ledger *ledger)
 {
-    /* Parameters in binary32, the shared statistics and a header, with room for another codec. */
+    /* Parameters in binary32, the shared statistics and a header, with room for another codec. What the round's own
+     * codec takes at most is checked by those who read the blob. */
     return 8 * at_model_params(&ledger->genesis.model) + ((uint64_t)1 << 20);
 }

@@ -54,6 +54,7 @@ struct at_member { /* replica index = position = order of first JOIN records */
     uint64_t confirmed;   /* micro-points */
     uint64_t tokens;      /* of included receipts */
     uint32_t rounds;      /* included receipts */
+    struct at_hash last;  /* update of the last of them; zero: none. Its error feedback goes on from there */
     /* its standing for a seat */
     uint32_t stands_for;      /* the term of its READY; 0: none yet */
     struct at_seat stand;     /* what it would hold */
@@ -155,6 +156,8 @@ struct at_hash at_ledger_balances(const struct at_ledger *ledger);
 void at_ledger_pending(struct at_ledger *ledger, uint64_t *ret_points);
 /* confirmed / all confirmed; 0 when nothing is confirmed yet. For people: not part of the fold. */
 double at_ledger_share(const struct at_ledger *ledger, uint32_t replica);
+/* The settings of the round that `round` names. */
+struct at_round at_ledger_round(const struct at_ledger *ledger);
 /* The largest plausible update blob of this run. */
 uint64_t at_ledger_update_bytes_max(const struct at_ledger *ledger);
 

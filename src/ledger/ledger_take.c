@@ -183,6 +183,7 @@ static void close_unit(struct at_ledger *l, uint32_t lead, const struct at_repli
         part = &u->receipt;
         l->members[k].tokens += u->receipt.tokens;
         l->members[k].rounds++;
+        l->members[k].last = u->receipt.update;
     }
     uint64_t used = part ? part->samples : 0;
     at_samples_free(&l->samples, (struct at_range){range.start + used, range.samples - used});
@@ -344,7 +345,9 @@ static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, int 
     struct at_steward_words *words = rec->kind == AT_RECORD_END ? &l->end_words : &l->words;
     if (rec->kind == AT_RECORD_OPEN) {
         /* Each unit may come back at CLOSE as one free range; taking one may leave a shorter rest. */
-        at_err_t err = at_samples_reserve(&l->samples, 2 * (size_t)l->member_count);
+        uint64_t unit = (uint64_t)at_ledger_round(l).steps * l->genesis.train.batch;
+        at_err_t err = unit != l->samples.unit ? at_samples_resize(&l->samples, unit) : AT_OK;
+        if (!err) err = at_samples_reserve(&l->samples, 2 * (size_t)l->member_count);
         if (err) return err;
     }
     if (replica >= 0) l->members[replica].word_ms = rec->time_ms;

@@ -156,6 +156,7 @@ static void receipts_are_checked_field_by_field(void **state)
     WITH(tokens++, "samples x seq_len");
     WITH(flops++, "FLOPs");
     WITH(flops *= 2, "FLOPs");
+    WITH(feedback.b[0] = 1, "leave nothing over");
     WITH(update_bytes = 0, "plausible");
     WITH(update_bytes = at_ledger_update_bytes_max(&f->ledger) + 1, "plausible");
 #undef WITH
@@ -232,6 +233,47 @@ static void genesis_bounds_the_rounds(void **state)
     expect_refused(f, 0, &rec, "all rounds");
 }
 
+/* A run of shorter rounds first: 5 of 2 steps, then of 4. */
+static void rounds_are_those_of_the_outer_step(void **state)
+{
+    struct log_fixture *f = *state;
+    at_ledger_release(&f->ledger);
+    f->genesis.train.rounds = 10;
+    f->genesis.train.steps = 4;
+    at_outer_config_default(&f->genesis.outer, AT_OUTER_SPARSE);
+    at_outer_config_young(&f->genesis.outer, 0.25);
+    assert_int_equal(at_ledger_init(&f->ledger, &f->genesis, NULL), AT_OK);
+    for (int k = 0; k < 3; k++) assert_int_equal(fixture_join(f, k), AT_OK);
+    uint64_t next = 0, batch = f->genesis.train.batch;
+    uint32_t rounds = at_genesis_rounds(&f->genesis);
+    assert_int_equal(rounds, 13);
+    for (uint32_t t = 0; t < rounds; t++) {
+        uint32_t steps = t < 5 ? 2 : t < 12 ? 4 : 2; /* 40 in all */
+        struct at_record rec = fixture_open_record(f, 0x3);
+        assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+        for (int r = 0; r < 2; r++) {
+            const struct at_allotment *u = at_ledger_allotment(&f->ledger, (uint32_t)r);
+            assert_true(u->range.start == next && u->range.samples == steps * batch);
+            next += u->range.samples;
+            rec = fixture_receipt_record(f, r, steps);
+            rec.receipt.feedback = at_sha256(&t, sizeof t);
+            assert_int_equal(fixture_write(f, r, &rec, NULL), AT_OK);
+            if (r == 0) continue;
+            assert_true(at_hash_eq(f->ledger.allotments[r].receipt.feedback, rec.receipt.feedback));
+        }
+        rec = fixture_close_record(f, 0x3);
+        assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+        assert_true(at_hash_eq(f->ledger.members[1].last, f->ledger.allotments[1].receipt.update));
+        rec = fixture_epoch_record(f);
+        assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+    }
+    assert_true(at_hash_is_zero(f->ledger.members[2].last));
+    struct at_record rec = fixture_open_record(f, 0x3);
+    expect_refused(f, 0, &rec, "all rounds");
+    rec = fixture_end_record(f);
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+}
+
 static void a_changed_record_is_not_checked_in(void **state)
 {
     struct log_fixture *f = *state;
@@ -300,6 +342,7 @@ int main(void)
         T(receipts_are_checked_field_by_field),
         T(steward_records_are_checked),
         T(genesis_bounds_the_rounds),
+        T(rounds_are_those_of_the_outer_step),
         T(a_changed_record_is_not_checked_in),
         T(the_table_of_members_is_full_at_some_point),
         T(the_fold_is_a_function_of_the_log),

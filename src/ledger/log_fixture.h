@@ -37,6 +37,7 @@ static inline struct at_genesis fixture_genesis(const struct at_node_id *steward
                            .round_ms_max = 60000,
                            .steward = *steward,
                            .created_ms = 1700000000000};
+    at_outer_config_default(&g.outer, AT_OUTER_MEAN);
     g.shards[0] =
         (struct at_text_shard){.hash = at_sha256("text", 4), .bytes = 4, .name = "text.txt", .licence = "CC0-1.0"};
     return g;

@@ -30,6 +30,9 @@ struct at_node_init_options { /* NULL and 0 mean the default in brackets */
     const char *const *data_path; /* text files, at least one */
     int data_count;
     uint32_t rounds, steps; /* [the preset's] */
+    const char *outer;      /* how updates are joined: mean, diloco, sparse [mean] */
+    uint32_t keep;          /* sparse: kept of 4096 [the kind's] */
+    const double *young;    /* diloco, sparse: share of the run in dense rounds of two steps [the kind's start] */
     const uint64_t *seed;   /* [the preset's] */
     uint32_t min_members;   /* [1] */
     uint32_t stages;        /* [1] members that compute a unit together */

@@ -1,39 +1,13 @@
-#include "node/node_compute.h"
+#include "node/node_compute_inner.h"
 
 #include "node/node_stage_unit.h"
-#include "os/file.h"
 #include "os/sys.h"
-#include "store/blobs.h"
 #include "tensor/float_mode.h"
-#include "train/checkpoint.h"
-#include "train/outer.h"
-#include "train/unit.h"
-#include "wire/message.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MODEL_BYTES_MAX ((size_t)64 << 30)
-
-struct at_compute {
-    char dir[AT_PATH_BYTES];
-    struct at_pool pool;
-    struct at_exec ex;
-    atomic_uint cancelled; /* units up to this serial are not wanted */
-    bool configured, has_state;
-    struct at_genesis genesis;
-    struct at_model model;
-    struct at_trainer trainer;
-    struct at_state state;
-    struct at_tile *tile;
-    uint32_t tiles;
-    struct at_blobs updates;
-    struct at_buf text; /* all shards */
-    struct at_data data;
-    bool has_data;
-};
 
 at_err_t at_compute_init(const char *dir, int threads, const char *kernels, struct at_diag *diag,
                          struct at_compute **ret_c)
@@ -65,6 +39,7 @@ void at_compute_release(struct at_compute *c)
     at_blobs_release(&c->updates);
     at_buf_release(&c->text);
     at_state_release(&c->state);
+    at_error_feedback_release(&c->feedback);
     free(c->tile);
     at_trainer_release(&c->trainer);
     at_model_release(&c->model);
@@ -99,10 +74,12 @@ at_err_t at_compute_knows(const struct at_genesis *g, struct at_diag *diag)
 static at_err check_memory(const struct at_genesis *g, struct at_diag *diag)
 {
     size_t trainer = at_trainer_bytes(&g->model, &g->train, 0), state = at_state_bytes(&g->model), need = 0;
+    /* The state, its bytes for peers (old and new), and the files being written; with momentum twice as large. Error
+     * feedback: two of them, and its file. */
+    size_t states = (at_outer_config_momentum(&g->outer) ? 8 : 4) + (g->outer.kind != AT_OUTER_MEAN ? 3 : 0);
     uint64_t have = at_sys_memory_available(), text = 0;
     for (uint32_t i = 0; i < g->shard_count; i++) text += g->shards[i].bytes;
-    /* Besides the trainer: the text, the state, its bytes for peers (old and new), and the files being written. */
-    if (!trainer || !state || text > SIZE_MAX / 2 || !at_mul_size(state, 4, &need) ||
+    if (!trainer || !state || text > SIZE_MAX / 2 || !at_mul_size(state, states, &need) ||
         !at_add_size(need, trainer, &need) || !at_add_size(need, (size_t)text, &need))
         return at_fail(diag, AT_E_NOMEM, g->preset, "the model does not fit an address space");
     if (have && need > have)
@@ -134,13 +111,13 @@ static at_err check_disk(const struct at_compute *c, const struct at_genesis *g,
 
 static at_err cut_tiles(struct at_compute *c, struct at_diag *diag)
 {
-    size_t tiles = at_state_leaves(&c->model.params, false);
+    size_t tiles = at_state_leaves(&c->model.params, c->momentum);
     if (tiles > AT_TILES_MAX)
         return at_fail(diag, AT_E_TOO_BIG, c->genesis.preset, "a state of %zu tiles; %u are possible", tiles,
                        AT_TILES_MAX);
     c->tile = calloc(tiles, sizeof *c->tile);
     if (!c->tile) return at_fail(diag, AT_E_NOMEM, c->dir, "no memory for the state's tiles");
-    at_state_tiles(&c->model.params, false, c->tile);
+    at_state_tiles(&c->model.params, c->momentum, c->tile);
     c->tiles = (uint32_t)tiles;
     return AT_OK;
 }
@@ -154,7 +131,13 @@ uint32_t at_compute_tiles(const struct at_compute *c, const struct at_tile **ret
 
 void at_compute_state_header(const struct at_compute *c, uint32_t round, uint8_t *ret_header)
 {
-    at_state_header(&c->model.params, false, round, ret_header);
+    at_state_header(&c->model.params, c->momentum, round, ret_header);
+}
+
+static at_err init_state(const struct at_compute *c, struct at_state *state)
+{
+    at_err_t err = at_state_init(state, &c->model.params);
+    return !err && c->momentum ? at_state_add_momentum(state) : err;
 }
 
 at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag)
@@ -165,12 +148,15 @@ at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, 
     if (!err) err = check_memory(g, diag);
     if (!err) err = check_disk(c, g, diag);
     c->genesis = *g;
+    c->momentum = at_outer_config_momentum(&g->outer);
+    c->feedback.params = &c->model.params;
     if (!err) err = at_path_join(c->dir, "updates", diag, path);
     if (!err) err = at_blobs_open(&c->updates, path, 0, diag);
     if (!err) err = at_model_init(&c->model, &c->genesis.model, diag);
-    if (!err) err = at_trainer_init(&c->trainer, &c->model, &c->genesis.train, 0, diag);
-    if (!err && (err = at_state_init(&c->state, &c->model.params)) != AT_OK)
-        err = at_fail(diag, err, c->dir, "no memory for the state");
+    struct at_train_config train = g->train;
+    at_outer_adapt(&g->outer, &train);
+    if (!err) err = at_trainer_init(&c->trainer, &c->model, &train, 0, diag);
+    if (!err && (err = init_state(c, &c->state)) != AT_OK) err = at_fail(diag, err, c->dir, "no memory for the state");
     if (!err) err = cut_tiles(c, diag);
     at_sys_memory_huge();
     c->configured = err == AT_OK;
@@ -204,8 +190,8 @@ void at_compute_state_release(struct at_compute_state *s)
     s->leaves = NULL;
 }
 
-/* Root, leaves, bytes for peers, and the held-out loss where wanted. */
-static at_err describe(struct at_compute *c, bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
+at_err_t at_compute_describe(struct at_compute *c, bool evaluate, struct at_diag *diag,
+                             struct at_compute_state *ret_state)
 {
     struct at_compute_state s = {.round = c->state.round, .heldout_loss = (double)NAN};
     s.blob.bytes_max = at_state_blob_bytes(&c->state);
@@ -230,7 +216,7 @@ at_err_t at_compute_genesis(struct at_compute *c, bool evaluate, struct at_diag 
 {
     c->state.round = 0;
     at_state_genesis(&c->state, c->genesis.train.seed);
-    return describe(c, evaluate, diag, ret_state);
+    return at_compute_describe(c, evaluate, diag, ret_state);
 }
 
 at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t round, struct at_hash root,
@@ -240,7 +226,7 @@ at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t rou
     struct at_state fresh = {0};
     struct at_hash got;
     at_err_t err = at_file_read(path, at_state_blob_bytes(&c->state), diag, &bytes);
-    if (!err) err = at_state_init(&fresh, &c->model.params);
+    if (!err) err = init_state(c, &fresh);
     if (!err) err = at_state_read(&fresh, at_buf_span(&bytes), diag);
     at_buf_release(&bytes);
     if (!err) err = at_state_root(&fresh, diag, &got);
@@ -248,7 +234,7 @@ at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t rou
         err = at_fail(diag, AT_E_VERIFY, path, "the fetched state is not the one of round %u", round);
     if (!err) at_state_copy(&c->state, &fresh);
     at_state_release(&fresh);
-    return err ? err : describe(c, false, diag, ret_state);
+    return err ? err : at_compute_describe(c, false, diag, ret_state);
 }
 
 /* ---- rounds ---- */
@@ -279,6 +265,22 @@ static bool on_step(void *arg, const struct at_unit_progress *p)
     return !w->cancelled;
 }
 
+/* The update of what the trainer holds, and what it leaves over. */
+static at_err encode(struct at_compute *c, const struct at_round *rule, const struct at_unit_report *report,
+                     struct at_diag *diag, struct at_buf *blob)
+{
+    const struct at_codec *codec = at_codec_find(rule->codec);
+    struct at_update_source source = {.params = &c->model.params,
+                                      .theta_start = c->state.theta,
+                                      .theta = c->trainer.theta,
+                                      .stats = c->trainer.stats,
+                                      .stats_public = c->state.stats};
+    at_err_t err = codec->beta != 0
+                       ? at_error_feedback_encode(&c->feedback, codec, rule->k, &report->info, &source, blob)
+                       : at_update_encode(codec, rule->k, &report->info, &source, NULL, NULL, blob);
+    return err ? at_fail(diag, err, "update", "no memory for the update") : AT_OK;
+}
+
 at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit, at_compute_progress_fn *progress,
                          void *user, struct at_diag *diag, struct at_compute_done *ret_done)
 {
@@ -290,15 +292,21 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
     if (!c->has_state || c->state.round != unit->round)
         return at_fail(diag, AT_E_INTERNAL, "unit", "asked to train round %u on the state of round %u", unit->round,
                        c->state.round);
+    struct at_round rule = at_genesis_round(&c->genesis, unit->round);
     at_err_t err = need_data(c, diag);
-    struct at_unit work = {
-        .start = unit->start, .samples = unit->samples, .step_first = (uint64_t)unit->round * c->genesis.train.steps};
+    struct at_unit work = {.start = unit->start, .samples = unit->samples, .step_first = rule.step_first};
+    if (at_round_is_lossy(&rule)) {
+        AT_ASSERT(!unit->comm); /* at_genesis_check */
+        c->feedback_lost |= !at_error_feedback_settle(&c->feedback, unit->counted);
+        d.feedback = at_error_feedback_hash(&c->feedback);
+    }
     if (!err && unit->comm)
         err = at_stage_unit_run(unit->comm, &c->genesis, &c->ex, &c->data, &c->state, &work, on_step, &w, diag, &blob,
                                 &report);
     else if (!err)
-        err = at_unit_run(&c->trainer, &c->ex, &c->data, &c->state, &work, on_step, &w, diag, &blob, &report);
+        err = at_unit_train(&c->trainer, &c->ex, &c->data, &c->state, &work, on_step, &w, diag, &report);
     if (!err && (w.cancelled || is_cancelled(c, unit->serial))) err = AT_E_INTERRUPTED;
+    if (!err && !unit->comm) err = encode(c, &rule, &report, diag, &blob);
     if (!err) err = at_blobs_put(&c->updates, at_buf_span(&blob), diag, &d.update);
     if (!err) {
         d.steps = report.info.steps;
@@ -306,6 +314,8 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
         d.tokens = report.info.tokens;
         d.update_bytes = blob.n;
         d.tokens_per_s = rate(d.tokens, w.start_ns);
+        d.feedback_lost = c->feedback_lost;
+        c->feedback_lost = false;
         *ret_done = d;
     }
     at_buf_release(&blob);
@@ -358,19 +368,19 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
                        AT_OUTER_REPLICAS_MAX);
     if (count == 0) {
         at_outer_skip(&c->state);
-        return describe(c, evaluate, diag, ret_state);
+        return at_compute_describe(c, evaluate, diag, ret_state);
     }
     struct at_buf *blobs = calloc((size_t)count, sizeof *blobs);
     struct at_update *updates = calloc((size_t)units, sizeof *updates);
     at_err_t err = blobs && updates ? read_updates(c, parts, count, blobs, updates, units, diag)
                                     : at_fail(diag, AT_E_NOMEM, "apply", "out of memory");
-    struct at_round mean = at_round_mean(round, c->genesis.train.steps, 0);
-    if (!err) err = at_outer_step(&c->ex, &c->state, updates, units, &mean, NULL, diag);
+    struct at_round rule = at_genesis_round(&c->genesis, round);
+    if (!err) err = at_outer_step(&c->ex, &c->state, updates, units, &rule, NULL, diag);
     for (int i = 0; blobs && i < count; i++) at_buf_release(&blobs[i]);
     for (int i = 0; updates && i < units; i++) at_update_release(&updates[i]);
     free(blobs);
     free(updates);
-    return err ? err : describe(c, evaluate, diag, ret_state);
+    return err ? err : at_compute_describe(c, evaluate, diag, ret_state);
 }
 
 /* Values so far beyond any training that sums over all rounds of a run could leave binary32. */
@@ -397,7 +407,8 @@ static bool values_within(const struct at_update *u)
         if (u->payload[i].p == NULL) continue; /* of another stage */
         at_update_open(u, i, &d);
         good = reals_within(&d, false, -UPDATE_ABS_MAX, UPDATE_ABS_MAX);
-        at_update_open_stats(u, i, NULL, &d); /* plain: absolute numbers */
+        if (u->codec != &at_codec_plain) continue; /* the others' statistics are cut there as they are read */
+        at_update_open_stats(u, i, NULL, &d);
         good &= reals_within(&d, true, 0, STATS_ABS_MAX);
     }
     return good;
@@ -429,103 +440,12 @@ at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *up
     if (!err && (u.info.round != claim->round || u.info.start != claim->start || u.info.samples != claim->samples ||
                  u.info.steps != claim->steps))
         err = at_fail(diag, AT_E_DATA, "update", "the update is of another unit than its receipt says");
-    if (!err && u.codec != &at_codec_plain)
-        err = at_fail(diag, AT_E_DATA, "update", "the update came by codec %s; this run's is plain", u.codec->name);
+    struct at_round rule = at_genesis_round(&c->genesis, claim->round);
+    if (!err && (u.codec->id != rule.codec || u.k != rule.k))
+        err = at_fail(diag, AT_E_DATA, "update", "the update came by codec %s %u; this round's is %s %u", u.codec->name,
+                      u.k, at_codec_find(rule.codec)->name, rule.k);
     if (!err && !values_within(&u)) err = at_fail(diag, AT_E_DATA, "update", "the update holds absurdly large values");
     at_update_release(&u);
     at_buf_release(&blob);
     return err;
-}
-
-/* ---- files ---- */
-struct at_compute_files {
-    struct at_checkpoint c;
-};
-
-at_err_t at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag *diag,
-                         struct at_compute_files **ret_files)
-{
-    struct at_compute_files *f = calloc(1, sizeof *f);
-    if (!f) return at_fail(diag, AT_E_NOMEM, c->dir, "out of memory");
-    at_err_t err = at_checkpoint_write(&c->state, diag, &f->c);
-    if (err) {
-        free(f);
-        return err;
-    }
-    if (!at_hash_eq(f->c.root, root)) {
-        at_compute_files_release(f);
-        return at_fail(diag, AT_E_INTERNAL, c->dir, "asked to save another state than the one held");
-    }
-    *ret_files = f;
-    return AT_OK;
-}
-
-void at_compute_files_release(struct at_compute_files *files)
-{
-    if (files) at_checkpoint_release(&files->c);
-    free(files);
-}
-
-static at_err write_one(const char *dir, const char *name, const struct at_buf *bytes, struct at_diag *diag)
-{
-    char path[AT_PATH_BYTES];
-    struct at_span part = at_buf_span(bytes);
-    at_err_t err = at_path_join(dir, name, diag, path);
-    return err ? err : at_file_write_atomic(path, &part, 1, 0644, diag);
-}
-
-struct sweep {
-    const char *dir, *keep;
-};
-static at_err_t sweep_stats(void *user, const char *name)
-{
-    const struct sweep *s = user;
-    char path[AT_PATH_BYTES];
-    size_t n = strlen(name);
-    bool stale = strncmp(name, "stats-", 6) == 0 && n > 18 && strcmp(name + n - 12, ".safetensors") == 0 &&
-                 strcmp(name, s->keep) != 0;
-    stale |= n > 4 && strcmp(name + n - 4, ".tmp") == 0 && strstr(name, ".safetensors.") != NULL; /* of a crash */
-    return stale && at_path_join(s->dir, name, NULL, path) == AT_OK ? at_file_remove(path, NULL) : AT_OK;
-}
-
-/* The statistics carry their root in their name and come first, so the model.safetensors that is there finds
- * its own. */
-at_err_t at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag)
-{
-    at_err_t err = write_one(dir, files->c.stats_name, &files->c.stats, diag);
-    if (!err) err = write_one(dir, AT_CHECKPOINT_CONFIG, &files->c.config, diag);
-    if (!err) err = write_one(dir, AT_CHECKPOINT_MODEL, &files->c.model, diag);
-    if (!err) err = at_dir_list(dir, diag, sweep_stats, &(struct sweep){dir, files->c.stats_name});
-    return err;
-}
-
-static at_err read_one(const struct at_compute *c, const char *name, struct at_diag *diag, struct at_buf *bytes)
-{
-    char path[AT_PATH_BYTES];
-    bytes->bytes_max = MODEL_BYTES_MAX;
-    at_err_t err = at_path_join(c->dir, name, diag, path);
-    return err ? err : at_file_read(path, MODEL_BYTES_MAX, diag, bytes);
-}
-
-at_err_t at_compute_load(struct at_compute *c, struct at_diag *diag, struct at_compute_state *ret_state)
-{
-    char path[AT_PATH_BYTES], stats_name[40];
-    struct at_buf model = {0}, config = {0}, stats = {0};
-    struct at_hash root;
-    uint32_t round = 0;
-    at_err_t err = at_path_join(c->dir, AT_CHECKPOINT_MODEL, diag, path);
-    if (!err && !at_file_exists(path)) return AT_E_NOT_FOUND;
-    if (!err) err = read_one(c, AT_CHECKPOINT_MODEL, diag, &model);
-    if (!err) err = at_checkpoint_peek(at_buf_span(&model), diag, &root, &round);
-    if (!err) at_checkpoint_stats_name(root, stats_name);
-    if (!err) err = read_one(c, stats_name, diag, &stats);
-    if (!err) err = read_one(c, AT_CHECKPOINT_CONFIG, diag, &config);
-    if (!err)
-        err =
-            at_checkpoint_read(&c->state, at_buf_span(&model), at_buf_span(&config), at_buf_span(&stats), diag, &root);
-    at_buf_release(&model);
-    at_buf_release(&config);
-    at_buf_release(&stats);
-    if (!err) return describe(c, false, diag, ret_state);
-    return err == AT_E_NOT_FOUND ? AT_E_DATA : err; /* a file of several is missing: damaged, not absent */
 }

@@ -75,7 +75,8 @@ at_err at_compute_check_update(const struct at_compute *c, struct at_blobs *upda
 struct at_compute_unit {
     uint32_t round, replica, samples;
     uint64_t start;
-    unsigned serial; /* given to at_compute_cancel */
+    struct at_hash counted; /* this member's update that counted last; zero: none */
+    unsigned serial;        /* given to at_compute_cancel */
     /* The other members that compute it with this one; NULL: it works alone. This one is stage comm->rank of comm->ranks:
      * it computes that, and the update has its blocks. */
     const struct at_comm *comm;
@@ -84,7 +85,9 @@ struct at_compute_done {
     uint32_t steps, samples;
     uint64_t tokens, update_bytes;
     double tokens_per_s;
-    struct at_hash update; /* stored in D/updates, durable */
+    struct at_hash update;   /* stored in D/updates, durable */
+    struct at_hash feedback; /* of the error feedback that it began with; zero: it was zero, */
+    bool feedback_lost;      /* because what there was of it is not here; told once */
 };
 typedef void at_compute_progress_fn(void *user, uint32_t step, uint64_t tokens,
                                     double tokens_per_s); /* on the calling thread */
@@ -101,5 +104,13 @@ at_err at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag
                        struct at_compute_files **ret_files);
 at_err at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag);
 void at_compute_files_release(struct at_compute_files *files); /* NULL is fine */
+
+/* What this member keeps for itself: the error feedback after `counted`, as the bytes of its file. Empty: there is none,
+ * or it was packed before. Read back by at_compute_load_own, once, after configure: what is missing, damaged, or older
+ * than the log, begins at zero; `diag` then has the reason if a file is there. */
+at_err at_compute_pack_own(struct at_compute *c, struct at_hash run, struct at_hash counted, struct at_diag *diag,
+                           struct at_buf *out);
+at_err at_compute_write_own(const char *dir, const struct at_buf *bytes, struct at_diag *diag);
+at_err at_compute_load_own(struct at_compute *c, struct at_hash run, struct at_diag *diag);
 
 #endif

@@ -88,6 +88,23 @@ static uint32_t default_round_ms(const struct at_genesis *g)
     return (uint32_t)(ms < ROUND_MS_MAX ? ms : ROUND_MS_MAX);
 }
 
+static at_err set_outer(const struct at_node_init_options *o, struct at_genesis *g, struct at_diag *diag)
+{
+    enum at_outer_kind kind;
+    at_err_t err = at_outer_kind_find(o->outer ? o->outer : "mean", diag, &kind);
+    if (err) return err;
+    if (kind == AT_OUTER_AUTO)
+        return at_fail(diag, AT_E_USAGE, "--outer",
+                       "auto measures the links between known machines, and members come later: choose mean (4 bytes a "
+                       "weight and round), diloco (about half a byte) or sparse (a few hundredths, for slow links)");
+    at_outer_config_default(&g->outer, kind);
+    if (o->keep) g->outer.k = o->keep;
+    if (o->young && kind == AT_OUTER_MEAN)
+        return at_fail(diag, AT_E_USAGE, "--young", "--young goes with --outer diloco and sparse");
+    if (o->young) at_outer_config_young(&g->outer, *o->young);
+    return at_outer_config_check(&g->outer, &g->train, diag);
+}
+
 static at_err make_genesis(const struct at_node_init_options *o, struct at_genesis *g, struct at_diag *diag)
 {
     const struct at_preset *preset = NULL;
@@ -108,9 +125,16 @@ static at_err make_genesis(const struct at_node_init_options *o, struct at_genes
         return at_fail(diag, AT_E_USAGE, preset->name, "preset %s does not read bytes; it is for benchmarks only",
                        preset->name);
     if ((err = at_train_config_check(&g->train, diag)) != AT_OK) return err;
+    if ((err = set_outer(o, g, diag)) != AT_OK) return err;
     if (g->stages > g->model.layers)
         return at_fail(diag, AT_E_USAGE, "--stages", "%u: this model has %u layers, so it takes 1 to %u stages",
                        g->stages, g->model.layers, g->model.layers);
+    if (g->stages && g->outer.kind != AT_OUTER_MEAN)
+        return at_fail(
+            diag, AT_E_USAGE, "--stages",
+            "members that share a unit join their updates by the mean for now: --stages %u goes with --outer "
+            "mean, and --outer %s with --stages 1",
+            g->stages, at_outer_kind_name(g->outer.kind));
     g->round_ms_max = o->round_ms_max ? o->round_ms_max : default_round_ms(g);
     return AT_OK;
 }

@@ -82,6 +82,8 @@ struct node {
     } progress;
     int saves_open;                   /* SAVEs that are not on disk yet */
     struct at_work *waiting_for_save; /* an APPLY */
+    bool own_open;                    /* what this member keeps for itself is being written */
+    uint64_t own_next_ns;             /* and may be again from then on */
 
     struct at_signed_record *records; /* [AT_LOG_PART_MAX] for LOG_READ */
     struct at_log_checkpoint *checkpoints;

@@ -9,6 +9,8 @@
  *   D/data, D/updates  blobs by hash (store/blobs.h)
  *   D/fetch            what is being fetched, so that a fetch goes on after a crash
  *   D/model.safetensors, config.json, stats-<root>.safetensors   the run's state (train/checkpoint.h)
+ *   D/momentum-<root>.safetensors   beside them where the outer step has momentum
+ *   D/feedback.safetensors   what this member's updates left over (train/error_feedback.h); a loss of it is not one of work
  *   D/peers            where members can be reached, in their own signed words (swarm/node_peers.c); a cache
  *   D/lock, D/control.sock   of the running process */
 #ifndef ATOLL_NODE_NODE_FOLDER_H

@@ -2,6 +2,8 @@
 #include "net/address.h"
 #include "node/node_drive.h"
 
+#include "os/sys.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +29,11 @@ struct job {
     struct at_diag diag;
     struct at_compute_state state;
     struct at_compute_done unit_done;
+    uint64_t took_ns;
+    bool wants_own;
     struct at_compute_files *files;
+    struct at_hash counted;
+    struct at_buf own; /* what this member keeps for itself */
     struct at_vault_search search;
 };
 
@@ -37,6 +43,7 @@ static void job_free(struct job *j)
     at_vault_search_release(&j->search);
     at_compute_files_release(j->files);
     at_team_put(j->team);
+    at_buf_release(&j->own);
     free(j->list);
     free(j);
 }
@@ -58,6 +65,7 @@ static struct job *job_new(struct node *n, const struct at_node_op *op, void (*r
     j->key = op->kind == AT_NODE_OP_BLOB_FINISH ? op->read.key : op->root;
     j->blob = op->read.kind;
     j->evaluate = op->evaluate;
+    j->counted = op->counted;
     return j;
 }
 
@@ -163,10 +171,45 @@ static void write_done(struct at_work *work)
     job_free(j);
 }
 
+/* What this member keeps for itself is written behind the state, and no round waits for it; so it may take a part of the
+ * time only, and what a crash leaves may be older than the log: then error feedback begins at zero. */
+#define OWN_SHARE 20 /* as `atoll train` saves */
+
+static void run_write_own(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    uint64_t start_ns = at_clock_mono_ns();
+    j->err = at_compute_write_own(j->n->folder.dir, &j->own, &j->diag);
+    j->took_ns = at_clock_mono_ns() - start_ns;
+}
+
+static void write_own_done(struct at_work *work)
+{
+    struct job *j = (struct job *)work;
+    struct node *n = j->n;
+    n->own_open = false;
+    n->own_next_ns = at_clock_mono_ns() + OWN_SHARE * j->took_ns;
+    if (j->err) node_log(n, AT_NODE_LOG_WARNING, "the error feedback could not be kept: %s", j->diag.text);
+    job_free(j);
+}
+
+static void write_own(struct node *n, struct job *from)
+{
+    struct job *j = job_new(n, &(struct at_node_op){.kind = AT_NODE_OP_SAVE}, run_write_own, write_own_done);
+    if (!j) return;
+    j->own = from->own;
+    from->own = (struct at_buf){0};
+    n->own_open = true;
+    at_worker_push(&n->disk, &j->work);
+}
+
 static void run_pack(struct at_work *work)
 {
     struct job *j = (struct job *)work;
+    struct at_diag own = {0};
     j->err = at_compute_pack(j->n->compute, j->key, &j->diag, &j->files);
+    if (!j->err && j->wants_own && at_compute_pack_own(j->n->compute, j->n->folder.run, j->counted, &own, &j->own))
+        at_buf_release(&j->own); /* no memory for it now: next time */
 }
 
 static void pack_done(struct at_work *work)
@@ -181,6 +224,7 @@ static void pack_done(struct at_work *work)
     j->work.run = run_write;
     j->work.done = write_done;
     at_worker_push(&j->n->disk, &j->work); /* also on the way out: what was asked to be kept is kept */
+    if (j->own.n > 0) write_own(j->n, j);
 }
 
 /* ---- units ---- */
@@ -229,6 +273,10 @@ static void unit_done(struct at_work *work)
     ev.unit.update_bytes = j->unit_done.update_bytes;
     ev.unit.tokens_per_s = j->unit_done.tokens_per_s;
     ev.unit.update = j->unit_done.update;
+    ev.unit.feedback = j->unit_done.feedback;
+    if (j->unit_done.feedback_lost)
+        node_log(n, AT_NODE_LOG_WARNING,
+                 "what earlier updates left over (error feedback) is not in this folder; it begins at zero again");
     if (wanted && at_err_exit_code(j->err) == 5) /* a full disk does not go away by trying again */
         node_fail(n, j->err, &j->diag);
     else if (wanted)
@@ -257,6 +305,7 @@ static void do_unit(struct node *n, const struct at_node_op *op)
                                        .replica = op->unit.replica,
                                        .samples = op->unit.samples,
                                        .start = op->unit.start,
+                                       .counted = op->counted,
                                        .serial = ++n->unit_serial};
     if (op->team) {
         AT_ASSERT(n->team && at_team_session(n->team) == op->team->session);
@@ -550,6 +599,7 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_SAVE:
         if ((j = job_new(n, op, run_pack, pack_done)) != NULL) {
             n->saves_open++;
+            j->wants_own = !n->own_open && at_clock_mono_ns() >= n->own_next_ns;
             at_worker_push(&n->computer, &j->work);
         }
         break;

@@ -155,7 +155,12 @@ static at_err load_state(struct node *n, struct at_diag *diag)
 {
     struct at_diag own = {0};
     if (!n->store) return AT_OK;
-    at_err_t err = at_compute_load(n->compute, &own, &n->state);
+    at_err_t err = at_compute_load_own(n->compute, n->folder.run, &own);
+    if (err && at_err_exit_code(err) != 5)
+        node_log(n, AT_NODE_LOG_WARNING, "the error feedback in this folder cannot be used: %s: %s", own.where,
+                 own.text);
+    own = (struct at_diag){0};
+    err = at_compute_load(n->compute, &own, &n->state);
     n->has_state = err == AT_OK;
     if (!err || err == AT_E_NOT_FOUND) return AT_OK;
     if (n->folder.has_contact && at_err_exit_code(err) != 5) {
@@ -361,11 +366,24 @@ static void close_loop(struct node *n)
     AT_ASSERT(uv_loop_close(&n->loop) == 0);
 }
 
+/* At the end there is time for it. A cache in effect: without it error feedback begins at zero. */
+static void keep_own(struct node *n)
+{
+    struct at_buf own = {0};
+    struct at_diag diag = {0};
+    if (n->compute && n->machine && n->err == AT_OK &&
+        at_compute_pack_own(n->compute, n->folder.run, at_node_machine_counted(n->machine), &diag, &own) == AT_OK &&
+        own.n > 0 && at_compute_write_own(n->folder.dir, &own, &diag) != AT_OK)
+        node_log(n, AT_NODE_LOG_WARNING, "the error feedback could not be kept: %s", diag.text);
+    at_buf_release(&own);
+}
+
 static void take_down(struct node *n)
 {
     n->ending = true;
     at_worker_stop(&n->computer); /* may push to the disk: first */
     at_worker_stop(&n->disk);
+    keep_own(n);
     close_loop(n);
     at_node_machine_release(n->machine);
     at_store_close(n->store);

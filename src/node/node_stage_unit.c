@@ -15,12 +15,10 @@ at_err_t at_stage_unit_run(const struct at_comm *comm, const struct at_genesis *
 {
     struct at_plan plan = {0};
     struct at_rank *rank = NULL;
-    struct at_outer_config outer;
-    at_outer_config_default(&outer, AT_OUTER_MEAN);
     at_err_t err =
         at_plan_uniform(&plan, &g->model, 1, comm->ranks, 1, microbatches(g, comm->ranks), g->train.batch, diag);
     struct at_rank_options options = {
-        .plan = &plan, .model = &g->model, .train = &g->train, .outer = &outer, .data = data};
+        .plan = &plan, .model = &g->model, .train = &g->train, .outer = &g->outer, .data = data};
     if (!err) err = at_rank_init(&rank, comm, ex, &options, diag);
     if (!err) err = at_rank_unit(rank, state, unit, progress, arg, diag, out, ret_report);
     at_rank_release(rank);

@@ -31,6 +31,7 @@ static int set_up(void **state)
     strcpy(b->dir, "/tmp/at_update_test.XXXXXX");
     if (!mkdtemp(b->dir) || at_preset_find("tiny", NULL, &tiny)) return -1;
     b->g = (struct at_genesis){.profile = "F32-1", .tokenizer = "bytes", .model = tiny->model, .train = tiny->train};
+    at_outer_config_default(&b->g.outer, AT_OUTER_MEAN);
     snprintf(path, sizeof path, "%s/updates", b->dir);
     if (at_compute_init(b->dir, 1, "ref", NULL, &b->compute) || at_compute_configure(b->compute, &b->g, NULL))
         return -1;
@@ -134,6 +135,45 @@ static void values_an_outer_step_can_take(void **state)
     assert_int_equal(look(b, right), AT_E_NONFINITE);
 }
 
+/* A run's rounds have one codec each; others are refused, however well made. */
+static void the_codec_of_the_round(void **state)
+{
+    struct bench *b = *state;
+    struct at_compute *c = NULL;
+    struct at_genesis g = b->g;
+    struct at_hash hash;
+    struct at_buf blob = {0};
+    static const struct {
+        uint32_t round;
+        const struct at_codec *codec;
+        uint32_t k;
+        at_err_t err;
+    } list[] = {{0, &at_codec_int4, 0, AT_OK},        {0, &at_codec_plain, 0, AT_E_DATA},
+                {0, &at_codec_sparse, 60, AT_E_DATA}, {9, &at_codec_sparse, 60, AT_OK},
+                {9, &at_codec_sparse, 61, AT_E_DATA}, {9, &at_codec_sparse6s, 60, AT_E_DATA},
+                {9, &at_codec_int4, 0, AT_E_DATA}};
+    g.train.rounds = 10;
+    at_outer_config_default(&g.outer, AT_OUTER_SPARSE);
+    assert_int_equal(at_compute_init(b->dir, 1, "ref", NULL, &c), AT_OK);
+    assert_int_equal(at_compute_configure(c, &g, NULL), AT_OK);
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        struct at_compute_claim claim = right;
+        struct at_update_source s = {.params = &b->params,
+                                     .theta_start = b->theta,
+                                     .theta = b->now,
+                                     .feedback = b->now,
+                                     .stats = b->stats,
+                                     .stats_public = b->stats};
+        claim.round = b->info.round = list[i].round;
+        at_buf_clear(&blob);
+        assert_int_equal(at_update_encode(list[i].codec, list[i].k, &b->info, &s, NULL, NULL, &blob), AT_OK);
+        assert_int_equal(at_blobs_put(&b->updates, at_buf_span(&blob), NULL, &hash), AT_OK);
+        assert_int_equal(at_compute_check_update(c, &b->updates, hash, &claim, NULL), list[i].err);
+    }
+    at_buf_release(&blob);
+    at_compute_release(c);
+}
+
 static void no_update_at_all(void **state)
 {
     struct bench *b = *state;
@@ -187,6 +227,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(values_an_outer_step_can_take, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_genesis_for_another_machine, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_update_at_all, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_codec_of_the_round, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@ static at_err_t make_genesis(struct at_world *w)
     g->train.steps = w->options.steps;
     g->train.warmup_steps = 1;
     g->train.seed = w->options.seed;
+    at_outer_config_default(&g->outer, AT_OUTER_MEAN);
     g->shard_count = 1;
     g->shards[0].hash = at_sha256(w->shard.p, w->shard.n);
     g->shards[0].bytes = w->shard.n;

@@ -188,6 +188,7 @@ struct at_node_event {
         uint64_t tokens, update_bytes;
         double tokens_per_s;
         struct at_hash update;
+        struct at_hash feedback; /* SHA-256 of the error feedback that the unit began with; zero: it was zero */
     } unit;
     struct {
         uint32_t round;
@@ -317,6 +318,9 @@ struct at_node_op {
         uint32_t stage, stages; /* UPDATE_CHECK: the update has the blocks of this stage of so many */
     } unit;
     const struct at_node_team *team; /* GROUP, UNIT_START; NULL: alone */
+    struct at_hash
+        counted; /* UNIT_START, SAVE: at_node_machine_counted. What that update left over is the member's error
+                             * feedback, with which the unit begins; the driver keeps it */
     struct {
         const struct at_node_contribution *list; /* replicas ascending; none: the state stays as it is */
         size_t count;
@@ -374,6 +378,9 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m);
 
 /* Is it an active member by the log that this node holds? Who is none may not be brought together with anybody. */
 bool at_node_machine_is_member(const struct at_node_machine *m, const struct at_node_id *node);
+
+/* This member's update that counted last, by the log; zero: none. */
+struct at_hash at_node_machine_counted(const struct at_node_machine *m);
 
 /* The run's genesis once known, else NULL. Borrowed. */
 const struct at_genesis *at_node_machine_genesis(const struct at_node_machine *m);

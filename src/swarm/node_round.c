@@ -25,6 +25,12 @@ int at_node_self(const struct at_node_machine *m)
     return m->has_genesis ? at_ledger_find(&m->ledger, &m->options.key.id) : -1;
 }
 
+struct at_hash at_node_machine_counted(const struct at_node_machine *m)
+{
+    int self = at_node_self(m);
+    return self >= 0 ? m->ledger.members[self].last : (struct at_hash){{0}};
+}
+
 bool at_node_joined(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
@@ -89,6 +95,7 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
                                       .flops = e->unit.tokens * at_model_flops_per_token(&m->genesis.model),
                                       .update = e->unit.update,
                                       .update_bytes = e->unit.update_bytes,
+                                      .feedback = e->unit.feedback,
                                       .group = at_node_group_with(m)};
     if (rec.receipt.group)
         rec.receipt.flops =
@@ -137,10 +144,11 @@ void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u,
     op->root = m->state.root;
     op->unit.round = m->ledger.round;
     op->unit.replica = (uint32_t)at_node_self(m);
-    op->unit.steps = m->genesis.train.steps;
+    op->unit.steps = at_ledger_round(&m->ledger).steps;
     op->unit.samples = (uint32_t)u->range.samples;
     op->unit.start = u->range.start;
     op->team = team;
+    op->counted = at_node_machine_counted(m);
 }
 
 void at_node_unit_hand_in(struct at_node_machine *m)

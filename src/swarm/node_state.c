@@ -187,6 +187,7 @@ static void save(struct at_node_machine *m)
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_SAVE);
     op->round = m->state.round;
     op->root = m->state.root;
+    op->counted = at_node_machine_counted(m);
 }
 
 void at_node_state_saved(struct at_node_machine *m, const struct at_node_event *e)

@@ -32,10 +32,16 @@ static enum at_node_phase phase_of(const struct at_node_machine *m)
     return at_node_state_confirmed(m) ? AT_NODE_PHASE_WAITING : AT_NODE_PHASE_STATE;
 }
 
+/* Of a whole unit of the running round. */
+static uint64_t round_tokens(const struct at_node_machine *m)
+{
+    return (uint64_t)at_ledger_round(&m->ledger).steps * m->genesis.train.batch * m->genesis.model.seq_len;
+}
+
 /* The part of the round's issuance that goes with `tokens`, were every participant to finish. */
 static uint64_t pending_points(const struct at_node_machine *m, uint64_t tokens, uint32_t participants)
 {
-    uint64_t unit_tokens = at_genesis_unit_tokens(&m->genesis);
+    uint64_t unit_tokens = round_tokens(m);
     if (participants == 0 || unit_tokens == 0) return 0;
     return (uint64_t)((at_u128)m->genesis.issuance * (tokens < unit_tokens ? tokens : unit_tokens) / unit_tokens /
                       participants);
@@ -57,11 +63,12 @@ static void live(struct at_node_machine *m, uint32_t r, const struct at_node_lin
         tokens = m->unit.tokens;
         s->tokens_per_s = m->unit.running ? m->unit.tokens_per_s : 0;
     } else if (link && link->progress.round == m->ledger.round) {
-        s->step = link->progress.step < m->genesis.train.steps ? link->progress.step : m->genesis.train.steps;
+        uint32_t steps = at_ledger_round(&m->ledger).steps;
+        s->step = link->progress.step < steps ? link->progress.step : steps;
         tokens = link->progress.tokens;
         s->tokens_per_s = link->progress.tokens_per_s;
     }
-    uint64_t unit_tokens = at_genesis_unit_tokens(&m->genesis);
+    uint64_t unit_tokens = round_tokens(m);
     s->tokens += tokens < unit_tokens ? tokens : unit_tokens;
     s->points_pending = pending_points(m, tokens, participants);
 }
@@ -166,9 +173,10 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
     memcpy(s->last_event, m->last_event, sizeof s->last_event);
     if (!m->has_genesis) return s;
     s->round = m->ledger.round;
-    s->rounds = m->genesis.train.rounds;
+    s->rounds = at_genesis_rounds(&m->genesis);
     s->rounds_done = m->ledger.round;
-    s->steps = m->genesis.train.steps;
+    s->steps = at_ledger_round(&m->ledger).steps;
+    if (s->steps == 0) s->steps = m->genesis.train.steps; /* the run is over */
     if ((m->unit.running || m->unit.done) && m->unit.round == m->ledger.round) s->step = m->unit.step;
     if (m->ledger.heldout_loss >= 0) s->heldout_loss_last = m->ledger.heldout_loss;
     s->log_root = m->consensus ? m->final_root : at_ledger_root(&m->ledger);

@@ -165,7 +165,7 @@ static uint64_t open_grace_ms(const struct at_node_machine *m)
 
 static void maybe_open(struct at_node_machine *m)
 {
-    bool over = m->ledger.round >= m->genesis.train.rounds; /* one of several may leave, but not end the run alone */
+    bool over = m->ledger.round >= at_genesis_rounds(&m->genesis); /* one of several may leave, not end the run */
     if (over || (m->finishing && m->consensus)) {
         struct at_record rec = {.kind = AT_RECORD_END};
         rec.end.rounds = m->ledger.round;

@@ -18,8 +18,7 @@
 
 #include "base/bytes.h"
 #include "model/params.h"
-
-enum at_codec_id { AT_CODEC_PLAIN = 1, AT_CODEC_INT4, AT_CODEC_SPARSE, AT_CODEC_SPARSE6S };
+#include "model/rounds.h"
 
 /* One block as a codec sees it. */
 struct at_codec_block {

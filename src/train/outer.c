@@ -8,6 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool within(double x, double low, double high)
+{
+    return x >= low && x <= high; /* false for NaN */
+}
+
+at_err at_round_check(const struct at_round *r, struct at_diag *diag)
+{
+    const struct at_codec *codec = at_codec_find(r->codec);
+    if (codec == NULL) return at_fail(diag, AT_E_DATA, "round", "unknown codec %u", r->codec);
+    if ((codec->param_max == 0) != (r->k == 0) || r->k > codec->param_max)
+        return at_fail(diag, AT_E_DATA, "round", "codec %s with parameter %u", codec->name, r->k);
+    if (r->tau > AT_OUTER_TAU_MAX || (r->tau != 0 && r->tau >= r->steps) || r->clip > 1)
+        return at_fail(diag, AT_E_DATA, "round", "%u steps with tau %u, clip %u", r->steps, r->tau, r->clip);
+    if (!within((double)r->alpha, 0, 2) || !within((double)r->momentum, 0, 0.999) || !within(r->seconds, 0, 1e6))
+        return at_fail(diag, AT_E_DATA, "round", "alpha %g, momentum %g, %g seconds", (double)r->alpha,
+                       (double)r->momentum, r->seconds);
+    return AT_OK;
+}
+
 struct outer {
     struct at_exec ex; /* one thread: a block is walked by one */
     const struct at_update *update;

@@ -3,6 +3,7 @@
 #include "wire/printable.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define GENESIS_VERSION 1u
@@ -43,6 +44,38 @@ static at_err_t check_shards(const struct at_genesis *g, struct at_diag *diag)
     return total <= (uint64_t)1 << 50 ? AT_OK : bad(diag, "shards.bytes", "at most 2^50 together");
 }
 
+/* What a message Outer does not say is as always; a mean says nothing. */
+static bool outer_is_sayable(const struct at_outer_config *c)
+{
+    struct at_outer_config usual;
+    at_outer_config_default(&usual, AT_OUTER_MEAN);
+    bool default_mean = c->k == usual.k && c->steps_young == usual.steps_young && c->momentum == usual.momentum &&
+                        c->carry == usual.carry && c->dense_fraction == usual.dense_fraction &&
+                        c->decay_share == usual.decay_share && c->alpha_first == usual.alpha_first &&
+                        c->alpha_last == usual.alpha_last;
+    return c->tau == 0 && c->steps_min == 0 && c->steps_max == 0 && c->dense_steps == 0 && c->round_seconds == 0 &&
+           (c->kind != AT_OUTER_MEAN || default_mean);
+}
+
+static at_err_t check_outer(const struct at_genesis *g, struct at_diag *diag)
+{
+    const struct at_outer_config *c = &g->outer;
+    const double value[] = {c->momentum, c->carry, c->dense_fraction, c->decay_share, c->alpha_first, c->alpha_last};
+    struct at_diag own = {0};
+    if (c->kind < AT_OUTER_MEAN || c->kind > AT_OUTER_SPARSE) return bad(diag, "outer.kind", "mean, diloco or sparse");
+    if (at_outer_config_check(c, &g->train, &own)) {
+        char where[sizeof own.where + 8];
+        snprintf(where, sizeof where, "outer.%s", own.where);
+        return at_fail(diag, AT_E_DATA, where, "genesis: outer step, %s: %s", own.where, own.text);
+    }
+    for (size_t i = 0; i < sizeof value / sizeof *value; i++)
+        if (signbit(value[i])) return bad(diag, "outer", "such that no number of it is -0"); /* has two encodings */
+    if (!outer_is_sayable(c)) return bad(diag, "outer", "without what a genesis cannot say of its kind");
+    if (at_outer_rounds(c, &g->train) > AT_GENESIS_ROUNDS_MAX)
+        return bad(diag, "outer.steps_young", "such that the run has at most 10^6 rounds");
+    return AT_OK;
+}
+
 /* What the ledger multiplies must fit, for the whole run. */
 static at_err_t check_products(const struct at_genesis *g, struct at_diag *diag)
 {
@@ -62,6 +95,7 @@ at_err at_genesis_check(const struct at_genesis *g, struct at_diag *diag)
     if (!err) err = at_train_config_check(&g->train, diag);
     if (!err) err = check_shards(g, diag);
     if (!err) err = check_products(g, diag);
+    if (!err) err = check_outer(g, diag);
     if (err) return err;
     if (!isfinite(g->heldout_fraction) || signbit(g->heldout_fraction) || g->heldout_fraction > 0.9)
         return bad(diag, "heldout_fraction", "0 to 0.9");
@@ -71,7 +105,19 @@ at_err at_genesis_check(const struct at_genesis *g, struct at_diag *diag)
     if (g->round_ms_max < 1 || g->round_ms_max > 7u * 86400 * 1000) return bad(diag, "round_ms_max", "1 ms to 7 days");
     if (g->stages == 1 || g->stages > AT_STAGES_MAX || g->stages > g->model.layers)
         return bad(diag, "stages", "0, or 2 to 16 and at most the model's layers");
+    if (g->stages != 0 && g->outer.kind != AT_OUTER_MEAN) /* error feedback would be of a stage, and stages change */
+        return bad(diag, "stages", "0 unless outer.kind is the mean: members that share a unit send no lossy updates");
     return AT_OK;
+}
+
+struct at_round at_genesis_round(const struct at_genesis *g, uint32_t n)
+{
+    return at_outer_round_number(&g->outer, &g->train, n);
+}
+
+uint32_t at_genesis_rounds(const struct at_genesis *g)
+{
+    return (uint32_t)at_outer_rounds(&g->outer, &g->train);
 }
 
 uint64_t at_genesis_unit_samples(const struct at_genesis *g)
@@ -94,6 +140,7 @@ struct genesis_pb {
     Atoll__Pb__Genesis genesis;
     Atoll__Pb__Model model;
     Atoll__Pb__Train train;
+    Atoll__Pb__Outer outer;
     Atoll__Pb__Shard shard[AT_GENESIS_SHARDS_MAX];
     Atoll__Pb__Shard *shard_at[AT_GENESIS_SHARDS_MAX];
 };
@@ -131,9 +178,24 @@ static void build_configs(const struct at_model_config *m, const struct at_train
     pb->train.seed = t->seed;
 }
 
+static void build_outer(const struct at_outer_config *c, Atoll__Pb__Outer *pb)
+{
+    atoll__pb__outer__init(pb);
+    pb->kind = (uint32_t)c->kind;
+    pb->k = c->k;
+    pb->steps_young = c->steps_young;
+    pb->dense_fraction = c->dense_fraction;
+    pb->momentum = c->momentum;
+    pb->carry = c->carry;
+    pb->decay_share = c->decay_share;
+    pb->alpha_first = c->alpha_first;
+    pb->alpha_last = c->alpha_last;
+}
+
 static void build(const struct at_genesis *g, struct genesis_pb *pb)
 {
     build_configs(&g->model, &g->train, pb);
+    build_outer(&g->outer, &pb->outer);
     for (uint32_t i = 0; i < g->shard_count; i++) {
         Atoll__Pb__Shard *s = pb->shard_at[i] = &pb->shard[i];
         atoll__pb__shard__init(s);
@@ -158,6 +220,7 @@ static void build(const struct at_genesis *g, struct genesis_pb *pb)
     pb->genesis.round_ms_max = g->round_ms_max;
     pb->genesis.steward = at_pb_bytes(g->steward.b, sizeof g->steward.b);
     pb->genesis.created_ms = g->created_ms;
+    if (g->outer.kind != AT_OUTER_MEAN) pb->genesis.outer = &pb->outer;
     pb->genesis.stages = g->stages;
 }
 
@@ -199,6 +262,22 @@ static void read_configs(const Atoll__Pb__Model *m, const Atoll__Pb__Train *t, s
                                         .seed = t->seed};
 }
 
+static void read_outer(const Atoll__Pb__Outer *pb, struct at_outer_config *c)
+{
+    at_outer_config_default(c, AT_OUTER_MEAN);
+    if (pb == NULL) return;
+    *c = (struct at_outer_config){.kind =
+                                      pb->kind <= AT_OUTER_AUTO ? (enum at_outer_kind)pb->kind : (enum at_outer_kind)0,
+                                  .k = pb->k,
+                                  .steps_young = pb->steps_young,
+                                  .dense_fraction = pb->dense_fraction,
+                                  .momentum = pb->momentum,
+                                  .carry = pb->carry,
+                                  .decay_share = pb->decay_share,
+                                  .alpha_first = pb->alpha_first,
+                                  .alpha_last = pb->alpha_last};
+}
+
 /* Copies what fits our fixed arrays; ranges are judged by at_genesis_check afterwards. */
 static at_err_t read_fields(const Atoll__Pb__Genesis *pb, struct at_diag *diag, struct at_genesis *g)
 {
@@ -221,6 +300,7 @@ static at_err_t read_fields(const Atoll__Pb__Genesis *pb, struct at_diag *diag, 
     }
     g->shard_count = (uint32_t)pb->n_shards;
     read_configs(pb->model, pb->train, g);
+    read_outer(pb->outer, &g->outer);
     g->heldout_fraction = pb->heldout_fraction;
     g->heldout_bytes = pb->heldout_bytes;
     g->min_members = pb->min_members;

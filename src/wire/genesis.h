@@ -6,13 +6,14 @@
 #define ATOLL_WIRE_GENESIS_H
 
 #include "base/sign.h"
-#include "model/config.h"
+#include "model/rounds.h"
 #include "model/stages.h"
 
 #define AT_GENESIS_BYTES_MAX    (16 * 1024)
 #define AT_GENESIS_SHARDS_MAX   64
 #define AT_GENESIS_TEXT_MAX     64 /* bytes of a name, licence, profile, tokenizer, preset; printable UTF-8 */
 #define AT_GENESIS_ISSUANCE_MAX UINT64_C(1000000000000)
+#define AT_GENESIS_ROUNDS_MAX   1000000
 #define AT_MEMBERS_MAX          4096 /* keys that may ever join a run */
 
 struct at_text_shard {
@@ -26,7 +27,8 @@ struct at_genesis {
     char tokenizer[AT_GENESIS_TEXT_MAX + 1]; /* "bytes" */
     char preset[AT_GENESIS_TEXT_MAX + 1];    /* for people */
     struct at_model_config model;
-    struct at_train_config train;
+    struct at_train_config train; /* before at_outer_adapt */
+    struct at_outer_config outer; /* mean, diloco or sparse; away from the default only in what message Outer has */
     struct at_text_shard shards[AT_GENESIS_SHARDS_MAX];
     uint32_t shard_count;
     double heldout_fraction; /* the last part of the bytes; 0 <= x < 1 */
@@ -52,7 +54,12 @@ at_err at_genesis_decode(struct at_span bytes, struct at_diag *diag, struct at_g
 /* The run's id, of canonical bytes. */
 struct at_hash at_genesis_run_id(struct at_span canonical);
 
-/* Samples, tokens and FLOPs of one full unit: one replica's `steps` inner steps. Exact for a checked genesis. */
+/* The settings of round `n`: they follow from the genesis alone, whoever took part in the rounds before. steps 0: the run
+ * is over. How many rounds the run has. For a checked genesis. */
+struct at_round at_genesis_round(const struct at_genesis *g, uint32_t n);
+uint32_t at_genesis_rounds(const struct at_genesis *g);
+
+/* Samples and tokens of the largest unit of a run: one replica's `steps` inner steps. Exact for a checked genesis. */
 uint64_t at_genesis_unit_samples(const struct at_genesis *g);
 uint64_t at_genesis_unit_tokens(const struct at_genesis *g);
 /* At least 1. */

@@ -46,6 +46,28 @@ static void the_run_id_does_not_move(void **state)
     at_buf_release(&bytes);
 }
 
+static void outer_steps_there_and_back(void **state)
+{
+    for (int kind = AT_OUTER_DILOCO; kind <= AT_OUTER_SPARSE; kind++) {
+        struct at_genesis g = wire_fixture_genesis("nano"), again;
+        struct at_buf bytes = {0};
+        at_outer_config_default(&g.outer, (enum at_outer_kind)kind);
+        at_outer_config_young(&g.outer, 0.25);
+        g.outer.alpha_last = 0.65;
+        g.outer.momentum = 0.375;
+        g.outer.k = kind == AT_OUTER_SPARSE ? 40 : 0;
+        assert_int_equal(at_genesis_encode(&g, NULL, &bytes), AT_OK);
+        assert_int_equal(at_genesis_decode(at_buf_span(&bytes), NULL, &again), AT_OK);
+        assert_int_equal(again.outer.kind, kind);
+        assert_int_equal(again.outer.k, g.outer.k);
+        assert_int_equal(again.outer.steps_young, 2);
+        assert_true(again.outer.dense_fraction == 0.25 && again.outer.alpha_first == 1 &&
+                    again.outer.alpha_last == 0.65 && again.outer.momentum == 0.375 && again.outer.carry == 0.9 &&
+                    again.outer.decay_share == 0.3);
+        at_buf_release(&bytes);
+    }
+}
+
 static void expect_bad(const struct at_genesis *g, const char *field)
 {
     struct at_diag diag = {.err = AT_OK};
@@ -88,6 +110,10 @@ static void refusals_name_the_field(void **state)
     WITH(stages = 1, "stages"); /* said by leaving it out */
     WITH(stages = 5, "stages"); /* nano has four layers */
     WITH(stages = UINT32_MAX, "stages");
+    g = good; /* lossy updates are of whole units */
+    g.stages = 2;
+    at_outer_config_default(&g.outer, AT_OUTER_SPARSE);
+    expect_bad(&g, "stages");
     g = good; /* each within its own limit, the product is not */
     g.train.steps = 100000;
     g.train.batch = 65536;
@@ -96,6 +122,40 @@ static void refusals_name_the_field(void **state)
     memset(g.profile, 'x', sizeof g.profile); /* no end */
     expect_bad(&g, "profile");
 #undef WITH
+}
+
+static void refusals_of_outer_steps(void **state)
+{
+    const struct at_genesis good = wire_fixture_genesis("nano");
+    struct at_genesis sparse = good, g;
+    at_outer_config_default(&sparse.outer, AT_OUTER_SPARSE);
+#define WITH(change, field)                                                                                            \
+    g = sparse;                                                                                                        \
+    g.outer.change;                                                                                                    \
+    expect_bad(&g, field)
+    WITH(kind = (enum at_outer_kind)0, "outer.kind");
+    WITH(kind = AT_OUTER_AUTO, "outer.kind");
+    WITH(kind = AT_OUTER_MEAN, "outer.k");
+    WITH(kind = AT_OUTER_DILOCO, "outer.k");
+    WITH(k = 0, "outer.k");
+    WITH(k = AT_SPARSE_K_MAX + 1, "outer.k");
+    WITH(momentum = 1, "outer.momentum");
+    WITH(momentum = -0.0, "outer");
+    WITH(carry = (double)NAN, "outer.carry");
+    WITH(decay_share = 1.5, "outer.decay");
+    WITH(dense_fraction = -0.5, "outer.dense");
+    WITH(alpha_first = 3, "outer.alpha");
+    WITH(tau = 1, "outer"); /* what a genesis cannot say */
+    WITH(round_seconds = 5, "outer");
+    WITH(dense_steps = 5, "outer");
+#undef WITH
+    g = good;
+    g.outer.alpha_last = 0.5;
+    expect_bad(&g, "outer");
+    g = sparse; /* more rounds than a run may have */
+    g.train.rounds = 1000000;
+    at_outer_config_young(&g.outer, 1);
+    expect_bad(&g, "outer.steps_young");
 }
 
 /* Every single flipped bit: refused, or a genesis whose own encoding is exactly those bytes. Every cut inside a field:
@@ -151,7 +211,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_preset_there_and_back), cmocka_unit_test(the_run_id_does_not_move),
-        cmocka_unit_test(refusals_name_the_field), cmocka_unit_test(only_canonical_bytes_pass),
+        cmocka_unit_test(refusals_name_the_field),     cmocka_unit_test(outer_steps_there_and_back),
+        cmocka_unit_test(refusals_of_outer_steps),     cmocka_unit_test(only_canonical_bytes_pass),
         cmocka_unit_test(sixty_four_shards_fit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -80,6 +80,7 @@ static void build_receipt(const struct at_receipt *from, Atoll__Pb__Receipt *to)
     to->update = pb_hash(&from->update);
     to->update_bytes = from->update_bytes;
     to->group = from->group;
+    if (!at_hash_is_zero(from->feedback)) to->feedback = pb_hash(&from->feedback);
 }
 
 static void build_epoch(const struct at_epoch *from, Atoll__Pb__Epoch *to)
@@ -219,7 +220,8 @@ static bool read_receipt(const Atoll__Pb__Receipt *from, struct at_receipt *to)
     to->update_bytes = from->update_bytes;
     to->group = from->group;
     return at_pb_fixed(&from->state_in, to->state_in.b, AT_HASH_BYTES) &&
-           at_pb_fixed(&from->update, to->update.b, AT_HASH_BYTES);
+           at_pb_fixed(&from->update, to->update.b, AT_HASH_BYTES) &&
+           (from->feedback.len == 0 || at_pb_fixed(&from->feedback, to->feedback.b, AT_HASH_BYTES));
 }
 
 static bool read_epoch(const Atoll__Pb__Epoch *from, struct at_epoch *to)

@@ -29,6 +29,7 @@ static inline struct at_genesis wire_fixture_genesis(const char *preset_name)
                            .issuance = 1000000000,
                            .round_ms_max = 60000,
                            .created_ms = UINT64_C(1790000000123)};
+    at_outer_config_default(&g.outer, AT_OUTER_MEAN);
     memset(g.steward.b, 0x5a, sizeof g.steward.b);
     strncpy(g.preset, preset_name, AT_GENESIS_TEXT_MAX);
     g.shards[0] = (struct at_text_shard){
@@ -66,7 +67,8 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
                                         .flops = UINT64_C(60000000000),
                                         .update = fixture_hash(9),
                                         .update_bytes = 3700000,
-                                        .group = 5};
+                                        .group = 5,
+                                        .feedback = fixture_hash(17)};
         break;
     case AT_RECORD_CLOSE:
         r.close.round = 3;

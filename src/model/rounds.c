@@ -1,5 +1,5 @@
 /* The settings of a run's outer steps, and the rounds that fixed settings make. */
-#include "train/outer.h"
+#include "model/rounds.h"
 
 #include <math.h>
 #include <string.h>
@@ -37,6 +37,13 @@ void at_outer_config_default(struct at_outer_config *c, enum at_outer_kind kind)
         c->dense_steps = 2000;
         c->steps_young = 2;
     }
+}
+
+void at_outer_config_young(struct at_outer_config *c, double fraction)
+{
+    c->dense_fraction = fraction;
+    c->dense_steps = 0;
+    c->steps_young = 2;
 }
 
 void at_outer_adapt(const struct at_outer_config *c, struct at_train_config *io_train)
@@ -90,20 +97,6 @@ struct at_round at_round_mean(uint32_t round, uint32_t steps, uint64_t step_firs
         .round = round, .steps = steps, .step_first = step_first, .codec = AT_CODEC_PLAIN, .alpha = 1};
 }
 
-at_err at_round_check(const struct at_round *r, struct at_diag *diag)
-{
-    const struct at_codec *codec = at_codec_find(r->codec);
-    if (codec == NULL) return at_fail(diag, AT_E_DATA, "round", "unknown codec %u", r->codec);
-    if ((codec->param_max == 0) != (r->k == 0) || r->k > codec->param_max)
-        return at_fail(diag, AT_E_DATA, "round", "codec %s with parameter %u", codec->name, r->k);
-    if (r->tau > AT_OUTER_TAU_MAX || (r->tau != 0 && r->tau >= r->steps) || r->clip > 1)
-        return at_fail(diag, AT_E_DATA, "round", "%u steps with tau %u, clip %u", r->steps, r->tau, r->clip);
-    if (!within((double)r->alpha, 0, 2) || !within((double)r->momentum, 0, 0.999) || !within(r->seconds, 0, 1e6))
-        return at_fail(diag, AT_E_DATA, "round", "alpha %g, momentum %g, %g seconds", (double)r->alpha,
-                       (double)r->momentum, r->seconds);
-    return AT_OK;
-}
-
 /* The share of the run's steps that is over. */
 static double progress(const struct at_train_config *train, uint64_t step)
 {
@@ -119,19 +112,33 @@ real at_outer_dense_momentum(const struct at_outer_config *c, uint64_t steps)
     return (real)(kept > c->momentum || c->kind != AT_OUTER_DILOCO ? kept : c->momentum);
 }
 
-struct at_round at_outer_round(const struct at_outer_config *c, const struct at_train_config *train,
-                               const struct at_round *previous)
+/* H of the first rounds, if they are shorter than the later ones; else 0. */
+static uint64_t young_steps(const struct at_outer_config *c, uint64_t steps)
 {
-    uint64_t total = (uint64_t)train->rounds * train->steps;
-    uint64_t first = previous != NULL ? previous->step_first + previous->steps : 0;
-    uint64_t steps = c->steps_max != 0 ? c->steps_max : train->steps;
+    bool has = c->kind == AT_OUTER_SPARSE || c->kind == AT_OUTER_DILOCO;
+    return has && c->dense_fraction > 0 && c->steps_young < steps ? c->steps_young : 0;
+}
+
+static uint64_t usual_steps(const struct at_outer_config *c, const struct at_train_config *train)
+{
+    return c->steps_max != 0 ? c->steps_max : train->steps;
+}
+
+static uint64_t all_steps(const struct at_train_config *train)
+{
+    return (uint64_t)train->rounds * train->steps;
+}
+
+static struct at_round round_from(const struct at_outer_config *c, const struct at_train_config *train, uint32_t number,
+                                  uint64_t first)
+{
+    uint64_t total = all_steps(train), steps = usual_steps(c, train);
     double done = progress(train, first);
     bool sparse = c->kind == AT_OUTER_SPARSE, young = done < c->dense_fraction;
-    if ((sparse || c->kind == AT_OUTER_DILOCO) && young && c->steps_young != 0 && steps > c->steps_young)
-        steps = c->steps_young;
+    if (young && young_steps(c, steps) != 0) steps = young_steps(c, steps);
     if (first > total) first = total;
     if (steps > total - first) steps = total - first;
-    struct at_round r = at_round_mean(previous != NULL ? previous->round + 1 : 0, (uint32_t)steps, first);
+    struct at_round r = at_round_mean(number, (uint32_t)steps, first);
     r.seconds = c->round_seconds;
     r.tau = steps > c->tau ? c->tau : 0;
     if (c->kind == AT_OUTER_DILOCO || (sparse && young)) {
@@ -148,4 +155,45 @@ struct at_round at_outer_round(const struct at_outer_config *c, const struct at_
     if (r.codec != AT_CODEC_PLAIN && !(sparse && young))
         r.alpha = (real)(c->alpha_first + (c->alpha_last - c->alpha_first) * done);
     return r;
+}
+
+struct at_round at_outer_round(const struct at_outer_config *c, const struct at_train_config *train,
+                               const struct at_round *previous)
+{
+    if (previous == NULL) return round_from(c, train, 0, 0);
+    return round_from(c, train, previous->round + 1, previous->step_first + previous->steps);
+}
+
+/* How many rounds are young: those that begin before dense_fraction of the run's steps. */
+static uint64_t young_rounds(const struct at_outer_config *c, const struct at_train_config *train, uint64_t each)
+{
+    uint64_t total = all_steps(train), low = 0, high = (total + each - 1) / each;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        if (progress(train, middle * each) < c->dense_fraction)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct at_round at_outer_round_number(const struct at_outer_config *c, const struct at_train_config *train, uint32_t n)
+{
+    uint64_t steps = usual_steps(c, train), each = young_steps(c, steps);
+    uint64_t young = each != 0 ? young_rounds(c, train, each) : 0;
+    uint64_t first = n <= young ? n * each : young * each + (n - young) * steps;
+    return round_from(c, train, n, first < all_steps(train) ? first : all_steps(train));
+}
+
+uint64_t at_outer_rounds(const struct at_outer_config *c, const struct at_train_config *train)
+{
+    uint64_t steps = usual_steps(c, train), each = young_steps(c, steps), total = all_steps(train);
+    uint64_t young = each != 0 ? young_rounds(c, train, each) : 0;
+    return young * each >= total ? young : young + (total - young * each + steps - 1) / steps;
+}
+
+bool at_round_is_lossy(const struct at_round *r)
+{
+    return r->codec != AT_CODEC_PLAIN;
 }
