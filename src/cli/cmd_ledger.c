@@ -225,6 +225,9 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_int(object, "tokens", rec->receipt.tokens);
         at_json_set_int(object, "flops", rec->receipt.flops);
         at_json_set_text(object, "update", at_hash_hex(rec->receipt.update).s);
+        at_json_set_int(object, "update_bytes", rec->receipt.update_bytes);
+        if (!at_hash_is_zero(rec->receipt.feedback))
+            at_json_set_text(object, "feedback", at_hash_hex(rec->receipt.feedback).s);
         break;
     case AT_RECORD_CLOSE:
         snprintf(line, line_bytes, "round %u closes with %u", rec->close.round + 1,

@@ -105,7 +105,8 @@ at_err at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag
 at_err at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag);
 void at_compute_files_release(struct at_compute_files *files); /* NULL is fine */
 
-/* What this member keeps for itself: the error feedback after `counted`, as the bytes of its file. Empty: there is none,
+/* What this member keeps for itself: the error feedback after `counted`, and after a unit that is not decided yet, as
+ * the bytes of its file. Empty: there is none,
  * or it was packed before. Read back by at_compute_load_own, once, after configure: what is missing, damaged, or older
  * than the log, begins at zero; `diag` then has the reason if a file is there. */
 at_err at_compute_pack_own(struct at_compute *c, struct at_hash run, struct at_hash counted, struct at_diag *diag,

@@ -113,7 +113,7 @@ at_err_t at_compute_pack_own(struct at_compute *c, struct at_hash run, struct at
     struct at_error_feedback *f = &c->feedback;
     if (!c->configured || c->genesis.outer.kind == AT_OUTER_MEAN) return AT_OK;
     c->feedback_lost |= !at_error_feedback_settle(f, counted);
-    if (!f->e || at_hash_eq(c->feedback_kept, f->after)) return AT_OK;
+    if ((!f->e || at_hash_eq(c->feedback_kept, f->after)) && !f->next) return AT_OK;
     out->bytes_max = at_error_feedback_file_bytes_max(f->params);
     at_err_t err = at_error_feedback_write(f, run, out);
     if (err) return at_fail(diag, err, c->dir, "no memory for the error feedback's file");

@@ -5,15 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { METAS = 4, RUN = 4096 };
+enum { METAS = 6, RUN = 4096 };
 static const char file_name[] = "feedback";
-static const char tensor_name[] = "error_feedback";
 
 static void forget_unit(struct at_error_feedback *f)
 {
     free(f->next);
     f->next = NULL;
-    at_buf_release(&f->blob);
+    f->update = (struct at_hash){{0}};
 }
 
 void at_error_feedback_release(struct at_error_feedback *f)
@@ -23,26 +22,12 @@ void at_error_feedback_release(struct at_error_feedback *f)
     *f = (struct at_error_feedback){.params = f->params};
 }
 
-/* The update that was sent is taken away from what it was made of. It was ours and is unchanged, so it reads. */
-static bool take_away(struct at_error_feedback *f)
-{
-    struct at_update u = {0};
-    bool ours = at_update_parse(f->params, at_buf_span(&f->blob), NULL, &u) == AT_OK;
-    if (ours) at_update_confirm(&u, f->next);
-    at_update_release(&u);
-    return ours;
-}
-
 bool at_error_feedback_settle(struct at_error_feedback *f, struct at_hash counted)
 {
-    bool known = at_hash_eq(f->after, counted);
-    real *e = NULL;
-    if (known) return true;
-    if (f->next != NULL && at_hash_eq(f->update, counted) && take_away(f)) {
-        e = f->next;
-        f->next = NULL;
-        known = true;
-    }
+    if (at_hash_eq(f->after, counted)) return true;
+    bool known = f->next != NULL && at_hash_eq(f->update, counted);
+    real *e = known ? f->next : NULL;
+    if (known) f->next = NULL;
     at_error_feedback_release(f);
     f->e = e;
     f->after = counted;
@@ -70,6 +55,16 @@ struct at_hash at_error_feedback_hash(struct at_error_feedback *f)
     return f->hash;
 }
 
+/* The update that was sent is taken away from what it was made of. */
+static at_err take_away(const struct at_params *p, struct at_span blob, real *feedback)
+{
+    struct at_update u = {0};
+    at_err_t err = at_update_parse(p, blob, NULL, &u);
+    if (err == AT_OK) at_update_confirm(&u, feedback);
+    at_update_release(&u);
+    return err;
+}
+
 at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_codec *codec, uint32_t k,
                                 const struct at_update_info *info, const struct at_update_source *source,
                                 struct at_buf *out)
@@ -82,9 +77,8 @@ at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_cod
     if (f->e != NULL) memcpy(f->next, f->e, n * sizeof *f->next);
     at_feedback_add(codec, f->params, s.theta_start, s.theta, f->next);
     s.feedback = f->next;
-    f->blob.bytes_max = out->bytes_max;
     at_err_t err = at_update_encode(codec, k, info, &s, NULL, NULL, out);
-    if (err == AT_OK) err = at_buf_append(&f->blob, out->p, out->n);
+    if (err == AT_OK) err = take_away(f->params, at_buf_span(out), f->next);
     if (err == AT_OK)
         f->update = at_sha256(out->p, out->n);
     else
@@ -101,29 +95,41 @@ static void set_meta(struct at_st_meta *m, const char *key, const char *value)
     strcpy(m->value, value);
 }
 
-static at_err write_header(const struct at_params *p, struct at_hash run, struct at_hash update, struct at_hash values,
-                           struct at_buf *out)
+static void add_tensor(struct at_st_tensor *tensor, int *tensors, const char *name, uint64_t count)
+{
+    struct at_st_tensor *t = &tensor[(*tensors)++];
+    *t = (struct at_st_tensor){.f32 = true, .dims = 1, .shape = {count}};
+    strcpy(t->name, name);
+}
+
+static at_err write_header(struct at_error_feedback *f, struct at_hash run, struct at_buf *out)
 {
     struct at_st_meta meta[METAS];
-    struct at_st_tensor t = {.f32 = true, .dims = 1, .shape = {p->count}};
-    memcpy(t.name, tensor_name, sizeof tensor_name);
+    struct at_st_tensor tensor[2];
+    int tensors = 0;
+    struct at_hash none = {{0}}, next = f->next != NULL ? hash_of(f->next, f->params->count) : none;
+    if (f->e != NULL) add_tensor(tensor, &tensors, "error_feedback", f->params->count);
+    if (f->next != NULL) add_tensor(tensor, &tensors, "error_feedback_next", f->params->count);
     set_meta(&meta[0], "profile", "F32-1");
     set_meta(&meta[1], "run", at_hash_hex(run).s);
-    set_meta(&meta[2], "update", at_hash_hex(update).s);
-    set_meta(&meta[3], "values_hash", at_hash_hex(values).s);
-    return at_st_write_header(out, meta, METAS, &t, 1);
+    set_meta(&meta[2], "update", at_hash_hex(f->after).s);
+    set_meta(&meta[3], "values_hash", at_hash_hex(at_error_feedback_hash(f)).s);
+    set_meta(&meta[4], "next_update", at_hash_hex(f->update).s);
+    set_meta(&meta[5], "next_hash", at_hash_hex(next).s);
+    return at_st_write_header(out, meta, METAS, tensor, tensors);
 }
 
 size_t at_error_feedback_file_bytes_max(const struct at_params *p)
 {
-    return 4 * p->count + 4096;
+    return 8 * p->count + 4096;
 }
 
 at_err at_error_feedback_write(struct at_error_feedback *f, struct at_hash run, struct at_buf *out)
 {
-    AT_ASSERT(f->e != NULL);
-    at_err_t err = write_header(f->params, run, f->after, at_error_feedback_hash(f), out);
-    return err == AT_OK ? at_f32_append(out, f->e, f->params->count) : err;
+    at_err_t err = write_header(f, run, out);
+    if (err == AT_OK && f->e != NULL) err = at_f32_append(out, f->e, f->params->count);
+    if (err == AT_OK && f->next != NULL) err = at_f32_append(out, f->next, f->params->count);
+    return err;
 }
 
 /* What no unit leaves: values that are not finite, padding that is not zero. */
@@ -142,17 +148,25 @@ static bool possible(const struct at_params *p, const real *e)
     return ok;
 }
 
-static at_err read_values(struct at_error_feedback *f, struct at_span values, struct at_diag *diag)
+static at_err read_hash(const struct at_st_file *st, const char *key, struct at_diag *diag, struct at_hash *ret)
 {
-    size_t n = f->params->count;
-    if (values.n != 4 * n)
-        return at_fail(diag, values.n < 4 * n ? AT_E_TRUNCATED : AT_E_DATA, file_name, "%zu bytes instead of %zu",
-                       values.n, 4 * n);
-    if ((f->e = malloc(n * sizeof *f->e)) == NULL) return at_fail(diag, AT_E_NOMEM, file_name, "out of memory");
-    at_f32_read(values.p, f->e, n);
-    if (!possible(f->params, f->e))
-        return at_fail(diag, AT_E_DATA, file_name, "damaged: it has a value that no unit leaves");
-    return AT_OK;
+    const char *text = at_st_meta(st, key);
+    if (text != NULL && at_hash_parse(text, ret) == AT_OK) return AT_OK;
+    return at_fail(diag, AT_E_DATA, file_name, "damaged, or not what a member keeps");
+}
+
+static at_err read_values(const struct at_params *p, const struct at_st_file *st, const char *name,
+                          struct at_diag *diag, real **ret)
+{
+    const struct at_st_tensor *t = at_st_find(st, name);
+    if (t == NULL) return AT_OK;
+    if (t->end - t->begin != 4 * p->count)
+        return at_fail(diag, AT_E_DATA, file_name, "%s has %zu bytes instead of %zu", name, t->end - t->begin,
+                       4 * p->count);
+    if ((*ret = malloc(p->count * sizeof **ret)) == NULL) return at_fail(diag, AT_E_NOMEM, file_name, "out of memory");
+    at_f32_read(st->data.p + t->begin, *ret, p->count);
+    return possible(p, *ret) ? AT_OK
+                             : at_fail(diag, AT_E_DATA, file_name, "damaged: %s has a value that no unit leaves", name);
 }
 
 at_err at_error_feedback_read(struct at_error_feedback *f, struct at_hash run, struct at_span file,
@@ -162,16 +176,16 @@ at_err at_error_feedback_read(struct at_error_feedback *f, struct at_hash run, s
     struct at_buf header = {0};
     AT_ASSERT(f->e == NULL && f->next == NULL);
     at_err_t err = at_st_parse(file, file_name, diag, &st);
-    const char *update = err == AT_OK ? at_st_meta(&st, "update") : NULL;
-    if (err == AT_OK && (update == NULL || at_hash_parse(update, &f->after) != AT_OK))
-        err = at_fail(diag, AT_E_DATA, file_name, "damaged, or not what a member keeps");
-    if (err == AT_OK) err = read_values(f, st.data, diag);
-    if (err == AT_OK) err = write_header(f->params, run, f->after, at_error_feedback_hash(f), &header);
+    if (err == AT_OK) err = read_hash(&st, "update", diag, &f->after);
+    if (err == AT_OK) err = read_hash(&st, "next_update", diag, &f->update);
+    if (err == AT_OK) err = read_values(f->params, &st, "error_feedback", diag, &f->e);
+    if (err == AT_OK) err = read_values(f->params, &st, "error_feedback_next", diag, &f->next);
+    if (err == AT_OK) err = write_header(f, run, &header);
     if (err == AT_OK &&
         (file.n != header.n + st.data.n || !at_span_eq(at_buf_span(&header), at_span(file.p, header.n))))
         err = at_fail(diag, AT_E_DATA, file_name, "damaged, or of another run");
     at_st_release(&st);
     at_buf_release(&header);
     if (err != AT_OK) at_error_feedback_release(f);
-    return err;
+    return err == AT_OK ? AT_OK : at_fail(diag, err, file_name, "%s", at_err_text(err));
 }

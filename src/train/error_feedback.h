@@ -14,8 +14,10 @@
  *
  * so that a unit is a pure function of (state, range, e), and whoever has the log and the text can compute every e again.
  *
- * As a file (bytes only; whoever writes it does so atomically): safetensors with one tensor "error_feedback", as in
- * checkpoint_replica.h; __metadata__: profile, run, update (after which it comes), values_hash (the hash above). */
+ * As a file (bytes only; whoever writes it does so atomically): safetensors, values as in checkpoint_replica.h,
+ *   error_feedback        e, unless it is zero
+ *   error_feedback_next   what a unit that is done, but not decided, leaves over
+ *   __metadata__          profile, run; update (after which e comes), values_hash (the hash above); next_update, next_hash */
 #ifndef ATOLL_TRAIN_ERROR_FEEDBACK_H
 #define ATOLL_TRAIN_ERROR_FEEDBACK_H
 
@@ -29,9 +31,8 @@ struct at_error_feedback {          /* zeroed but for params: zero, after no con
     struct at_hash hash;            /* of e, once it was asked for */
     bool hashed;
     /* A unit that was done from it, of which it is not known yet whether it counts. */
-    real *next; /* e'; NULL: none */
+    real *next; /* what it leaves over; NULL: none */
     struct at_hash update;
-    struct at_buf blob;
 };
 void at_error_feedback_release(struct at_error_feedback *f);
 
@@ -46,7 +47,7 @@ at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_cod
                                 const struct at_update_info *info, const struct at_update_source *source,
                                 struct at_buf *out);
 
-/* Appends the file of e (which is not zero). AT_E_NOMEM. */
+/* Appends the file. AT_E_NOMEM. */
 at_err at_error_feedback_write(struct at_error_feedback *f, struct at_hash run, struct at_buf *out);
 /* f: as new. AT_E_DATA, AT_E_TRUNCATED, AT_E_NOMEM: not such a file of this run and model, to the bit; f is as new then. */
 at_err at_error_feedback_read(struct at_error_feedback *f, struct at_hash run, struct at_span file,

@@ -125,7 +125,7 @@ static void a_file_there_and_back(void **state)
     struct at_buf out = {0}, file = {0}, again = {0};
     begin(&b, AT_OUTER_DILOCO);
     one_round(&b, &out);
-    struct at_hash run = at_sha256("run", 3), other = at_sha256("other", 5);
+    struct at_hash first = b.f.after, run = at_sha256("run", 3), other = at_sha256("other", 5);
     file.bytes_max = again.bytes_max = at_error_feedback_file_bytes_max(b.f.params);
     assert_int_equal(at_error_feedback_write(&b.f, run, &file), AT_OK);
     struct at_error_feedback back = {.params = b.f.params};
@@ -136,14 +136,25 @@ static void a_file_there_and_back(void **state)
     assert_int_equal(at_error_feedback_write(&back, run, &again), AT_OK);
     assert_true(at_span_eq(at_buf_span(&file), at_buf_span(&again)));
     at_error_feedback_release(&back);
+    unit(&b, 100, &out); /* a second file, with a unit that is not decided */
+    struct at_hash undecided = at_sha256(out.p, out.n);
+    at_buf_clear(&again);
+    assert_int_equal(at_error_feedback_write(&b.f, run, &again), AT_OK);
+    assert_int_equal(at_error_feedback_read(&back, run, at_buf_span(&again), NULL), AT_OK);
+    assert_true(at_error_feedback_settle(&back, undecided) && at_error_feedback_settle(&b.f, undecided));
+    assert_memory_equal(back.e, b.f.e, b.f.params->count * sizeof *b.f.e);
+    at_error_feedback_release(&back);
+    assert_int_equal(at_error_feedback_read(&back, run, at_buf_span(&file), NULL), AT_OK);
+    assert_false(at_error_feedback_settle(&back, undecided)); /* the first one is older */
+    at_error_feedback_release(&back);
     assert_int_equal(at_error_feedback_read(&back, other, at_buf_span(&file), NULL), AT_E_DATA);
     assert_null(back.e);
     for (size_t bit = 0; bit < 8 * file.n; bit += bit < 8 * 600 ? 7 : 4099) { /* the header, then here and there */
         struct at_diag diag = {0};
         file.p[bit / 8] ^= (uint8_t)(1u << bit % 8);
         at_err_t err = at_error_feedback_read(&back, run, at_buf_span(&file), &diag);
-        if (err == AT_OK) /* the name of the update alone: then it is none that the log knows */
-            assert_false(at_hash_eq(back.after, b.f.after));
+        if (err == AT_OK) /* an update's name alone: then it is none that the log knows */
+            assert_false(at_hash_eq(back.after, first) && at_hash_is_zero(back.update));
         else
             assert_true(diag.text[0] != '\0' && back.e == NULL && at_hash_is_zero(back.after));
         at_error_feedback_release(&back);
