@@ -184,8 +184,9 @@ def swarm_rows(f):
         yield "bytes that a newcomer fetched", "", f"{j['bytes'] / 1e6:.1f} MB", j["load"]
     if "back" in f:
         b = f["back"]
-        yield (f"return after 5 missed rounds, {b['preset']}: bytes", "≤ 2 % of the model's",
-               f"{b['bytes'] / 1e6:.1f} MB = {100 * b['ratio']:.0f} %", b["load"])
+        of = f" of {b['others']} other{'s' if b['others'] != 1 else ''}, `--outer {b['outer']}`" if "outer" in b else ""
+        yield (f"return after 5 missed rounds{of}, {b['preset']}: bytes", "≤ 2 % of the model's",
+               f"{b['bytes'] / 1e6:.2f} MB = {100 * b['ratio']:.2f} %", b["load"])
         yield "the same: time until ready for the running round", "≤ 5 s", f"{b['seconds']:.1f} s", b["load"]
     if "evict" in f:
         e = f["evict"]
