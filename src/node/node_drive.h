@@ -1,5 +1,5 @@
-/* node_drive.h: the running node's inside (node_drive.c, node_ops.c, node_run.c only): the machine and everything that
- * gives it its effects, on one loop.
+/* node_drive.h: the running node's inside (node_drive.c, node_ops.c, node_save.c, node_run.c only): the machine and
+ * everything that gives it its effects, on one loop.
  *
  * Order: an event is stepped, its operations are done in their order, then what they answered at once (todo) is
  * stepped, one by one, before the loop goes on. Nothing re-enters: links, workers and the control socket only queue.
@@ -114,6 +114,8 @@ at_err node_configure(struct node *n, const struct at_genesis *g, struct at_diag
 void node_hold_state(struct node *n, struct at_compute_state *state);                    /* takes its bytes over */
 void node_later(struct node *n, struct node_todo todo);
 void node_do(struct node *n, const struct at_node_op *op);
+void node_save(struct node *n, const struct at_node_op *op);    /* SAVE */
+void node_keep_own(struct node *n);                             /* at the end, when no worker runs any more */
 void node_answer(struct node *n, const struct node_todo *todo); /* turns it into an event and feeds it */
 void node_end(struct node *n);                                  /* begins the way out */
 void node_on_net(void *user, const struct at_net_event *ev);

@@ -2,8 +2,6 @@
 #include "net/address.h"
 #include "node/node_drive.h"
 
-#include "os/sys.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,11 +27,6 @@ struct job {
     struct at_diag diag;
     struct at_compute_state state;
     struct at_compute_done unit_done;
-    uint64_t took_ns;
-    bool wants_own;
-    struct at_compute_files *files;
-    struct at_hash counted;
-    struct at_buf own; /* what this member keeps for itself */
     struct at_vault_search search;
 };
 
@@ -41,9 +34,7 @@ static void job_free(struct job *j)
 {
     at_compute_state_release(&j->state);
     at_vault_search_release(&j->search);
-    at_compute_files_release(j->files);
     at_team_put(j->team);
-    at_buf_release(&j->own);
     free(j->list);
     free(j);
 }
@@ -65,7 +56,6 @@ static struct job *job_new(struct node *n, const struct at_node_op *op, void (*r
     j->key = op->kind == AT_NODE_OP_BLOB_FINISH ? op->read.key : op->root;
     j->blob = op->read.kind;
     j->evaluate = op->evaluate;
-    j->counted = op->counted;
     return j;
 }
 
@@ -141,90 +131,6 @@ static void do_state(struct node *n, const struct at_node_op *op)
     } else {
         at_worker_push(&n->computer, &j->work);
     }
-}
-
-/* ---- SAVE: pack on the compute thread, write on the disk's ---- */
-static void run_write(struct at_work *work)
-{
-    struct job *j = (struct job *)work;
-    j->err = at_compute_write(j->n->folder.dir, j->files, &j->diag);
-}
-
-static void write_done(struct at_work *work)
-{
-    struct job *j = (struct job *)work;
-    struct node *n = j->n;
-    struct at_node_event ev = {.kind = AT_NODE_EV_SAVED};
-    ev.state.round = j->round;
-    ev.state.root = j->key;
-    ev.state.ok = true;
-    if (--n->saves_open == 0 && n->waiting_for_save) {
-        at_worker_push(&n->computer, n->waiting_for_save);
-        n->waiting_for_save = NULL;
-    }
-    if (j->err) {
-        node_fail(n, j->err, &j->diag);
-    } else {
-        at_vault_drop_states(&n->vault);
-        node_feed(n, &ev);
-    }
-    job_free(j);
-}
-
-/* What this member keeps for itself is written behind the state, and no round waits for it; so it may take a part of the
- * time only, and what a crash leaves may be older than the log: then error feedback begins at zero. */
-#define OWN_SHARE 20 /* as `atoll train` saves */
-
-static void run_write_own(struct at_work *work)
-{
-    struct job *j = (struct job *)work;
-    uint64_t start_ns = at_clock_mono_ns();
-    j->err = at_compute_write_own(j->n->folder.dir, &j->own, &j->diag);
-    j->took_ns = at_clock_mono_ns() - start_ns;
-}
-
-static void write_own_done(struct at_work *work)
-{
-    struct job *j = (struct job *)work;
-    struct node *n = j->n;
-    n->own_open = false;
-    n->own_next_ns = at_clock_mono_ns() + OWN_SHARE * j->took_ns;
-    if (j->err) node_log(n, AT_NODE_LOG_WARNING, "the error feedback could not be kept: %s", j->diag.text);
-    job_free(j);
-}
-
-static void write_own(struct node *n, struct job *from)
-{
-    struct job *j = job_new(n, &(struct at_node_op){.kind = AT_NODE_OP_SAVE}, run_write_own, write_own_done);
-    if (!j) return;
-    j->own = from->own;
-    from->own = (struct at_buf){0};
-    n->own_open = true;
-    at_worker_push(&n->disk, &j->work);
-}
-
-static void run_pack(struct at_work *work)
-{
-    struct job *j = (struct job *)work;
-    struct at_diag own = {0};
-    j->err = at_compute_pack(j->n->compute, j->key, &j->diag, &j->files);
-    if (!j->err && j->wants_own && at_compute_pack_own(j->n->compute, j->n->folder.run, j->counted, &own, &j->own))
-        at_buf_release(&j->own); /* no memory for it now: next time */
-}
-
-static void pack_done(struct at_work *work)
-{
-    struct job *j = (struct job *)work;
-    if (j->err) {
-        j->n->saves_open--;
-        node_fail(j->n, j->err, &j->diag);
-        job_free(j);
-        return;
-    }
-    j->work.run = run_write;
-    j->work.done = write_done;
-    at_worker_push(&j->n->disk, &j->work); /* also on the way out: what was asked to be kept is kept */
-    if (j->own.n > 0) write_own(j->n, j);
 }
 
 /* ---- units ---- */
@@ -536,7 +442,6 @@ static void do_end(struct node *n, const struct at_node_op *op)
 
 void node_do(struct node *n, const struct at_node_op *op)
 {
-    struct job *j;
     struct at_diag diag = {0};
     at_err_t err;
     switch (op->kind) {
@@ -597,11 +502,7 @@ void node_do(struct node *n, const struct at_node_op *op)
         do_group(n, op);
         break;
     case AT_NODE_OP_SAVE:
-        if ((j = job_new(n, op, run_pack, pack_done)) != NULL) {
-            n->saves_open++;
-            j->wants_own = !n->own_open && at_clock_mono_ns() >= n->own_next_ns;
-            at_worker_push(&n->computer, &j->work);
-        }
+        node_save(n, op);
         break;
     case AT_NODE_OP_PEERS_KEEP:
         do_keep_peers(n, op);

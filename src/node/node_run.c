@@ -366,24 +366,12 @@ static void close_loop(struct node *n)
     AT_ASSERT(uv_loop_close(&n->loop) == 0);
 }
 
-/* At the end there is time for it. A cache in effect: without it error feedback begins at zero. */
-static void keep_own(struct node *n)
-{
-    struct at_buf own = {0};
-    struct at_diag diag = {0};
-    if (n->compute && n->machine && n->err == AT_OK &&
-        at_compute_pack_own(n->compute, n->folder.run, at_node_machine_counted(n->machine), &diag, &own) == AT_OK &&
-        own.n > 0 && at_compute_write_own(n->folder.dir, &own, &diag) != AT_OK)
-        node_log(n, AT_NODE_LOG_WARNING, "the error feedback could not be kept: %s", diag.text);
-    at_buf_release(&own);
-}
-
 static void take_down(struct node *n)
 {
     n->ending = true;
     at_worker_stop(&n->computer); /* may push to the disk: first */
     at_worker_stop(&n->disk);
-    keep_own(n);
+    node_keep_own(n); /* now there is time for it */
     close_loop(n);
     at_node_machine_release(n->machine);
     at_store_close(n->store);

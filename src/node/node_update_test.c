@@ -174,6 +174,29 @@ static void the_codec_of_the_round(void **state)
     at_compute_release(c);
 }
 
+/* What a member keeps for itself may be missing or damaged: it begins at zero, and nothing else comes of it. */
+static void own_files_that_are_of_no_use(void **state)
+{
+    struct bench *b = *state;
+    struct at_compute *c = NULL;
+    struct at_genesis g = b->g;
+    struct at_hash run = {{7}}, counted = {{8}};
+    struct at_buf junk = {0}, own = {0};
+    struct at_diag diag = {0};
+    at_outer_config_default(&g.outer, AT_OUTER_DILOCO);
+    assert_int_equal(at_compute_init(b->dir, 1, "ref", NULL, &c), AT_OK);
+    assert_int_equal(at_compute_configure(c, &g, NULL), AT_OK);
+    assert_int_equal(at_compute_load_own(c, run, NULL), AT_OK);
+    assert_int_equal(at_buf_append(&junk, "not what it should be", 21), AT_OK);
+    assert_int_equal(at_compute_write_own(b->dir, &junk, NULL), AT_OK);
+    assert_int_not_equal(at_compute_load_own(c, run, &diag), AT_OK);
+    assert_true(diag.text[0] != '\0');
+    assert_int_equal(at_compute_pack_own(c, run, counted, NULL, &own), AT_OK); /* nothing to keep */
+    assert_int_equal(own.n, 0);
+    at_buf_release(&junk);
+    at_compute_release(c);
+}
+
 static void no_update_at_all(void **state)
 {
     struct bench *b = *state;
@@ -228,6 +251,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_genesis_for_another_machine, set_up, tear_down),
         cmocka_unit_test_setup_teardown(no_update_at_all, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_codec_of_the_round, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(own_files_that_are_of_no_use, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
