@@ -55,3 +55,4 @@ check stopped
 refused 2 "choose mean" "$ATOLL" init --dir "$WORK/c" --data "$DATA" --outer auto
 refused 2 "4096" "$ATOLL" init --dir "$WORK/c" --data "$DATA" --outer diloco --keep 50
 refused 2 "young" "$ATOLL" init --dir "$WORK/c" --data "$DATA" --young 0.5
+refused 2 "goes with --outer mean" "$ATOLL" init --dir "$WORK/c" --preset nano --data "$DATA" --stages 2 --outer sparse
