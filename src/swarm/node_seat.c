@@ -150,8 +150,7 @@ void at_node_accuse(struct at_node_machine *m, const struct at_evidence *e)
 {
     struct at_node_accusal *free = NULL;
     struct at_record rec = {.kind = AT_RECORD_EVIDENCE, .evidence = *e};
-    at_node_note(m, "a steward lies: two %s signed by %.16s exclude each other",
-                 e->of_votes ? "votes" : "roots of the log", at_node_id_hex(&e->key).s);
+    if (barred(m, &e->key)) return; /* it may go on lying in every view: once is enough to tell */
     for (size_t i = 0; i < AT_NODE_ACCUSALS; i++) {
         struct at_node_accusal *a = &m->agree.accuse[i];
         if (!a->own.is_signed)
@@ -159,7 +158,9 @@ void at_node_accuse(struct at_node_machine *m, const struct at_evidence *e)
         else if (at_node_id_eq(&a->key, &e->key))
             return;
     }
-    if (!free || barred(m, &e->key)) return;
+    at_node_note(m, "a steward lies: two %s signed by %.16s exclude each other",
+                 e->of_votes ? "votes" : "roots of the log", at_node_id_hex(&e->key).s);
+    if (!free) return;
     memset(&free->own, 0, sizeof free->own);
     free->key = e->key;
     free->own.is_signed = at_node_sign_own(m, &rec, &free->own.record);

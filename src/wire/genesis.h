@@ -38,7 +38,8 @@ struct at_genesis {
     uint32_t round_ms_max;   /* a round closes after this, whoever is missing */
     struct at_node_id steward;
     uint64_t created_ms;
-    uint32_t stages; /* members that share a unit; 0: a member computes a unit alone; else 2 .. AT_STAGES_MAX */
+    uint32_t
+        stages; /* members that share a unit (joined by the mean only); 0: a member computes a unit alone; else 2 .. AT_STAGES_MAX */
 };
 
 /* AT_E_DATA naming the field. Includes the model's and the trainer's own checks and what the fold relies on: one unit's
