@@ -11,6 +11,7 @@
 #ifndef ATOLL_NET_RANKS_INNER_H
 #define ATOLL_NET_RANKS_INNER_H
 
+#include "base/slots.h"
 #include "net/ranks_box.h"
 #include "net/ranks_note.h"
 #include "net/tls.h"
@@ -38,13 +39,8 @@ struct conn {
 
 struct post_slot {
     struct at_post post; /* first: a post is its slot */
-    uint32_t id;
     int peer;
-    bool used;
-    struct post_slot *next_free;
 };
-#define SLOT_CHUNK  64
-#define SLOT_CHUNKS 1024
 
 struct at_ranks_tls {
     struct at_ranks_tls_options opt;
@@ -64,8 +60,7 @@ struct at_ranks_tls {
     bool failed;            /* verdict is set and every buffer let go */
     struct at_diag verdict; /* err != AT_OK once there is one */
     struct at_diag own;     /* what fail() said, for the I/O thread to pass on */
-    struct post_slot *free, *chunk[SLOT_CHUNKS];
-    int chunks;
+    struct at_slots posts; /* of struct post_slot */
     uint64_t bytes_sent;
     /* of the I/O thread alone */
     int listen_fd;

@@ -3,6 +3,7 @@
  * A send and a receive meet in the receiver's list, under its mutex. Whoever comes second copies, outside the mutex, and
  * then marks both done; a pair between "matched" and "done" is COPYING, and a wait that ends with the verdict stays
  * until that is over, because the buffers are the waiter's. */
+#include "base/slots.h"
 #include "net/ranks.h"
 #include "os/sys.h"
 
@@ -12,20 +13,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOTS_PER_CHUNK 64
-#define CHUNKS_MAX      1024
-#define SPINS           300 /* a few microseconds, and only where each rank can have a processor */
+#define SPINS 300 /* a few microseconds, and only where each rank can have a processor */
 
-enum { FREE = 0, POSTED, COPYING, DONE };
+enum { POSTED = 1, COPYING, DONE };
 
 struct slot {
     atomic_int state;
     bool is_send;
     int owner, from, to;
-    uint32_t tag, id;
+    uint32_t tag;
     void *bytes;
     size_t n;
-    struct slot *next; /* in the list of what has not met yet, or of the free */
+    struct slot *next; /* in the list of what has not met yet */
 };
 
 struct member {
@@ -35,9 +34,8 @@ struct member {
     pthread_cond_t wake;   /* one of this rank's transfers is done, or there is a verdict; under `sleep` */
     pthread_mutex_t sleep;
     struct slot *first, *last; /* posted sends to this rank and receives of it that have not met */
-    struct slot *free, *chunk[CHUNKS_MAX];
-    int chunks;
-    uint64_t bytes_sent; /* of the owning thread alone */
+    struct at_slots slots; /* of struct slot; of the owning thread alone, as is bytes_sent */
+    uint64_t bytes_sent;
 };
 
 struct at_ranks_inproc {
@@ -64,23 +62,6 @@ static void fail_all(struct at_ranks_inproc *w, at_err_t err, const char *where,
         pthread_cond_broadcast(&w->member[i].wake);
         pthread_mutex_unlock(&w->member[i].sleep);
     }
-}
-
-static struct slot *take_slot(struct member *m)
-{
-    if (m->free == NULL) {
-        struct slot *chunk = m->chunks < CHUNKS_MAX ? calloc(SLOTS_PER_CHUNK, sizeof *chunk) : NULL;
-        if (chunk == NULL) return NULL;
-        for (int i = 0; i < SLOTS_PER_CHUNK; i++) {
-            chunk[i].id = (uint32_t)(m->chunks * SLOTS_PER_CHUNK + i);
-            chunk[i].next = m->free;
-            m->free = &chunk[i];
-        }
-        m->chunk[m->chunks++] = chunk;
-    }
-    struct slot *s = m->free;
-    m->free = s->next;
-    return s;
 }
 
 static void finish(struct at_ranks_inproc *w, struct slot *s)
@@ -133,7 +114,8 @@ static struct at_transfer post(struct member *m, bool is_send, int other, uint32
 {
     struct at_ranks_inproc *w = m->world;
     AT_ASSERT(other >= 0 && other < w->ranks && other != m->rank && n >= 1 && tag <= AT_RANKS_TAG_MAX);
-    struct slot *s = take_slot(m);
+    struct at_transfer t;
+    struct slot *s = at_slots_take(&m->slots, &t.v);
     if (s == NULL) {
         fail_all(w, AT_E_NOMEM, w->name[m->rank], "no memory for one more transfer");
         return (struct at_transfer){UINT64_MAX};
@@ -150,7 +132,7 @@ static struct at_transfer post(struct member *m, bool is_send, int other, uint32
     struct slot *o = meet(at, s);
     pthread_mutex_unlock(&at->mutex);
     if (o != NULL) copy(w, s, o);
-    return (struct at_transfer){(uint64_t)s->id + 1};
+    return t;
 }
 
 static struct at_transfer send_op(void *link, int to, uint32_t tag, const void *bytes, size_t n)
@@ -163,14 +145,6 @@ static struct at_transfer send_op(void *link, int to, uint32_t tag, const void *
 static struct at_transfer recv_op(void *link, int from, uint32_t tag, void *bytes, size_t n)
 {
     return post(link, false, from, tag, bytes, n);
-}
-
-static struct slot *slot_of(struct member *m, struct at_transfer t)
-{
-    AT_ASSERT(t.v <= (uint64_t)m->chunks * SLOTS_PER_CHUNK);
-    struct slot *s = &m->chunk[(t.v - 1) / SLOTS_PER_CHUNK][(t.v - 1) % SLOTS_PER_CHUNK];
-    AT_ASSERT(atomic_load(&s->state) != FREE); /* waited for twice */
-    return s;
 }
 
 /* After a verdict: out of the list if it is still there. False: it has met, and will be done in a moment. */
@@ -194,7 +168,7 @@ static bool done_op(void *link, struct at_transfer t)
 {
     struct member *m = link;
     return t.v == 0 || t.v == UINT64_MAX || atomic_load(&m->world->failed) ||
-           atomic_load(&slot_of(m, t)->state) == DONE;
+           atomic_load(&((struct slot *)at_slots_at(&m->slots, t.v))->state) == DONE;
 }
 
 static void sleep_until_done(struct member *m, struct slot *s, bool also_verdict)
@@ -219,7 +193,7 @@ static at_err_t wait_op(void *link, struct at_transfer t, struct at_diag *diag)
     struct at_ranks_inproc *w = m->world;
     if (t.v == 0) return AT_OK;
     if (t.v == UINT64_MAX) return tell(w, diag);
-    struct slot *s = slot_of(m, t);
+    struct slot *s = at_slots_at(&m->slots, t.v);
     for (int i = w->spin ? SPINS : 0; i > 0 && atomic_load(&s->state) != DONE; i--) {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
@@ -227,9 +201,7 @@ static at_err_t wait_op(void *link, struct at_transfer t, struct at_diag *diag)
     }
     if (atomic_load(&s->state) != DONE) sleep_until_done(m, s, true);
     if (atomic_load(&s->state) != DONE && !withdraw(w, s)) sleep_until_done(m, s, false);
-    atomic_store(&s->state, FREE);
-    s->next = m->free;
-    m->free = s;
+    at_slots_give(&m->slots, t.v);
     return atomic_load(&w->failed) ? tell(w, diag) : AT_OK;
 }
 
@@ -260,6 +232,7 @@ at_err_t at_ranks_inproc_init(int ranks, const char *const *name, struct at_diag
     for (int i = 0; i < ranks; i++) {
         w->member[i].world = w;
         w->member[i].rank = i;
+        at_slots_init(&w->member[i].slots, sizeof(struct slot));
         pthread_mutex_init(&w->member[i].mutex, NULL);
         pthread_mutex_init(&w->member[i].sleep, NULL);
         pthread_cond_init(&w->member[i].wake, NULL);
@@ -273,7 +246,7 @@ void at_ranks_inproc_release(struct at_ranks_inproc *w)
     if (w == NULL) return;
     for (int i = 0; i < w->ranks; i++) {
         struct member *m = &w->member[i];
-        for (int k = 0; k < m->chunks; k++) free(m->chunk[k]);
+        at_slots_release(&m->slots);
         pthread_mutex_destroy(&m->mutex);
         pthread_mutex_destroy(&m->sleep);
         pthread_cond_destroy(&m->wake);

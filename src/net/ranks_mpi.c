@@ -22,6 +22,7 @@ bool at_ranks_mpi_launched(void)
 
 #ifdef ATOLL_MPI
 
+#include "base/slots.h"
 #include "net/ranks_mpi_inner.h"
 #include "os/file_temp.h"
 
@@ -35,8 +36,6 @@ bool at_ranks_mpi_launched(void)
 #include <unistd.h>
 
 #define PIECE_BYTES  ((size_t)1 << 30) /* MPI counts in int */
-#define SLOT_CHUNK   64
-#define SLOT_CHUNKS  1024
 #define PROGRESS_US  1000
 #define POLLS_BUSY   200  /* before a wait gives way to others on this processor */
 #define POLLS_AWAKE  5000 /* before it sleeps between polls */
@@ -47,10 +46,9 @@ bool at_ranks_mpi_launched(void)
 struct slot {
     MPI_Request fixed[PIECES_FIXED], *request;
     int pieces, peer;
-    uint32_t id, tag;
+    uint32_t tag;
     size_t n;
-    bool is_send, used, done;
-    struct slot *next_free;
+    bool is_send, done;
 };
 
 struct at_ranks_mpi {
@@ -60,8 +58,7 @@ struct at_ranks_mpi {
     pthread_mutex_t mutex;
     pthread_t helper;
     bool has_helper, stop;
-    struct slot *free, *chunk[SLOT_CHUNKS];
-    int chunks;
+    struct at_slots transfers; /* of struct slot */
     uint64_t bytes_sent;
 };
 
@@ -117,27 +114,11 @@ _Noreturn static void die_of_peer(struct at_ranks_mpi *w, int peer, const char *
 
 /* ---- transfers ---------------------------------------------------------------------------------------------------- */
 
-static struct slot *take_slot(struct at_ranks_mpi *w)
-{
-    if (w->free == NULL) {
-        struct slot *chunk = w->chunks < SLOT_CHUNKS ? calloc(SLOT_CHUNK, sizeof *chunk) : NULL;
-        if (chunk == NULL) return NULL;
-        for (int i = SLOT_CHUNK - 1; i >= 0; i--) {
-            chunk[i].id = (uint32_t)(w->chunks * SLOT_CHUNK + i);
-            chunk[i].next_free = w->free;
-            w->free = &chunk[i];
-        }
-        w->chunk[w->chunks++] = chunk;
-    }
-    struct slot *s = w->free;
-    w->free = s->next_free;
-    return s;
-}
-
 static struct at_transfer post(struct at_ranks_mpi *w, bool is_send, int peer, uint32_t tag, uint8_t *bytes, size_t n)
 {
     AT_ASSERT(peer >= 0 && peer < w->run.ranks && peer != w->run.rank && n >= 1 && tag <= AT_RANKS_TAG_MAX);
-    struct slot *s = take_slot(w);
+    struct at_transfer t;
+    struct slot *s = at_slots_take(&w->transfers, &t.v);
     size_t pieces = (n - 1) / PIECE_BYTES + 1;
     MPI_Request *request = s == NULL ? NULL : pieces <= PIECES_FIXED ? s->fixed : calloc(pieces, sizeof *request);
     if (request == NULL || pieces > INT32_MAX) {
@@ -145,9 +126,8 @@ static struct at_transfer post(struct at_ranks_mpi *w, bool is_send, int peer, u
         at_fail(&what, AT_E_NOMEM, w->run.name[w->run.rank], "no memory for one more transfer");
         die(w, &what);
     }
-    *s = (struct slot){.id = s->id, .request = request, .pieces = (int)pieces, .peer = peer, .tag = tag, .n = n};
+    *s = (struct slot){.request = request, .pieces = (int)pieces, .peer = peer, .tag = tag, .n = n};
     s->is_send = is_send;
-    s->used = true;
     if (pieces <= PIECES_FIXED) s->request = s->fixed;
     int rc = MPI_SUCCESS;
     pthread_mutex_lock(&w->mutex);
@@ -159,7 +139,7 @@ static struct at_transfer post(struct at_ranks_mpi *w, bool is_send, int peer, u
     }
     pthread_mutex_unlock(&w->mutex);
     if (rc != MPI_SUCCESS) die_of_peer(w, peer, "cannot be reached by MPI");
-    return (struct at_transfer){(uint64_t)s->id + 1};
+    return t;
 }
 
 static struct at_transfer send_op(void *link, int to, uint32_t tag, const void *bytes, size_t n)
@@ -172,14 +152,6 @@ static struct at_transfer send_op(void *link, int to, uint32_t tag, const void *
 static struct at_transfer recv_op(void *link, int from, uint32_t tag, void *bytes, size_t n)
 {
     return post(link, false, from, tag, bytes, n);
-}
-
-static struct slot *slot_of(struct at_ranks_mpi *w, struct at_transfer t)
-{
-    AT_ASSERT(t.v <= (uint64_t)w->chunks * SLOT_CHUNK);
-    struct slot *s = &w->chunk[(t.v - 1) / SLOT_CHUNK][(t.v - 1) % SLOT_CHUNK];
-    AT_ASSERT(s->used); /* waited for twice */
-    return s;
 }
 
 /* Under the mutex. A received piece of another length ends everything. */
@@ -206,7 +178,7 @@ static bool done_op(void *link, struct at_transfer t)
 {
     struct at_ranks_mpi *w = link;
     if (t.v == 0) return true;
-    struct slot *s = slot_of(w, t);
+    struct slot *s = at_slots_at(&w->transfers, t.v);
     if (s->done) return true;
     pthread_mutex_lock(&w->mutex);
     s->done = test(w, s);
@@ -226,12 +198,10 @@ static at_err_t wait_op(void *link, struct at_transfer t, struct at_diag *diag)
 {
     struct at_ranks_mpi *w = link;
     if (t.v == 0) return AT_OK;
-    struct slot *s = slot_of(w, t);
+    struct slot *s = at_slots_at(&w->transfers, t.v);
     for (int polls = 0; !done_op(w, t);) give_way(polls < POLLS_AWAKE + 1 ? polls++ : polls);
     if (s->request != s->fixed) free(s->request);
-    s->used = false;
-    s->next_free = w->free;
-    w->free = s;
+    at_slots_give(&w->transfers, t.v);
     return AT_OK;
 }
 
@@ -292,6 +262,7 @@ at_err_t at_ranks_mpi_init(const struct at_ranks_run *run, void (*last_words)(vo
     if (w == NULL) return at_fail(diag, AT_E_NOMEM, "MPI", "no memory for the links");
     AT_ASSERT(initialized && run->facts <= AT_RANKS_FACTS_MAX);
     w->run = *run;
+    at_slots_init(&w->transfers, sizeof(struct slot));
     pthread_mutex_init(&w->mutex, NULL);
     MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &tag_max, &found);
     at_err_t err = found && *tag_max >= (int)AT_RANKS_TAG_MAX
@@ -324,7 +295,7 @@ void at_ranks_mpi_release(struct at_ranks_mpi *w)
         give_way(polls);
     }
     if (w->has_helper) pthread_join(w->helper, NULL);
-    for (int i = 0; i < w->chunks; i++) free(w->chunk[i]);
+    at_slots_release(&w->transfers);
     pthread_mutex_destroy(&w->mutex);
     MPI_Comm_free(&w->comm);
     MPI_Finalize(); /* waits for all: still watched over */

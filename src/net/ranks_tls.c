@@ -35,24 +35,6 @@ static void rouse(struct at_ranks_tls *w)
     while (n < 0 && errno == EINTR);
 }
 
-static struct post_slot *take_slot(struct at_ranks_tls *w)
-{
-    if (w->free == NULL) {
-        struct post_slot *chunk = w->chunks < SLOT_CHUNKS ? calloc(SLOT_CHUNK, sizeof *chunk) : NULL;
-        if (chunk == NULL) return NULL;
-        for (int i = SLOT_CHUNK - 1; i >= 0; i--) {
-            chunk[i].id = (uint32_t)(w->chunks * SLOT_CHUNK + i);
-            chunk[i].next_free = w->free;
-            w->free = &chunk[i];
-        }
-        w->chunk[w->chunks++] = chunk;
-    }
-    struct post_slot *s = w->free;
-    w->free = s->next_free;
-    s->used = true;
-    return s;
-}
-
 /* Under the mutex. Rank 0's I/O thread makes it the verdict, the others' report it. */
 static void say_failure(struct at_ranks_tls *w, const struct at_diag *what)
 {
@@ -67,7 +49,8 @@ static struct at_transfer post(struct at_ranks_tls *w, bool is_send, int peer, u
     struct at_diag diag = {0}, what = {0};
     char where[24];
     pthread_mutex_lock(&w->mutex);
-    struct post_slot *s = take_slot(w);
+    struct at_transfer t = {UINT64_MAX};
+    struct post_slot *s = at_slots_take(&w->posts, &t.v);
     at_err_t err = s != NULL ? AT_OK : AT_E_NOMEM;
     struct conn *c = w->peer[peer];
     if (s != NULL) {
@@ -91,7 +74,7 @@ static struct at_transfer post(struct at_ranks_tls *w, bool is_send, int peer, u
         say_failure(w, &what);
     }
     pthread_mutex_unlock(&w->mutex);
-    return (struct at_transfer){s != NULL ? (uint64_t)s->id + 1 : UINT64_MAX};
+    return t;
 }
 
 static struct at_transfer send_op(void *link, int to, uint32_t tag, const void *bytes, size_t n)
@@ -104,28 +87,16 @@ static struct at_transfer recv_op(void *link, int from, uint32_t tag, void *byte
     return post(link, false, from, tag, bytes, n);
 }
 
-static struct post_slot *slot_of(struct at_ranks_tls *w, struct at_transfer t)
-{
-    AT_ASSERT(t.v <= (uint64_t)w->chunks * SLOT_CHUNK);
-    struct post_slot *s = &w->chunk[(t.v - 1) / SLOT_CHUNK][(t.v - 1) % SLOT_CHUNK];
-    AT_ASSERT(s->used); /* waited for twice */
-    return s;
-}
-
 static at_err_t wait_op(void *link, struct at_transfer t, struct at_diag *diag)
 {
     struct at_ranks_tls *w = link;
     at_err_t err = AT_OK;
     if (t.v == 0) return AT_OK;
     pthread_mutex_lock(&w->mutex);
-    struct post_slot *s = t.v != UINT64_MAX ? slot_of(w, t) : NULL;
+    struct post_slot *s = t.v != UINT64_MAX ? at_slots_at(&w->posts, t.v) : NULL;
     while (!(s != NULL && s->post.done) && !w->failed) pthread_cond_wait(&w->wake, &w->mutex);
     if (w->failed) err = at_fail(diag, w->verdict.err, w->verdict.where, "%s", w->verdict.text);
-    if (s != NULL) {
-        s->used = false;
-        s->next_free = w->free;
-        w->free = s;
-    }
+    if (s != NULL) at_slots_give(&w->posts, t.v);
     pthread_mutex_unlock(&w->mutex);
     return err;
 }
@@ -135,7 +106,7 @@ static bool done_op(void *link, struct at_transfer t)
     struct at_ranks_tls *w = link;
     if (t.v == 0) return true;
     pthread_mutex_lock(&w->mutex);
-    bool done = w->failed || (t.v != UINT64_MAX && slot_of(w, t)->post.done);
+    bool done = w->failed || (t.v != UINT64_MAX && ((struct post_slot *)at_slots_at(&w->posts, t.v))->post.done);
     pthread_mutex_unlock(&w->mutex);
     return done;
 }
@@ -271,6 +242,7 @@ at_err_t at_ranks_tls_init(const struct at_ranks_tls_options *options, struct at
     if (w == NULL) return at_fail(diag, AT_E_NOMEM, "links", "no memory for the links");
     w->opt = *options;
     w->rank = run->rank;
+    at_slots_init(&w->posts, sizeof(struct post_slot));
     w->ranks = run->ranks;
     w->wake_fd[0] = w->wake_fd[1] = -1;
     w->listen_fd = w->rank == 0 ? options->listen_fd : -1;
@@ -309,7 +281,7 @@ void at_ranks_tls_release(struct at_ranks_tls *w)
     }
     for (int i = 0; i < 2; i++)
         if (w->wake_fd[i] >= 0) close(w->wake_fd[i]);
-    for (int i = 0; i < w->chunks; i++) free(w->chunk[i]);
+    at_slots_release(&w->posts);
     at_tls_ctx_release(w->tls);
     free(w->id);
     free(w->entry);

@@ -1,6 +1,7 @@
 #include "node/node_team.h"
 
 #include "base/bytes.h"
+#include "base/slots.h"
 #include "net/ranks_box.h"
 
 #include <pthread.h>
@@ -9,14 +10,6 @@
 #include <string.h>
 
 #define HEAD_BYTES 8
-
-struct slot {
-    struct at_post post; /* first: a post is its slot */
-    uint32_t id;
-    struct slot *next_free;
-};
-#define SLOT_CHUNK  64
-#define SLOT_CHUNKS 64
 
 struct peer {
     struct at_node_id id;
@@ -39,8 +32,7 @@ struct at_team {
     bool joined;
     bool over; /* every buffer is let go; `verdict` says why */
     struct at_diag verdict;
-    struct slot *free, *chunk[SLOT_CHUNKS];
-    int chunks;
+    struct at_slots posts; /* of struct at_post */
     uint64_t bytes_sent;
 };
 
@@ -59,6 +51,7 @@ struct at_team *at_team_new(const struct at_node_team *team, void (*notify)(void
     t->ranks = (int)team->ranks;
     t->notify = notify;
     t->user = user;
+    at_slots_init(&t->posts, sizeof(struct at_post));
     t->frame = frame;
     for (int i = 0; i < t->ranks; i++) t->peer[i].id = team->peer[i].id;
     pthread_mutex_init(&t->mutex, NULL);
@@ -75,7 +68,7 @@ void at_team_put(struct at_team *t)
 {
     if (!t || --t->refs > 0) return;
     for (int i = 0; i < t->ranks; i++) at_box_release(&t->peer[i].box);
-    for (int i = 0; i < t->chunks; i++) free(t->chunk[i]);
+    at_slots_release(&t->posts);
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->mutex);
     free(t->frame);
@@ -113,29 +106,6 @@ void at_team_join(struct at_team *t, const struct at_node_team *team)
 }
 
 /* ---- the computing thread ---- */
-static struct slot *take_slot(struct at_team *t)
-{
-    if (!t->free) {
-        struct slot *chunk = t->chunks < SLOT_CHUNKS ? calloc(SLOT_CHUNK, sizeof *chunk) : NULL;
-        if (!chunk) return NULL;
-        for (int i = 0; i < SLOT_CHUNK; i++) {
-            chunk[i].id = (uint32_t)(t->chunks * SLOT_CHUNK + i) + 1;
-            chunk[i].next_free = t->free;
-            t->free = &chunk[i];
-        }
-        t->chunk[t->chunks++] = chunk;
-    }
-    struct slot *s = t->free;
-    t->free = s->next_free;
-    return s;
-}
-
-static struct slot *slot_of(struct at_team *t, struct at_transfer x)
-{
-    AT_ASSERT(x.v >= 1 && x.v <= (uint64_t)t->chunks * SLOT_CHUNK);
-    return &t->chunk[(x.v - 1) / SLOT_CHUNK][(x.v - 1) % SLOT_CHUNK];
-}
-
 /* {UINT64_MAX}: of a team that is over. */
 static struct at_transfer post(struct at_team *t, bool is_send, int other, uint32_t tag, void *bytes, size_t n)
 {
@@ -143,14 +113,13 @@ static struct at_transfer post(struct at_team *t, bool is_send, int other, uint3
     struct at_transfer x = {UINT64_MAX};
     AT_ASSERT(other >= 0 && other < t->ranks && other != t->rank && n >= 1);
     pthread_mutex_lock(&t->mutex);
-    struct slot *s = t->over ? NULL : take_slot(t);
+    struct at_post *s = t->over ? NULL : at_slots_take(&t->posts, &x.v);
     if (s) {
-        x.v = s->id;
-        s->post = (struct at_post){.tag = tag, .bytes = bytes, .n = n};
+        *s = (struct at_post){.tag = tag, .bytes = bytes, .n = n};
         if (is_send) {
             t->bytes_sent += n;
-            at_box_send(&t->peer[other].box, &s->post);
-        } else if (at_box_recv(&t->peer[other].box, &s->post, &diag) != AT_OK) {
+            at_box_send(&t->peer[other].box, s);
+        } else if (at_box_recv(&t->peer[other].box, s, &diag) != AT_OK) {
             finish(t, diag.err, diag.where, diag.text);
         }
     } else if (!t->over) {
@@ -176,14 +145,11 @@ static at_err_t wait_op(void *link, struct at_transfer x, struct at_diag *diag)
     struct at_team *t = link;
     if (x.v == 0) return AT_OK;
     pthread_mutex_lock(&t->mutex);
-    struct slot *s = x.v == UINT64_MAX ? NULL : slot_of(t, x);
-    while (s && !s->post.done && !t->over) pthread_cond_wait(&t->wake, &t->mutex);
+    struct at_post *s = x.v == UINT64_MAX ? NULL : at_slots_at(&t->posts, x.v);
+    while (s && !s->done && !t->over) pthread_cond_wait(&t->wake, &t->mutex);
     at_err_t err = AT_OK;
-    if (!s || !s->post.done) err = at_fail(diag, t->verdict.err, t->verdict.where, "%s", t->verdict.text);
-    if (s) {
-        s->next_free = t->free;
-        t->free = s;
-    }
+    if (!s || !s->done) err = at_fail(diag, t->verdict.err, t->verdict.where, "%s", t->verdict.text);
+    if (s) at_slots_give(&t->posts, x.v);
     pthread_mutex_unlock(&t->mutex);
     return err;
 }
@@ -192,7 +158,7 @@ static bool done_op(void *link, struct at_transfer x)
 {
     struct at_team *t = link;
     pthread_mutex_lock(&t->mutex);
-    bool done = x.v == 0 || t->over || slot_of(t, x)->post.done;
+    bool done = x.v == 0 || t->over || ((struct at_post *)at_slots_at(&t->posts, x.v))->done;
     pthread_mutex_unlock(&t->mutex);
     return done;
 }
