@@ -71,15 +71,25 @@ static at_err run_step(struct at_trainer *t, const struct at_exec *ex, uint32_t 
     return at_trainer_step(t, ex, 0, ++*k, diag);
 }
 
+/* What is measured just now, on a terminal. */
+static void show(struct at_screen *screen, int threads, int stretch)
+{
+    char line[80];
+    const char *lines[] = {line};
+    snprintf(line, sizeof line, "  %d thread%s: stretch %d of %d", threads, threads == 1 ? "" : "s", stretch, REPEATS);
+    if (screen->live) at_screen_draw(screen, lines, 1);
+}
+
 /* The median of a few stretches of at least 0.4 s, after one step that only touches the memory. */
-static at_err measure(struct at_trainer *t, const struct at_exec *ex, uint32_t *k, double work, struct at_diag *diag,
-                      double *ret_gflops)
+static at_err measure(struct at_trainer *t, const struct at_exec *ex, uint32_t *k, double work, int threads,
+                      struct at_screen *screen, struct at_diag *diag, double *ret_gflops)
 {
     double speed[REPEATS];
     at_err_t err = run_step(t, ex, k, diag);
     for (int i = 0; i < REPEATS && err == AT_OK; i++) {
         double start_s = at_bench_clock_s(), spent_s = 0;
         int steps = 0;
+        show(screen, threads, i + 1);
         for (; spent_s < 0.4 && err == AT_OK; steps++) {
             err = run_step(t, ex, k, diag);
             spent_s = at_bench_clock_s() - start_s;
@@ -107,7 +117,9 @@ static at_err measure_all(const struct shape *s, const char *kernels, int thread
 {
     struct at_model model = {0};
     struct at_trainer t = {0};
+    struct at_screen screen;
     uint32_t k = 0;
+    at_screen_init(&screen, stderr);
     at_err_t err = at_model_init(&model, &s->model, diag);
     if (err == AT_OK) err = at_trainer_init(&t, &model, &s->train, 0, diag);
     at_sys_memory_huge();
@@ -115,9 +127,10 @@ static at_err measure_all(const struct shape *s, const char *kernels, int thread
     for (int n = 1; n <= threads && err == AT_OK; n = n == threads ? n + 1 : threads) {
         struct at_cli_exec e = {0};
         err = at_cli_exec_init(&e, kernels, (uint64_t)n, diag);
-        if (err == AT_OK) err = measure(&t, &e.ex, &k, s->work, diag, n == 1 ? ret_one : ret_all);
+        if (err == AT_OK) err = measure(&t, &e.ex, &k, s->work, n, &screen, diag, n == 1 ? ret_one : ret_all);
         at_cli_exec_release(&e);
     }
+    at_screen_clear(&screen);
     if (threads == 1) *ret_all = *ret_one;
     at_trainer_release(&t);
     at_model_release(&model);

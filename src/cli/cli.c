@@ -1,5 +1,7 @@
 #include "cli/cli.h"
 
+#include "cli/cli_wrap.h"
+
 #include "os/file_temp.h"
 #include "os/sys.h"
 
@@ -73,26 +75,33 @@ static void print_overview(FILE *out)
     int count;
     const struct at_command *const *list = at_command_list(&count);
     fprintf(out,
-            "atoll %s: train a language model together, own it in proportion to the work, use it.\n\n"
+            "atoll %s\nTrain a language model together, own it in proportion to the work, use it.\n\n"
             "usage: atoll COMMAND [options]\n\n",
             ATOLL_VERSION);
-    for (int i = 0; i < count; i++)
-        if (list[i]->summary != NULL) fprintf(out, "  %-9s %s\n", list[i]->name, list[i]->summary);
+    for (int i = 0; i < count; i++) {
+        if (list[i]->summary == NULL) continue;
+        fprintf(out, "  %-9s ", list[i]->name);
+        at_wrap(out, 12, 12, list[i]->summary);
+    }
     fprintf(out, "\nexamples:\n"
-                 "  atoll demo                        four members on this machine train on Moby-Dick and share it\n"
+                 "  atoll demo                four members on this machine train on Moby-Dick\n"
                  "  atoll init --dir run --data data/moby-dick.txt && atoll start --dir run\n"
                  "  atoll ask --dir run \"Call me \"\n"
-                 "\n`atoll COMMAND --help` shows a command's options and examples.\n"
-                 "exit codes: 0 ok, 1 internal, 2 usage, 3 bad file or data, 4 verification failed, 5 environment,\n"
-                 "            6 peer or invite, 130 interrupted\n");
+                 "\n`atoll COMMAND --help` shows a command's options and examples.\n");
+    at_wrap(out, 0, 12,
+            "exit codes: 0 ok, 1 internal, 2 usage, 3 bad file or data, 4 verification failed, 5 environment, "
+            "6 peer or invite, 130 interrupted");
 }
 
 static void print_command(const struct at_command *command, FILE *out)
 {
-    fprintf(out, "atoll %s: %s\n\nusage: atoll %s%s%s\n\n", command->name,
-            command->summary != NULL ? command->summary : "not for people", command->name, command->usage[0] ? " " : "",
-            command->usage);
-    if (command->about != NULL) fprintf(out, "%s\n\n", command->about);
+    int column = fprintf(out, "atoll %s: ", command->name);
+    at_wrap(out, column, 2, command->summary != NULL ? command->summary : "not for people");
+    column = fprintf(out, "\nusage: atoll %s%s", command->name, command->usage[0] ? " " : "") - 1;
+    at_wrap(out, column, 12, command->usage);
+    fputc('\n', out);
+    if (command->about != NULL) at_wrap(out, 0, 0, command->about);
+    if (command->about != NULL) fputc('\n', out);
     at_opts_print(command->rows, command->row_count, out);
     fprintf(out, "\nexamples:\n%s", command->examples);
 }

@@ -1,5 +1,7 @@
 #include "cli/cli_opts.h"
 
+#include "cli/cli_wrap.h"
+
 #include <errno.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -201,11 +203,11 @@ void at_opts_release(const struct at_opt *rows, int row_count, void *args)
 
 static void print_row(const char *name, const char *arg, const char *help, const char *fallback, FILE *out)
 {
-    char left[64];
-    snprintf(left, sizeof left, "--%s%s%s", name, arg ? " " : "", arg ? arg : "");
-    fprintf(out, "  %-22s %s", left, help);
-    if (fallback != NULL) fprintf(out, " (default %s)", fallback);
-    fputc('\n', out);
+    char left[64], right[400];
+    int column = snprintf(left, sizeof left, "  --%s%s%s", name, arg ? " " : "", arg ? arg : "");
+    snprintf(right, sizeof right, fallback != NULL ? "%s (default %s)" : "%s", help, fallback);
+    fprintf(out, "%-24s ", left);
+    at_wrap(out, column < 24 ? 25 : column + 1, 25, right);
 }
 
 void at_opts_print(const struct at_opt *rows, int row_count, FILE *out)

@@ -121,7 +121,7 @@ const struct at_command at_cmd_ask = {
         "Works while the run goes on: it reads the model of the last finished round. The text goes to stdout as it\n"
         "comes; bytes that are no UTF-8 are shown as U+FFFD.",
     .examples = "  atoll ask --dir run \"Call me \"\n"
-                "  atoll ask --dir my-model \"The whale\" --max-tokens 200 --temperature 0.5 --seed 3\n",
+                "  atoll ask --dir my-model \"The whale\" --max-tokens 200 --temperature 0.5\n",
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),
     .words_min = 1,

@@ -1,12 +1,14 @@
 /* cmd_control.c: talking to a running node through its folder's control socket: `status`, `invite` and `finish`. */
 #include "cli/cli_cmd.h"
 #include "cli/cli_ledger.h"
+#include "cli/cli_wrap.h"
 #include "cli/progress.h"
 #include "node/node.h"
 #include "os/file.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdarg.h>
 #include <string.h>
 
 struct args {
@@ -65,18 +67,35 @@ static const char *text(const json_t *object, const char *key)
     return s != NULL ? s : "";
 }
 
+/* A line of the answer under its own word; long ones go on below, in the same column. */
+static void __attribute__((format(printf, 2, 3))) print_prose(const char *word, const char *fmt, ...)
+{
+    char prose[800];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(prose, sizeof prose, fmt, ap);
+    va_end(ap);
+    printf("%-6s ", word);
+    at_wrap(stdout, 7, 7, prose);
+}
+
 static void print_members(const json_t *members)
 {
     size_t i;
     json_t *m;
-    printf("%-16s  %-16s  %-10s  %5s  %9s  %9s  %14s  %14s  %7s\n", "member", "id", "phase", "step", "tokens", "tok/s",
-           "pending", "confirmed", "share");
+    printf("%-12s %-8s %-9s %7s %7s %10s %12s %7s\n", "member", "id", "phase", "tokens", "tok/s", "pending",
+           "confirmed", "share");
     json_array_foreach((json_t *)(uintptr_t)members, i, m)
     {
         bool online = !json_is_false(json_object_get(m, "online"));
-        printf("%-16s  %.16s  %-10s  %5.0f  %9s  %9s  %14s  %14s  %6.2f%%\n", text(m, "name"), text(m, "id"),
-               online ? text(m, "phase") : "gone", number(m, "step"), at_count(number(m, "tokens")).s,
-               at_count(number(m, "tokens_per_s")).s, at_points((uint64_t)number(m, "points_pending")).s,
+        char phase[40];
+        if (online && number(m, "step") > 0)
+            snprintf(phase, sizeof phase, "%s %.0f", text(m, "phase"), number(m, "step"));
+        else
+            snprintf(phase, sizeof phase, "%s", online ? text(m, "phase") : "gone");
+        printf("%-12s %.8s %-9s %7s %7s %10s %12s %6.2f%%\n", text(m, "name"), text(m, "id"), phase,
+               at_count(number(m, "tokens")).s, at_count(number(m, "tokens_per_s")).s,
+               at_points((uint64_t)number(m, "points_pending")).s,
                at_points((uint64_t)number(m, "points_confirmed")).s, 100 * number(m, "share"));
     }
 }
@@ -86,13 +105,13 @@ static void print_phase(const json_t *s)
 {
     double round = number(s, "round"), rounds = number(s, "rounds"), peers = number(s, "peers");
     if (json_is_true(json_object_get(s, "running")))
-        printf("phase  %s, round %.0f of %.0f, step %.0f of %.0f, linked to %.0f\n", text(s, "phase"),
-               round < rounds ? round + 1 : rounds, rounds, number(s, "step"), number(s, "steps"), peers);
+        print_prose("phase", "%s, round %.0f of %.0f, step %.0f of %.0f, linked to %.0f", text(s, "phase"),
+                    round < rounds ? round + 1 : rounds, rounds, number(s, "step"), number(s, "steps"), peers);
     else if (rounds > 0)
         printf("phase  %s after %.0f of %.0f rounds\n", text(s, "phase"), round, rounds);
     else
-        printf("phase  %s: it has not reached the run yet; start it while another member's node runs\n",
-               text(s, "phase"));
+        print_prose("phase", "%s: it has not reached the run yet; start it while another member's node runs",
+                    text(s, "phase"));
 }
 
 /* Stewards without whom a ledger that `seats` keep together stands still: 2f+1. */
@@ -124,13 +143,13 @@ static void print_stewards(const json_t *s)
         printf("order  kept by %.0f stewards, term %.0f\n", seats, number(s, "term"));
     else if (here < need) {
         absent_stewards(s, absent, sizeof absent);
-        printf("order  waiting for %.0f of %.0f stewards: %.0f %s here, term %.0f; missing: %s (atoll start --dir D "
-               "brings "
-               "one back)\n",
-               need, seats, here, here == 1 ? "is" : "are", number(s, "term"), absent);
+        print_prose("order",
+                    "waiting for %.0f of %.0f stewards: %.0f %s here, term %.0f; missing: %s (atoll start --dir D "
+                    "brings one back)",
+                    need, seats, here, here == 1 ? "is" : "are", number(s, "term"), absent);
     } else
-        printf("order  kept by %.0f stewards, term %.0f: %.0f are here%s\n", seats, number(s, "term"), here,
-               json_is_true(json_object_get(s, "abstains")) ? "; this one does not vote until the next term" : "");
+        print_prose("order", "kept by %.0f stewards, term %.0f: %.0f are here%s", seats, number(s, "term"), here,
+                    json_is_true(json_object_get(s, "abstains")) ? "; this one does not vote until the next term" : "");
 }
 
 /* How this node is linked, and what it does for others. */
@@ -142,9 +161,9 @@ static void print_links(const json_t *s)
            number(s, "peers") - punched - relayed, punched, relayed);
     if (text(s, "outside")[0]) printf("router forwards %s to this node\n", text(s, "outside"));
     if (number(s, "relays_max") > 0)
-        printf("relays %.0f of at most %.0f for other members, at most %s bytes/s; %s bytes so far\n",
-               number(s, "relays"), number(s, "relays_max"), at_count(number(s, "relay_bytes_per_s")).s,
-               at_count(number(s, "relayed_bytes")).s);
+        print_prose("relays", "%.0f of at most %.0f for other members, at most %s bytes/s; %s bytes so far",
+                    number(s, "relays"), number(s, "relays_max"), at_count(number(s, "relay_bytes_per_s")).s,
+                    at_count(number(s, "relayed_bytes")).s);
     else
         printf("relays none for other members (--relay-kb 0)\n");
 }
@@ -157,13 +176,13 @@ static void print_status(const json_t *s)
     if (json_is_number(json_object_get(s, "heldout_loss_last")))
         printf("loss   %.4f nats/byte held out\n", number(s, "heldout_loss_last"));
     printf("work   %s tokens, %s tok/s\n", at_count(number(s, "tokens")).s, at_count(number(s, "tokens_per_s")).s);
-    printf("ledger %.0f records, head %s\n", number(s, "records"), text(s, "head"));
+    print_prose("ledger", "%.0f records, head %s", number(s, "records"), text(s, "head"));
     print_stewards(s);
     if (json_is_number(json_object_get(s, "checkpoint_holders")))
-        printf("saved  the newest model is on disk with %.0f of the members that this node hears\n",
-               number(s, "checkpoint_holders"));
+        print_prose("saved", "the newest model is on disk with %.0f of the members that this node hears",
+                    number(s, "checkpoint_holders"));
     if (text(s, "invite")[0]) printf("invite %s\n", text(s, "invite"));
-    if (text(s, "last_event")[0]) printf("last   %s\n", text(s, "last_event"));
+    if (text(s, "last_event")[0]) print_prose("last", "%s", text(s, "last_event"));
     print_members(json_object_get(s, "members"));
 }
 

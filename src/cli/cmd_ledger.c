@@ -1,8 +1,9 @@
 /* cmd_ledger.c: `ledger verify` recomputes every balance from genesis; `ledger replay` the training, too; `ledger show`
- * prints the records. */
+ * prints the records; `ledger export` writes them to a file for others. */
 #include "cli/cli_cmd.h"
 #include "cli/cli_exec.h"
 #include "cli/cli_ledger.h"
+#include "cli/ledger_export.h"
 #include "cli/ledger_replay.h"
 #include "cli/progress.h"
 #include "os/file.h"
@@ -14,7 +15,7 @@
 #include <time.h>
 
 struct args {
-    const char *dir, *kernels;
+    const char *dir, *kernels, *out;
     struct at_opt_int from, count, threads;
 };
 
@@ -25,6 +26,7 @@ static const struct at_opt rows[] = {
     AT_ROW_INT(struct args, threads, "threads", "N", 1, 64, NULL, "replay: threads (default: one per processor)"),
     AT_ROW_TEXT(struct args, kernels, "kernels", "K", "auto",
                 "replay: ref, avx2, avx512 or auto; all give the same bits"),
+    AT_ROW_TEXT(struct args, out, "out", "FILE", NULL, "export: the new file"),
 };
 
 /* The fold of all records, each checked. The verdict is in the report: AT_OK or AT_E_VERIFY. */
@@ -324,6 +326,24 @@ static at_err show(struct at_cli *cli, const struct args *a, const char *place)
     return err;
 }
 
+/* ---- export ---- */
+static at_err export(struct at_cli *cli, const struct args *a, const char *place)
+{
+    struct at_cli_ledger l;
+    uint64_t records = 0;
+    at_err_t err = at_cli_ledger_open(place, &cli->diag, &l);
+    if (err != AT_OK) return err;
+    err = at_ledger_export(&l, a->out, &cli->diag, &records);
+    if (err == AT_OK && cli->json) {
+        at_json_set_text(at_cli_answer(cli), "file", a->out);
+        at_json_set_int(at_cli_answer(cli), "records", records);
+    } else if (err == AT_OK) {
+        printf("%" PRIu64 " records in %s; whoever has it can check it: atoll ledger verify %s\n", records, a->out, a->out);
+    }
+    at_cli_ledger_release(&l);
+    return err;
+}
+
 static at_err_t run(struct at_cli *cli, void *args)
 {
     struct args *a = args;
@@ -331,26 +351,33 @@ static at_err_t run(struct at_cli *cli, void *args)
     const char *place = cli->words.count > 1 ? cli->words.v[1] : a->dir != NULL ? a->dir : ".";
     if (cli->words.count > 1 && a->dir != NULL)
         return at_fail(&cli->diag, AT_E_USAGE, cli->words.v[1], "named beside --dir; give one of them");
-    static const char *const known[] = {"verify", "replay", "show"};
+    static const char *const known[] = {"verify", "replay", "show", "export"};
+    enum { VERIFY, REPLAY, SHOW, EXPORT, VERBS };
     int at = 0;
-    while (at < 3 && strcmp(verb, known[at]) != 0) at++;
-    const char *near = at_nearest_word(verb, known, 3);
-    if (at == 3 && near != NULL)
+    while (at < VERBS && strcmp(verb, known[at]) != 0) at++;
+    const char *near = at_nearest_word(verb, known, VERBS);
+    if (at == VERBS && near != NULL)
         return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; did you mean `atoll ledger %s`?", near);
-    if (at == 3)
+    if (at == VERBS)
+        return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; it is verify, replay, show or export");
+    if ((at == EXPORT) != (a->out != NULL))
         return at_fail(&cli->diag, AT_E_USAGE, verb,
-                       "unknown; it is `ledger verify`, `ledger replay` or `ledger show`");
+                       at == EXPORT ? "to which file? add --out FILE" : "takes no --out; that is of `ledger export`");
     if (cli->words.count < 2 && a->dir == NULL && !at_cli_ledger_exists(place))
         return at_fail(&cli->diag, AT_E_USAGE, verb,
                        "no folder was named and none is here: atoll ledger %s DIR (a node's folder, or a ledger file)",
                        verb);
-    return at == 0 ? verify(cli, place) : at == 1 ? replay(cli, a, place) : show(cli, a, place);
+    return at == VERIFY   ? verify(cli, place)
+           : at == REPLAY ? replay(cli, a, place)
+           : at == SHOW   ? show(cli, a, place)
+                          : export(cli, a, place);
 }
 
 const struct at_command at_cmd_ledger = {
     .name = "ledger",
-    .summary = "check, compute again or show a run's signed records",
-    .usage = "verify DIR|FILE | replay DIR|FILE [--threads N] | show [DIR|FILE] [--from I] [--count N]",
+    .summary = "check, compute again, show or copy a run's signed records",
+    .usage = "verify DIR|FILE | replay DIR|FILE [--threads N] | show [DIR|FILE] [--from I] [--count N] | export "
+             "DIR|FILE --out FILE",
     .about =
         "verify recomputes everything from genesis: signatures, order, work, points, the signed heads. It ends with\n"
         "exit code 4 and names the first wrong record when anything was changed, dropped, swapped or repeated, with\n"
@@ -360,14 +387,17 @@ const struct at_command at_cmd_ledger = {
         "replay does that first, then trains every counted unit again from genesis, log and text alone (the folder\n"
         "data beside the ledger) and compares every update, state root and loss with the log: exit code 4 names the\n"
         "first round that differs. It costs the arithmetic of the whole run and changes nothing in the folder.\n"
+        "export writes the records and signatures to one file for somebody else, also while the node runs (a copy of\n"
+        "ledger.sqlite may lack the newest records). No secret is in it.\n"
         "Text counts rounds from 1; --json gives the records as they are, from 0.",
     .examples = "  atoll ledger verify run\n  atoll ledger verify copy-of-ledger.sqlite --json\n"
                 "  atoll ledger replay run --threads 4\n"
-                "  atoll ledger show run --from 10 --count 5\n",
+                "  atoll ledger show run --from 10 --count 5\n"
+                "  atoll ledger export run --out for-the-auditor.sqlite\n",
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),
     .words_min = 1,
-    .words_what = "verify, replay or show",
+    .words_what = "verify, replay, show or export",
     .words_max = 2,
     .run = run,
 };

@@ -202,7 +202,7 @@ const struct at_command at_cmd_init = {
     .about = "Writes the founder's key and the run's genesis to D. The invite goes to stdout. The run begins with the\n"
              "founder alone as soon as `atoll start` runs; with --min-members N it waits until so many are there.",
     .examples = "  atoll init --dir run --preset nano --data data/moby-dick.txt\n"
-                "  atoll init --dir run --data a.txt b.txt --min-members 3 --listen 192.168.1.10:7700\n",
+                "  atoll init --dir run --data a.txt --min-members 3 --listen 192.168.1.10:7700\n",
     AT_ROWS(init_rows),
     .args_bytes = sizeof(struct args),
     .words_max = 10000,

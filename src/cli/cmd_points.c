@@ -32,11 +32,11 @@ static json_t *member_object(const struct at_ledger *ledger, uint32_t i, uint64_
 
 static void print_table(const struct at_ledger *ledger, const uint64_t *pending)
 {
-    printf("%-16s  %-16s  %6s  %12s  %14s  %14s  %7s\n", "member", "id", "rounds", "tokens", "pending", "confirmed",
+    printf("%-12s %-8s %6s %11s %13s %13s %7s\n", "member", "id", "rounds", "tokens", "pending", "confirmed",
            "share");
     for (uint32_t i = 0; i < ledger->member_count; i++) {
         const struct at_member *m = &ledger->members[i];
-        printf("%-16s  %.16s  %6u  %12" PRIu64 "  %14s  %14s  %6.2f%%\n", m->name, at_node_id_hex(&m->id).s, m->rounds,
+        printf("%-12s %.8s %6u %11" PRIu64 " %13s %13s %6.2f%%\n", m->name, at_node_id_hex(&m->id).s, m->rounds,
                m->tokens, at_points(pending[i]).s, at_points(m->confirmed).s, 100 * at_ledger_share(ledger, i));
     }
     printf("%u rounds, %s points confirmed in all\n", ledger->round, at_points(ledger->confirmed).s);

@@ -353,7 +353,7 @@ const struct at_command at_cmd_sim = {
         "wrong any more, and rounds must go on. A violation, or a run that does not go on, ends with exit code 4.\n"
         "The same line gives the same run, event by event. docs/sim.md has the rest.",
     .examples = "  atoll sim --seed 7 --nodes 100 --hours 24\n"
-                "  atoll sim --seed 7 --faults crash,partition,churn --byzantine 3 --json > result.json\n"
+                "  atoll sim --seed 7 --faults crash,churn --byzantine 3 --json > result.json\n"
                 "  atoll sim --replay result.json --lines 500\n"
                 "  atoll sim --stewards 4 --byzantine 1 --nodes 12\n"
                 "  atoll sim --canary ack-early; test $? -eq 4 && echo the judges are awake\n",

@@ -122,8 +122,8 @@ const struct at_command at_cmd_train = {
         "the model in --out (a second one stops at once; under mpirun the first does); --resume goes on from there, "
         "under\n"
         "any split.",
-    .examples = "  atoll train --preset nano --data data/moby-dick.txt --replicas 4 --out my-model\n"
-                "  atoll train --data a.txt b.txt --rounds 6 --steps 10 --seed 7 --threads 2 --json\n"
+    .examples = "  atoll train --preset nano --data moby-dick.txt --replicas 4 --out my-model\n"
+                "  atoll train --data a.txt b.txt --rounds 6 --steps 10 --threads 2 --json\n"
                 "  atoll train --preset 10m --tp 2 --pp 2 --microbatches 4 --data a.txt\n"
                 "  mpirun -n 4 atoll train --preset 10m --tp 2 --replicas 2 --data a.txt\n",
     .rows = at_train_rows,

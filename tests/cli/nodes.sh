@@ -82,6 +82,18 @@ until_ 60 round_is_at_least "$WORK/a" $((before + 2))
 records_grew() { [ "$(status "$WORK/a" records)" -gt "$records" ] 2>/dev/null; }
 until_ 60 records_grew
 
+# The running node's ledger as one file, which is whole by itself.
+before=$(status "$WORK/a" records)
+want 0 "$ATOLL" ledger export "$WORK/a" --out "$WORK/for-others" --json
+exported=$(json records)
+[ "$exported" -ge "$before" ] || fail "exported $exported records, $before were there"
+mkdir "$WORK/elsewhere"
+mv "$WORK/for-others" "$WORK/elsewhere/ledger"
+want 0 "$ATOLL" ledger verify "$WORK/elsewhere/ledger" --json
+is "$(json records)" "$exported"
+refused 5 "exists already" "$ATOLL" ledger export "$WORK/a" --out "$WORK/elsewhere/ledger"
+refused 2 "add --out FILE" "$ATOLL" ledger export "$WORK/a"
+
 # Asking and points while it runs; then one member finishes alone, then the run.
 until_ 60 test -e "$WORK/b/model.safetensors" # a member keeps a model when it has caught up with the run
 want 0 "$ATOLL" ask --dir "$WORK/b" "Call " --max-tokens 8

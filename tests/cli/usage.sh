@@ -11,6 +11,8 @@ for c in $commands; do
     cp "$WORK/out" "$WORK/help"
     want 0 "$ATOLL" help "$c"
     cmp -s "$WORK/out" "$WORK/help" || fail "help $c differs from $c --help"
+    wide=$(awk 'length($0) > 80' "$WORK/help")
+    [ -z "$wide" ] || fail "$c --help does not fit 80 columns: $wide"
 done
 
 want 2 "$ATOLL"
@@ -35,7 +37,7 @@ refused 2 "usage: atoll join" "$ATOLL" join --dir "$WORK/x"
 refused 2 "--dir" "$ATOLL" start
 refused 2 "unknown kernels" "$ATOLL" train --kernels sse9
 refused 2 "a list needs several ranks" "$ATOLL" train --data "$DATA" --kernels ref,ref
-refused 2 "verify, replay or show is missing" "$ATOLL" ledger
+refused 2 "verify, replay, show or export is missing" "$ATOLL" ledger
 refused 2 "gemm, train, sync or node" "$ATOLL" bench
 mkdir "$WORK/empty"
 refused 2 "atoll ledger verify DIR" sh -c 'cd "$1" && exec "$2" ledger verify $3' - "$WORK/empty" "$(realpath "$ATOLL")"
