@@ -95,8 +95,8 @@ static void print_members(const json_t *members)
             snprintf(phase, sizeof phase, "%s", online ? text(m, "phase") : "gone");
         printf("%-12s %.8s %-9s %7s %7s %10s %12s %6.2f%%\n", text(m, "name"), text(m, "id"), phase,
                at_count(number(m, "tokens")).s, at_count(number(m, "tokens_per_s")).s,
-               at_points((uint64_t)number(m, "points_pending")).s,
-               at_points((uint64_t)number(m, "points_confirmed")).s, 100 * number(m, "share"));
+               at_points((uint64_t)number(m, "points_pending")).s, at_points((uint64_t)number(m, "points_confirmed")).s,
+               100 * number(m, "share"));
     }
 }
 

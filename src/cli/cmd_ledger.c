@@ -338,7 +338,8 @@ static at_err export(struct at_cli *cli, const struct args *a, const char *place
         at_json_set_text(at_cli_answer(cli), "file", a->out);
         at_json_set_int(at_cli_answer(cli), "records", records);
     } else if (err == AT_OK) {
-        printf("%" PRIu64 " records in %s; whoever has it can check it: atoll ledger verify %s\n", records, a->out, a->out);
+        printf("%" PRIu64 " records in %s; whoever has it can check it: atoll ledger verify %s\n", records, a->out,
+               a->out);
     }
     at_cli_ledger_release(&l);
     return err;
@@ -358,8 +359,7 @@ static at_err_t run(struct at_cli *cli, void *args)
     const char *near = at_nearest_word(verb, known, VERBS);
     if (at == VERBS && near != NULL)
         return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; did you mean `atoll ledger %s`?", near);
-    if (at == VERBS)
-        return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; it is verify, replay, show or export");
+    if (at == VERBS) return at_fail(&cli->diag, AT_E_USAGE, verb, "unknown; it is verify, replay, show or export");
     if ((at == EXPORT) != (a->out != NULL))
         return at_fail(&cli->diag, AT_E_USAGE, verb,
                        at == EXPORT ? "to which file? add --out FILE" : "takes no --out; that is of `ledger export`");

@@ -32,8 +32,7 @@ static json_t *member_object(const struct at_ledger *ledger, uint32_t i, uint64_
 
 static void print_table(const struct at_ledger *ledger, const uint64_t *pending)
 {
-    printf("%-12s %-8s %6s %11s %13s %13s %7s\n", "member", "id", "rounds", "tokens", "pending", "confirmed",
-           "share");
+    printf("%-12s %-8s %6s %11s %13s %13s %7s\n", "member", "id", "rounds", "tokens", "pending", "confirmed", "share");
     for (uint32_t i = 0; i < ledger->member_count; i++) {
         const struct at_member *m = &ledger->members[i];
         printf("%-12s %.8s %6u %11" PRIu64 " %13s %13s %6.2f%%\n", m->name, at_node_id_hex(&m->id).s, m->rounds,

@@ -60,7 +60,7 @@ struct at_ranks_tls {
     bool failed;            /* verdict is set and every buffer let go */
     struct at_diag verdict; /* err != AT_OK once there is one */
     struct at_diag own;     /* what fail() said, for the I/O thread to pass on */
-    struct at_slots posts; /* of struct post_slot */
+    struct at_slots posts;  /* of struct post_slot */
     uint64_t bytes_sent;
     /* of the I/O thread alone */
     int listen_fd;

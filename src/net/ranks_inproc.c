@@ -34,7 +34,7 @@ struct member {
     pthread_cond_t wake;   /* one of this rank's transfers is done, or there is a verdict; under `sleep` */
     pthread_mutex_t sleep;
     struct slot *first, *last; /* posted sends to this rank and receives of it that have not met */
-    struct at_slots slots; /* of struct slot; of the owning thread alone, as is bytes_sent */
+    struct at_slots slots;     /* of struct slot; of the owning thread alone, as is bytes_sent */
     uint64_t bytes_sent;
 };
 
