@@ -13,7 +13,7 @@
 
 struct args {
     const char *dir;
-    bool steward, anyway;
+    bool steward, anyway, now;
 };
 
 static const struct at_opt rows[] = {
@@ -27,6 +27,7 @@ static const struct at_opt invite_rows[] = {
 
 static const struct at_opt finish_rows[] = {
     AT_ROW_TEXT(struct args, dir, "dir", "D", ".", "the node's folder"),
+    AT_ROW_FLAG(struct args, now, "now", "do not wait for the round: hand in the steps that are done, then end"),
     AT_ROW_FLAG(struct args, anyway, "anyway", "also where too few stewards would stay for the run to go on"),
 };
 
@@ -359,7 +360,7 @@ static at_err_t run_finish(struct at_cli *cli, void *args)
     bool few = false;
     at_err_t err = call(cli, a->dir, "status", &cli->diag, &status);
     if (err == AT_OK) err = check_stewards(status, a, &cli->diag, &few);
-    if (err == AT_OK) err = call(cli, a->dir, "finish", &cli->diag, &object);
+    if (err == AT_OK) err = call(cli, a->dir, a->now ? "leave" : "finish", &cli->diag, &object);
     double seats = number(status, "stewards");
     bool ends_run = strcmp(text(status, "role"), "steward") == 0 && seats <= 1;
     json_decref(status);
@@ -369,6 +370,9 @@ static at_err_t run_finish(struct at_cli *cli, void *args)
         at_json_set_bool(at_cli_answer(cli), "finishing", true);
     else if (ends_run)
         at_say("the run ends after this round, and then the node in %s", a->dir);
+    else if (a->now)
+        at_say("the node in %s hands in what it has and leaves; the run %s", a->dir,
+               few ? "then waits for more stewards" : "goes on");
     else if (few)
         at_say("the node in %s leaves after its round; the run then waits for more stewards: atoll start --dir %s "
                "brings this one back",
@@ -411,13 +415,15 @@ const struct at_command at_cmd_invite = {
 const struct at_command at_cmd_finish = {
     .name = "finish",
     .summary = "end a node after its round; on a founder who is the only steward, the run",
-    .usage = "--dir D [--anyway]",
+    .usage = "--dir D [--now] [--anyway]",
     .about =
-        "Nothing that was worked is lost: the round is finished, then the node ends. On the founder's machine the\n"
+        "Nothing that was worked is lost: the round is finished, then the node ends. With --now its part of the round\n"
+        "ends with the step it is in, which counts as work of the steps done (a unit that several members share is\n"
+        "given up instead, and the others go on with it). On the founder's machine the\n"
         "run ends with it, as long as the founder is the only steward. With several stewards each of them only\n"
         "leaves, the founder, too: the run goes on to its last round. Where too few would stay for that, finish\n"
         "refuses, unless --anyway is given: the run then waits until one of those who left starts again.",
-    .examples = "  atoll finish --dir run\n  atoll finish --dir run --anyway\n",
+    .examples = "  atoll finish --dir run\n  atoll finish --dir run --now\n  atoll finish --dir run --anyway\n",
     AT_ROWS(finish_rows),
     .args_bytes = sizeof(struct args),
     .run = run_finish,

@@ -91,7 +91,7 @@ struct at_node_result {
     uint32_t rounds;
     struct at_hash run, state_root;
 };
-/* Returns when the run has ended, after `finish`, or after `stop`: AT_OK; after SIGINT or SIGTERM: AT_E_INTERRUPTED
+/* Returns when the run has ended, after `finish` or `leave`, or after `stop`: AT_OK; after SIGINT or SIGTERM: AT_E_INTERRUPTED
  * (the folder is consistent in every case). AT_E_PEER: nobody of the run can be reached on a first join, or the peer
  * shows another key; AT_E_INVITE: the invite's run is not the peer's; AT_E_PORT, AT_E_DISK, AT_E_VERIFY (own folder is
  * damaged), AT_E_KERNEL... */
@@ -100,6 +100,7 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
 /* ---- control of a running node through D/control.sock: one line of JSON each way ----
  *
  * {"do":"finish"}  ends this node after its round; of the only steward, the run. Answer {"ok":true}.
+ * {"do":"leave"}   the same, but now: its unit of work ends with the step it is in and counts for that. Answer {"ok":true}.
  * {"do":"stop"}    ends this process now, cleanly. Answer {"ok":true}.
  * {"do":"status"}  answers one object:
  *   "ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "joined", "desync",

@@ -252,9 +252,22 @@ static double rate(uint64_t tokens, uint64_t start_ns)
     return (double)tokens * 1e9 / (double)(at_clock_mono_ns() - start_ns + 1);
 }
 
-static bool is_cancelled(struct at_compute *c, unsigned serial)
+static bool is_up_to(const atomic_uint *mark, unsigned serial)
 {
-    return (int)(atomic_load(&c->cancelled) - serial) >= 0;
+    return (int)(atomic_load(mark) - serial) >= 0;
+}
+
+static bool is_cancelled(const struct at_compute *c, unsigned serial)
+{
+    return is_up_to(&c->cancelled, serial);
+}
+
+/* Would one more step end after the unit's time, at the pace of those before? Of a unit that is shared, one more is computed
+ * by all before it ends. */
+static bool is_late(const struct unit_watch *w, uint32_t steps)
+{
+    double spent_ms = (double)(at_clock_mono_ns() - w->start_ns) * 1e-6, more = w->unit->comm ? 2 : 1;
+    return spent_ms * ((double)steps + more) / (double)steps > (double)w->unit->budget_ms;
 }
 
 static bool on_step(void *arg, const struct at_unit_progress *p)
@@ -262,7 +275,7 @@ static bool on_step(void *arg, const struct at_unit_progress *p)
     struct unit_watch *w = arg;
     w->cancelled = is_cancelled(w->c, w->unit->serial);
     if (!w->cancelled) w->progress(w->user, p->step, p->tokens, rate(p->tokens, w->start_ns));
-    return !w->cancelled;
+    return !w->cancelled && !is_up_to(&w->c->enough, w->unit->serial) && !is_late(w, p->step);
 }
 
 /* The update of what the trainer holds, and what it leaves over. */
@@ -325,6 +338,11 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
 void at_compute_cancel(struct at_compute *c, unsigned serial)
 {
     atomic_store(&c->cancelled, serial);
+}
+
+void at_compute_enough(struct at_compute *c, unsigned serial)
+{
+    atomic_store(&c->enough, serial);
 }
 
 /* The updates of `units` contributions from their parts. */

@@ -1,8 +1,8 @@
 /* node_compute.h: the arithmetic of a node: its state, units, outer steps, held-out loss, checkpoint files. Effects:
  * reads and writes blobs and files of the run folder; threads of its own pool.
  *
- * One call at a time, from one thread at a time (the node hands all of them to one worker); at_compute_cancel is the
- * one exception: it may be called from anywhere. A call that fails for another reason than memory leaves the state as
+ * One call at a time, from one thread at a time (the node hands all of them to one worker); at_compute_cancel and
+ * at_compute_enough are exceptions: they may be called from anywhere. A call that fails for another reason than memory leaves the state as
  * it was. */
 #ifndef ATOLL_NODE_NODE_COMPUTE_H
 #define ATOLL_NODE_NODE_COMPUTE_H
@@ -76,7 +76,8 @@ struct at_compute_unit {
     uint32_t round, replica, samples;
     uint64_t start;
     struct at_hash counted; /* this member's update that counted last; zero: none */
-    unsigned serial;        /* given to at_compute_cancel */
+    uint64_t budget_ms;     /* no step is begun that would end later, as far as the others tell; but the first */
+    unsigned serial;        /* given to at_compute_cancel and _enough */
     /* The other members that compute it with this one; NULL: it works alone. This one is stage comm->rank of comm->ranks:
      * it computes that, and the update has its blocks. */
     const struct at_comm *comm;
@@ -94,8 +95,10 @@ typedef void at_compute_progress_fn(void *user, uint32_t step, uint64_t tokens,
 /* AT_E_INTERRUPTED when it was cancelled. With others: AT_E_PEER when the links to them are over. */
 at_err at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit, at_compute_progress_fn *progress,
                        void *user, struct at_diag *diag, struct at_compute_done *ret_done);
-/* Units up to `serial` end after their current step. Any thread. */
+/* Units up to `serial` end after their current step: without a result; with one of the steps that are done (with
+ * others the next step is computed by all and thrown away). Any thread. */
 void at_compute_cancel(struct at_compute *c, unsigned serial);
+void at_compute_enough(struct at_compute *c, unsigned serial);
 
 /* The state held, as files: AT_E_INTERNAL when its root is not `root`. Writing them is a separate call, which needs no
  * at_compute and may run beside other work. */

@@ -17,6 +17,7 @@ struct at_compute {
     struct at_pool pool;
     struct at_exec ex;
     atomic_uint cancelled; /* units up to this serial are not wanted */
+    atomic_uint enough;    /* units up to this serial end with the step they are in */
     bool configured, has_state;
     struct at_genesis genesis;
     struct at_model model;

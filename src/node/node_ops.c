@@ -212,6 +212,7 @@ static void do_unit(struct node *n, const struct at_node_op *op)
                                        .samples = op->unit.samples,
                                        .start = op->unit.start,
                                        .counted = op->counted,
+                                       .budget_ms = op->unit.budget_ms,
                                        .serial = ++n->unit_serial};
     if (op->team) {
         AT_ASSERT(n->team && at_team_session(n->team) == op->team->session);
@@ -497,6 +498,9 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_UNIT_STOP:
         at_compute_cancel(n->compute, n->unit_serial++);
         node_team_end(n);
+        break;
+    case AT_NODE_OP_UNIT_ENOUGH:
+        at_compute_enough(n->compute, n->unit_serial);
         break;
     case AT_NODE_OP_GROUP:
         do_group(n, op);

@@ -95,10 +95,12 @@ static void on_request(void *user, const char *verb, struct at_buf *answer)
     }
     if (strcmp(verb, "finish") == 0)
         ev.kind = AT_NODE_EV_FINISH;
+    else if (strcmp(verb, "leave") == 0)
+        ev.kind = AT_NODE_EV_LEAVE;
     else if (strcmp(verb, "stop") == 0)
         ev.kind = AT_NODE_EV_STOP;
     else {
-        fail_request(answer, "unknown request; there are status, finish and stop");
+        fail_request(answer, "unknown request; there are status, finish, leave and stop");
         return;
     }
     at_err_t err = at_buf_append(answer, "{\"ok\":true}", 11);

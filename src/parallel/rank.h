@@ -57,8 +57,9 @@ at_err at_rank_round(struct at_rank *r, const struct at_round *round, at_unit_pr
                      struct at_diag *diag, struct at_rank_report *ret_report);
 
 /* Collective, of a run of one replica by the plain mean: one unit from `whole`, a state of the whole model in its round, and
- * this rank's blocks of the update appended to out. Nothing is applied: who keeps states does that with all blobs. The first
- * rank's answer to progress counts. After an error, which the others are told, this rank is only good for release. */
+ * this rank's blocks of the update appended to out. Nothing is applied: who keeps states does that with all blobs. Any
+ * rank's answer to progress counts: the unit then ends with the same step on all, whose prefix counts. After an
+ * error, which the others are told, this rank is only good for release. */
 at_err at_rank_unit(struct at_rank *r, const struct at_state *whole, const struct at_unit *unit,
                     at_unit_progress_fn *progress, void *arg, struct at_diag *diag, struct at_buf *out,
                     struct at_unit_report *ret_report);

@@ -33,6 +33,7 @@ at_err at_rank_unit(struct at_rank *r, const struct at_state *whole, const struc
     struct at_diag own = {0};
     AT_ASSERT(r->o.plan->replicas == 1 && r->state.momentum == NULL && unit->join == NULL);
     take_shard(&r->state, whole);
+    r->others.leader = true; /* each of them may have to leave */
     at_err_t err = at_unit_train(&r->trainer, r->ex, r->o.data, &r->state, unit, progress, arg, &own, ret_report);
     if (err == AT_OK) {
         struct at_update_source source = {.params = &r->model.params,

@@ -14,16 +14,29 @@ static struct test_net net;
 struct work {
     const struct at_state *state;
     struct at_unit unit;
+    int stops; /* this rank wants no more after the first step; -1: none */
     struct at_buf blob[TEST_RANKS_MAX];
     at_err_t err[TEST_RANKS_MAX];
 };
+
+struct wish {
+    const struct work *w;
+    int rank;
+};
+
+static bool progress(void *arg, const struct at_unit_progress *p)
+{
+    const struct wish *wish = arg;
+    return wish->rank != wish->w->stops || p->step < 1;
+}
 
 static void body(struct split_job *j, struct at_rank *r, int rank)
 {
     struct work *w = j->arg;
     struct at_unit_report report;
+    struct wish wish = {w, rank};
     w->blob[rank].bytes_max = at_update_bytes_max(&j->run->m.params);
-    w->err[rank] = at_rank_unit(r, w->state, &w->unit, NULL, NULL, &j->diag[rank], &w->blob[rank], &report);
+    w->err[rank] = at_rank_unit(r, w->state, &w->unit, progress, &wish, &j->diag[rank], &w->blob[rank], &report);
 }
 
 /* Every block of the whole update is in exactly one of the parts, with the same bytes. */
@@ -40,42 +53,60 @@ static void same_update(const struct at_params *p, const struct work *w, int ran
     at_update_release(&parts);
 }
 
+/* With `stages` ranks, of which `stops` ends the unit of three steps after one; -1: it has two, and nobody does. */
+static void compare(bool tied, int stages, int stops)
+{
+    struct test_run run;
+    struct at_model_config shape = TEST_SHAPE(4, 16, 8, 8, 24, 8, 257, tied);
+    assert_true(test_run_init(&run, &shape));
+    struct at_state s = {0};
+    struct at_trainer t = {0};
+    assert_int_equal(at_state_init(&s, &run.m.params), AT_OK);
+    test_state(&s, 1);
+    uint32_t batch = run.config.batch;
+    struct work w = {.state = &s,
+                     .stops = stops,
+                     .unit = {.start = 3 * batch, .samples = (stops < 0 ? 2 : 3) * batch, .step_first = 2}};
+    struct split_job job = {.run = &run, .body = body, .arg = &w};
+    at_outer_config_default(&job.outer, AT_OUTER_MEAN);
+    assert_int_equal(at_plan_uniform(&job.plan, &shape, 1, stages, 1, 2, batch, NULL), AT_OK);
+    assert_null(split_run(&net, &job));
+    struct at_buf whole = {.bytes_max = at_update_bytes_max(&run.m.params)};
+    struct at_unit_report report;
+    struct at_unit alone = w.unit;
+    if (stops >= 0) alone.samples = batch;
+    assert_int_equal(at_trainer_init(&t, &run.m, &run.config, 0, NULL), AT_OK);
+    assert_int_equal(at_unit_run(&t, &run.ex, &run.data, &s, &alone, NULL, NULL, NULL, &whole, &report), AT_OK);
+    for (int i = 0; i < stages; i++)
+        if (w.err[i]) fail_msg("rank %d: %s", i, job.diag[i].text);
+    same_update(&run.m.params, &w, stages, at_buf_span(&whole));
+    for (int i = 0; i < stages; i++) at_buf_release(&w.blob[i]);
+    at_buf_release(&whole);
+    at_trainer_release(&t);
+    at_state_release(&s);
+    at_plan_release(&job.plan);
+    test_run_release(&run);
+}
+
 static void parts_are_the_update_of_one_member(void **state)
 {
-    for (int tied = 0; tied < 2; tied++)
-        for (int stages = 1; stages <= 4; stages++) {
-            struct test_run run;
-            struct at_model_config shape = TEST_SHAPE(4, 16, 8, 8, 24, 8, 257, tied != 0);
-            assert_true(test_run_init(&run, &shape));
-            struct at_state s = {0};
-            struct at_trainer t = {0};
-            assert_int_equal(at_state_init(&s, &run.m.params), AT_OK);
-            test_state(&s, 1);
-            struct work w = {.state = &s,
-                             .unit = {.start = 3 * run.config.batch, .samples = 2 * run.config.batch, .step_first = 2}};
-            struct split_job job = {.run = &run, .body = body, .arg = &w};
-            at_outer_config_default(&job.outer, AT_OUTER_MEAN);
-            assert_int_equal(at_plan_uniform(&job.plan, &shape, 1, stages, 1, 2, run.config.batch, NULL), AT_OK);
-            assert_null(split_run(&net, &job));
-            struct at_buf whole = {.bytes_max = at_update_bytes_max(&run.m.params)};
-            struct at_unit_report report;
-            assert_int_equal(at_trainer_init(&t, &run.m, &run.config, 0, NULL), AT_OK);
-            assert_int_equal(at_unit_run(&t, &run.ex, &run.data, &s, &w.unit, NULL, NULL, NULL, &whole, &report),
-                             AT_OK);
-            for (int i = 0; i < stages; i++)
-                if (w.err[i]) fail_msg("rank %d: %s", i, job.diag[i].text);
-            same_update(&run.m.params, &w, stages, at_buf_span(&whole));
-            for (int i = 0; i < stages; i++) at_buf_release(&w.blob[i]);
-            at_buf_release(&whole);
-            at_trainer_release(&t);
-            at_state_release(&s);
-            at_plan_release(&job.plan);
-            test_run_release(&run);
-        }
+    (void)state;
+    for (int stages = 1; stages <= 4; stages++) {
+        compare(false, stages, -1);
+        compare(true, stages, -1);
+    }
+}
+
+static void any_of_them_ends_the_unit(void **state)
+{
+    (void)state;
+    for (int stages = 1; stages <= 4; stages++)
+        for (int stops = 0; stops < stages; stops++) compare(false, stages, stops);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(parts_are_the_update_of_one_member)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(parts_are_the_update_of_one_member),
+                                       cmocka_unit_test(any_of_them_ends_the_unit)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -115,6 +115,7 @@ void at_world_wall(struct at_world *w, int a, int b, uint64_t at_ms, uint64_t un
 void at_world_contact(struct at_world *w, int node, int contact); /* whom its invite names */
 void at_world_move(struct at_world *w, int node); /* from now on it is at another address; while it is down */
 void at_world_finish(struct at_world *w, int node, uint64_t at_ms);
+void at_world_leave(struct at_world *w, int node, uint64_t at_ms); /* the same, but now: with what its unit has */
 void at_world_join_up(struct at_world *w, int from, int to, uint64_t at_ms); /* a link between two that are up then */
 void at_world_spoil_tiles(struct at_world *w, int node);                     /* the tiles that it serves are wrong */
 void at_world_speed(struct at_world *w, int node, double speed);             /* of its compute; 1 at first */
@@ -146,6 +147,7 @@ uint32_t at_world_log_count(struct at_world *w,
 uint32_t at_world_oldest_secret(const struct at_world *w, int node); /* the term of it; 0: none on its disk */
 uint64_t at_world_block_ms(const struct at_world *w); /* virtual time when the newest block of several became durable */
 uint32_t at_world_included(struct at_world *w, uint32_t round); /* contributions of its CLOSE; UINT32_MAX: none yet */
+uint64_t at_world_tokens(const struct at_world *w, int node);   /* of its work that a CLOSE counted */
 uint64_t at_world_sent(const struct at_world *w, enum at_message_kind kind); /* messages that nodes have sent so far */
 uint32_t at_world_links(const struct at_world *w, int node);                 /* that are up between it and nodes */
 uint32_t at_world_dials(const struct at_world *w, int node);

@@ -258,6 +258,11 @@ uint32_t at_world_log_count(struct at_world *w, enum at_record_kind kind)
     return count;
 }
 
+uint64_t at_world_tokens(const struct at_world *w, int node)
+{
+    return w->nodes[node].tokens;
+}
+
 uint32_t at_world_included(struct at_world *w, uint32_t round)
 {
     const struct at_world_disk *d = &w->nodes[at_world_longest(w)].disk;

@@ -164,6 +164,7 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
     n->unit.stages = op->team ? op->team->ranks : 1;
     n->unit.team = op->team ? *op->team : (struct at_node_team){.ranks = 1};
     n->unit.began_ms = w->now_ms;
+    n->unit.until_ms = w->now_ms + op->unit.budget_ms;
     at_world_push(w, AT_WORLD_UNIT_STEP, node, step_ms(w, n))->id = ++n->unit_id;
 }
 
@@ -185,6 +186,24 @@ static void op_apply(struct at_world *w, int node, const struct at_node_op *op)
     ev->hash = h;
     ev->arg = op->round;
     ev->flag = op->evaluate;
+}
+
+/* The unit ends `more` steps later, or, shared, with the step after that of the one who is ahead: for all who share it. */
+static void cut_unit(struct at_world *w, int node, uint32_t more)
+{
+    struct at_world_node *n = &w->nodes[node];
+    const struct at_node_team *t = &n->unit.team;
+    uint32_t last = n->unit.step + more;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t k = 0; k < t->ranks; k++)
+            for (int i = 0; i < w->options.nodes && k != t->rank; i++) {
+                struct at_world_node *p = &w->nodes[i];
+                bool shares = at_node_id_eq(&p->key.id, &t->peer[k].id) && p->machine &&
+                              p->unit.team.session == t->peer[k].session;
+                if (shares && pass == 0 && p->unit.step + 1 > last) last = p->unit.step + 1;
+                if (shares && pass == 1 && last < p->unit.steps) p->unit.steps = last;
+            }
+    if (last < n->unit.steps) n->unit.steps = last;
 }
 
 void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
@@ -271,6 +290,9 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
     case AT_NODE_OP_UNIT_STOP:
         n->unit_id++;
         n->unit.team.session = 0;
+        break;
+    case AT_NODE_OP_UNIT_ENOUGH:
+        cut_unit(w, node, 1);
         break;
     case AT_NODE_OP_APPLY:
         op_apply(w, node, op);
@@ -363,6 +385,8 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
     struct at_node_event e = {.kind = AT_NODE_EV_UNIT_PROGRESS};
     e.unit.round = n->unit.round;
     e.unit.step = ++n->unit.step;
+    uint64_t spent_ms = w->now_ms - n->unit.began_ms;
+    if (w->now_ms + spent_ms / n->unit.step > n->unit.until_ms) cut_unit(w, ev->node, 0);
     e.unit.steps = n->unit.steps;
     e.unit.samples = n->unit.step * w->g.train.batch;
     e.unit.tokens = (uint64_t)e.unit.samples * w->g.model.seq_len;

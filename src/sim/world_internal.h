@@ -99,10 +99,10 @@ struct at_world_node {
     uint32_t state_round;
     struct at_hash h, h_before; /* of the state held, and of the one held before it */
     struct at_hash root, root_before;
-    uint64_t unit_id;
+    uint64_t unit_id, tokens; /* tokens: of its work that a CLOSE counted */
     struct {
         uint32_t round, steps, step, samples, stage, stages;
-        uint64_t start, began_ms;
+        uint64_t start, began_ms, until_ms;
         struct at_node_team team; /* session 0: alone, or it was stopped */
     } unit;
     /* fault */

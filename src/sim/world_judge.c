@@ -95,7 +95,10 @@ static void closed_unit(struct at_world *w, const struct at_close *close, uint32
             at_world_violate(w, "round %u counts an update that its unit does not give", close->round);
         if (places == 0) use(w, x->start, x->samples);
         list[(*n)++] = (struct at_node_contribution){.replica = r, .tokens = x->tokens, .update = x->update};
-        if (r < j->members && j->node_of[r] >= 0) at_world_count_close(w, j->node_of[r]);
+        if (r < j->members && j->node_of[r] >= 0) {
+            w->nodes[j->node_of[r]].tokens += x->tokens;
+            at_world_count_close(w, j->node_of[r]);
+        }
         group = x->group;
         start = x->start;
         places |= UINT32_C(1) << place;

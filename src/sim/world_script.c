@@ -57,6 +57,10 @@ void at_world_finish(struct at_world *w, int node, uint64_t at_ms)
 {
     script(w, AT_WORLD_FINISH, node, at_ms)->e.kind = AT_NODE_EV_FINISH;
 }
+void at_world_leave(struct at_world *w, int node, uint64_t at_ms)
+{
+    script(w, AT_WORLD_FINISH, node, at_ms)->e.kind = AT_NODE_EV_LEAVE;
+}
 void at_world_flood(struct at_world *w, int node, uint64_t at_ms)
 {
     script(w, AT_WORLD_FLOOD, node, at_ms);

@@ -181,6 +181,69 @@ static void late_joiner(void **state)
     at_world_release(w);
 }
 
+/* One that is too slow for a unit in a round hands in what it has in time, and that counts. */
+static void slow_member(void **state)
+{
+    (void)state;
+    struct at_world_options o = small(7);
+    o.rounds = 3;
+    o.steps = 6;
+    o.step_ms = 100;
+    o.round_ms_max = 3000;
+    struct at_world *w = make(&o);
+    at_world_speed(w, 2, 0.1); /* a second for each step, so two of six */
+    must_finish(w, 60000);
+    for (uint32_t r = 0; r < 3; r++) assert_int_equal(at_world_included(w, r), 3);
+    assert_int_equal(at_world_tokens(w, 0), 3 * at_world_tokens(w, 2));
+    assert_true(at_world_tokens(w, 2) > 0);
+    at_world_release(w);
+}
+
+/* One that leaves now has the steps that are done counted, and need not wait for the round. */
+static void leaves_at_once(void **state)
+{
+    (void)state;
+    struct at_world_options o = small(12);
+    at_err_t err;
+    o.rounds = 3;
+    o.steps = 10;
+    o.step_ms = 400;
+    struct at_world *w = make(&o);
+    at_world_leave(w, 2, 1500);
+    assert_false(at_world_run(w, 3500)); /* a unit takes 4 s */
+    assert_true(at_world_ended(w, 2, &err));
+    assert_int_equal(err, AT_OK);
+    assert_int_equal(at_world_log_count(w, AT_RECORD_LEAVE), 1);
+    assert_int_equal(at_world_log_count(w, AT_RECORD_CLOSE), 0);
+    must_finish(w, 60000);
+    assert_int_equal(at_world_included(w, 0), 3);
+    assert_int_equal(at_world_included(w, 1), 2);
+    uint64_t part = at_world_tokens(w, 2), whole = at_world_tokens(w, 1);
+    assert_true(part > 0 && part < whole / 3);
+    at_world_release(w);
+}
+
+/* The same where the unit is shared by all: it ends for all, and the next round begins. */
+static void leaves_a_group_at_once(void **state)
+{
+    (void)state;
+    struct at_world_options o = small(13);
+    at_err_t err;
+    o.rounds = 3;
+    o.stages = 3;
+    o.steps = 10;
+    o.step_ms = 400;
+    struct at_world *w = make(&o);
+    at_world_leave(w, 2, 1500);
+    assert_false(at_world_run(w, 6000));
+    assert_true(at_world_ended(w, 2, &err));
+    assert_int_equal(err, AT_OK);
+    must_finish(w, 90000);
+    assert_true(at_world_tokens(w, 2) > 0);
+    assert_true(at_world_tokens(w, 2) < at_world_tokens(w, 1) / 2);
+    at_world_release(w);
+}
+
 static void straggler(void **state)
 {
     (void)state;
@@ -189,7 +252,7 @@ static void straggler(void **state)
     o.step_ms = 100;
     o.round_ms_max = 3000;
     struct at_world *w = make(&o);
-    at_world_speed(w, 2, 0.05); /* 6 s for what takes the others 0.3 */
+    at_world_speed(w, 2, 0.02); /* 5 s for a step, of which the others do three in 0.3 */
     assert_false(at_world_run(w, 2900));
     assert_int_equal(at_world_included(w, 0), UINT32_MAX);
     must_finish(w, 60000);
@@ -270,6 +333,9 @@ int main(void)
                                        cmocka_unit_test(member_killed_after_commit),
                                        cmocka_unit_test(member_back_in_its_round),
                                        cmocka_unit_test(late_joiner),
+                                       cmocka_unit_test(slow_member),
+                                       cmocka_unit_test(leaves_at_once),
+                                       cmocka_unit_test(leaves_a_group_at_once),
                                        cmocka_unit_test(straggler),
                                        cmocka_unit_test(partition),
                                        cmocka_unit_test(partition_of_all),

@@ -67,6 +67,7 @@ void at_world_trace_op(struct at_world *w, int node, const struct at_node_op *op
         static const char *const deed[AT_NODE_OP_ENDED + 1] = {[AT_NODE_OP_STATE_INIT] = "makes the initial state",
                                                                [AT_NODE_OP_UNIT_START] = "trains",
                                                                [AT_NODE_OP_UNIT_STOP] = "stops training",
+                                                               [AT_NODE_OP_UNIT_ENOUGH] = "cuts its unit",
                                                                [AT_NODE_OP_APPLY] = "applies",
                                                                [AT_NODE_OP_SAVE] = "saves",
                                                                [AT_NODE_OP_ENDED] = "ends"};

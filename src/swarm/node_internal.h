@@ -258,8 +258,8 @@ struct at_node_machine {
     struct at_node_machine_options options;
     char name[AT_NAME_BYTES_MAX + 1], program[AT_PROGRAM_BYTES_MAX + 1];
     uint64_t now_ms, wall_ms;
-    bool started, ended, finishing;
-    bool again; /* a drive changed what an earlier one looks at, without an operation */
+    bool started, ended, finishing, leaving; /* leaving: finishing, and now */
+    bool again;                              /* a drive changed what an earlier one looks at, without an operation */
     /* genesis, ledger, order */
     bool has_genesis, is_steward;
     struct at_buf genesis_bytes;
@@ -304,8 +304,9 @@ struct at_node_machine {
     } state;
     /* own part in the round */
     struct {
-        bool running, done;
-        uint32_t round, step;
+        bool running, done, enough; /* enough: it was told to end with its step */
+        uint32_t round, step, open_round;
+        uint64_t open_ms; /* when this node saw the OPEN of open_round */
         uint64_t tokens;
         double tokens_per_s;
         struct at_node_own receipt; /* done */

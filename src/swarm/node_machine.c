@@ -156,11 +156,16 @@ static void stop(struct at_node_machine *m)
     at_node_end(m, AT_OK, "stopped");
 }
 
-static void finish(struct at_node_machine *m)
+static void finish(struct at_node_machine *m, bool now)
 {
-    if (m->finishing) return;
+    if (m->finishing && (m->leaving || !now)) return;
     m->finishing = true;
-    at_node_note(m, m->consensus ? "the run ends after this round" : "this node leaves after this round");
+    m->leaving = now;
+    if (now)
+        at_node_note(m, m->consensus ? "the run ends as soon as the others' work of this round is in"
+                                     : "this node hands in what it has and leaves");
+    else
+        at_node_note(m, m->consensus ? "the run ends after this round" : "this node leaves after this round");
 }
 
 static void handle(struct at_node_machine *m, const struct at_node_event *e)
@@ -232,7 +237,10 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
         at_node_peers_kept(m, e);
         break;
     case AT_NODE_EV_FINISH:
-        finish(m);
+        finish(m, false);
+        break;
+    case AT_NODE_EV_LEAVE:
+        finish(m, true);
         break;
     case AT_NODE_EV_STOP:
         stop(m);

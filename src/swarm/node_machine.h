@@ -139,11 +139,13 @@ enum at_node_event_kind {
     AT_NODE_EV_APPLIED,        /* .state: answers APPLY; round = the round applied, root = of the state after it */
     AT_NODE_EV_SAVED,          /* .state.round: answers SAVE (may come late, or for a later round only) */
     AT_NODE_EV_FINISH,         /* the user wants this node (steward: the run) to end after its round */
-    AT_NODE_EV_REACHABLE,      /* .reachable: where others can dial this node; told at the start and when it changes */
-    AT_NODE_EV_PEERS,          /* bytes: as PEERS_KEEP left them; once, right after START */
-    AT_NODE_EV_SECRET,         /* .secret: answers SECRET_MAKE: it is durable */
-    AT_NODE_EV_AGREE_DATA,     /* link, .agree: answers AGREE_READ, also with nothing */
-    AT_NODE_EV_STOP,           /* the user wants this process to end now: links get a Bye, then ENDED */
+    AT_NODE_EV_LEAVE,      /* the same, but now: its unit of work ends with the step it is in, and it leaves as soon as
+                                * that is in the log */
+    AT_NODE_EV_REACHABLE,  /* .reachable: where others can dial this node; told at the start and when it changes */
+    AT_NODE_EV_PEERS,      /* bytes: as PEERS_KEEP left them; once, right after START */
+    AT_NODE_EV_SECRET,     /* .secret: answers SECRET_MAKE: it is durable */
+    AT_NODE_EV_AGREE_DATA, /* link, .agree: answers AGREE_READ, also with nothing */
+    AT_NODE_EV_STOP,       /* the user wants this process to end now: links get a Bye, then ENDED */
 };
 
 struct at_node_block;
@@ -242,9 +244,11 @@ enum at_node_op_kind {
     AT_NODE_OP_BLOB_PRUNE,   /* .prune: whole update blobs other than these are no longer needed */
     AT_NODE_OP_STATE_INIT,   /* the initial state, from the genesis; evaluate; then STATE_READY for round 0 */
     AT_NODE_OP_STATE_INSTALL, /* the stored blob (STATE, root) becomes the state at the start of `round` */
-    AT_NODE_OP_UNIT_START, /* .unit: train; then UNIT_PROGRESS..., UNIT_DONE, UNIT_FAILED or UNIT_LOST. With .team: as
+    AT_NODE_OP_UNIT_START,  /* .unit: train; then UNIT_PROGRESS..., UNIT_DONE, UNIT_FAILED or UNIT_LOST. With .team: as
                                * stage `rank`, whose blocks the update has, with the others of the GROUP before */
-    AT_NODE_OP_UNIT_STOP,  /* whatever unit runs is not wanted any more, nor a GROUP; no UNIT_DONE for it */
+    AT_NODE_OP_UNIT_STOP,   /* whatever unit runs is not wanted any more, nor a GROUP; no UNIT_DONE for it */
+    AT_NODE_OP_UNIT_ENOUGH, /* the unit that runs ends with the step it is in, or, with others, all together with the
+                             * next: UNIT_DONE may have fewer steps and samples than were asked for, at least one step */
     AT_NODE_OP_GROUP, /* .team: a unit will be computed with these. From now on the bytes that they send to stage `rank` of
                        * this session are kept, within a bound; instead of those of the GROUP before */
     AT_NODE_OP_APPLY,      /* .apply: outer step on the state at the start of `round`; evaluate; then APPLIED */
@@ -315,6 +319,7 @@ struct at_node_op {
     struct {
         uint32_t round, replica, steps, samples;
         uint64_t start;
+        uint64_t budget_ms; /* UNIT_START: no step is begun that would end later than so long from now, but the first */
         uint32_t stage, stages; /* UPDATE_CHECK: the update has the blocks of this stage of so many */
     } unit;
     const struct at_node_team *team; /* GROUP, UNIT_START; NULL: alone */
@@ -332,7 +337,8 @@ struct at_node_op {
         struct at_hash hash;
     } agree;
     struct {
-        at_err_t err; /* AT_OK: the run has ended, or FINISH or STOP were obeyed; else what is wrong, in `reason` */
+        at_err_t
+            err; /* AT_OK: the run has ended, or FINISH, LEAVE or STOP were obeyed; else what is wrong, in `reason` */
         bool run_ended, finished;
     } end;
 };

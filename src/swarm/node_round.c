@@ -14,7 +14,10 @@
  *   ending       END, final state confirmed and saved; those who   member_drive
  *                follow this node have said goodbye, or 10 s
  * A unit that was under way when the process died is simply started again: the same (state, range) give the same
- * update. */
+ * update.
+ *
+ * A unit may end early, with credit for the steps that are done: when its round is about to close (the driver has a budget
+ * of time), or when this member, or another that shares the unit, wants to leave. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
@@ -131,10 +134,17 @@ void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e
     }
 }
 
+/* An eighth of the round is kept for the update and its receipt. */
+static uint64_t budget_ms(const struct at_node_machine *m)
+{
+    uint64_t until = m->unit.open_ms + m->genesis.round_ms_max - m->genesis.round_ms_max / 8;
+    return until > m->now_ms ? until - m->now_ms : 0;
+}
+
 void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u, const struct at_node_team *team)
 {
     m->unit.running = true;
-    m->unit.done = m->unit.submitted = false;
+    m->unit.done = m->unit.submitted = m->unit.enough = false;
     m->unit.round = m->ledger.round;
     m->unit.step = 0;
     m->unit.tokens = 0;
@@ -147,8 +157,16 @@ void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u,
     op->unit.steps = at_ledger_round(&m->ledger).steps;
     op->unit.samples = (uint32_t)u->range.samples;
     op->unit.start = u->range.start;
+    op->unit.budget_ms = budget_ms(m);
     op->team = team;
     op->counted = at_node_machine_counted(m);
+}
+
+static void cut_if_leaving(struct at_node_machine *m)
+{
+    if (!m->leaving || !m->unit.running || m->unit.enough) return;
+    m->unit.enough = true;
+    at_node_op_add(m, AT_NODE_OP_UNIT_ENOUGH);
 }
 
 void at_node_unit_hand_in(struct at_node_machine *m)
@@ -165,6 +183,11 @@ void at_node_unit_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || !at_node_settled(m)) return;
     const struct at_allotment *u = own_unit(m);
+    if (u && (m->unit.open_ms == 0 || m->unit.open_round != m->ledger.round)) {
+        m->unit.open_round = m->ledger.round;
+        m->unit.open_ms = m->now_ms;
+    }
+    cut_if_leaving(m);
     if (at_genesis_stages(&m->genesis) > 1) {
         at_node_group_drive(m, u);
         return;
@@ -198,7 +221,7 @@ static bool part_is_over(const struct at_node_machine *m)
     int self = at_node_self(m);
     if (self < 0 || m->ledger.phase == AT_LEDGER_READY || m->ledger.phase == AT_LEDGER_ENDED) return true;
     const struct at_allotment *u = at_ledger_allotment(&m->ledger, (uint32_t)self);
-    return !u || !u->allotted;
+    return !u || !u->allotted || (m->leaving && u->received);
 }
 
 static void leave(struct at_node_machine *m)

@@ -56,7 +56,7 @@ struct at_replica {
                         void (*look)(void *look_arg, long sequence, struct at_activations *a), void *look_arg,
                         double *ret_sum, struct at_diag *diag);
     struct at_gather gather; /* over the ranks of the replica */
-    bool leader;             /* one rank of the replica: its progress function decides whether the unit ends early */
+    bool leader;             /* its progress function may end the unit early: one rank of the replica, or several */
 };
 
 /* All memory that a rank needs besides the state: weights, gradient, m, v of its shard, activations. */
@@ -104,7 +104,7 @@ struct at_unit {
 };
 
 /* Told after every inner step; returning false ends the unit there: the consumed prefix counts. In a split replica all
- * ranks are told and the leader's answer counts (it travels with the next step's values: that step's gradient is thrown
+ * ranks are told and a leader's answer counts (it travels with the next step's values: that step's gradient is thrown
  * away). */
 struct at_unit_progress {
     uint32_t step; /* steps done */

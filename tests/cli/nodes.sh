@@ -99,6 +99,12 @@ until_ 60 test -e "$WORK/b/model.safetensors" # a member keeps a model when it h
 want 0 "$ATOLL" ask --dir "$WORK/b" "Call " --max-tokens 8
 want 0 "$ATOLL" points --dir "$WORK/a" --json
 is "$(json members.length)" 3
+want 0 "$ATOLL" finish --dir "$WORK/c" --now
+ends 0 "$c"
+node c3 "$ATOLL" start --dir "$WORK/c" --threads 1 --json # and back again, as a member of the same name and points
+c=$PID
+until_ 60 members_are "$WORK/a" 3
+until_ 60 c_works
 want 0 "$ATOLL" finish --dir "$WORK/c"
 ends 0 "$c"
 asked "$WORK/a" round && before=$ANSWER
