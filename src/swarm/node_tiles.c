@@ -218,7 +218,7 @@ void at_node_tiles_have(struct at_node_machine *m, struct at_node_link *link, co
     if (some)
         link->tiles_whole = at_tiles_peer_holds(&t->pick, link->id, have->whole, have->bits) && have->whole;
     else
-        at_tiles_peer_gone(&t->pick, link->id);
+        at_tiles_peer_empty(&t->pick, link->id);
 }
 
 /* As many as windows and budget allow; what does not fit one update waits for the next event. */

@@ -135,6 +135,15 @@ void at_tiles_peer_gone(struct at_tiles *t, uint64_t id)
     *p = (struct at_tiles_peer){.bits = p->bits};
 }
 
+void at_tiles_peer_empty(struct at_tiles *t, uint64_t id)
+{
+    const struct at_tiles_peer *p = id ? find(t, id) : NULL;
+    if (p && p->owes > 0)
+        (void)at_tiles_peer_holds(t, id, false, at_span(NULL, 0)); /* it has its place already */
+    else
+        at_tiles_peer_gone(t, id);
+}
+
 /* ---- picking ---- */
 
 /* A counting sort by the number of holders; within one number ascending from `offset`, around. */

@@ -79,6 +79,8 @@ struct at_span at_tiles_map(const struct at_tiles *t);
 /* What a peer says it holds, instead of what it said before: all, or bits[] (at most (tiles + 7) / 8 bytes; bits behind
  * the last tile count for nothing). False: no room for another peer. */
 bool at_tiles_peer_holds(struct at_tiles *t, uint64_t id, bool whole, struct at_span bits);
+/* It holds nothing (any more); what it was asked before it said so it still answers. */
+void at_tiles_peer_empty(struct at_tiles *t, uint64_t id);
 void at_tiles_peer_gone(struct at_tiles *t, uint64_t id);
 
 /* The next tile to ask, and from whom; counts as asked. False: nothing to ask now. */

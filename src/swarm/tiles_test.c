@@ -122,6 +122,27 @@ static void stalled_peer_is_passed_over(void **state)
     at_tiles_release(&t);
 }
 
+/* A peer that has moved on says that it holds nothing, and then answers what it was asked before: it owed that. */
+static void answers_that_cross_an_empty_map(void **state)
+{
+    struct at_tiles t;
+    uint32_t got[AT_TILES_WINDOW_MAX];
+    start(&t, 100, 0);
+    assert_true(at_tiles_peer_holds(&t, 1, true, at_span(NULL, 0)));
+    assert_int_equal(asked(&t, 0, 1, got), 4);
+    at_tiles_peer_empty(&t, 1);
+    assert_false(at_tiles_starved(&t)); /* something may still come */
+    assert_int_equal(asked(&t, 10, 1, got), 0);
+    assert_int_equal(give(&t, 1, 0, 20), AT_TILES_NEW);
+    for (uint32_t tile = 1; tile < 4; tile++) assert_true(at_tiles_missing(&t, 1, tile));
+    assert_false(at_tiles_missing(&t, 1, 1));
+    assert_true(at_tiles_starved(&t));
+    at_tiles_peer_empty(&t, 1); /* said again: it owes nothing, and its place is free */
+    for (uint64_t id = 2; id < 2 + AT_TILES_PEERS_MAX; id++)
+        assert_true(at_tiles_peer_holds(&t, id, true, at_span(NULL, 0)));
+    at_tiles_release(&t);
+}
+
 static void liars(void **state)
 {
     struct at_tiles t;
@@ -410,6 +431,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(rarest_first),
                                        cmocka_unit_test(windows_follow_the_link),
                                        cmocka_unit_test(stalled_peer_is_passed_over),
+                                       cmocka_unit_test(answers_that_cross_an_empty_map),
                                        cmocka_unit_test(liars),
                                        cmocka_unit_test(everyone_leaves_and_some_come_back),
                                        cmocka_unit_test(resumed_with_one_tile_left),
