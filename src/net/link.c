@@ -222,7 +222,10 @@ static bool take_own(struct link *l, struct at_frame frame)
     }
     if (m.kind == AT_MSG_PONG) {
         uint64_t now = uv_hrtime();
-        if (m.pong.nonce <= now && now - m.pong.nonce < 60000000000u) l->rtt_us = (now - m.pong.nonce) / 1000 + 1;
+        if (m.pong.nonce <= now && now - m.pong.nonce < 60000000000u) {
+            l->rtt_us = (now - m.pong.nonce) / 1000 + 1;
+            if (l->rtt_least_us == 0 || l->rtt_us < l->rtt_least_us) l->rtt_least_us = l->rtt_us;
+        }
         return true;
     }
     if (m.kind != AT_MSG_PING) return false;

@@ -101,8 +101,9 @@ struct link {
     struct at_buf in;  /* decrypted, not yet a whole frame; before that: a prelude's beginning; LEG: said too early */
     struct at_buf out; /* encrypted, on its way to the kernel; LEG: on its way from the other leg */
     struct link_queue queue[AT_FRAME_CLASS_COUNT];
-    uint64_t born_ms, deadline_ms, heard_ms, pinged_ms, rtt_us;
-    uint64_t turn; /* in which turn_bytes were read */
+    uint64_t born_ms, deadline_ms, heard_ms, pinged_ms;
+    uint64_t rtt_us, rtt_least_us; /* of the last ping; the least of all, 0: none came back yet */
+    uint64_t turn;                 /* in which turn_bytes were read */
     size_t turn_bytes, handshake_bytes;
     at_err_t down_err;
     char down_reason[LINK_REASON_MAX];

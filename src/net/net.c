@@ -8,7 +8,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define TICK_MS 250
+#define TICK_MS         250
+#define SILENCE_TRIPS   23 /* round trips of silence more than on a LAN: 12 s at 300 ms */
+#define SILENCE_MORE_MS 7000
 
 struct link *at_link_find(const struct at_net *net, struct at_link_id id)
 {
@@ -263,6 +265,15 @@ static void on_after_poll(uv_check_t *handle)
     run_turn(handle->data);
 }
 
+/* TCP says nothing while it sends a lost segment again, after one retransmission time-out, two more, four more: each lasts
+ * as long as the way there and back and some. So the longer the way, the more silence is borne. The least of all round
+ * trips counts: a machine that was busy for a moment is not far away. */
+static uint32_t silence_borne_ms(const struct link *l)
+{
+    uint64_t more = l->rtt_least_us * SILENCE_TRIPS / 1000;
+    return l->net->opt.silence_ms + (uint32_t)(more < SILENCE_MORE_MS ? more : SILENCE_MORE_MS);
+}
+
 static void tick_link(struct link *l, uint64_t now)
 {
     const struct at_net_options *o = &l->net->opt;
@@ -271,8 +282,8 @@ static void tick_link(struct link *l, uint64_t now)
                      l->patience_ms);
     } else if (l->state == LINK_CLOSING && now >= l->deadline_ms) {
         at_link_fail(l, AT_OK, "closed");
-    } else if (l->state == LINK_UP && now - l->heard_ms >= o->silence_ms) {
-        at_link_fail(l, AT_E_PEER, "silent for %u ms", o->silence_ms);
+    } else if (l->state == LINK_UP && now - l->heard_ms >= silence_borne_ms(l)) {
+        at_link_fail(l, AT_E_PEER, "silent for %u ms", silence_borne_ms(l));
     } else if (l->state == LINK_UP && now - l->pinged_ms + TICK_MS / 2 >= o->ping_ms) {
         at_link_ping(l);
     }

@@ -26,8 +26,8 @@
  * Meetings: how many this node arranges at once, in all, per node, and of them relays (0 unless asked for); how fast one
  * peer may ask; bytes a second of all relays; silence on a relay, its bytes and its life. A relay takes two of the links in
  * all, and reads from one side only what the other side has taken.
- * Liveness: a ping per second and link; end of file at once, silence for silence_ms: DOWN. A handshake has
- * handshake_ms, and its first frame must be a Ping.
+ * Liveness: a ping per second and link; end of file at once, silence for silence_ms and 23 round trips (7 s of them at most):
+ * DOWN. A handshake has handshake_ms, and its first frame must be a Ping.
  *
  * Events come one by one through the caller's function, from inside the loop; their pointers are borrowed until it
  * returns. From it at_net_send, at_net_close, at_net_dial and the queries may be called (they only queue), but not
