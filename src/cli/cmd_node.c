@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct args {
-    const char *dir, *preset, *listen, *name, *kernels, *outer;
+    const char *dir, *preset, *listen, *announce, *name, *kernels, *outer;
     struct at_opt_list data;
     struct at_opt_int rounds, steps, seed, min_members, stages, round_ms, threads, serve_kb, fetch_kb, relay_kb, keep;
     struct at_opt_real young;
@@ -21,6 +21,9 @@ struct args {
 #define ROW_LISTEN                                                                                                     \
     AT_ROW_TEXT(struct args, listen, "listen", "HOST:PORT", NULL,                                                      \
                 "where peers reach it (default 127.0.0.1 and a free port, kept)")
+#define ROW_ANNOUNCE                                                                                                   \
+    AT_ROW_TEXT(struct args, announce, "announce", "HOST:PORT", NULL,                                                  \
+                "what peers are told instead: an address and port that something forwards to it (kept)")
 #define ROW_NAME AT_ROW_TEXT(struct args, name, "name", "TEXT", NULL, "its name for people, at most 32 bytes")
 #define ROW_THREADS                                                                                                    \
     AT_ROW_INT(struct args, threads, "threads", "N", 1, 64, NULL, "threads (default: one per processor)")
@@ -60,12 +63,13 @@ static const struct at_opt init_rows[] = {
     AT_ROW_INT(struct args, round_ms, "round-ms", "MS", 100, 86400000, NULL,
                "a round closes after this, whoever is missing (default: a minute more than a unit takes at 2 GFLOP/s)"),
     ROW_LISTEN,
+    ROW_ANNOUNCE,
     ROW_NAME,
 };
-static const struct at_opt start_rows[] = {ROW_DIR,   ROW_THREADS, ROW_KERNELS, ROW_LISTEN,
+static const struct at_opt start_rows[] = {ROW_DIR,   ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_ANNOUNCE,
                                            ROW_SERVE, ROW_FETCH,   ROW_RELAY,   ROW_MAP};
-static const struct at_opt join_rows[] = {ROW_DIR,   ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_NAME,
-                                          ROW_SERVE, ROW_FETCH,   ROW_RELAY,   ROW_MAP};
+static const struct at_opt join_rows[] = {ROW_DIR,  ROW_THREADS, ROW_KERNELS, ROW_LISTEN, ROW_ANNOUNCE,
+                                          ROW_NAME, ROW_SERVE,   ROW_FETCH,   ROW_RELAY,  ROW_MAP};
 
 static at_err need_dir(struct at_cli *cli, const struct args *a)
 {
@@ -107,6 +111,7 @@ static at_err_t run_init(struct at_cli *cli, void *args)
         .stages = (uint32_t)a->stages.v,
         .round_ms_max = (uint32_t)a->round_ms.v,
         .listen = a->listen,
+        .announce = a->announce,
         .name = a->name,
     };
     if ((err = at_node_init(&options, &cli->diag, &place)) != AT_OK) return err;
@@ -141,6 +146,7 @@ static at_err run_node(struct at_cli *cli, const struct args *a)
         .threads = (int)a->threads.v,
         .kernels = a->kernels,
         .listen = a->listen,
+        .announce = a->announce,
         .serve_bytes_per_s = 1000 * a->serve_kb.v,
         .fetch_bytes_per_s = 1000 * a->fetch_kb.v,
         .relay_bytes_per_s = a->relay_kb.given ? &relay_bytes_per_s : NULL,
@@ -187,6 +193,7 @@ static at_err_t run_join(struct at_cli *cli, void *args)
         .dir = a->dir,
         .invite = cli->words.v[0],
         .listen = a->listen,
+        .announce = a->announce,
         .name = a->name,
     };
     if ((err = at_node_join(&options, &cli->diag, &place)) != AT_OK) return err;

@@ -31,12 +31,29 @@ static void on_connected(uv_connect_t *req, int status)
         at_link_fail(l, AT_E_NOMEM, "out of memory");
 }
 
+/* A node that listens at a loopback address of its own (127.0.0.5, say) also comes from there: so the nodes of one machine
+ * can be told apart. 127.0.0.1 is what the system takes anyway. */
+static int come_from_own(struct link *l)
+{
+    static const uint8_t usual[4] = {127, 0, 0, 1};
+    struct sockaddr_storage sa;
+    int bytes = sizeof sa;
+    if (!l->net->listening || uv_tcp_getsockname(&l->net->listener, (struct sockaddr *)&sa, &bytes) != 0) return 0;
+    struct at_endpoint own = at_address_of((struct sockaddr *)&sa);
+    if (l->remote.ip_bytes != 4 || own.ip_bytes != 4 || !at_endpoint_loopback(&own)) return 0;
+    if (!at_endpoint_loopback(&l->remote) || memcmp(own.ip, usual, sizeof usual) == 0) return 0;
+    own.port = 0;
+    at_address_to(&own, &sa);
+    return uv_tcp_bind(&l->tcp, (struct sockaddr *)&sa, 0);
+}
+
 void at_link_connect(struct link *l, const struct sockaddr *sa)
 {
     at_link_set_address(l, sa);
     l->state = LINK_CONNECT;
     l->connect.data = l;
-    int rc = uv_tcp_connect(&l->connect, &l->tcp, sa, on_connected);
+    int rc = come_from_own(l);
+    if (!rc) rc = uv_tcp_connect(&l->connect, &l->tcp, sa, on_connected);
     if (rc) at_link_fail(l, AT_E_PEER, "cannot reach %s: %s", l->address, uv_strerror(rc));
 }
 

@@ -38,6 +38,7 @@ struct at_node_init_options { /* NULL and 0 mean the default in brackets */
     uint32_t stages;        /* [1] members that compute a unit together */
     uint32_t round_ms_max;  /* [a minute, and a unit at 2 GFLOP/s] */
     const char *listen;     /* ["127.0.0.1:0"] port 0: a free one is picked and kept */
+    const char *announce;   /* [where it listens] what others are told instead: a port that something forwards; kept */
     const char *name;       /* for people, <= 32 bytes ["founder"] */
 };
 /* AT_E_USAGE (preset, listen), AT_E_DATA (data that is no text; a folder that holds another run or foreign files),
@@ -49,8 +50,9 @@ at_err at_node_init(const struct at_node_init_options *options, struct at_diag *
 struct at_node_join_options {
     const char *dir;
     const char *invite;
-    const char *listen; /* ["127.0.0.1:0"] */
-    const char *name;   /* ["member"] */
+    const char *listen;   /* ["127.0.0.1:0"] */
+    const char *announce; /* [where it listens] */
+    const char *name;     /* ["member"] */
 };
 /* AT_E_INVITE for a text that is none. A folder that has joined the same run already is fine; of another run:
  * AT_E_DATA. */
@@ -73,9 +75,9 @@ typedef void at_node_log_fn(void *user, enum at_node_log_kind kind, const char *
 
 struct at_node_run_options {
     const char *dir;
-    int threads;         /* 1..64; 0: as many as processors */
-    const char *kernels; /* ["auto"] */
-    const char *listen;  /* [what the folder says]; when given it is kept */
+    int threads;                   /* 1..64; 0: as many as processors */
+    const char *kernels;           /* ["auto"] */
+    const char *listen, *announce; /* [what the folder says]; when given they are kept */
     /* Bytes of states a second that it sends to newcomers [64 MiB], and that it fetches [no limit]. */
     uint64_t serve_bytes_per_s, fetch_bytes_per_s;
     /* What this node passes on between members that cannot reach each other: bytes a second of all relays together, as

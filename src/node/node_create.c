@@ -34,11 +34,12 @@ static at_err prepare_dir(const char *dir, struct at_diag *diag, struct at_folde
     return err ? err : at_dir_make(dir, 0700, diag);
 }
 
-static at_err set_listen(struct at_folder *f, const char *listen_at, struct at_diag *diag)
+static at_err set_listen(struct at_folder *f, const char *listen_at, const char *announce, struct at_diag *diag)
 {
     uint16_t port = 0;
     at_err_t err = at_address_parse(listen_at ? listen_at : "127.0.0.1:0", diag, f->host, &port);
-    return err ? err : at_address_probe(f->host, port, diag, &f->port);
+    if (!err) err = at_address_probe(f->host, port, diag, &f->port);
+    return err || !announce ? err : at_folder_announce(f, announce, diag);
 }
 
 /* The last part of a path, printable and short enough for the genesis. */
@@ -218,7 +219,7 @@ at_err_t at_node_init(const struct at_node_init_options *o, struct at_diag *diag
     at_err_t err = make_genesis(o, g, diag);
     if (!err) err = set_name(&f, o->name, "founder", diag);
     if (!err) err = read_texts(o, g, &text, diag);
-    if (!err) err = set_listen(&f, o->listen, diag);
+    if (!err) err = set_listen(&f, o->listen, o->announce, diag);
     if (!err) err = prepare_dir(o->dir, diag, &f);
     made = err == AT_OK;
     if (!err) err = at_keypair_generate(&f.key);
@@ -259,7 +260,7 @@ at_err_t at_node_join(const struct at_node_join_options *o, struct at_diag *diag
         return err ? err : fill_place(&old, 0, (struct at_hash){{0}}, diag, ret_place);
     }
     err = set_name(&f, o->name, "member", diag);
-    if (!err) err = set_listen(&f, o->listen, diag);
+    if (!err) err = set_listen(&f, o->listen, o->announce, diag);
     if (!err) err = prepare_dir(o->dir, diag, &f);
     if (!err) err = at_keypair_generate(&f.key);
     f.run = invite.run;

@@ -141,6 +141,25 @@ uint32_t at_endpoints_of(const char *host, uint16_t port, struct at_endpoint ret
     return n;
 }
 
+uint32_t at_folder_endpoints(const struct at_folder *f, struct at_endpoint ret_list[AT_ENDPOINTS_MAX])
+{
+    return f->told_port ? at_endpoints_of(f->told_host, f->told_port, ret_list)
+                        : at_endpoints_of(f->host, f->port, ret_list);
+}
+
+at_err_t at_folder_announce(struct at_folder *f, const char *text, struct at_diag *diag)
+{
+    struct sockaddr_storage sa;
+    struct at_endpoint e;
+    at_err_t err = at_address_parse(text, diag, f->told_host, &f->told_port);
+    if (err) return err;
+    if (!f->told_port || !at_address_numeric(f->told_host, f->told_port, &sa) ||
+        !endpoint_from((struct sockaddr *)&sa, f->told_port, &e))
+        return at_fail(diag, AT_E_USAGE, text,
+                       "others can be told one numeric address and a port, such as 203.0.113.7:7700, not %s", text);
+    return AT_OK;
+}
+
 /* ---- the folder ---- */
 at_err_t at_folder_path(const struct at_folder *f, const char *name, struct at_diag *diag, char ret_path[AT_PATH_BYTES])
 {
@@ -232,7 +251,7 @@ static void put_address(char *text, size_t n, const char *host, uint16_t port)
 
 at_err_t at_folder_save(const struct at_folder *f, struct at_diag *diag)
 {
-    char path[AT_PATH_BYTES], text[4096], listen_at[300], contact[300];
+    char path[AT_PATH_BYTES], text[4096], listen_at[300], told[300], contact[300];
     at_err_t err = save_key(f, diag);
     if (!err) err = save_ticket(f, diag);
     if (!err) err = at_folder_path(f, "node.ini", diag, path);
@@ -242,6 +261,10 @@ at_err_t at_folder_save(const struct at_folder *f, struct at_diag *diag)
         text, sizeof text,
         "; written by atoll; the lines below may be edited while it does not run\nrun=%s\nname=%s\nlisten=%s\n",
         at_hash_hex(f->run).s, f->name, listen_at);
+    if (f->told_port) {
+        put_address(told, sizeof told, f->told_host, f->told_port);
+        n += snprintf(text + n, sizeof text - (size_t)n, "announce=%s\n", told);
+    }
     if (f->has_contact) {
         put_address(contact, sizeof contact, f->contact.host, f->contact.port);
         n += snprintf(text + n, sizeof text - (size_t)n, "contact=%s\ncontact_key=%s\nlog_size=%llu\nlog_root=%s\n",
@@ -265,6 +288,7 @@ static at_err take_line(struct at_folder *f, const char *key, const char *value,
         return AT_OK;
     }
     if (strcmp(key, "listen") == 0) return at_address_parse(value, diag, f->host, &f->port);
+    if (strcmp(key, "announce") == 0) return at_folder_announce(f, value, diag);
     if (strcmp(key, "contact") == 0) {
         f->has_contact = true;
         return at_address_parse(value, diag, f->contact.host, &f->contact.port);
@@ -337,6 +361,7 @@ at_err_t at_folder_invite(const struct at_folder *f, uint64_t log_size, struct a
         memset(&invite.ticket, 0, sizeof invite.ticket);
         return at_invite_encode(&invite, diag, ret_text);
     }
-    at_address_outward(f->host, invite.host);
+    at_address_outward(f->told_port ? f->told_host : f->host, invite.host);
+    if (f->told_port) invite.port = f->told_port;
     return at_invite_encode(&invite, diag, ret_text);
 }

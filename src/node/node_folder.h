@@ -3,7 +3,7 @@
  *   D/key              64 hex digits: the secret seed of the node's key; mode 0600
  *   D/ticket           the invite's ticket for a seat, where it had one: 192 hex digits; mode 0600
  *   D/seat-<term>      the secret of a seat for which this node stands, until the term is over (node_secrets.h)
- *   D/node.ini         lines key=value: run, name, listen, contact, contact_key, log_size, log_root;
+ *   D/node.ini         lines key=value: run, name, listen, announce, contact, contact_key, log_size, log_root;
  *                      written last when a folder is made: a folder that has it is a whole one
  *   D/ledger.sqlite    genesis, records, checkpoints (store/store.h)
  *   D/data, D/updates  blobs by hash (store/blobs.h)
@@ -28,6 +28,8 @@ struct at_folder {
     char name[AT_NAME_BYTES_MAX + 1];
     char host[AT_HOST_BYTES_MAX + 1]; /* listens here */
     uint16_t port;
+    char told_host[AT_HOST_BYTES_MAX + 1]; /* what others are told instead; told_port 0: the address above */
+    uint16_t told_port;
     bool has_contact; /* a member: whom to dial; the founder has none */
     struct at_invite contact;
 };
@@ -43,6 +45,10 @@ void at_address_outward(const char *host, char ret_host[AT_HOST_BYTES_MAX + 1]);
 /* Where others can dial a node that listens on host:port: that, or of a wildcard each outward address of this machine.
  * Returns how many. */
 uint32_t at_endpoints_of(const char *host, uint16_t port, struct at_endpoint ret_list[AT_ENDPOINTS_MAX]);
+/* Takes over what others shall be told, HOST:PORT. AT_E_USAGE: not one numeric address and a port. */
+at_err at_folder_announce(struct at_folder *f, const char *text, struct at_diag *diag);
+/* Where others can dial this folder's node: what they shall be told, else the endpoints of where it listens. */
+uint32_t at_folder_endpoints(const struct at_folder *f, struct at_endpoint ret_list[AT_ENDPOINTS_MAX]);
 
 /* D/`name`; AT_E_TOO_BIG when the path is too long. */
 at_err at_folder_path(const struct at_folder *f, const char *name, struct at_diag *diag, char ret_path[AT_PATH_BYTES]);

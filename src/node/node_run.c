@@ -111,11 +111,13 @@ static void on_request(void *user, const char *verb, struct at_buf *answer)
 /* ---- building up ---- */
 static at_err set_listen(struct node *n, struct at_diag *diag)
 {
-    uint16_t port = 0;
-    if (!n->options.listen) return AT_OK;
-    at_err_t err = at_address_parse(n->options.listen, diag, n->folder.host, &port);
+    uint16_t port = n->folder.port;
+    at_err_t err = AT_OK;
+    if (!n->options.listen && !n->options.announce) return AT_OK;
+    if (n->options.listen) err = at_address_parse(n->options.listen, diag, n->folder.host, &port);
     if (!err && (port != n->folder.port || port == 0)) err = at_address_probe(n->folder.host, port, diag, &port);
     n->folder.port = port;
+    if (!err && n->options.announce) err = at_folder_announce(&n->folder, n->options.announce, diag);
     return err ? err : at_folder_save(&n->folder, diag);
 }
 
@@ -308,7 +310,7 @@ void node_tell_reachable(struct node *n)
     struct at_node_event ev = {.kind = AT_NODE_EV_REACHABLE, .reason = ""};
     uint32_t count = 0;
     if (n->outside.port) list[count++] = n->outside;
-    ev.reachable.count = count + at_endpoints_of(n->folder.host, n->folder.port, list + count);
+    ev.reachable.count = count + at_folder_endpoints(&n->folder, list + count);
     ev.reachable.list = list;
     node_feed(n, &ev);
 }
