@@ -163,7 +163,8 @@ class Swarm:
 
 
 def plan_of_two(shape):
-    """A plan file (docs/plan.md): two replicas of one rank each, the first on node a, the second on node b."""
+    """A plan file (docs/plan.md): two replicas of one rank each, the first on node a, the second on node b. One
+    microbatch, as `atoll plan` has it where there is no pipeline to fill."""
     stage = {"layer_first": 0, "layers": shape["layers"]}
-    return {"plan": 2, "model": shape["preset"], "microbatches": min(4, shape["batch"]), "recompute": False,
+    return {"plan": 2, "model": shape["preset"], "microbatches": 1, "recompute": False,
             "replicas": [{"stages": [{**stage, "ranks": [{"node": n}]}]} for n in ("a", "b")]}

@@ -168,10 +168,17 @@ static at_err choose_link(struct at_train_setup *s, struct at_diag *diag)
     return AT_OK;
 }
 
-/* Enough to keep the stages busy, and small enough that a stage's activations are. */
+/* Enough to keep the stages busy, and small enough that a stage's activations are. Where one rank is a replica, nothing
+ * flows: as few as its activations allow. */
 static int choose_microbatches(const struct at_train_setup *s)
 {
     uint64_t want = s->args->pp.v > 1 ? 4 * s->args->pp.v : 4;
+    if (s->args->pp.v == 1 && s->args->tp.v == 1) {
+        struct at_trainer_options o = {.recompute = s->recompute};
+        struct at_shard whole = at_shard_whole(&s->preset->model);
+        uint64_t each = (uint64_t)at_trainer_microbatch(&s->preset->model, &whole, &s->config, &o);
+        want = (s->config.batch + each - 1) / each;
+    }
     return (int)(want < s->config.batch ? want : s->config.batch);
 }
 

@@ -40,8 +40,8 @@ static size_t pass_bytes(const struct at_model_config *model, const struct at_sh
     return at_add_size(all, passing, &all) ? all : 0;
 }
 
-static long choose_microbatch(const struct at_model_config *model, const struct at_shard *shard,
-                              const struct at_train_config *train, const struct at_trainer_options *o)
+long at_trainer_microbatch(const struct at_model_config *model, const struct at_shard *shard,
+                           const struct at_train_config *train, const struct at_trainer_options *o)
 {
     long n = train->batch;
     if (o->microbatch > 0) return o->microbatch < n ? o->microbatch : n;
@@ -81,7 +81,7 @@ size_t at_trainer_bytes_options(const struct at_model_config *model, const struc
                                 const struct at_train_config *train, const struct at_trainer_options *options)
 {
     struct lengths n;
-    size_t tokens, pass = pass_bytes(model, shard, options, choose_microbatch(model, shard, train, options));
+    size_t tokens, pass = pass_bytes(model, shard, options, at_trainer_microbatch(model, shard, train, options));
     if (pass == 0 || !measure(model, shard, &n)) return 0;
     if (!at_mul_size((size_t)train->batch * model->seq_len, 2 * sizeof(int32_t), &tokens)) return 0;
     size_t flats = options->overlap ? 4 : 3;
@@ -131,7 +131,7 @@ at_err at_trainer_init_options(struct at_trainer *t, const struct at_model *m, c
     if (err != AT_OK) return err;
     const struct at_params *p = &m->params;
     struct at_trainer n = {.model = m, .config = *config, .in_flight = in_flight_of(options)};
-    n.microbatch = choose_microbatch(&p->config, &p->shard, config, options);
+    n.microbatch = at_trainer_microbatch(&p->config, &p->shard, config, options);
     err = init_arrays(&n, options->overlap);
     if (err == AT_OK) err = init_activations(&n, options->recompute);
     if (err != AT_OK) {

@@ -80,6 +80,9 @@ struct at_trainer_options {
     bool recompute;  /* transformer.h: less memory, more work, the same bits */
     bool overlap;    /* units may have a join */
 };
+/* Sequences of a forward pass under these options. */
+long at_trainer_microbatch(const struct at_model_config *model, const struct at_shard *shard,
+                           const struct at_train_config *train, const struct at_trainer_options *options);
 /* Bytes that at_trainer_init_options will allocate, to be shown before it is called. 0: beyond size_t. */
 size_t at_trainer_bytes_options(const struct at_model_config *model, const struct at_shard *shard,
                                 const struct at_train_config *train, const struct at_trainer_options *options);
