@@ -149,7 +149,7 @@ static at_err_t encode(struct job *j, const struct at_round *rule, uint32_t repl
         err = at_update_encode(codec, rule->k, &report->info, &source, NULL, NULL, blob);
     } else {
         if (at_hash_is_zero(j->l->ledger.allotments[replica].receipt.feedback)) at_error_feedback_release(f);
-        err = at_error_feedback_encode(f, codec, rule->k, &report->info, &source, blob);
+        err = at_error_feedback_encode(f, j->ex, codec, rule->k, &report->info, &source, blob);
         if (!err) (void)at_error_feedback_settle(f, f->update);
     }
     return err ? at_fail(j->diag, err, "replay", "no memory for an update") : AT_OK;

@@ -110,8 +110,8 @@ static void work(struct world *w, int replica, uint32_t steps, struct at_buf *bl
     if (codec->beta == 0)
         assert_int_equal(at_update_encode(codec, rule.k, &report.info, &source, NULL, NULL, blob), AT_OK);
     else
-        assert_int_equal(at_error_feedback_encode(&w->feedback[replica], codec, rule.k, &report.info, &source, blob),
-                         AT_OK);
+        assert_int_equal(
+            at_error_feedback_encode(&w->feedback[replica], &w->ex, codec, rule.k, &report.info, &source, blob), AT_OK);
     assert_int_equal(at_update_parse(&w->model.params, at_buf_span(blob), NULL, update), AT_OK);
     if (lie == LIE_FEEDBACK && replica == 1) rec.receipt.feedback = at_sha256("made up", 7);
     bool made_up = lie == LIE_UPDATE && replica == 1;

@@ -289,7 +289,7 @@ static at_err encode(struct at_compute *c, const struct at_round *rule, const st
                                       .stats = c->trainer.stats,
                                       .stats_public = c->state.stats};
     at_err_t err = codec->beta != 0
-                       ? at_error_feedback_encode(&c->feedback, codec, rule->k, &report->info, &source, blob)
+                       ? at_error_feedback_encode(&c->feedback, &c->ex, codec, rule->k, &report->info, &source, blob)
                        : at_update_encode(codec, rule->k, &report->info, &source, NULL, NULL, blob);
     return err ? at_fail(diag, err, "update", "no memory for the update") : AT_OK;
 }

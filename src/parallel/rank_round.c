@@ -67,7 +67,9 @@ static at_err apply(struct at_rank *r, int first, int blocks, struct at_diag *di
     at_err_t err = x->whole ? at_outer_step(r->ex, &r->state, x->update, x->replicas, &r->round,
                                             r->n.members > 1 ? &r->others.gather : NULL, diag)
                             : at_outer_blocks(r->ex, &r->state, x->update, x->replicas, &r->round, first, blocks, diag);
-    if (err == AT_OK && r->feedback != NULL) at_update_confirm(&x->update[x->replica], r->feedback);
+    if (err == AT_OK && r->feedback != NULL) at_update_confirm(&x->update[x->replica], r->ex->par, r->feedback);
+    for (int i = 0; i < x->replicas; i++)
+        at_kept_release(&x->update[i].kept); /* no memory for it during the next unit */
     return err;
 }
 
@@ -179,7 +181,7 @@ static at_err hand_over(struct at_rank *r, const struct at_round *round, const s
                                       .feedback = codec->beta != 0 ? r->feedback : NULL,
                                       .stats = r->trainer.stats,
                                       .stats_public = r->state.stats};
-    if (codec->beta != 0) at_feedback_add(codec, source.params, source.theta_start, source.theta, r->feedback);
+    if (codec->beta != 0) at_feedback_add(r->ex, codec, source.params, source.theta_start, source.theta, r->feedback);
     return at_exchange_send(&r->exchange, codec, round->k, &unit->info, &source, unit->loss_mean, diag);
 }
 

@@ -34,6 +34,8 @@ struct at_codec_values {
     const real *e;           /* error feedback, or NULL */
 };
 
+struct at_kept_block; /* kept.h */
+
 #define AT_CODEC_WORDS 128
 /* Reads a block's weights or statistics from the front. Made by open; borrows the payload. A kilobyte: many of them
  * belong on the heap, since a pool's threads have small stacks. */
@@ -64,6 +66,10 @@ struct at_codec {
     void (*next)(struct at_codec_reader *d, size_t n, real *ret_d);
     void (*open_stats)(const struct at_codec_block *b, struct at_span payload, struct at_codec_reader *ret_reader);
     void (*next_stats)(struct at_codec_reader *d, size_t n, real *ret_stats);
+    /* Codecs that keep few elements of each chunk, so that it pays to decode them once (kept.h); NULL for others. The most
+     * that a block keeps, and its weights' part decoded: what open and next give, without the zeros between. */
+    size_t (*kept_max)(const struct at_params *p, const struct at_block *b, uint32_t k);
+    void (*unpack)(const struct at_codec_block *b, struct at_span payload, const struct at_kept_block *ret_kept);
 };
 extern const struct at_codec at_codec_plain, at_codec_int4, at_codec_sparse, at_codec_sparse6s;
 

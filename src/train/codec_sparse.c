@@ -20,6 +20,7 @@
 #include "tensor/emath.h"
 #include "train/codec_lossy.h"
 #include "train/index_set.h"
+#include "train/kept.h"
 #include "train/leb128.h"
 #include "train/stats_code.h"
 
@@ -86,14 +87,25 @@ static uint32_t size_bits(real x)
     return bits & 0x7FFFFFFFu;
 }
 
-/* The largest T with at least `count` sizes >= T. */
-static uint32_t threshold(const uint32_t *size, size_t len, size_t count)
+/* The `count`-th largest size, 1 <= count <= len, digit by digit; *io_count: then how many of those of just this size are
+ * among the `count`. Overwrites size. */
+static uint32_t threshold(uint32_t *size, size_t len, size_t *io_count)
 {
+    static const struct {
+        int shift, bits;
+    } digits[] = {{20, 11}, {9, 11}, {0, 9}};
     uint32_t t = 0;
-    for (uint32_t bit = 1u << 30; bit != 0; bit >>= 1) {
-        size_t n = 0;
-        for (size_t i = 0; i < len; i++) n += size[i] >= (t | bit);
-        if (n >= count) t |= bit;
+    for (int i = 0; i < 3; i++) {
+        uint16_t n[1 << 11] = {0};
+        int shift = digits[i].shift;
+        uint32_t mask = (1u << digits[i].bits) - 1, digit = mask;
+        size_t alike = 0;
+        for (size_t j = 0; j < len; j++) n[size[j] >> shift & mask]++;
+        while (n[digit] < *io_count) *io_count -= n[digit--];
+        for (size_t j = 0; j < len; j++)
+            if ((size[j] >> shift & mask) == digit) size[alike++] = size[j];
+        t |= digit << shift;
+        len = alike;
     }
     return t;
 }
@@ -102,14 +114,13 @@ static uint32_t threshold(const uint32_t *size, size_t len, size_t count)
 static size_t choose(const real *e, size_t len, size_t count, uint16_t *ret_index)
 {
     uint32_t size[CHUNK];
-    size_t above = 0, n = 0;
+    size_t equal = count, n = 0; /* of those at the threshold the first ones */
     for (size_t i = 0; i < len; i++) size[i] = size_bits(e[i]);
-    uint32_t t = threshold(size, len, count);
-    for (size_t i = 0; i < len; i++) above += size[i] > t;
-    size_t equal = t != 0 ? count - above : 0; /* of those at the threshold the first ones */
+    uint32_t t = threshold(size, len, &equal);
     for (size_t i = 0; i < len; i++) {
-        if (size[i] < t || size[i] == 0) continue;
-        if (size[i] == t) {
+        uint32_t here = size_bits(e[i]);
+        if (here < t || here == 0) continue;
+        if (here == t) {
             if (equal == 0) continue;
             equal--;
         }
@@ -271,8 +282,8 @@ static int level_plus(int level, int difference)
     return q < -126 * STEPS ? -126 * STEPS : q > LEVEL_END - 1 ? LEVEL_END - 1 : q;
 }
 
-/* One chunk into x(len), which is zero. */
-static void next_chunk(struct reader *r, size_t len, real *x)
+/* What one chunk of len keeps, indices ascending; both have room for kept_of(k, len). Returns how many. */
+static size_t next_kept(struct reader *r, size_t len, uint16_t *ret_index, real *ret_value)
 {
     struct chunk c;
     struct models *m = &r->m;
@@ -283,7 +294,7 @@ static void next_chunk(struct reader *r, size_t len, real *x)
         at_range_skip(&r->range, n, 1, count);
         c.n = n;
     }
-    at_index_set_get(&m->set, &r->range, c.n, len, c.index);
+    at_index_set_get(&m->set, &r->range, c.n, len, ret_index);
     for (size_t i = 0; i < c.n; i++) {
         c.negative[i] = at_range_bits(&r->range, 1) != 0;
         c.large[i] = at_range_learned_bit(&r->range, &m->size);
@@ -296,7 +307,16 @@ static void next_chunk(struct reader *r, size_t len, real *x)
         value[0] = value_of(level);
         if (!c.any[1]) m->level = (int16_t)level;
     }
-    for (size_t i = 0; i < c.n; i++) x[c.index[i]] = c.negative[i] ? -value[c.large[i]] : value[c.large[i]];
+    for (size_t i = 0; i < c.n; i++) ret_value[i] = c.negative[i] ? -value[c.large[i]] : value[c.large[i]];
+    return c.n;
+}
+
+static struct reader reader_of(const struct at_codec_block *b, struct at_span weights)
+{
+    struct reader r = {.k = b->k, .used = at_codec_used(b->params, b->block)};
+    models_init(&r.m, b->block);
+    at_range_open(&r.range, weights);
+    return r;
 }
 
 static void open_by(const struct at_codec_block *b, struct at_span payload, const struct at_codec *codec,
@@ -304,9 +324,7 @@ static void open_by(const struct at_codec_block *b, struct at_span payload, cons
 {
     struct at_span weights, stats;
     AT_ASSERT(cut(payload, &weights, &stats));
-    struct reader r = {.k = b->k, .used = at_codec_used(b->params, b->block)};
-    models_init(&r.m, b->block);
-    at_range_open(&r.range, weights);
+    struct reader r = reader_of(b, weights);
     *ret_reader = (struct at_codec_reader){.codec = codec, .count = at_block_count(b->block)};
     memcpy(ret_reader->word, &r, sizeof r);
 }
@@ -314,16 +332,39 @@ static void open_by(const struct at_codec_block *b, struct at_span payload, cons
 static void next(struct at_codec_reader *d, size_t n, real *ret_d)
 {
     struct reader r;
+    uint16_t index[K_MAX];
+    real value[K_MAX];
     AT_ASSERT(n <= d->count - d->done && d->done % CHUNK == 0);
     memcpy(&r, d->word, sizeof r);
     memset(ret_d, 0, n * sizeof *ret_d);
     size_t used = at_codec_used_of(d, n, r.used), len;
     for (size_t i = 0; i < used; i += len) {
         len = used - i < CHUNK ? used - i : CHUNK;
-        next_chunk(&r, len, ret_d + i);
+        size_t kept = next_kept(&r, len, index, value);
+        for (size_t j = 0; j < kept; j++) ret_d[i + index[j]] = value[j];
     }
     memcpy(d->word, &r, sizeof r);
     d->done += n;
+}
+
+static size_t kept_max(const struct at_params *p, const struct at_block *b, uint32_t k)
+{
+    size_t used = at_codec_used(p, b), rest = used % CHUNK;
+    return used / CHUNK * kept_of(k, CHUNK) + (rest != 0 ? kept_of(k, rest) : 0);
+}
+
+static void unpack(const struct at_codec_block *b, struct at_span payload, const struct at_kept_block *ret_kept)
+{
+    struct at_span weights, stats;
+    struct at_kept_block to = *ret_kept;
+    AT_ASSERT(cut(payload, &weights, &stats));
+    struct reader r = reader_of(b, weights);
+    for (size_t i = 0; i < r.used; i += CHUNK) {
+        size_t kept = next_kept(&r, r.used - i < CHUNK ? r.used - i : CHUNK, to.index, to.value);
+        *to.count++ = (uint16_t)kept;
+        to.index += kept;
+        to.value += kept;
+    }
 }
 
 static at_err_t check(const struct at_codec_block *b, struct at_span payload, struct at_diag *diag)
@@ -377,7 +418,9 @@ const struct at_codec at_codec_sparse = {.name = "sparse",
                                          .open = open,
                                          .next = next,
                                          .open_stats = open_stats,
-                                         .next_stats = at_codec_next_stats};
+                                         .next_stats = at_codec_next_stats,
+                                         .kept_max = kept_max,
+                                         .unpack = unpack};
 
 const struct at_codec at_codec_sparse6s = {.name = "sparse6s",
                                            .id = AT_CODEC_SPARSE6S,
@@ -390,4 +433,6 @@ const struct at_codec at_codec_sparse6s = {.name = "sparse6s",
                                            .open = open_sigma,
                                            .next = next,
                                            .open_stats = open_stats_sigma,
-                                           .next_stats = at_codec_next_stats};
+                                           .next_stats = at_codec_next_stats,
+                                           .kept_max = kept_max,
+                                           .unpack = unpack};

@@ -386,6 +386,8 @@ static void test_error_feedback(void **state)
 {
     struct at_params p;
     struct at_state s;
+    struct at_exec ex;
+    assert_int_equal(at_exec_init(&ex, at_kern_available()[0], &at_par_serial), AT_OK);
     assert_int_equal(at_params_init(&p, &shape), AT_OK);
     assert_int_equal(at_state_init(&s, &p), AT_OK);
     test_state(&s, 0);
@@ -402,7 +404,7 @@ static void test_error_feedback(void **state)
     real x[AT_CODEC_CHUNK];
     enum { ROUNDS = 12 };
     for (int t = 0; t < ROUNDS; t++) {
-        at_feedback_add(&at_codec_int4, &p, s.theta, now, e);
+        at_feedback_add(&ex, &at_codec_int4, &p, s.theta, now, e);
         at_buf_clear(&blob);
         assert_int_equal(at_update_encode(&at_codec_int4, 0, &info, &source, NULL, NULL, &blob), AT_OK);
         assert_int_equal(at_update_parse(&p, at_buf_span(&blob), NULL, &u), AT_OK);
@@ -416,7 +418,7 @@ static void test_error_feedback(void **state)
                 for (size_t j = 0; j < len; j++) sum[p.block[b].offset + at + j] += x[j];
             }
         }
-        at_update_confirm(&u, e);
+        at_update_confirm(&u, ex.par, e);
     }
     double far = 0, size = 0;
     for (size_t i = 0; i < p.count; i++) {
@@ -432,6 +434,7 @@ static void test_error_feedback(void **state)
     free(sum);
     at_state_release(&s);
     at_params_release(&p);
+    at_exec_release(&ex);
 }
 
 int main(void)

@@ -56,17 +56,17 @@ struct at_hash at_error_feedback_hash(struct at_error_feedback *f)
 }
 
 /* The update that was sent is taken away from what it was made of. */
-static at_err take_away(const struct at_params *p, struct at_span blob, real *feedback)
+static at_err take_away(const struct at_exec *ex, const struct at_params *p, struct at_span blob, real *feedback)
 {
     struct at_update u = {0};
     at_err_t err = at_update_parse(p, blob, NULL, &u);
-    if (err == AT_OK) at_update_confirm(&u, feedback);
+    if (err == AT_OK) at_update_confirm(&u, ex->par, feedback);
     at_update_release(&u);
     return err;
 }
 
-at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_codec *codec, uint32_t k,
-                                const struct at_update_info *info, const struct at_update_source *source,
+at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_exec *ex, const struct at_codec *codec,
+                                uint32_t k, const struct at_update_info *info, const struct at_update_source *source,
                                 struct at_buf *out)
 {
     struct at_update_source s = *source;
@@ -75,10 +75,10 @@ at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_cod
     forget_unit(f);
     if ((f->next = calloc(n, sizeof *f->next)) == NULL) return AT_E_NOMEM;
     if (f->e != NULL) memcpy(f->next, f->e, n * sizeof *f->next);
-    at_feedback_add(codec, f->params, s.theta_start, s.theta, f->next);
+    at_feedback_add(ex, codec, f->params, s.theta_start, s.theta, f->next);
     s.feedback = f->next;
     at_err_t err = at_update_encode(codec, k, info, &s, NULL, NULL, out);
-    if (err == AT_OK) err = take_away(f->params, at_buf_span(out), f->next);
+    if (err == AT_OK) err = take_away(ex, f->params, at_buf_span(out), f->next);
     if (err == AT_OK)
         f->update = at_sha256(out->p, out->n);
     else

@@ -43,8 +43,8 @@ struct at_hash at_error_feedback_hash(struct at_error_feedback *f);
 
 /* Appends the update of a unit that began with e, by a lossy codec, to an empty `out`, and keeps what it leaves over.
  * source->feedback is set here. An earlier unit that did not count is forgotten. AT_E_NOMEM, AT_E_TOO_BIG. */
-at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_codec *codec, uint32_t k,
-                                const struct at_update_info *info, const struct at_update_source *source,
+at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_exec *ex, const struct at_codec *codec,
+                                uint32_t k, const struct at_update_info *info, const struct at_update_source *source,
                                 struct at_buf *out);
 
 /* Appends the file. AT_E_NOMEM. */

@@ -53,8 +53,9 @@ static void unit(struct bench *b, uint64_t start, struct at_buf *out)
                      AT_OK);
     at_buf_clear(out);
     out->bytes_max = at_update_bytes_max(b->f.params);
-    assert_int_equal(at_error_feedback_encode(&b->f, at_codec_find(rule.codec), rule.k, &report.info, &source, out),
-                     AT_OK);
+    assert_int_equal(
+        at_error_feedback_encode(&b->f, &b->run.ex, at_codec_find(rule.codec), rule.k, &report.info, &source, out),
+        AT_OK);
 }
 
 static void one_round(struct bench *b, struct at_buf *out)

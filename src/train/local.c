@@ -212,7 +212,8 @@ static at_err train(struct at_local *l, const struct at_exec *ex, const struct a
     return err;
 }
 
-static at_err hand_over(struct at_local *l, const struct at_round *round, int replica, struct at_diag *diag)
+static at_err hand_over(struct at_local *l, const struct at_exec *ex, const struct at_round *round, int replica,
+                        struct at_diag *diag)
 {
     struct at_local_replica *x = &l->replica[replica];
     const struct at_codec *codec = at_codec_find(round->codec);
@@ -222,7 +223,7 @@ static at_err hand_over(struct at_local *l, const struct at_round *round, int re
                                       .feedback = codec->beta != 0 ? x->feedback : NULL,
                                       .stats = l->trainer.stats,
                                       .stats_public = l->state.stats};
-    at_feedback_add(codec, source.params, source.theta_start, source.theta, x->feedback);
+    at_feedback_add(ex, codec, source.params, source.theta_start, source.theta, x->feedback);
     at_buf_clear(&x->blob);
     int err = at_update_encode(codec, round->k, &x->info, &source, NULL, NULL, &x->blob);
     if (err != AT_OK) return at_fail(diag, err, "update", "no memory for the update");
@@ -264,7 +265,7 @@ static at_err run_unit(struct at_local *l, const struct at_exec *ex, const struc
     if (err == AT_OK) {
         x->info = report.info;
         x->loss_mean = report.loss_mean;
-        err = hand_over(l, round, w->replica, diag);
+        err = hand_over(l, ex, round, w->replica, diag);
     }
     swap_theta(l, w->replica);
     return err;
@@ -335,10 +336,11 @@ at_err at_local_do(struct at_local *l, const struct at_exec *ex, const struct at
     l->steps_done = 0;
     for (int r = 0; r < l->replicas; r++) {
         const struct at_local_replica *x = &l->replica[r];
-        if (x->feedback != NULL) at_update_confirm(&l->update[r], x->feedback);
+        if (x->feedback != NULL) at_update_confirm(&l->update[r], ex->par, x->feedback);
         if (x->info.steps > l->steps_done) l->steps_done = x->info.steps;
         sum += x->loss_mean * (double)x->info.tokens;
         tokens += x->info.tokens;
+        at_kept_release(&l->update[r].kept);
     }
     l->started = true;
     l->torn = false;

@@ -153,11 +153,11 @@ static void test_overlap_is_late_news(void **state)
                                               .feedback = e[i],
                                               .stats = t[i].stats,
                                               .stats_public = newest.stats};
-            at_feedback_add(&at_codec_int4, &r.m.params, newest.theta, t[i].theta, e[i]);
+            at_feedback_add(&r.ex, &at_codec_int4, &r.m.params, newest.theta, t[i].theta, e[i]);
             struct at_buf own = {0};
             assert_int_equal(at_update_encode(&at_codec_int4, 0, &report.info, &source, NULL, NULL, &own), AT_OK);
             assert_int_equal(at_update_parse(&r.m.params, at_buf_span(&own), NULL, &u[i]), AT_OK);
-            at_update_confirm(&u[i], e[i]);
+            at_update_confirm(&u[i], r.ex.par, e[i]);
             if (i == 1) blob = own;
             if (i == 0) {
                 assert_int_equal(at_outer_step(&r.ex, &newest, u, R, &round, NULL, NULL), AT_OK);

@@ -27,8 +27,9 @@ struct at_gather; /* gather.h */
  * passes, so that on AT_E_NONFINITE (or AT_E_DATA for an update of another round or codec) the state is unchanged. A
  * state has momentum, or round->momentum is 0. gather: over the ranks of a replica, for the norms of clipped rounds
  * and so that all refuse alike, naming the first tensor by id; NULL: alone. All ranks then call it alike. No update: see
- * at_outer_skip. Takes a kilobyte for each update and thread meanwhile: AT_E_NOMEM, the state unchanged. */
-at_err at_outer_step(const struct at_exec *ex, struct at_state *state, const struct at_update *updates, int n,
+ * at_outer_skip. Takes a kilobyte for each update and thread meanwhile: AT_E_NOMEM, the state unchanged. Sparse updates stay
+ * unpacked (at_update_unpack), the first ones, as many as that takes no more than a quarter of the weights' bytes for. */
+at_err at_outer_step(const struct at_exec *ex, struct at_state *state, struct at_update *updates, int n,
                      const struct at_round *round, const struct at_gather *gather, struct at_diag *diag);
 /* The same in fragments, for rounds without clipping: params->block[first .. first + blocks), which are there in all
  * updates; then, after the last one, at_outer_skip. An error leaves the fragments before it applied. AT_E_NONFINITE names

@@ -7,32 +7,18 @@ void at_range_begin(struct at_range_writer *w, struct at_buf *out)
     *w = (struct at_range_writer){.out = out, .begin = out->n, .range = UINT32_MAX};
 }
 
-static void put_byte(struct at_range_writer *w, uint8_t byte)
+void at_range_put_byte(struct at_range_writer *w, uint8_t byte)
 {
     if (w->err == AT_OK) w->err = at_buf_append(w->out, &byte, 1);
 }
 
 /* One more at the last byte written; 255 carries on. low < 2^32 in all, so it never runs out of the stream. */
-static void carry(struct at_range_writer *w)
+void at_range_carry(struct at_range_writer *w)
 {
     if (w->err != AT_OK) return;
     size_t i = w->out->n;
     do AT_ASSERT(i > w->begin);
     while (++w->out->p[--i] == 0);
-}
-
-void at_range_put(struct at_range_writer *w, uint32_t start, uint32_t size, uint32_t total)
-{
-    AT_ASSERT(size != 0 && total <= 1u << 16 && start <= total - size);
-    uint32_t each = w->range / total, low = w->low + each * start;
-    if (low < w->low) carry(w);
-    w->low = low;
-    w->range = start + size == total ? w->range - each * start : each * size;
-    while (w->range < 1u << 24) {
-        put_byte(w, (uint8_t)(w->low >> 24));
-        w->low <<= 8;
-        w->range <<= 8;
-    }
 }
 
 /* The number with the most zero bytes at its end within [low, low + range); they need not be written. */
@@ -42,8 +28,8 @@ at_err at_range_end(struct at_range_writer *w)
         uint64_t unit = (uint64_t)1 << (32 - 8 * bytes);
         uint64_t x = (w->low + unit - 1) / unit * unit;
         if (x >= (uint64_t)w->low + w->range) continue;
-        if (x >> 32 != 0) carry(w);
-        for (int i = 0; i < bytes; i++) put_byte(w, (uint8_t)(x >> (24 - 8 * i)));
+        if (x >> 32 != 0) at_range_carry(w);
+        for (int i = 0; i < bytes; i++) at_range_put_byte(w, (uint8_t)(x >> (24 - 8 * i)));
         break;
     }
     while (w->err == AT_OK && w->out->n > w->begin && w->out->p[w->out->n - 1] == 0) w->out->n--;

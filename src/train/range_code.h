@@ -19,8 +19,24 @@ struct at_range_writer {
     at_err_t err; /* sticky: AT_E_NOMEM, AT_E_TOO_BIG */
 };
 void at_range_begin(struct at_range_writer *w, struct at_buf *out);
-void at_range_put(struct at_range_writer *w, uint32_t start, uint32_t size, uint32_t total);
 at_err at_range_end(struct at_range_writer *w);
+void at_range_put_byte(struct at_range_writer *w, uint8_t byte);
+void at_range_carry(struct at_range_writer *w);
+
+/* Inline, so that a constant total costs no division. */
+static inline void at_range_put(struct at_range_writer *w, uint32_t start, uint32_t size, uint32_t total)
+{
+    AT_ASSERT(size != 0 && total <= 1u << 16 && start <= total - size);
+    uint32_t each = w->range / total, low = w->low + each * start;
+    if (low < w->low) at_range_carry(w);
+    w->low = low;
+    w->range = start + size == total ? w->range - each * start : each * size;
+    while (w->range < 1u << 24) {
+        at_range_put_byte(w, (uint8_t)(w->low >> 24));
+        w->low <<= 8;
+        w->range <<= 8;
+    }
+}
 
 struct at_range_reader {
     const uint8_t *at, *end;

@@ -1,8 +1,9 @@
 #include "train/update.h"
 
-#include "tensor/emath.h"
+#include "tensor/ops.h"
 #include "train/leb128.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,11 +28,31 @@ static uint64_t weights_of_model(const struct at_params *p)
 
 /* ---- writing ---- */
 
-void at_feedback_add(const struct at_codec *codec, const struct at_params *p, const real *theta_start,
-                     const real *theta, real *feedback)
+struct sums {
+    struct at_exec ex; /* one thread: a run is walked by one */
+    real beta;
+    const real *start, *now;
+    real *feedback;
+    size_t count;
+};
+
+static void add_job(void *arg, int job)
 {
-    if (codec->beta == 0) return;
-    for (size_t i = 0; i < p->count; i++) feedback[i] = at_fma(codec->beta, feedback[i], theta_start[i] - theta[i]);
+    const struct sums *s = arg;
+    size_t from = (size_t)job * AT_CODEC_CHUNK, left = s->count - from,
+           n = left < AT_CODEC_CHUNK ? left : AT_CODEC_CHUNK;
+    real d[AT_CODEC_CHUNK];
+    for (size_t i = 0; i < n; i++) d[i] = s->start[from + i] - s->now[from + i];
+    at_axpy(&s->ex, d, s->beta, s->feedback + from, (long)n);
+    memcpy(s->feedback + from, d, n * sizeof *d);
+}
+
+void at_feedback_add(const struct at_exec *ex, const struct at_codec *codec, const struct at_params *p,
+                     const real *theta_start, const real *theta, real *feedback)
+{
+    struct sums s = {*ex, codec->beta, theta_start, theta, feedback, p->count};
+    s.ex.par = &at_par_serial;
+    if (codec->beta != 0) at_par_run(ex->par, (int)((p->count + AT_CODEC_CHUNK - 1) / AT_CODEC_CHUNK), add_job, &s);
 }
 
 /* One block's frame: what is left out since `number_min`, bytes, payload. */
@@ -167,6 +188,7 @@ void at_update_move(struct at_update *u, int first, int blocks)
 {
     AT_ASSERT(first >= 0 && blocks >= 0 && blocks <= u->params->blocks - first);
     for (int i = u->first; i < u->end; i++) u->payload[i] = (struct at_span){0};
+    at_kept_release(&u->kept);
     u->first = first;
     u->end = first + blocks;
     u->blocks = 0;
@@ -174,6 +196,7 @@ void at_update_move(struct at_update *u, int first, int blocks)
 
 void at_update_release(struct at_update *u)
 {
+    at_kept_release(&u->kept);
     free(u->payload);
     free(u->block_of);
     *u = (struct at_update){0};
@@ -284,9 +307,43 @@ static struct at_codec_block block_of(const struct at_update *u, int block, cons
         .params = u->params, .block = &u->params->block[block], .k = u->k, .stats_public = stats_public};
 }
 
+/* Blocks differ much in size: whichever thread is free takes the next one. */
+struct spread {
+    const struct at_update *u;
+    real *feedback;
+    atomic_int next;
+};
+
+static void spread_blocks(const struct at_par *par, struct spread *s, at_job_fn *job)
+{
+    atomic_init(&s->next, s->u->first);
+    at_par_run(par, par->threads, job, s);
+}
+
+static void unpack_job(void *arg, int job)
+{
+    struct spread *s = arg;
+    for (int i; (i = atomic_fetch_add(&s->next, 1)) < s->u->end;) {
+        struct at_codec_block c = block_of(s->u, i, NULL);
+        s->u->codec->unpack(&c, s->u->payload[i], &s->u->kept.block[i]);
+    }
+}
+
+void at_update_unpack(struct at_update *u, const struct at_par *par)
+{
+    struct spread s = {.u = u};
+    AT_ASSERT(u->first == 0 && u->end == u->params->blocks && u->blocks == u->params->blocks);
+    if (u->codec->unpack == NULL || u->kept.block != NULL) return;
+    if (at_kept_init(&u->kept, u->params, u->codec, u->k) == AT_OK) spread_blocks(par, &s, unpack_job);
+}
+
 void at_update_open(const struct at_update *u, int block, struct at_codec_reader *ret_reader)
 {
     struct at_codec_block c = block_of(u, block, NULL);
+    if (u->kept.block != NULL) {
+        at_kept_open(u->params, c.block, &u->kept.block[block], ret_reader);
+        return;
+    }
     u->codec->open(&c, u->payload[block], ret_reader);
 }
 
@@ -297,20 +354,28 @@ void at_update_open_stats(const struct at_update *u, int block, const real *stat
     u->codec->open_stats(&c, u->payload[block], ret_reader);
 }
 
-void at_update_confirm(const struct at_update *u, real *feedback)
+static void confirm_block(const struct at_update *u, int block, real *e)
 {
+    struct at_codec_reader d;
     real x[AT_CODEC_CHUNK];
-    if (u->codec->beta == 0) return;
-    for (int i = u->first; i < u->end; i++) {
-        if (u->payload[i].p == NULL) continue;
-        struct at_codec_reader d;
-        size_t n = at_block_count(&u->params->block[i]), len;
-        real *e = feedback + u->params->block[i].offset;
-        at_update_open(u, i, &d);
-        for (size_t at = 0; at < n; at += len) {
-            len = n - at < AT_CODEC_CHUNK ? n - at : AT_CODEC_CHUNK;
-            u->codec->next(&d, len, x);
-            for (size_t j = 0; j < len; j++) e[at + j] -= x[j];
-        }
+    size_t n = at_block_count(&u->params->block[block]), len;
+    at_update_open(u, block, &d);
+    for (size_t at = 0; at < n; at += len) {
+        len = n - at < AT_CODEC_CHUNK ? n - at : AT_CODEC_CHUNK;
+        d.codec->next(&d, len, x);
+        for (size_t j = 0; j < len; j++) e[at + j] -= x[j];
     }
+}
+
+static void confirm_job(void *arg, int job)
+{
+    struct spread *s = arg;
+    for (int i; (i = atomic_fetch_add(&s->next, 1)) < s->u->end;)
+        if (s->u->payload[i].p != NULL) confirm_block(s->u, i, s->feedback + s->u->params->block[i].offset);
+}
+
+void at_update_confirm(const struct at_update *u, const struct at_par *par, real *feedback)
+{
+    struct spread s = {.u = u, .feedback = feedback};
+    if (u->codec->beta != 0) spread_blocks(par, &s, confirm_job);
 }

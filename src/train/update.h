@@ -22,7 +22,9 @@
 #ifndef ATOLL_TRAIN_UPDATE_H
 #define ATOLL_TRAIN_UPDATE_H
 
+#include "tensor/exec.h"
 #include "train/codec.h"
+#include "train/kept.h"
 #include "train/state.h"
 
 #define AT_UPDATE_HEADER_BYTES 64
@@ -57,8 +59,8 @@ at_err at_update_encode_blocks(const struct at_codec *codec, uint32_t k, const s
 at_err at_update_write(const struct at_codec *codec, const struct at_params *p, const struct at_update_info *info,
                        const real *theta_start, const real *theta, const real *stats, struct at_buf *out);
 /* e = fma(beta, e, start - theta) elementwise: once per unit, before encoding. Nothing for codecs without. */
-void at_feedback_add(const struct at_codec *codec, const struct at_params *p, const real *theta_start,
-                     const real *theta, real *feedback);
+void at_feedback_add(const struct at_exec *ex, const struct at_codec *codec, const struct at_params *p,
+                     const real *theta_start, const real *theta, real *feedback);
 
 /* ---- reading ---- */
 
@@ -72,6 +74,7 @@ struct at_update {
     int *block_of;           /* [params->numbers] index into params->block; -1: not held */
     int first, end;          /* blocks that it is put together from now: all, or a fragment */
     int blocks;              /* there */
+    struct at_kept kept;     /* at_update_unpack */
 };
 
 /* The most bytes a blob of this model, or part of it, may have by any codec with any k (what to accept from a peer). What
@@ -93,6 +96,10 @@ void at_update_release(struct at_update *u);
  * caller's to compare with u->info. u: zeroed, or used before. */
 at_err at_update_parse(const struct at_params *p, struct at_span blob, struct at_diag *diag, struct at_update *u);
 
+/* Decodes a complete, whole update once, so that reading it is cheap from now on; of codecs for which that pays, and nothing
+ * for others. Takes at_kept_bytes until it is begun anew, moved or released; without that memory it is decoded at every
+ * reading, as before. */
+void at_update_unpack(struct at_update *u, const struct at_par *par);
 /* Readers of a block that is there. stats_public: of this block. */
 void at_update_open(const struct at_update *u, int block, struct at_codec_reader *ret_reader);
 void at_update_open_stats(const struct at_update *u, int block, const real *stats_public,
@@ -100,6 +107,6 @@ void at_update_open_stats(const struct at_update *u, int block, const real *stat
 
 /* This update, our own, is part of the new state: e -= decoded, for the blocks that are there. In fragments: for each,
  * before the next. */
-void at_update_confirm(const struct at_update *u, real *feedback);
+void at_update_confirm(const struct at_update *u, const struct at_par *par, real *feedback);
 
 #endif

@@ -4,7 +4,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void apply(const struct at_update *u, struct at_state *s)
+static void apply(struct at_update *u, struct at_state *s)
 {
     struct at_exec ex;
     struct at_hash root;

@@ -294,6 +294,57 @@ static void test_fragments(void **state)
     rig_release(&r);
 }
 
+/* All values of an update, block after block. */
+static void read_all(const struct at_update *u, real *ret)
+{
+    for (int b = 0; b < u->params->blocks; b++) {
+        struct at_codec_reader d;
+        size_t n = at_block_count(&u->params->block[b]), first = 0;
+        at_update_open(u, b, &d);
+        if (n > AT_CODEC_CHUNK) d.codec->next(&d, first = AT_CODEC_CHUNK, ret);
+        d.codec->next(&d, n - first, ret + first);
+        ret += n;
+    }
+}
+
+/* Decoded once or at every reading: the same values, and the same left over. */
+static void test_unpacked(void **state)
+{
+    static const uint32_t keep[] = {1, 60, 1024};
+    uint64_t seed = 0;
+    for (int i = 0; i < 3 * RUN_CONFIGS; i++) {
+        struct rig r;
+        rig_init(&r, i / 3);
+        size_t bytes = r.p.count * sizeof(real);
+        real *e = malloc(bytes), *left[2] = {malloc(bytes), malloc(bytes)}, *x[2] = {malloc(bytes), malloc(bytes)};
+        struct at_par par = test_par_shuffled(3, &seed);
+        struct at_update u = {0};
+        struct at_buf blob = {0};
+        for (size_t j = 0; j < r.p.count; j++) e[j] = r.s.theta[j] - r.theta[j];
+        memcpy(left[0], e, bytes);
+        memcpy(left[1], e, bytes);
+        struct at_update_source source = {&r.p, r.s.theta, r.theta, e, r.stats, r.s.stats};
+        assert_int_equal(at_update_encode(&at_codec_sparse, keep[i % 3], &r.info, &source, NULL, NULL, &blob), AT_OK);
+        assert_int_equal(at_update_parse(&r.p, at_buf_span(&blob), NULL, &u), AT_OK);
+        for (int k = 0; k < 2; k++) {
+            if (k == 1) at_update_unpack(&u, &par);
+            assert_true((u.kept.block != NULL) == (k == 1));
+            read_all(&u, x[k]);
+            at_update_confirm(&u, &par, left[k]);
+        }
+        assert_memory_equal(x[0], x[1], bytes);
+        assert_memory_equal(left[0], left[1], bytes);
+        assert_true(memcmp(left[0], e, bytes) != 0);
+        at_update_move(&u, 0, 1); /* forgets them */
+        assert_null(u.kept.block);
+        at_update_release(&u);
+        at_buf_release(&blob);
+        for (int k = 0; k < 2; k++) free(left[k]), free(x[k]);
+        free(e);
+        rig_release(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_numbers_have_one_form),
         cmocka_unit_test(test_ranks_of_other_cuts),
         cmocka_unit_test(test_fragments),
+        cmocka_unit_test(test_unpacked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
