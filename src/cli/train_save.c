@@ -65,16 +65,6 @@ at_err_t at_train_tell_all(const struct at_comm *comm, at_err_t err, const struc
     return err;
 }
 
-static void part_name(int part, struct at_hash root, char ret_name[48])
-{
-    if (part == AT_PART_WEIGHTS)
-        strcpy(ret_name, AT_CHECKPOINT_MODEL);
-    else if (part == AT_PART_STATS)
-        at_checkpoint_stats_name(root, ret_name);
-    else
-        at_checkpoint_momentum_name(root, ret_name);
-}
-
 /* ---- saving ------------------------------------------------------------------------------------------------------- */
 
 static at_err commit_all(struct files *x, const char *dir, const struct at_buf *config, struct at_hash root,
@@ -99,7 +89,7 @@ static at_err write_files(struct files *x, const struct at_params *whole, const 
     struct at_buf config = {0};
     at_err_t err = at_dir_make(dir, 0755, diag);
     for (int part = 0; part < (x->f->momentum ? AT_PARTS : AT_PART_MOMENTUM) && err == AT_OK; part++) {
-        part_name(part, root, name);
+        at_checkpoint_part_name(part, root, name);
         err = at_path_join(dir, name, diag, path);
         if (err == AT_OK) err = at_file_part_create(&x->part[part], path, 0644, diag);
     }
@@ -147,7 +137,7 @@ static at_err open_part(struct files *x, int part, const char *dir, struct at_ha
                         struct at_diag *diag)
 {
     char path[AT_PATH_BYTES], name[48];
-    part_name(part, root, name);
+    at_checkpoint_part_name(part, root, name);
     at_err_t err = at_path_join(dir, name, diag, path);
     if (err == AT_OK) err = at_file_part_open(&x->part[part], path, diag);
     if (err == AT_OK) from->bytes[part] = x->part[part].bytes;

@@ -116,12 +116,19 @@ size_t at_activations_bytes(const struct at_model_config *config, const struct a
 
 at_err at_passing_init(struct at_passing *pass, const struct at_model *m, long sequences, bool recompute)
 {
+    return at_passing_init_in(pass, m, sequences, recompute, &(struct at_memory){0});
+}
+
+at_err at_passing_init_in(struct at_passing *pass, const struct at_model *m, long sequences, bool recompute,
+                          const struct at_memory *memory)
+{
     const struct at_params *p = &m->params;
     struct at_passing n = {.sequences = sequences,
                            .recompute = recompute,
+                           .memory = *memory,
                            .bytes = at_passing_bytes(&p->config, &p->shard, sequences, recompute)};
     if (n.bytes == 0) return AT_E_NOMEM;
-    n.block = aligned_alloc(64, n.bytes);
+    n.block = at_memory_take(memory, n.bytes);
     if (n.block == NULL) return AT_E_NOMEM;
     struct sizes z;
     struct cutter c = {.base = n.block};
@@ -139,7 +146,7 @@ at_err at_activations_init(struct at_activations *a, const struct at_model *m, s
                                .bytes = at_activations_bytes(&p->config, &p->shard, pass->sequences, pass->recompute)};
     if (n.bytes == 0) return AT_E_NOMEM;
     n.layer = calloc((size_t)p->shard.layers, sizeof *n.layer);
-    n.block = aligned_alloc(64, n.bytes);
+    n.block = at_memory_take(&pass->memory, n.bytes);
     if (n.layer == NULL || n.block == NULL) {
         at_activations_release(&n);
         return AT_E_NOMEM;
@@ -155,13 +162,13 @@ at_err at_activations_init(struct at_activations *a, const struct at_model *m, s
 
 void at_passing_release(struct at_passing *pass)
 {
-    free(pass->block);
+    at_memory_give(&pass->memory, pass->block, pass->bytes);
     *pass = (struct at_passing){0};
 }
 
 void at_activations_release(struct at_activations *a)
 {
     free(a->layer);
-    free(a->block);
+    if (a->block != NULL) at_memory_give(&a->pass->memory, a->block, a->bytes);
     *a = (struct at_activations){0};
 }

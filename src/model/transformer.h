@@ -15,6 +15,7 @@
 #ifndef ATOLL_MODEL_TRANSFORMER_H
 #define ATOLL_MODEL_TRANSFORMER_H
 
+#include "base/memory.h"
 #include "model/params.h"
 #include "tensor/exec.h"
 #include "tensor/ops.h"
@@ -63,6 +64,7 @@ struct at_passing {
     real *joined;                                /* last stage: (3,N): maximum, target's score, sum of exponentials */
     struct at_layer_kept again;                  /* recompute: everything but x and x_mid, for one layer */
     const struct at_layer_kept *again_of;        /* whose values lie there; NULL: nobody's */
+    struct at_memory memory;                     /* where it and its activations are from */
     void *block;
     size_t bytes;
 };
@@ -80,6 +82,9 @@ size_t at_passing_bytes(const struct at_model_config *config, const struct at_sh
 size_t at_activations_bytes(const struct at_model_config *config, const struct at_shard *shard, long sequences,
                             bool recompute);
 at_err at_passing_init(struct at_passing *pass, const struct at_model *m, long sequences, bool recompute);
+/* From there, and the activations of it; memory->arg: borrowed. */
+at_err at_passing_init_in(struct at_passing *pass, const struct at_model *m, long sequences, bool recompute,
+                          const struct at_memory *memory);
 at_err at_activations_init(struct at_activations *a, const struct at_model *m, struct at_passing *pass);
 void at_passing_release(struct at_passing *pass);
 void at_activations_release(struct at_activations *a);

@@ -38,7 +38,7 @@ void at_compute_release(struct at_compute *c)
     if (!c) return;
     at_blobs_release(&c->updates);
     at_buf_release(&c->text);
-    at_state_release(&c->state);
+    at_held_put(c->held);
     at_error_feedback_release(&c->feedback);
     free(c->tile);
     at_trainer_release(&c->trainer);
@@ -71,44 +71,6 @@ at_err_t at_compute_knows(const struct at_genesis *g, struct at_diag *diag)
     return AT_OK;
 }
 
-static at_err check_memory(const struct at_genesis *g, struct at_diag *diag)
-{
-    size_t trainer = at_trainer_bytes(&g->model, &g->train, 0), state = at_state_bytes(&g->model), need = 0;
-    /* The state, its bytes for peers (old and new), and the files being written; with momentum twice as large. Error
-     * feedback: two of them, and its file. */
-    size_t states = (at_outer_config_momentum(&g->outer) ? 8 : 4) + (g->outer.kind != AT_OUTER_MEAN ? 3 : 0);
-    uint64_t have = at_sys_memory_available(), text = 0;
-    for (uint32_t i = 0; i < g->shard_count; i++) text += g->shards[i].bytes;
-    if (!trainer || !state || text > SIZE_MAX / 2 || !at_mul_size(state, states, &need) ||
-        !at_add_size(need, trainer, &need) || !at_add_size(need, (size_t)text, &need))
-        return at_fail(diag, AT_E_NOMEM, g->preset, "the model does not fit an address space");
-    if (have && need > have)
-        return at_fail(diag, AT_E_NOMEM, g->preset, "this run needs %zu MB of memory and %llu MB are available",
-                       need >> 20, (unsigned long long)(have >> 20));
-    return AT_OK;
-}
-
-/* Room for the shards that are still to come: each is fetched beside its final place. */
-static at_err check_disk(const struct at_compute *c, const struct at_genesis *g, struct at_diag *diag)
-{
-    char path[AT_PATH_BYTES];
-    struct at_blobs data = {0};
-    uint64_t need = 0, largest = 0, have = 0;
-    at_err_t err = at_path_join(c->dir, "data", diag, path);
-    if (!err) err = at_blobs_open(&data, path, 0, diag);
-    for (uint32_t i = 0; i < g->shard_count && !err; i++) {
-        if (at_blobs_has(&data, g->shards[i].hash)) continue;
-        need += g->shards[i].bytes;
-        if (g->shards[i].bytes > largest) largest = g->shards[i].bytes;
-    }
-    at_blobs_release(&data);
-    if (!err && need) err = at_disk_free(c->dir, diag, &have);
-    if (!err && need + largest > have)
-        err = at_fail(diag, AT_E_DISK, c->dir, "this run's text needs %llu MB of disk and %llu MB are free",
-                      (unsigned long long)((need + largest) >> 20), (unsigned long long)(have >> 20));
-    return err;
-}
-
 static at_err cut_tiles(struct at_compute *c, struct at_diag *diag)
 {
     size_t tiles = at_state_leaves(&c->model.params, c->momentum);
@@ -125,7 +87,7 @@ static at_err cut_tiles(struct at_compute *c, struct at_diag *diag)
 uint32_t at_compute_tiles(const struct at_compute *c, const struct at_tile **ret_tiles, uint64_t *ret_blob_bytes)
 {
     *ret_tiles = c->tile;
-    *ret_blob_bytes = at_state_blob_bytes(&c->state);
+    *ret_blob_bytes = at_state_blob_bytes_of(&c->model.params, c->momentum);
     return c->tiles;
 }
 
@@ -134,29 +96,26 @@ void at_compute_state_header(const struct at_compute *c, uint32_t round, uint8_t
     at_state_header(&c->model.params, c->momentum, round, ret_header);
 }
 
-static at_err init_state(const struct at_compute *c, struct at_state *state)
-{
-    at_err_t err = at_state_init(state, &c->model.params);
-    return !err && c->momentum ? at_state_add_momentum(state) : err;
-}
-
 at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
     AT_ASSERT(!c->configured);
     at_err_t err = at_compute_knows(g, diag);
-    if (!err) err = check_memory(g, diag);
-    if (!err) err = check_disk(c, g, diag);
+    if (!err) err = at_compute_check_memory(g, diag);
+    if (!err) err = at_compute_check_disk(c, g, diag);
     c->genesis = *g;
+    if (g->stages > 1) {
+        c->scratch = c->dir;
+        c->paged = at_file_map_memory(c->scratch);
+    }
     c->momentum = at_outer_config_momentum(&g->outer);
     c->feedback.params = &c->model.params;
     if (!err) err = at_path_join(c->dir, "updates", diag, path);
     if (!err) err = at_blobs_open(&c->updates, path, 0, diag);
     if (!err) err = at_model_init(&c->model, &c->genesis.model, diag);
-    struct at_train_config train = g->train;
-    at_outer_adapt(&g->outer, &train);
-    if (!err) err = at_trainer_init(&c->trainer, &c->model, &train, 0, diag);
-    if (!err && (err = init_state(c, &c->state)) != AT_OK) err = at_fail(diag, err, c->dir, "no memory for the state");
+    c->train = g->train;
+    at_outer_adapt(&g->outer, &c->train);
+    if (!err && !c->scratch) err = at_trainer_init(&c->trainer, &c->model, &c->train, 0, diag);
     if (!err) err = cut_tiles(c, diag);
     at_sys_memory_huge();
     c->configured = err == AT_OK;
@@ -185,28 +144,44 @@ static at_err need_data(struct at_compute *c, struct at_diag *diag)
 
 void at_compute_state_release(struct at_compute_state *s)
 {
-    at_buf_release(&s->blob);
-    free(s->leaves);
-    s->leaves = NULL;
+    at_held_put(s->held);
+    s->held = NULL;
 }
 
-at_err_t at_compute_describe(struct at_compute *c, bool evaluate, struct at_diag *diag,
-                             struct at_compute_state *ret_state)
+at_err_t at_compute_fresh(const struct at_compute *c, struct at_diag *diag, struct at_held **ret_held)
 {
-    struct at_compute_state s = {.round = c->state.round, .heldout_loss = (double)NAN};
-    s.blob.bytes_max = at_state_blob_bytes(&c->state);
-    s.leaves = calloc((size_t)c->tiles + 1, sizeof *s.leaves);
-    if (!s.leaves) return at_fail(diag, AT_E_NOMEM, c->dir, "no memory for the state's leaves");
-    at_err_t err = at_state_tree(&c->state, diag, s.leaves, &s.root);
-    if (!err && (err = at_state_write(&c->state, &s.blob)) != AT_OK)
-        err = at_fail(diag, err, c->dir, "no memory for the state's bytes");
-    if (!err && evaluate) err = need_data(c, diag);
-    if (!err && evaluate) s.heldout_loss = at_heldout_loss(&c->trainer, &c->ex, &c->data, c->state.theta);
+    const struct at_params *p = &c->model.params;
+    at_err_t err = at_held_new(c->scratch, at_state_blob_bytes_of(p, c->momentum), c->tiles, diag, ret_held);
+    if (!err) at_state_over(&(*ret_held)->state, p, c->momentum, (*ret_held)->blob.p);
+    return err;
+}
+
+static at_err heldout(struct at_compute *c, const struct at_state *state, struct at_diag *diag, double *ret_loss)
+{
+    at_err_t err = need_data(c, diag);
+    if (!err) err = at_compute_whole_begin(c, diag);
+    if (err) return err;
+    *ret_loss = at_heldout_loss(&c->trainer, &c->ex, &c->data, state->theta);
+    at_compute_whole_end(c);
+    return AT_OK;
+}
+
+at_err_t at_compute_hold(struct at_compute *c, struct at_held *h, const struct at_hash *want, bool evaluate,
+                         struct at_diag *diag, struct at_compute_state *ret_state)
+{
+    struct at_compute_state s = {.round = h->state.round, .heldout_loss = (double)NAN, .held = h};
+    at_err_t err = at_state_tree(&h->state, diag, h->leaves, &h->root);
+    if (!err && want && !at_hash_eq(h->root, *want))
+        err = at_fail(diag, AT_E_VERIFY, c->dir, "the fetched state is not the one of round %u", s.round);
+    if (!err && evaluate) err = heldout(c, &h->state, diag, &s.heldout_loss);
     if (err) {
-        at_compute_state_release(&s);
+        at_held_put(h);
         return err;
     }
-    c->has_state = true;
+    at_compute_state_header(c, s.round, h->blob.p);
+    at_held_put(c->held);
+    c->held = at_held_keep(h);
+    s.root = h->root;
     *ret_state = s;
     return AT_OK;
 }
@@ -214,27 +189,33 @@ at_err_t at_compute_describe(struct at_compute *c, bool evaluate, struct at_diag
 at_err_t at_compute_genesis(struct at_compute *c, bool evaluate, struct at_diag *diag,
                             struct at_compute_state *ret_state)
 {
-    c->state.round = 0;
-    at_state_genesis(&c->state, c->genesis.train.seed);
-    return at_compute_describe(c, evaluate, diag, ret_state);
+    struct at_held *h;
+    at_err_t err = at_compute_fresh(c, diag, &h);
+    if (err) return err;
+    at_state_genesis(&h->state, c->genesis.train.seed);
+    return at_compute_hold(c, h, NULL, evaluate, diag, ret_state);
 }
 
 at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t round, struct at_hash root,
                             struct at_diag *diag, struct at_compute_state *ret_state)
 {
-    struct at_buf bytes = {.bytes_max = MODEL_BYTES_MAX};
-    struct at_state fresh = {0};
-    struct at_hash got;
-    at_err_t err = at_file_read(path, at_state_blob_bytes(&c->state), diag, &bytes);
-    if (!err) err = init_state(c, &fresh);
-    if (!err) err = at_state_read(&fresh, at_buf_span(&bytes), diag);
-    at_buf_release(&bytes);
-    if (!err) err = at_state_root(&fresh, diag, &got);
-    if (!err && (!at_hash_eq(got, root) || fresh.round != round))
+    struct at_file_map map = {0};
+    struct at_held *h = NULL;
+    uint32_t is_of = 0;
+    at_err_t err = at_file_map_open(&map, path, MODEL_BYTES_MAX, diag);
+    if (!err) err = at_state_check_blob(&c->model.params, c->momentum, at_span(map.p, map.n), diag, &is_of);
+    if (!err && is_of != round)
         err = at_fail(diag, AT_E_VERIFY, path, "the fetched state is not the one of round %u", round);
-    if (!err) at_state_copy(&c->state, &fresh);
-    at_state_release(&fresh);
-    return err ? err : at_compute_describe(c, false, diag, ret_state);
+    if (!err) err = at_compute_fresh(c, diag, &h);
+    if (!err) {
+        memcpy(h->blob.p, map.p, map.n);
+        h->state.round = round;
+        err = at_state_check_foreign(&h->state, diag);
+    }
+    at_file_map_release(&map);
+    if (!err) return at_compute_hold(c, h, &root, false, diag, ret_state);
+    at_held_put(h);
+    return err;
 }
 
 /* ---- rounds ---- */
@@ -284,42 +265,56 @@ static at_err encode(struct at_compute *c, const struct at_round *rule, const st
 {
     const struct at_codec *codec = at_codec_find(rule->codec);
     struct at_update_source source = {.params = &c->model.params,
-                                      .theta_start = c->state.theta,
+                                      .theta_start = c->held->state.theta,
                                       .theta = c->trainer.theta,
                                       .stats = c->trainer.stats,
-                                      .stats_public = c->state.stats};
+                                      .stats_public = c->held->state.stats};
     at_err_t err = codec->beta != 0
                        ? at_error_feedback_encode(&c->feedback, &c->ex, codec, rule->k, &report->info, &source, blob)
                        : at_update_encode(codec, rule->k, &report->info, &source, NULL, NULL, blob);
     return err ? at_fail(diag, err, "update", "no memory for the update") : AT_OK;
 }
 
+/* This member alone, or its stage: its blocks of the update, into the blob. */
+static at_err train(struct at_compute *c, const struct at_compute_unit *unit, struct unit_watch *w,
+                    struct at_diag *diag, struct at_buf *blob, struct at_unit_report *ret_report)
+{
+    const struct at_state *state = &c->held->state;
+    struct at_round rule = at_genesis_round(&c->genesis, unit->round);
+    struct at_unit work = {.start = unit->start, .samples = unit->samples, .step_first = rule.step_first};
+    if (unit->comm)
+        return at_stage_unit_run(unit->comm, &c->genesis, &c->ex, &c->data, &c->paged, state, &work, on_step, w, diag,
+                                 blob, ret_report);
+    at_err_t err = at_compute_whole_begin(c, diag);
+    if (err) return err;
+    err = at_unit_train(&c->trainer, &c->ex, &c->data, state, &work, on_step, w, diag, ret_report);
+    if (!err && !w->cancelled) err = encode(c, &rule, ret_report, diag, blob);
+    at_compute_whole_end(c);
+    return err;
+}
+
 at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit, at_compute_progress_fn *progress,
                          void *user, struct at_diag *diag, struct at_compute_done *ret_done)
 {
     struct unit_watch w = {c, unit, progress, user, at_clock_mono_ns(), false};
-    struct at_buf blob = {.bytes_max = at_update_bytes_max(&c->model.params)};
+    struct at_file_map room = {0}; /* of the update, which may be as large as the model */
     struct at_unit_report report;
     struct at_compute_done d = {0};
     if (is_cancelled(c, unit->serial)) return AT_E_INTERRUPTED;
-    if (!c->has_state || c->state.round != unit->round)
+    if (!c->held || c->held->state.round != unit->round)
         return at_fail(diag, AT_E_INTERNAL, "unit", "asked to train round %u on the state of round %u", unit->round,
-                       c->state.round);
+                       c->held ? c->held->state.round : 0);
     struct at_round rule = at_genesis_round(&c->genesis, unit->round);
     at_err_t err = need_data(c, diag);
-    struct at_unit work = {.start = unit->start, .samples = unit->samples, .step_first = rule.step_first};
+    if (!err) err = at_file_map_scratch(&room, c->scratch, at_update_bytes_max(&c->model.params), diag);
     if (at_round_is_lossy(&rule)) {
         AT_ASSERT(!unit->comm); /* at_genesis_check */
         c->feedback_lost |= !at_error_feedback_settle(&c->feedback, unit->counted);
         d.feedback = at_error_feedback_hash(&c->feedback);
     }
-    if (!err && unit->comm)
-        err = at_stage_unit_run(unit->comm, &c->genesis, &c->ex, &c->data, &c->state, &work, on_step, &w, diag, &blob,
-                                &report);
-    else if (!err)
-        err = at_unit_train(&c->trainer, &c->ex, &c->data, &c->state, &work, on_step, &w, diag, &report);
+    struct at_buf blob = {.p = room.p, .cap = room.n, .bytes_max = room.n}; /* never grows, nor is released */
+    if (!err) err = train(c, unit, &w, diag, &blob, &report);
     if (!err && (w.cancelled || is_cancelled(c, unit->serial))) err = AT_E_INTERRUPTED;
-    if (!err && !unit->comm) err = encode(c, &rule, &report, diag, &blob);
     if (!err) err = at_blobs_put(&c->updates, at_buf_span(&blob), diag, &d.update);
     if (!err) {
         d.steps = report.info.steps;
@@ -331,7 +326,7 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
         c->feedback_lost = false;
         *ret_done = d;
     }
-    at_buf_release(&blob);
+    at_file_map_release(&room);
     return err;
 }
 
@@ -346,19 +341,19 @@ void at_compute_enough(struct at_compute *c, unsigned serial)
 }
 
 /* The updates of `units` contributions from their parts. */
-static at_err read_updates(struct at_compute *c, const struct at_compute_part *parts, int count, struct at_buf *blobs,
-                           struct at_update *updates, int units, struct at_diag *diag)
+static at_err read_updates(struct at_compute *c, const struct at_compute_part *parts, int count,
+                           struct at_file_map *blobs, struct at_update *updates, int units, struct at_diag *diag)
 {
+    size_t bytes_max = at_update_bytes_max(&c->model.params);
     for (int i = 0, u = -1; i < count; i++) {
         bool first = i == 0 || parts[i].unit != parts[i - 1].unit,
              last = i + 1 == count || parts[i + 1].unit != parts[i].unit;
         u += first;
         AT_ASSERT(u < units);
-        blobs[i].bytes_max = at_update_bytes_max(&c->model.params);
-        at_err_t err = at_blobs_get(&c->updates, parts[i].update, diag, &blobs[i]);
+        at_err_t err = at_blobs_map(&c->updates, parts[i].update, bytes_max, diag, &blobs[i]);
         if (!err && first && (err = at_update_begin(&updates[u], &c->model.params)) != AT_OK)
             err = at_fail(diag, err, "apply", "out of memory");
-        if (!err) err = at_update_add(&updates[u], at_buf_span(&blobs[i]), diag);
+        if (!err) err = at_update_add(&updates[u], at_span(blobs[i].p, blobs[i].n), diag);
         if (!err && updates[u].info.tokens != parts[i].tokens)
             err = at_fail(diag, AT_E_DATA, "update", "an update holds other tokens than its receipt says");
         if (!err && last) err = at_update_complete(&updates[u], diag);
@@ -374,31 +369,44 @@ static int count_units(const struct at_compute_part *parts, int count)
     return units;
 }
 
-at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
-                          bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
+/* In the new state, a copy of the old one. */
+static at_err outer_step(struct at_compute *c, const struct at_compute_part *parts, int count, struct at_state *state,
+                         struct at_diag *diag)
 {
-    if (!c->has_state || c->state.round != round)
-        return at_fail(diag, AT_E_INTERNAL, "apply", "asked to apply round %u to the state of round %u", round,
-                       c->state.round);
     int units = count_units(parts, count);
     if (units > AT_OUTER_REPLICAS_MAX)
         return at_fail(diag, AT_E_TOO_BIG, "apply", "a round with %d contributions; %d are possible", units,
                        AT_OUTER_REPLICAS_MAX);
-    if (count == 0) {
-        at_outer_skip(&c->state);
-        return at_compute_describe(c, evaluate, diag, ret_state);
-    }
-    struct at_buf *blobs = calloc((size_t)count, sizeof *blobs);
+    struct at_file_map *blobs = calloc((size_t)count, sizeof *blobs);
     struct at_update *updates = calloc((size_t)units, sizeof *updates);
     at_err_t err = blobs && updates ? read_updates(c, parts, count, blobs, updates, units, diag)
                                     : at_fail(diag, AT_E_NOMEM, "apply", "out of memory");
-    struct at_round rule = at_genesis_round(&c->genesis, round);
-    if (!err) err = at_outer_step(&c->ex, &c->state, updates, units, &rule, NULL, diag);
-    for (int i = 0; blobs && i < count; i++) at_buf_release(&blobs[i]);
+    struct at_round rule = at_genesis_round(&c->genesis, state->round);
+    if (!err) err = at_outer_step(&c->ex, state, updates, units, &rule, NULL, diag);
+    for (int i = 0; blobs && i < count; i++) at_file_map_release(&blobs[i]);
     for (int i = 0; updates && i < units; i++) at_update_release(&updates[i]);
     free(blobs);
     free(updates);
-    return err ? err : at_compute_describe(c, evaluate, diag, ret_state);
+    return err;
+}
+
+at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
+                          bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
+{
+    struct at_held *h;
+    if (!c->held || c->held->state.round != round)
+        return at_fail(diag, AT_E_INTERNAL, "apply", "asked to apply round %u to the state of round %u", round,
+                       c->held ? c->held->state.round : 0);
+    at_err_t err = at_compute_fresh(c, diag, &h);
+    if (err) return err;
+    at_state_copy(&h->state, &c->held->state);
+    if (count == 0)
+        at_outer_skip(&h->state);
+    else
+        err = outer_step(c, parts, count, &h->state, diag);
+    if (!err) return at_compute_hold(c, h, NULL, evaluate, diag, ret_state);
+    at_held_put(h);
+    return err;
 }
 
 /* Values so far beyond any training that sums over all rounds of a run could leave binary32. */
@@ -446,12 +454,12 @@ static bool is_stage(const struct at_update *u, const struct at_compute_claim *c
 at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *updates, struct at_hash update,
                                  const struct at_compute_claim *claim, struct at_diag *diag)
 {
-    struct at_buf blob = {.bytes_max = at_update_bytes_max(&c->model.params)};
+    struct at_file_map blob = {0};
     struct at_update u = {0};
-    at_err_t err = at_blobs_get(updates, update, diag, &blob);
+    at_err_t err = at_blobs_map(updates, update, at_update_bytes_max(&c->model.params), diag, &blob);
     if (!err && (err = at_update_begin(&u, &c->model.params)) != AT_OK)
         err = at_fail(diag, err, "update", "out of memory");
-    if (!err) err = at_update_add(&u, at_buf_span(&blob), diag);
+    if (!err) err = at_update_add(&u, at_span(blob.p, blob.n), diag);
     if (!err && !is_stage(&u, claim))
         err = at_fail(diag, AT_E_DATA, "update", "the update has other blocks than those of stage %u of %u",
                       claim->stage + 1, claim->stages);
@@ -464,6 +472,6 @@ at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *up
                       u.k, at_codec_find(rule.codec)->name, rule.k);
     if (!err && !values_within(&u)) err = at_fail(diag, AT_E_DATA, "update", "the update holds absurdly large values");
     at_update_release(&u);
-    at_buf_release(&blob);
+    at_file_map_release(&blob);
     return err;
 }

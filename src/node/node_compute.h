@@ -25,16 +25,20 @@ const char *at_compute_kernels(const struct at_compute *c);
 /* Is it for this program (profile, tokenizer)? AT_E_DATA. */
 at_err at_compute_knows(const struct at_genesis *g, struct at_diag *diag);
 
+/* What a member needs memory for: a run in which every member computes whole units, the largest stage of one where they share
+ * them. Of this genesis, text not counted; 0: beyond size_t. ret_model: the bytes of a state. */
+size_t at_compute_needs(const struct at_genesis *g, size_t *ret_model);
+
 /* Memory for this genesis. Judged before anything of its sizes is allocated or fetched: AT_E_DATA when it is not for
  * this program (profile, tokenizer), AT_E_NOMEM and AT_E_DISK with how much is needed. Once. */
 at_err at_compute_configure(struct at_compute *c, const struct at_genesis *g, struct at_diag *diag);
 
+struct at_held;
 struct at_compute_state { /* what a state is for others; the caller releases it */
     uint32_t round;
     struct at_hash root;
-    double heldout_loss;    /* NaN: not asked for */
-    struct at_buf blob;     /* as peers fetch it, by tiles (train/state.h) */
-    struct at_hash *leaves; /* of its tree, leaf 0 first: one more than there are tiles */
+    double heldout_loss;  /* NaN: not asked for */
+    struct at_held *held; /* a reference (node_held.h) */
 };
 void at_compute_state_release(struct at_compute_state *s);
 
@@ -100,13 +104,13 @@ at_err at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit,
 void at_compute_cancel(struct at_compute *c, unsigned serial);
 void at_compute_enough(struct at_compute *c, unsigned serial);
 
-/* The state held, as files: AT_E_INTERNAL when its root is not `root`. Writing them is a separate call, which needs no
- * at_compute and may run beside other work. */
+/* The state held, to be written as files: AT_E_INTERNAL when its root is not `root`. Writing them is a separate call, block
+ * by block, which may run beside other work, but not after at_compute_release. */
 struct at_compute_files;
 at_err at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag *diag,
                        struct at_compute_files **ret_files);
-at_err at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag);
-void at_compute_files_release(struct at_compute_files *files); /* NULL is fine */
+at_err at_compute_write(const char *dir, struct at_compute_files *files, struct at_diag *diag); /* once */
+void at_compute_files_release(struct at_compute_files *files);                                  /* NULL is fine */
 
 /* What this member keeps for itself: the error feedback after `counted`, and after a unit that is not decided yet, as
  * the bytes of its file. Empty: there is none,

@@ -1,50 +1,57 @@
 /* node_compute_files.c: a node's state, and what it keeps for itself, as files of the run folder. */
 #include "node/node_compute_inner.h"
 
-#include "train/checkpoint.h"
+#include "os/file_part.h"
+#include "train/checkpoint_stream.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 struct at_compute_files {
-    struct at_checkpoint c;
+    struct at_held *held;
+    struct at_file_part part[AT_PARTS];
 };
 
 at_err_t at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag *diag,
                          struct at_compute_files **ret_files)
 {
+    if (!c->held || !at_hash_eq(c->held->root, root))
+        return at_fail(diag, AT_E_INTERNAL, c->dir, "asked to save another state than the one held");
     struct at_compute_files *f = calloc(1, sizeof *f);
     if (!f) return at_fail(diag, AT_E_NOMEM, c->dir, "out of memory");
-    at_err_t err = at_checkpoint_write(&c->state, diag, &f->c);
-    if (err) {
-        free(f);
-        return err;
-    }
-    if (!at_hash_eq(f->c.root, root)) {
-        at_compute_files_release(f);
-        return at_fail(diag, AT_E_INTERNAL, c->dir, "asked to save another state than the one held");
-    }
+    f->held = at_held_keep(c->held);
     *ret_files = f;
     return AT_OK;
 }
 
 void at_compute_files_release(struct at_compute_files *files)
 {
-    if (files) at_checkpoint_release(&files->c);
+    if (!files) return;
+    for (int i = 0; i < AT_PARTS; i++) at_file_part_drop(&files->part[i]);
+    at_held_put(files->held);
     free(files);
 }
 
-static at_err write_one(const char *dir, const char *name, const struct at_buf *bytes, struct at_diag *diag)
+static at_err_t move(void *arg, int part, int tensor, int slot, real *values, struct at_diag *diag)
 {
-    char path[AT_PATH_BYTES];
-    struct at_span part = at_buf_span(bytes);
-    at_err_t err = at_path_join(dir, name, diag, path);
-    return err ? err : at_file_write_atomic(path, &part, 1, 0644, diag);
+    const struct at_state *s = &((struct at_compute_files *)arg)->held->state;
+    const struct at_block *b = at_params_block(s->params, tensor, slot);
+    const real *from = part == AT_PART_WEIGHTS ? s->theta + b->offset
+                       : part == AT_PART_STATS
+                           ? s->stats + at_block_stats_offset(s->params, (int)(b - s->params->block))
+                           : s->momentum + b->offset;
+    memcpy(values, from, at_part_count(s->params, part, tensor, slot) * sizeof *values);
+    return AT_OK;
+}
+
+static at_err_t put(void *arg, int part, uint64_t offset, struct at_span bytes, struct at_diag *diag)
+{
+    return at_file_part_put(&((struct at_compute_files *)arg)->part[part], offset, bytes, diag);
 }
 
 struct sweep {
     const char *dir;
-    const struct at_checkpoint *keep;
+    char stats[48], momentum[48]; /* names to keep */
 };
 static at_err_t sweep_old(void *user, const char *name)
 {
@@ -52,55 +59,96 @@ static at_err_t sweep_old(void *user, const char *name)
     char path[AT_PATH_BYTES];
     size_t n = strlen(name);
     bool ours = strncmp(name, "stats-", 6) == 0 || strncmp(name, "momentum-", 9) == 0;
-    bool stale = ours && n > 18 && strcmp(name + n - 12, ".safetensors") == 0 &&
-                 strcmp(name, s->keep->stats_name) != 0 && strcmp(name, s->keep->momentum_name) != 0;
+    bool stale = ours && n > 18 && strcmp(name + n - 12, ".safetensors") == 0 && strcmp(name, s->stats) != 0 &&
+                 strcmp(name, s->momentum) != 0;
     stale |= n > 4 && strcmp(name + n - 4, ".tmp") == 0 && strstr(name, ".safetensors.") != NULL; /* of a crash */
     return stale && at_path_join(s->dir, name, NULL, path) == AT_OK ? at_file_remove(path, NULL) : AT_OK;
 }
 
-/* Statistics and momentum carry their root in their names and come first, so the model.safetensors that is there finds
- * its own. */
-at_err_t at_compute_write(const char *dir, const struct at_compute_files *files, struct at_diag *diag)
-{
-    at_err_t err = write_one(dir, files->c.stats_name, &files->c.stats, diag);
-    if (!err && files->c.momentum.n > 0) err = write_one(dir, files->c.momentum_name, &files->c.momentum, diag);
-    if (!err) err = write_one(dir, AT_CHECKPOINT_CONFIG, &files->c.config, diag);
-    if (!err) err = write_one(dir, AT_CHECKPOINT_MODEL, &files->c.model, diag);
-    if (!err) err = at_dir_list(dir, diag, sweep_old, &(struct sweep){dir, &files->c});
-    return err;
-}
-
-static at_err read_one(const struct at_compute *c, const char *name, struct at_diag *diag, struct at_buf *bytes)
+/* Statistics and momentum carry their root in their names and are put in place first, so the model.safetensors that is there
+ * finds its own. */
+static at_err put_in_place(struct at_compute_files *f, const char *dir, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
-    bytes->bytes_max = MODEL_BYTES_MAX;
+    struct at_buf config = {0};
+    at_err_t err = AT_OK;
+    for (int part = AT_PART_STATS; part < AT_PARTS && !err; part++)
+        if (f->part[part].fd_plus_1) err = at_file_part_commit(&f->part[part], diag);
+    if (!err) err = at_path_join(dir, AT_CHECKPOINT_CONFIG, diag, path);
+    if (!err && (err = at_hf_write_config(&f->held->state.params->config, &config)) != AT_OK)
+        err = at_fail(diag, err, path, "out of memory");
+    struct at_span text = at_buf_span(&config);
+    if (!err) err = at_file_write_atomic(path, &text, 1, 0644, diag);
+    at_buf_release(&config);
+    return err ? err : at_file_part_commit(&f->part[AT_PART_WEIGHTS], diag);
+}
+
+at_err_t at_compute_write(const char *dir, struct at_compute_files *f, struct at_diag *diag)
+{
+    const struct at_state *state = &f->held->state;
+    struct at_hash root = f->held->root;
+    bool momentum = state->momentum != NULL;
+    char path[AT_PATH_BYTES], name[48];
+    at_err_t err = AT_OK;
+    for (int part = 0; part < (momentum ? AT_PARTS : AT_PART_MOMENTUM) && !err; part++) {
+        at_checkpoint_part_name(part, root, name);
+        err = at_path_join(dir, name, diag, path);
+        if (!err) err = at_file_part_create(&f->part[part], path, 0644, diag);
+    }
+    if (!err)
+        err = at_checkpoint_stream_write(state->params, state->round, root, momentum,
+                                         &(struct at_block_stream){move, f}, &(struct at_piece_sink){put, f}, diag);
+    if (!err) err = put_in_place(f, dir, diag);
+    struct sweep s = {.dir = dir};
+    at_checkpoint_part_name(AT_PART_STATS, root, s.stats);
+    at_checkpoint_part_name(AT_PART_MOMENTUM, root, s.momentum);
+    return err ? err : at_dir_list(dir, diag, sweep_old, &s);
+}
+
+static at_err map_one(const struct at_compute *c, const char *name, struct at_diag *diag, struct at_file_map *map)
+{
+    char path[AT_PATH_BYTES];
     at_err_t err = at_path_join(c->dir, name, diag, path);
-    return err ? err : at_file_read(path, MODEL_BYTES_MAX, diag, bytes);
+    return err ? err : at_file_map_open(map, path, MODEL_BYTES_MAX, diag);
+}
+
+struct files { /* of a state, to be read */
+    struct at_file_map model, config, stats, momentum;
+};
+
+static at_err map_all(const struct at_compute *c, struct files *f, struct at_diag *diag)
+{
+    char name[48];
+    struct at_hash root;
+    uint32_t round = 0;
+    at_err_t err = map_one(c, AT_CHECKPOINT_MODEL, diag, &f->model);
+    if (!err) err = at_checkpoint_peek(at_span(f->model.p, f->model.n), diag, &root, &round);
+    if (!err) at_checkpoint_part_name(AT_PART_STATS, root, name);
+    if (!err) err = map_one(c, name, diag, &f->stats);
+    if (!err) at_checkpoint_part_name(AT_PART_MOMENTUM, root, name);
+    if (!err && c->momentum) err = map_one(c, name, diag, &f->momentum);
+    return err ? err : map_one(c, AT_CHECKPOINT_CONFIG, diag, &f->config);
 }
 
 at_err_t at_compute_load(struct at_compute *c, struct at_diag *diag, struct at_compute_state *ret_state)
 {
-    char path[AT_PATH_BYTES], stats_name[40], momentum_name[48];
-    struct at_buf model = {0}, config = {0}, stats = {0}, momentum = {0};
+    char path[AT_PATH_BYTES];
+    struct files f = {.model = {0}};
+    struct at_held *h = NULL;
     struct at_hash root;
-    uint32_t round = 0;
     at_err_t err = at_path_join(c->dir, AT_CHECKPOINT_MODEL, diag, path);
     if (!err && !at_file_exists(path)) return AT_E_NOT_FOUND;
-    if (!err) err = read_one(c, AT_CHECKPOINT_MODEL, diag, &model);
-    if (!err) err = at_checkpoint_peek(at_buf_span(&model), diag, &root, &round);
-    if (!err) at_checkpoint_stats_name(root, stats_name);
-    if (!err) err = read_one(c, stats_name, diag, &stats);
-    if (!err) at_checkpoint_momentum_name(root, momentum_name);
-    if (!err && c->momentum) err = read_one(c, momentum_name, diag, &momentum);
-    if (!err) err = read_one(c, AT_CHECKPOINT_CONFIG, diag, &config);
+    if (!err) err = map_all(c, &f, diag);
+    if (!err) err = at_compute_fresh(c, diag, &h);
     if (!err)
-        err = at_checkpoint_read_all(&c->state, at_buf_span(&model), at_buf_span(&config), at_buf_span(&stats),
-                                     at_buf_span(&momentum), diag, &root);
-    at_buf_release(&model);
-    at_buf_release(&config);
-    at_buf_release(&stats);
-    at_buf_release(&momentum);
-    if (!err) return at_compute_describe(c, false, diag, ret_state);
+        err = at_checkpoint_read_over(&h->state, at_span(f.model.p, f.model.n), at_span(f.config.p, f.config.n),
+                                      at_span(f.stats.p, f.stats.n), at_span(f.momentum.p, f.momentum.n), diag, &root);
+    at_file_map_release(&f.model);
+    at_file_map_release(&f.config);
+    at_file_map_release(&f.stats);
+    at_file_map_release(&f.momentum);
+    if (!err) return at_compute_hold(c, h, &root, false, diag, ret_state);
+    at_held_put(h);
     return err == AT_E_NOT_FOUND ? AT_E_DATA : err; /* a file of several is missing: damaged, not absent */
 }
 

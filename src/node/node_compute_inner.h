@@ -1,8 +1,9 @@
-/* node_compute_inner.h: what the two files of the node's arithmetic share. */
+/* node_compute_inner.h: what the files of the node's arithmetic share. */
 #ifndef ATOLL_NODE_NODE_COMPUTE_INNER_H
 #define ATOLL_NODE_NODE_COMPUTE_INNER_H
 
 #include "node/node_compute.h"
+#include "node/node_held.h"
 #include "os/file.h"
 #include "store/blobs.h"
 #include "train/error_feedback.h"
@@ -18,11 +19,16 @@ struct at_compute {
     struct at_exec ex;
     atomic_uint cancelled; /* units up to this serial are not wanted */
     atomic_uint enough;    /* units up to this serial end with the step they are in */
-    bool configured, has_state;
+    bool configured;
     struct at_genesis genesis;
+    struct at_train_config train; /* as the run's outer step wants it */
     struct at_model model;
-    struct at_trainer trainer;
-    struct at_state state;
+    /* Where members share units: the folder whose files are the memory of all that is as large as the model, so that a
+     * member needs memory for its stage alone; NULL: the process' own memory. */
+    const char *scratch;
+    struct at_memory paged;    /* the same, handed down; unused without */
+    struct at_trainer trainer; /* of the whole model; where members share units only while it is needed */
+    struct at_held *held;      /* the state; NULL: none yet */
     struct at_tile *tile;
     uint32_t tiles;
     struct at_blobs updates;
@@ -35,8 +41,18 @@ struct at_compute {
     bool feedback_lost;                /* not told yet */
 };
 
-/* Root, leaves, bytes for peers of the state that is held, and the held-out loss where wanted. */
-at_err at_compute_describe(struct at_compute *c, bool evaluate, struct at_diag *diag,
-                           struct at_compute_state *ret_state);
+/* A state of this run to be filled, then held: its root, its leaves, the held-out loss where wanted. at_compute_hold takes
+ * the reference over; `want` NULL: whatever its root is, else AT_E_VERIFY for another one. After an error the state held
+ * before is there as it was. */
+at_err at_compute_fresh(const struct at_compute *c, struct at_diag *diag, struct at_held **ret_held);
+at_err at_compute_hold(struct at_compute *c, struct at_held *h, const struct at_hash *want, bool evaluate,
+                       struct at_diag *diag, struct at_compute_state *ret_state);
+
+/* node_compute_needs.c: what a run needs of a machine: AT_E_NOMEM, AT_E_DISK. */
+at_err at_compute_check_memory(const struct at_genesis *g, struct at_diag *diag);
+at_err at_compute_check_disk(const struct at_compute *c, const struct at_genesis *g, struct at_diag *diag);
+/* The trainer of the whole model; end: where members share units its memory is given back. */
+at_err at_compute_whole_begin(struct at_compute *c, struct at_diag *diag);
+void at_compute_whole_end(struct at_compute *c);
 
 #endif

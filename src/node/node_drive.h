@@ -111,7 +111,6 @@ void node_feed(struct node *n, struct at_node_event *ev);
 /* The node cannot go on: ends it with this error. */
 void node_fail(struct node *n, at_err_t err, const struct at_diag *diag);
 at_err node_configure(struct node *n, const struct at_genesis *g, struct at_diag *diag); /* once it is known */
-void node_hold_state(struct node *n, struct at_compute_state *state);                    /* takes its bytes over */
 void node_later(struct node *n, struct node_todo todo);
 void node_do(struct node *n, const struct at_node_op *op);
 void node_save(struct node *n, const struct at_node_op *op);    /* SAVE */

@@ -75,13 +75,6 @@ static void run_state(struct at_work *work)
     }
 }
 
-void node_hold_state(struct node *n, struct at_compute_state *state)
-{
-    struct at_diag diag = {0};
-    if (at_vault_hold_state(&n->vault, state->root, &state->blob, &state->leaves))
-        node_fail(n, at_fail(&diag, AT_E_NOMEM, n->folder.dir, "out of memory"), &diag);
-}
-
 /* A fetched state may be wrong, and is then fetched again; our own arithmetic may not. */
 static void state_done(struct at_work *work)
 {
@@ -102,7 +95,7 @@ static void state_done(struct at_work *work)
     else if (j->err)
         node_log(n, AT_NODE_LOG_WARNING, "the state that was fetched is wrong: %s", j->diag.text);
     else
-        node_hold_state(n, &j->state);
+        at_vault_hold_state(&n->vault, j->state.held);
     job_free(j);
     node_feed(n, &ev);
 }

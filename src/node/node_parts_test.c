@@ -223,15 +223,14 @@ static struct at_hash tile_leaf(const char *text, int i)
 /* text: the bytes of its tiles */
 static struct at_hash hold(struct at_vault *v, const char *text)
 {
-    static const uint8_t header[AT_STATE_HEADER_BYTES];
-    struct at_buf blob = {0};
-    struct at_hash *leaves = calloc(TILES + 1, sizeof *leaves), root = at_sha256(text, strlen(text));
-    assert_int_equal(at_buf_append(&blob, header, sizeof header), AT_OK);
-    assert_int_equal(at_buf_append(&blob, text, strlen(text)), AT_OK);
-    for (int i = 0; i <= TILES; i++) leaves[i] = tile_leaf(text, i);
-    assert_int_equal(at_vault_hold_state(v, root, &blob, &leaves), AT_OK);
-    assert_null(blob.p);
-    assert_null(leaves);
+    struct at_held *h;
+    assert_int_equal(at_held_new(dir, BLOB, TILES, NULL, &h), AT_OK);
+    memcpy(h->blob.p + AT_STATE_HEADER_BYTES, text, strlen(text));
+    for (int i = 0; i <= TILES; i++) h->leaves[i] = tile_leaf(text, i);
+    struct at_hash root = h->root = at_sha256(text, strlen(text));
+    at_vault_hold_state(v, h);
+    assert_int_equal(atomic_load(&h->refs), 2);
+    at_held_put(h);
     return root;
 }
 

@@ -129,6 +129,12 @@ at_err_t node_configure(struct node *n, const struct at_genesis *g, struct at_di
     if (err) return err;
     uint32_t tiles = at_compute_tiles(n->compute, &tile, &blob_bytes);
     at_vault_set_shape(&n->vault, tile, tiles, blob_bytes);
+    if (g->stages > 1) {
+        size_t model, need = at_compute_needs(g, &model);
+        node_log(n, AT_NODE_LOG_EVENT,
+                 "a stage of this run (of %u) needs %zu MB of memory; the model's %zu MB lie in files of %s", g->stages,
+                 need >> 20, model >> 20, n->folder.dir);
+    }
     return AT_OK;
 }
 
@@ -336,7 +342,8 @@ static void start(struct node *n)
     if (n->has_state) {
         ev.start.round = n->state.round;
         ev.start.root = n->state.root;
-        node_hold_state(n, &n->state);
+        at_vault_hold_state(&n->vault, n->state.held);
+        at_compute_state_release(&n->state);
     }
     node_log(n, AT_NODE_LOG_EVENT, "run %.16s, node %.16s, %s:%u, %d thread%s, %s kernels",
              at_hash_hex(n->folder.run).s, at_node_id_hex(&n->folder.key.id).s, n->folder.host, n->folder.port,

@@ -73,10 +73,11 @@ static inline void log_line(void *user, enum at_node_log_kind kind, const char *
 }
 
 static struct { /* what the next child is born with */
-    rlim_t file_bytes_max;
+    rlim_t file_bytes_max, data_bytes_max;
     uint16_t unreachable; /* a port that it cannot dial; 0: none */
     const char *listen;
-} birth = {RLIM_INFINITY, 0, NULL};
+} birth = {RLIM_INFINITY, RLIM_INFINITY, 0, NULL};
+static const char *run_preset = "tiny"; /* of the runs that are founded */
 
 long syscall(long number, ...); /* not POSIX: <unistd.h> hides it */
 
@@ -99,6 +100,7 @@ static inline void run_child(const char *dir)
     struct at_node_result result = {0};
     at_sys_process_init();
     setrlimit(RLIMIT_FSIZE, &(struct rlimit){birth.file_bytes_max, RLIM_INFINITY});
+    setrlimit(RLIMIT_DATA, &(struct rlimit){birth.data_bytes_max, RLIM_INFINITY});
     snprintf(path, sizeof path, "%s.log", dir);
     FILE *log = fopen(path, "a");
     struct at_node_run_options o = {
@@ -132,7 +134,7 @@ static inline void found_as(struct member *m, uint32_t rounds, uint32_t min_memb
     struct at_node_init_options o = {.dir = m->dir,
                                      .steps = steps,
                                      .stages = stages,
-                                     .preset = "tiny",
+                                     .preset = run_preset,
                                      .data_path = &data,
                                      .data_count = 1,
                                      .rounds = rounds,
@@ -247,13 +249,13 @@ static inline void local_root_as(int replicas, uint32_t rounds, uint32_t steps, 
     const struct at_preset *preset = NULL;
     struct at_buf text = {0};
     struct at_data data;
-    struct at_model model;
+    struct at_model m;
     struct at_local local;
     struct at_exec ex;
     const struct at_kern *kern = NULL;
     struct at_hash root;
     double loss;
-    assert_int_equal(at_preset_find("tiny", NULL, &preset), AT_OK);
+    assert_int_equal(at_preset_find(run_preset, NULL, &preset), AT_OK);
     struct at_train_config config = preset->train;
     config.rounds = rounds;
     if (steps) config.steps = steps;
@@ -262,15 +264,15 @@ static inline void local_root_as(int replicas, uint32_t rounds, uint32_t steps, 
     assert_int_equal(at_data_init(&data, at_buf_span(&text), preset->model.seq_len, 7, AT_HELDOUT_FRACTION,
                                   AT_HELDOUT_BYTES_DEFAULT, NULL),
                      AT_OK);
-    assert_int_equal(at_kern_select("ref", NULL, &kern), AT_OK);
+    assert_int_equal(at_kern_select(strcmp(run_preset, "tiny") == 0 ? "ref" : "auto", NULL, &kern), AT_OK);
     assert_int_equal(at_exec_init(&ex, kern, &at_par_serial), AT_OK);
-    assert_int_equal(at_model_init(&model, &preset->model, NULL), AT_OK);
-    assert_int_equal(at_local_init(&local, &model, &data, &config, replicas, 0, NULL), AT_OK);
+    assert_int_equal(at_model_init(&m, &preset->model, NULL), AT_OK);
+    assert_int_equal(at_local_init(&local, &m, &data, &config, replicas, 0, NULL), AT_OK);
     for (uint32_t r = 0; r < rounds; r++) assert_int_equal(at_local_round(&local, &ex, NULL, NULL, NULL, &loss), AT_OK);
     assert_int_equal(at_state_root(&local.state, NULL, &root), AT_OK);
     snprintf(ret_root, 65, "%s", at_hash_hex(root).s);
     at_local_release(&local);
-    at_model_release(&model);
+    at_model_release(&m);
     at_exec_release(&ex);
     at_buf_release(&text);
 }

@@ -106,8 +106,9 @@ at_err_t at_vault_write(struct at_vault *v, enum at_blob_kind kind, struct at_ha
 {
     char path[AT_PATH_BYTES];
     at_err_t err = at_vault_fetch_path(v, kind, key, "", diag, path);
+    if (!err && offset == 0) err = at_file_remove(path, diag); /* not cut short: the disk worker may be reading it */
     if (err) return err;
-    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | (offset == 0 ? O_TRUNC : 0), 0600);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) return at_vault_disk_error(diag, path);
     err = at_vault_put(fd, path, offset, bytes, diag);
     if (close(fd) != 0 && !err) err = at_vault_disk_error(diag, path);
@@ -126,7 +127,7 @@ static at_err finish_state(const char *path, const char *whole, struct at_diag *
 at_err_t at_vault_finish(struct at_vault *v, enum at_blob_kind kind, struct at_hash key, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES], whole[AT_PATH_BYTES];
-    struct at_buf bytes = {.bytes_max = WHOLE_BYTES_MAX};
+    struct at_file_map map = {0};
     struct at_hash got;
     at_err_t err = at_vault_fetch_path(v, kind, key, "", diag, path);
     if (err) return err;
@@ -134,14 +135,13 @@ at_err_t at_vault_finish(struct at_vault *v, enum at_blob_kind kind, struct at_h
         err = at_vault_state_path(v, key, diag, whole);
         return err ? err : finish_state(path, whole, diag);
     }
-    err = at_file_read_any(path, WHOLE_BYTES_MAX, diag, &bytes);
+    err = at_file_map_open(&map, path, WHOLE_BYTES_MAX, diag);
+    struct at_span bytes = at_span(map.p, map.n);
     if (!err && !at_hash_eq(at_sha256(bytes.p, bytes.n), key))
         err = at_fail(diag, AT_E_VERIFY, path, "the bytes are not what their hash says");
-    if (!err)
-        err =
-            at_blobs_put(kind == AT_BLOB_SHARD ? &v->data_writer : &v->updates_writer, at_buf_span(&bytes), diag, &got);
+    if (!err) err = at_blobs_put(kind == AT_BLOB_SHARD ? &v->data_writer : &v->updates_writer, bytes, diag, &got);
     if (!err) err = at_file_remove(path, diag);
-    at_buf_release(&bytes);
+    at_file_map_release(&map);
     return err;
 }
 

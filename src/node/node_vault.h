@@ -1,37 +1,29 @@
 /* node_vault.h: where a node's blobs live, by (kind, key), for its machine. Effects: files of the run folder.
  *
  *   SHARD, UPDATE       whole: D/data, D/updates (store/blobs.h)
- *   LEAVES, TILE        of the last two states held: in memory, for peers
+ *   LEAVES, TILE        of the last two states held (node_held.h), for peers
  *   STATE               fetched whole, not installed yet: D/fetch/state-<hex>.whole
  *   any, being fetched  D/fetch/<kind>-<hex>; goes on after a crash. Of a state: as long as its blob, tiles at their
  *                       places, read by peers too
  *
  * States: node_vault_state.c. Thread rule: the loop's thread, but for at_vault_finish and at_vault_find: the disk
- * worker's. A state that is held does not change, and lives as long as somebody refers to it; references are counted
- * on the loop's thread. */
+ * worker's. */
 #ifndef ATOLL_NODE_NODE_VAULT_H
 #define ATOLL_NODE_NODE_VAULT_H
 
+#include "node/node_held.h"
 #include "os/file.h"
 #include "store/blobs.h"
-#include "train/state.h"
 #include "wire/message.h"
 
 #define AT_VAULT_STATES 2
 
-struct at_vault_state { /* one that this node holds, for peers */
-    int refs;
-    struct at_hash root;
-    struct at_buf blob;
-    struct at_hash *leaves; /* [tiles + 1] */
-};
-
 struct at_vault {
     char dir[AT_PATH_BYTES];
-    struct at_blobs data, updates;                 /* the loop's view */
-    struct at_blobs data_writer, updates_writer;   /* the disk worker's */
-    struct at_vault_state *state[AT_VAULT_STATES]; /* newest first */
-    const struct at_tile *tile;                    /* how a state is cut; borrowed; NULL: not known yet */
+    struct at_blobs data, updates;               /* the loop's view */
+    struct at_blobs data_writer, updates_writer; /* the disk worker's */
+    struct at_held *state[AT_VAULT_STATES];      /* newest first */
+    const struct at_tile *tile;                  /* how a state is cut; borrowed; NULL: not known yet */
     uint32_t tiles;
     uint64_t state_bytes; /* of its blob */
     struct at_buf piece;
@@ -58,8 +50,8 @@ at_err at_vault_prune(struct at_vault *v, const struct at_hash *keep, size_t cou
 
 /* ---- states ---- */
 void at_vault_set_shape(struct at_vault *v, const struct at_tile *tile, uint32_t tiles, uint64_t blob_bytes);
-/* Takes bytes and leaves over (the caller's are empty afterwards). AT_E_NOMEM. */
-at_err at_vault_hold_state(struct at_vault *v, struct at_hash root, struct at_buf *blob, struct at_hash **leaves);
+/* With a reference of its own. */
+void at_vault_hold_state(struct at_vault *v, struct at_held *state);
 /* As at_vault_read, of LEAVES and TILE. */
 at_err at_vault_read_state(struct at_vault *v, enum at_blob_kind kind, struct at_hash root, uint64_t offset, uint32_t n,
                            uint64_t *ret_total, struct at_span *ret_bytes);
@@ -74,7 +66,7 @@ struct at_vault_search {
     uint64_t state_bytes;
     uint8_t header[AT_STATE_HEADER_BYTES]; /* the caller's: of the state that is looked for */
     struct at_buf leaves;                  /* 32 bytes each, leaf 0 first; owned */
-    struct at_vault_state *state[AT_VAULT_STATES];
+    struct at_held *state[AT_VAULT_STATES];
     uint8_t *found; /* [(tiles + 7) / 8]; owned */
 };
 /* Unfinished states but this one are removed. AT_E_NOMEM, AT_E_DATA (a list of another length). */

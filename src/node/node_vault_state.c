@@ -18,35 +18,21 @@ void at_vault_set_shape(struct at_vault *v, const struct at_tile *tile, uint32_t
 }
 
 /* ---- held ---- */
-static void unref(struct at_vault_state *s)
-{
-    if (!s || --s->refs > 0) return;
-    at_buf_release(&s->blob);
-    free(s->leaves);
-    free(s);
-}
-
 void at_vault_release_states(struct at_vault *v)
 {
-    for (int i = 0; i < AT_VAULT_STATES; i++) unref(v->state[i]);
+    for (int i = 0; i < AT_VAULT_STATES; i++) at_held_put(v->state[i]);
     memset(v->state, 0, sizeof v->state);
 }
 
-at_err_t at_vault_hold_state(struct at_vault *v, struct at_hash root, struct at_buf *blob, struct at_hash **leaves)
+void at_vault_hold_state(struct at_vault *v, struct at_held *state)
 {
-    struct at_vault_state *s = calloc(1, sizeof *s);
-    if (!s) return AT_E_NOMEM;
-    *s = (struct at_vault_state){.refs = 1, .root = root, .blob = *blob, .leaves = *leaves};
-    memset(blob, 0, sizeof *blob);
-    *leaves = NULL;
-    int last = v->state[0] && at_hash_eq(v->state[0]->root, root) ? 0 : AT_VAULT_STATES - 1;
-    unref(v->state[last]);
+    int last = v->state[0] && at_hash_eq(v->state[0]->root, state->root) ? 0 : AT_VAULT_STATES - 1;
+    at_held_put(v->state[last]);
     for (int i = last; i > 0; i--) v->state[i] = v->state[i - 1];
-    v->state[0] = s;
-    return AT_OK;
+    v->state[0] = at_held_keep(state);
 }
 
-static const struct at_vault_state *held(const struct at_vault *v, struct at_hash root)
+static const struct at_held *held(const struct at_vault *v, struct at_hash root)
 {
     for (int i = 0; i < AT_VAULT_STATES; i++)
         if (v->state[i] && at_hash_eq(v->state[i]->root, root)) return v->state[i];
@@ -74,8 +60,8 @@ static at_err read_unfinished(struct at_vault *v, struct at_hash root, const str
     return AT_OK;
 }
 
-static at_err read_leaves(struct at_vault *v, const struct at_vault_state *s, uint64_t offset, uint32_t n,
-                          uint64_t *ret_total, struct at_span *ret_bytes)
+static at_err read_leaves(struct at_vault *v, const struct at_held *s, uint64_t offset, uint32_t n, uint64_t *ret_total,
+                          struct at_span *ret_bytes)
 {
     uint64_t total = ((uint64_t)v->tiles + 1) * AT_HASH_BYTES;
     if (!s || offset >= total) return AT_E_NOT_FOUND;
@@ -87,7 +73,7 @@ static at_err read_leaves(struct at_vault *v, const struct at_vault_state *s, ui
 at_err_t at_vault_read_state(struct at_vault *v, enum at_blob_kind kind, struct at_hash root, uint64_t offset,
                              uint32_t n, uint64_t *ret_total, struct at_span *ret_bytes)
 {
-    const struct at_vault_state *s = held(v, root);
+    const struct at_held *s = held(v, root);
     if (!v->tile) return AT_E_NOT_FOUND;
     if (kind == AT_BLOB_LEAVES) return read_leaves(v, s, offset, n, ret_total, ret_bytes);
     if (offset >= v->tiles) return AT_E_NOT_FOUND;
@@ -157,14 +143,14 @@ at_err_t at_vault_search_init(struct at_vault *v, struct at_hash root, struct at
         return at_fail(diag, AT_E_NOMEM, s.path, "out of memory");
     }
     for (int i = 0; i < AT_VAULT_STATES; i++)
-        if ((s.state[i] = v->state[i]) != NULL) s.state[i]->refs++;
+        if (v->state[i]) s.state[i] = at_held_keep(v->state[i]);
     *ret_search = s;
     return AT_OK;
 }
 
 void at_vault_search_release(struct at_vault_search *s)
 {
-    for (int i = 0; i < AT_VAULT_STATES; i++) unref(s->state[i]);
+    for (int i = 0; i < AT_VAULT_STATES; i++) at_held_put(s->state[i]);
     at_buf_release(&s->leaves);
     free(s->found);
     memset(s, 0, sizeof *s);

@@ -112,6 +112,12 @@ uint64_t at_sys_memory_available(void)
         uint64_t left = limit > own ? limit - own : 0;
         if (left < system) system = left;
     }
+    struct rlimit data; /* `ulimit -d`: what is not a file's */
+    if (getrlimit(RLIMIT_DATA, &data) == 0 && data.rlim_cur != RLIM_INFINITY) {
+        uint64_t used = proc_bytes("/proc/self/status", "VmData"),
+                 left = data.rlim_cur > used ? data.rlim_cur - used : 1;
+        if (left < system) system = left;
+    }
     return system;
 }
 

@@ -18,7 +18,7 @@ uint64_t at_sys_process_start_ns(void);
 
 int at_sys_cpu_count(void); /* processors this process may run on (affinity), >= 1 */
 uint64_t at_sys_memory_available(
-    void); /* bytes that can be taken without swapping (limits of a container included); 0: unknown */
+    void); /* bytes that can be taken without swapping (limits of a container and of this process included); 0: unknown */
 uint64_t at_sys_memory_peak(void); /* the most bytes that this process ever had in memory; 0: unknown */
 /* Big anonymous blocks that are mapped now may get huge pages when they are touched first: fewer address translations,
  * 1-5 % faster steps. To be called after a program allocated its working memory; advice only, nothing where the system has

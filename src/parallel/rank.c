@@ -18,7 +18,8 @@ static struct at_trainer_options trainer_options(const struct at_rank_options *o
         .microbatch = at_schedule_cut_max(o->train->batch, M),
         .in_flight = at_schedule_in_flight(place->stage, o->plan->replica[place->replica].stages, M),
         .recompute = o->recompute,
-        .overlap = o->outer->tau > 0};
+        .overlap = o->outer->tau > 0,
+        .memory = o->memory};
 }
 
 static bool is_lossy(const struct at_outer_config *c)

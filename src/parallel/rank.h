@@ -21,6 +21,7 @@ struct at_rank_options { /* borrowed for the life of the rank */
     const struct at_data *data;
     bool recompute;                 /* keep only the layers' inputs, compute the rest again in backward */
     size_t fragment_bytes;          /* of updates between replicas, the same on all ranks; 0: as exchange.h has it */
+    const struct at_memory *memory; /* of what the trainer needs; NULL: the process' own */
     double (*seconds)(void *clock); /* a clock that never steps back; NULL: there is none */
     void *clock;
 };

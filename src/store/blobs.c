@@ -112,6 +112,16 @@ static at_err_t drop(struct at_blobs *blobs, const char *path, struct at_diag *d
     return err;
 }
 
+/* Are these the bytes of its name? A file that is damaged goes. */
+static at_err_t verify(struct at_blobs *blobs, const char *path, struct at_hash hash, struct at_span bytes,
+                       struct at_diag *diag)
+{
+    if (at_hash_eq(at_sha256(bytes.p, bytes.n), hash)) return AT_OK;
+    if (drop(blobs, path, NULL) != AT_OK)
+        return at_fail(diag, AT_E_VERIFY, path, "damaged on disk, and it cannot be removed: remove it by hand");
+    return at_fail(diag, AT_E_VERIFY, path, "damaged on disk: its bytes do not have its hash; removed");
+}
+
 at_err at_blobs_get(struct at_blobs *blobs, struct at_hash hash, struct at_diag *diag, struct at_buf *out)
 {
     char path[AT_PATH_BYTES];
@@ -121,11 +131,24 @@ at_err at_blobs_get(struct at_blobs *blobs, struct at_hash hash, struct at_diag 
     if (!err) err = at_file_read_any(path, max > before ? max - before : 0, diag, out);
     if (err) return err;
     const uint8_t *bytes = out->n != 0 ? out->p + before : NULL; /* an empty buffer may have no block yet */
-    if (at_hash_eq(at_sha256(bytes, out->n - before), hash)) return AT_OK;
-    out->n = before;
-    if (drop(blobs, path, NULL) != AT_OK)
-        return at_fail(diag, AT_E_VERIFY, path, "damaged on disk, and it cannot be removed: remove it by hand");
-    return at_fail(diag, AT_E_VERIFY, path, "damaged on disk: its bytes do not have its hash; removed");
+    err = verify(blobs, path, hash, at_span(bytes, out->n - before), diag);
+    if (err) out->n = before;
+    return err;
+}
+
+at_err at_blobs_map(struct at_blobs *blobs, struct at_hash hash, size_t bytes_max, struct at_diag *diag,
+                    struct at_file_map *ret_map)
+{
+    char path[AT_PATH_BYTES];
+    struct at_file_map m = {0};
+    at_err_t err = blob_path(blobs, hash, diag, path);
+    if (!err) err = at_file_map_open(&m, path, bytes_max, diag);
+    if (!err) err = verify(blobs, path, hash, at_span(m.p, m.n), diag);
+    if (err)
+        at_file_map_release(&m);
+    else
+        *ret_map = m;
+    return err;
 }
 
 at_err at_blobs_read(const struct at_blobs *blobs, struct at_hash hash, uint64_t offset, uint8_t *ret_p, size_t n,

@@ -9,6 +9,7 @@
 #define ATOLL_STORE_BLOBS_H
 
 #include "base/hash.h"
+#include "os/file_map.h"
 
 struct at_blobs {
     char *dir;
@@ -25,6 +26,9 @@ bool at_blobs_has(const struct at_blobs *blobs, struct at_hash hash);
 at_err at_blobs_size(const struct at_blobs *blobs, struct at_hash hash, uint64_t *ret_bytes);
 /* Appends the whole blob to `out` (whose bytes_max is the size check) after checking its hash. */
 at_err at_blobs_get(struct at_blobs *blobs, struct at_hash hash, struct at_diag *diag, struct at_buf *out);
+/* The same without the memory for it: a map of the file, at most bytes_max. AT_E_DATA: an empty one. */
+at_err at_blobs_map(struct at_blobs *blobs, struct at_hash hash, size_t bytes_max, struct at_diag *diag,
+                    struct at_file_map *ret_map);
 /* Part of a blob for serving: `n` bytes at `offset` into ret_p; not hash-checked (the receiver checks the whole).
  * AT_E_DATA: beyond the end. */
 at_err at_blobs_read(const struct at_blobs *blobs, struct at_hash hash, uint64_t offset, uint8_t *ret_p, size_t n,

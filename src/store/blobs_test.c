@@ -99,6 +99,19 @@ static void damage_is_noticed_and_cleared(void **state)
     assert_int_equal(at_blobs_get(&b, h, NULL, &out), AT_OK);
     assert_true(at_span_eq(at_buf_span(&out), at_span("kepthello, world", 16)));
     at_buf_release(&out);
+    struct at_file_map map = {0};
+    assert_int_equal(at_blobs_map(&b, h, 11, NULL, &map), AT_E_TOO_BIG);
+    assert_int_equal(at_blobs_map(&b, h, 12, NULL, &map), AT_OK);
+    assert_true(at_span_eq(at_span(map.p, map.n), at_span("hello, world", 12)));
+    at_file_map_release(&map);
+    assert_non_null(f = fopen(file, "r+b"));
+    fputc('J', f);
+    fclose(f);
+    assert_int_equal(at_blobs_map(&b, h, 12, NULL, &map), AT_E_VERIFY);
+    assert_null(map.p);
+    assert_false(at_blobs_has(&b, h));
+    assert_int_equal(at_blobs_map(&b, h, 12, NULL, &map), AT_E_NOT_FOUND);
+    assert_int_equal(at_blobs_put(&b, at_span("hello, world", 12), NULL, &h), AT_OK);
     out.bytes_max = 11; /* the size check */
     assert_int_equal(at_blobs_get(&b, h, NULL, &out), AT_E_TOO_BIG);
     at_buf_release(&out);

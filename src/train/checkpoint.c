@@ -175,35 +175,39 @@ at_err at_checkpoint_read(struct at_state *s, struct at_span model, struct at_sp
     return at_checkpoint_read_all(s, model, config, stats, (struct at_span){0}, diag, ret_root);
 }
 
-at_err at_checkpoint_read_all(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
-                              struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root)
+at_err at_checkpoint_read_over(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
+                               struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root)
 {
     AT_ASSERT((s->momentum != NULL) == (momentum.n > 0));
     struct at_st_file f = {0};
     struct at_st_meta meta[METAS];
     struct at_checkpoint_named named;
-    struct at_state n = {0};
     char stats_name[40];
     int err = at_st_parse(model, AT_CHECKPOINT_MODEL, diag, &f);
     if (err != AT_OK) return err;
     err = at_checkpoint_read_meta(&f, AT_CHECKPOINT_MODEL, diag, &named);
-    if (err != AT_OK) goto out;
-    at_checkpoint_meta(&named, meta);
-    at_checkpoint_stats_name(named.root, stats_name);
-    err = check_texts(s->params, meta, model, config, stats, momentum, stats_name, diag);
-    if (err != AT_OK) goto out;
-    err = at_state_init(&n, s->params);
-    if (err == AT_OK && momentum.n > 0) err = at_state_add_momentum(&n);
-    if (err != AT_OK) {
-        err = at_fail(diag, err, "checkpoint", "no memory for the state");
-        goto out;
+    if (err == AT_OK) {
+        at_checkpoint_meta(&named, meta);
+        at_checkpoint_stats_name(named.root, stats_name);
+        err = check_texts(s->params, meta, model, config, stats, momentum, stats_name, diag);
     }
-    err = read_state(&n, &f, stats, momentum, &named, stats_name, diag);
-    if (err != AT_OK) goto out;
-    at_state_copy(s, &n);
-    *ret_root = named.root;
-out:
+    if (err == AT_OK) err = read_state(s, &f, stats, momentum, &named, stats_name, diag);
+    if (err == AT_OK) *ret_root = named.root;
     at_st_release(&f);
+    return err;
+}
+
+at_err at_checkpoint_read_all(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
+                              struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root)
+{
+    struct at_state n = {0};
+    int err = at_state_init(&n, s->params);
+    if (err == AT_OK && s->momentum != NULL) err = at_state_add_momentum(&n);
+    if (err != AT_OK)
+        err = at_fail(diag, err, "checkpoint", "no memory for the state");
+    else
+        err = at_checkpoint_read_over(&n, model, config, stats, momentum, diag, ret_root);
+    if (err == AT_OK) at_state_copy(s, &n);
     at_state_release(&n);
     return err;
 }

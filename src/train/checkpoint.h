@@ -44,6 +44,10 @@ at_err at_checkpoint_read(struct at_state *s, struct at_span model, struct at_sp
 at_err at_checkpoint_read_all(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
                               struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root);
 
+/* The same straight into `s`, which is of no round after a failure: without the memory of a second state. */
+at_err at_checkpoint_read_over(struct at_state *s, struct at_span model, struct at_span config, struct at_span stats,
+                               struct at_span momentum, struct at_diag *diag, struct at_hash *ret_root);
+
 /* What the files say about the state that they hold, and their first bytes (for the other checkpoint_*.c). */
 enum { AT_CHECKPOINT_METAS = 4 };
 struct at_checkpoint_named {

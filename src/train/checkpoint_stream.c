@@ -7,6 +7,16 @@
 
 static const char *const part_name[AT_PARTS] = {AT_CHECKPOINT_MODEL, "the statistics' file", "the momentum's file"};
 
+void at_checkpoint_part_name(int part, struct at_hash root, char ret_name[48])
+{
+    if (part == AT_PART_WEIGHTS)
+        strcpy(ret_name, AT_CHECKPOINT_MODEL);
+    else if (part == AT_PART_STATS)
+        at_checkpoint_stats_name(root, ret_name);
+    else
+        at_checkpoint_momentum_name(root, ret_name);
+}
+
 size_t at_part_count(const struct at_params *whole, int part, int tensor, int slot)
 {
     const struct at_block *b = at_params_block(whole, tensor, slot);

@@ -8,6 +8,9 @@
 
 enum { AT_PART_WEIGHTS, AT_PART_STATS, AT_PART_MOMENTUM, AT_PARTS };
 
+/* The name of a part's file. */
+void at_checkpoint_part_name(int part, struct at_hash root, char ret_name[48]);
+
 /* values: the block's weights or momentum (rows * cols), or its statistics (at_block_stats_count). Called for the parts
  * in order: weights by tensor and slot, as the file has them; the others in memory order. */
 struct at_block_stream {

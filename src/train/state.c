@@ -56,6 +56,15 @@ void at_state_release(struct at_state *s)
     *s = (struct at_state){0};
 }
 
+_Static_assert(sizeof(real) == 4 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a blob's values are memory's");
+
+void at_state_over(struct at_state *s, const struct at_params *p, bool momentum, uint8_t *blob)
+{
+    real *theta = (real *)(void *)(blob + AT_STATE_HEADER_BYTES), *stats = theta + p->count;
+    *s = (struct at_state){.params = p, .theta = theta, .stats = stats};
+    if (momentum) s->momentum = stats + at_stats_count(p);
+}
+
 void at_state_genesis(struct at_state *s, uint64_t seed)
 {
     at_params_fill(s->params, seed, s->theta);
@@ -349,10 +358,14 @@ void at_state_header(const struct at_params *p, bool momentum, uint32_t round,
     at_store_le64(ret_header + 32, at_stats_count(p));
 }
 
+size_t at_state_blob_bytes_of(const struct at_params *p, bool momentum)
+{
+    return AT_STATE_HEADER_BYTES + 4 * (p->count + at_stats_count(p) + (momentum ? p->count : 0));
+}
+
 size_t at_state_blob_bytes(const struct at_state *s)
 {
-    size_t weights = s->params->count;
-    return AT_STATE_HEADER_BYTES + 4 * (weights + at_stats_count(s->params) + (s->momentum != NULL ? weights : 0));
+    return at_state_blob_bytes_of(s->params, s->momentum != NULL);
 }
 
 at_err at_state_write(const struct at_state *s, struct at_buf *out)
@@ -370,28 +383,39 @@ at_err at_state_write(const struct at_state *s, struct at_buf *out)
     return AT_OK;
 }
 
+at_err at_state_check_blob(const struct at_params *p, bool momentum, struct at_span blob, struct at_diag *diag,
+                           uint32_t *ret_round)
+{
+    size_t bytes = at_state_blob_bytes_of(p, momentum);
+    if (blob.n < AT_STATE_HEADER_BYTES) return at_fail(diag, AT_E_TRUNCATED, "state", "%zu bytes are too few", blob.n);
+    if (memcmp(blob.p, momentum ? blob_tag_m : blob_tag, sizeof blob_tag) != 0)
+        return at_fail(diag, AT_E_DATA, "state", "not a state blob");
+    uint64_t round = at_load_le64(blob.p + 16);
+    if (round > UINT32_MAX || at_load_le64(blob.p + 24) != p->count || at_load_le64(blob.p + 32) != at_stats_count(p))
+        return at_fail(diag, AT_E_DATA, "state", "a state of another model");
+    if (blob.n != bytes)
+        return at_fail(diag, blob.n < bytes ? AT_E_TRUNCATED : AT_E_DATA, "state", "%zu bytes instead of %zu", blob.n,
+                       bytes);
+    *ret_round = (uint32_t)round;
+    return AT_OK;
+}
+
 at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *diag)
 {
     const struct at_params *p = s->params;
     size_t stats = at_stats_count(p);
-    if (blob.n < AT_STATE_HEADER_BYTES) return at_fail(diag, AT_E_TRUNCATED, "state", "%zu bytes are too few", blob.n);
     bool momentum = s->momentum != NULL;
-    if (memcmp(blob.p, momentum ? blob_tag_m : blob_tag, sizeof blob_tag) != 0)
-        return at_fail(diag, AT_E_DATA, "state", "not a state blob");
-    uint64_t round = at_load_le64(blob.p + 16);
-    if (round > UINT32_MAX || at_load_le64(blob.p + 24) != p->count || at_load_le64(blob.p + 32) != stats)
-        return at_fail(diag, AT_E_DATA, "state", "a state of another model");
-    if (blob.n != at_state_blob_bytes(s))
-        return at_fail(diag, blob.n < at_state_blob_bytes(s) ? AT_E_TRUNCATED : AT_E_DATA, "state",
-                       "%zu bytes instead of %zu", blob.n, at_state_blob_bytes(s));
+    uint32_t round = 0;
+    int err = at_state_check_blob(p, momentum, blob, diag, &round);
+    if (err != AT_OK) return err;
     struct at_state n;
-    int err = at_state_init(&n, p);
+    err = at_state_init(&n, p);
     if (err != AT_OK) return at_fail(diag, err, "state", "no memory for the state");
     if (momentum && (err = at_state_add_momentum(&n)) != AT_OK) {
         at_state_release(&n);
         return at_fail(diag, err, "state", "no memory for the momentum");
     }
-    n.round = (uint32_t)round;
+    n.round = round;
     at_f32_read(blob.p + AT_STATE_HEADER_BYTES, n.theta, p->count);
     at_f32_read(blob.p + AT_STATE_HEADER_BYTES + 4 * p->count, n.stats, stats);
     if (momentum) at_f32_read(blob.p + AT_STATE_HEADER_BYTES + 4 * (p->count + stats), n.momentum, p->count);

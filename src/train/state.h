@@ -49,6 +49,9 @@ at_err at_state_init(struct at_state *s, const struct at_params *p);
 /* Gives the state an outer momentum of +0. AT_E_NOMEM. */
 at_err at_state_add_momentum(struct at_state *s);
 void at_state_release(struct at_state *s);
+/* A state whose arrays are those of a blob (below), which is borrowed and need not have a header: who keeps the blob has
+ * the state, and no copy. 4-byte aligned. Not to be released. */
+void at_state_over(struct at_state *s, const struct at_params *p, bool momentum, uint8_t *blob);
 /* Round 0 of a run: initial weights; statistics and momentum zero. */
 void at_state_genesis(struct at_state *s, uint64_t seed);
 void at_state_copy(struct at_state *to, const struct at_state *from); /* same params, both with
@@ -91,11 +94,15 @@ struct at_hash at_state_weights_root(const struct at_state *s);
  * state of these params (length, padding +0, statistics >= 0), AT_E_NONFINITE; `s` is untouched on failure. The caller
  * compares the root. */
 size_t at_state_blob_bytes(const struct at_state *s);
+size_t at_state_blob_bytes_of(const struct at_params *p, bool momentum);
 /* The blob's header of any state of these params: who has all tiles has the blob. */
 #define AT_STATE_HEADER_BYTES 40
 void at_state_header(const struct at_params *p, bool momentum, uint32_t round,
                      uint8_t ret_header[AT_STATE_HEADER_BYTES]);
 at_err at_state_write(const struct at_state *s, struct at_buf *out);
+/* What at_state_read refuses before it looks at a value: another header or length. */
+at_err at_state_check_blob(const struct at_params *p, bool momentum, struct at_span blob, struct at_diag *diag,
+                           uint32_t *ret_round);
 at_err at_state_read(struct at_state *s, struct at_span blob, struct at_diag *diag);
 
 #endif

@@ -101,7 +101,7 @@ static at_err init_activations(struct at_trainer *t, bool recompute)
     t->pass = calloc(1, sizeof *t->pass);
     t->act = calloc((size_t)t->in_flight, sizeof *t->act);
     if (t->pass == NULL || t->act == NULL) return AT_E_NOMEM;
-    int err = at_passing_init(t->pass, t->model, t->microbatch, recompute);
+    int err = at_passing_init_in(t->pass, t->model, t->microbatch, recompute, &t->memory);
     for (int i = 0; err == AT_OK && i < t->in_flight; i++) err = at_activations_init(&t->act[i], t->model, t->pass);
     return err;
 }
@@ -110,15 +110,17 @@ static at_err init_arrays(struct at_trainer *t, bool overlap)
 {
     const struct at_params *p = &t->model->params;
     size_t tokens = (size_t)t->config.batch * p->config.seq_len, flat = p->count * sizeof(real);
-    t->theta = malloc(flat);
-    t->grad = malloc(at_model_grad_count(t->model) * sizeof(real));
-    t->m = malloc(flat);
-    t->v = malloc(flat);
+    t->flat_bytes = flat;
+    t->grad_bytes = at_model_grad_count(t->model) * sizeof(real);
+    t->theta = at_memory_take(&t->memory, flat);
+    t->grad = at_memory_take(&t->memory, t->grad_bytes);
+    t->m = at_memory_take(&t->memory, flat);
+    t->v = at_memory_take(&t->memory, flat);
     t->stats = malloc(at_stats_count(p) * sizeof(real));
     t->step = malloc(at_step_values(p) * sizeof *t->step);
     t->input = malloc(tokens * sizeof *t->input);
     t->target = malloc(tokens * sizeof *t->target);
-    if (overlap) t->theta_start = malloc(flat);
+    if (overlap) t->theta_start = at_memory_take(&t->memory, flat);
     bool ok = t->theta != NULL && t->grad != NULL && t->m != NULL && t->v != NULL && t->stats != NULL &&
               t->step != NULL && t->input != NULL && t->target != NULL && (!overlap || t->theta_start != NULL);
     return ok ? AT_OK : AT_E_NOMEM;
@@ -131,6 +133,7 @@ at_err at_trainer_init_options(struct at_trainer *t, const struct at_model *m, c
     if (err != AT_OK) return err;
     const struct at_params *p = &m->params;
     struct at_trainer n = {.model = m, .config = *config, .in_flight = in_flight_of(options)};
+    if (options->memory != NULL) n.memory = *options->memory;
     n.microbatch = at_trainer_microbatch(&p->config, &p->shard, config, options);
     err = init_arrays(&n, options->overlap);
     if (err == AT_OK) err = init_activations(&n, options->recompute);
@@ -156,12 +159,12 @@ void at_trainer_release(struct at_trainer *t)
     if (t->pass != NULL) at_passing_release(t->pass);
     free(t->act);
     free(t->pass);
-    free(t->theta);
-    free(t->grad);
-    free(t->m);
-    free(t->v);
+    at_memory_give(&t->memory, t->theta, t->flat_bytes);
+    at_memory_give(&t->memory, t->grad, t->grad_bytes);
+    at_memory_give(&t->memory, t->m, t->flat_bytes);
+    at_memory_give(&t->memory, t->v, t->flat_bytes);
+    at_memory_give(&t->memory, t->theta_start, t->flat_bytes);
     free(t->stats);
-    free(t->theta_start);
     free(t->step);
     free(t->input);
     free(t->target);

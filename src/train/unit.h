@@ -66,6 +66,8 @@ struct at_trainer {
     struct at_train_config config;
     long microbatch; /* sequences of one forward pass */
     int in_flight;
+    struct at_memory memory;       /* where the large arrays are from, */
+    size_t flat_bytes, grad_bytes; /* and their lengths: of grad; of each of the others */
     real *theta, *grad, *m, *v, *stats;
     real *theta_start;       /* overlap: what the unit started from; else NULL */
     double *step;            /* [at_step_values] what the ranks of a replica gather each step */
@@ -79,6 +81,7 @@ struct at_trainer_options {
     int in_flight;   /* microbatches whose activations are kept at a time; 0 = 1, which is enough when alone */
     bool recompute;  /* transformer.h: less memory, more work, the same bits */
     bool overlap;    /* units may have a join */
+    const struct at_memory *memory; /* of the arrays and activations; its arg is borrowed; NULL: the process' own */
 };
 /* Sequences of a forward pass under these options. */
 long at_trainer_microbatch(const struct at_model_config *model, const struct at_shard *shard,

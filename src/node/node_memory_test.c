@@ -1,0 +1,191 @@
+/* node_memory_test.c: in a run whose members share units, a member needs memory for its stage and not for the model. What a
+ * process may take of its own (RLIMIT_DATA) is set far below what the model needs; pages of files do not count. The oracle
+ * of the bits is the run in one process. */
+#include "node/node_compute.h"
+#include "node/node_held.h"
+#include "node/node_test_util.h"
+#include "store/blobs.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LIMITED 0 /* a sanitizer's shadow counts as data */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define LIMITED 0
+#endif
+#endif
+#ifndef LIMITED
+#define LIMITED 1
+#endif
+
+static uint64_t data_bytes(void)
+{
+    char line[256];
+    unsigned long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "VmData: %llu kB", &kib) == 1) break;
+    fclose(f);
+    return (uint64_t)kib * 1024;
+}
+
+/* From here on this process may take `bytes` more than it has. */
+static void allow(uint64_t bytes)
+{
+    if (LIMITED) assert_int_equal(setrlimit(RLIMIT_DATA, &(struct rlimit){data_bytes() + bytes, RLIM_INFINITY}), 0);
+}
+
+/* ---- one member, alone: everything it may have to do ---- */
+#define SPARE_BYTES ((uint64_t)4 << 20) /* beside a stage */
+
+/* 3.5 M parameters, and little to compute. */
+static void small_steps(struct at_genesis *g, uint32_t stages)
+{
+    const struct at_preset *tiny;
+    assert_int_equal(at_preset_find("tiny", NULL, &tiny), AT_OK);
+    *g = (struct at_genesis){
+        .profile = "F32-1", .tokenizer = "bytes", .preset = "memory", .train = tiny->train, .stages = stages};
+    g->model = (struct at_model_config){.layers = 16,
+                                        .d_model = 128,
+                                        .heads = 8,
+                                        .kv_heads = 8,
+                                        .head_size = 16,
+                                        .d_ff = 384,
+                                        .seq_len = 16,
+                                        .vocab = 256,
+                                        .rope_theta = 10000.0,
+                                        .norm_eps = 1e-5};
+    g->train.steps = 1;
+    g->train.rounds = 3;
+    g->train.seed = 7;
+    g->heldout_fraction = AT_HELDOUT_FRACTION;
+    g->heldout_bytes = 64;
+    at_outer_config_default(&g->outer, AT_OUTER_MEAN);
+}
+
+static void local_result(const struct at_genesis *g, struct at_span text, uint32_t rounds, char ret_root[65],
+                         double *ret_loss)
+{
+    struct at_data data;
+    struct at_model m;
+    struct at_local local;
+    struct at_exec ex;
+    const struct at_kern *kern = NULL;
+    struct at_hash root;
+    double loss;
+    assert_int_equal(
+        at_data_init(&data, text, g->model.seq_len, g->train.seed, g->heldout_fraction, g->heldout_bytes, NULL), AT_OK);
+    assert_int_equal(at_kern_select("auto", NULL, &kern), AT_OK);
+    assert_int_equal(at_exec_init(&ex, kern, &at_par_serial), AT_OK);
+    assert_int_equal(at_model_init(&m, &g->model, NULL), AT_OK);
+    assert_int_equal(at_local_init(&local, &m, &data, &g->train, 1, 0, NULL), AT_OK);
+    for (uint32_t r = 0; r < rounds; r++) assert_int_equal(at_local_round(&local, &ex, NULL, NULL, NULL, &loss), AT_OK);
+    assert_int_equal(at_state_root(&local.state, NULL, &root), AT_OK);
+    *ret_loss = at_heldout_loss(&local.trainer, &ex, &data, local.state.theta);
+    snprintf(ret_root, 65, "%s", at_hash_hex(root).s);
+    at_local_release(&local);
+    at_model_release(&m);
+    at_exec_release(&ex);
+}
+
+static void no_progress(void *user, uint32_t step, uint64_t tokens, double tokens_per_s) {}
+
+/* A unit, the round's end, and the files. */
+static void do_round(struct at_compute *c, const struct at_genesis *g, uint32_t round, struct at_compute_state *s)
+{
+    struct at_diag diag = {0};
+    struct at_compute_done done;
+    struct at_compute_files *files = NULL;
+    uint32_t samples = g->train.steps * g->train.batch;
+    struct at_compute_unit unit = {.round = round, .samples = samples, .start = round * samples, .serial = 1 + round};
+    at_err_t err = at_compute_unit(c, &unit, no_progress, NULL, &diag, &done);
+    if (err) fail_msg("unit: %s: %s", diag.where, diag.text);
+    struct at_compute_part part = {.update = done.update, .tokens = done.tokens, .unit = 0};
+    at_compute_state_release(s);
+    err = at_compute_apply(c, round, &part, 1, true, &diag, s);
+    if (!err) err = at_compute_pack(c, s->root, &diag, &files);
+    if (!err) err = at_compute_write(base, files, &diag);
+    if (err) fail_msg("apply: %s: %s", diag.where, diag.text);
+    at_compute_files_release(files);
+}
+
+static void lone_member(const struct at_genesis *g, const char *want_root, double want_loss)
+{
+    struct at_compute *c = NULL;
+    struct at_compute_state s = {0};
+    struct at_diag diag = {0};
+    char path[AT_PATH_BYTES];
+    size_t model = 0;
+    snprintf(path, sizeof path, "%s/state", base);
+    uint64_t most = at_compute_needs(g, &model) + SPARE_BYTES;
+    at_sys_memory_sparse();    /* what is freed counts no more */
+    assert_true(most < model); /* one copy of the weights would be too much */
+    at_err_t err = at_compute_init(base, 1, "auto", &diag, &c);
+    allow(most);
+    if (!err) err = at_compute_configure(c, g, &diag);
+    if (!err) err = at_compute_genesis(c, true, &diag, &s);
+    if (err) fail_msg("begin: %s: %s", diag.where, diag.text);
+    do_round(c, g, 0, &s);
+    at_compute_release(c);
+    at_compute_state_release(&s);
+
+    /* Its files after a restart; and as a newcomer gets the state. */
+    for (int fetched = 0; fetched < 2; fetched++) {
+        assert_int_equal(at_compute_init(base, 1, "auto", &diag, &c), AT_OK);
+        err = at_compute_configure(c, g, &diag);
+        if (err) fail_msg("restart: %s: %s", diag.where, diag.text);
+        err = fetched ? at_compute_install(c, path, 1, s.root, &diag, &s) : at_compute_load(c, &diag, &s);
+        if (err) fail_msg("restart: %s: %s", diag.where, diag.text);
+        assert_int_equal(s.round, 1);
+        if (!fetched) {
+            struct at_span blob = at_span(s.held->blob.p, s.held->blob.n);
+            assert_int_equal(at_file_write_atomic(path, &blob, 1, 0600, NULL), AT_OK);
+            at_compute_release(c);
+            at_compute_state_release(&s);
+        }
+    }
+    do_round(c, g, 1, &s);
+    assert_string_equal(at_hash_hex(s.root).s, want_root);
+    assert_memory_equal(&s.heldout_loss, &want_loss, sizeof want_loss);
+    at_compute_state_release(&s);
+    at_compute_release(c);
+}
+
+static void test_a_member_alone(void **state)
+{
+    struct at_genesis *g = malloc(sizeof *g);
+    struct at_buf text = {0};
+    struct at_blobs data;
+    char path[AT_PATH_BYTES], root[65];
+    double loss = 0;
+    assert_non_null(g);
+    small_steps(g, 16);
+    assert_int_equal(at_file_read(text_path, 1 << 20, NULL, &text), AT_OK);
+    assert_int_equal(at_path_join(base, "data", NULL, path), AT_OK);
+    assert_int_equal(at_blobs_open(&data, path, 0, NULL), AT_OK);
+    assert_int_equal(at_blobs_put(&data, at_buf_span(&text), NULL, &g->shards[0].hash), AT_OK);
+    at_blobs_release(&data);
+    g->shards[0].bytes = text.n;
+    g->shard_count = 1;
+    local_result(g, at_buf_span(&text), 2, root, &loss);
+    at_buf_release(&text);
+    fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        lone_member(g, root, loss);
+        fflush(NULL);
+        _exit(0);
+    }
+    struct member m = {{0}, pid};
+    assert_int_equal(wait_exit(&m, 120000), 0);
+    free(g);
+}
+
+int main(int argc, char **argv)
+{
+#define CASE(f) cmocka_unit_test_setup_teardown(f, make_base, remove_base)
+    const struct CMUnitTest tests[] = {CASE(test_a_member_alone)};
+    at_sys_process_init();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
