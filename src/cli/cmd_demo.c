@@ -25,7 +25,8 @@ static const struct at_opt rows[] = {
     AT_ROW_INT(struct at_demo_args, seed, "seed", "S", 0, UINT64_MAX, NULL, "seed of weights and data order"),
     AT_ROW_INT(struct at_demo_args, stages, "stages", "P", 1, AT_STAGES_MAX, "1",
                "members that share a unit: each computes a run of layers"),
-    AT_ROW_FLAG(struct at_demo_args, chaos, "chaos", "kill and pause members on a schedule made from the seed"),
+    AT_ROW_FLAG(struct at_demo_args, chaos, "chaos",
+                "kill, pause and cut off members on a schedule made from the seed"),
     AT_ROW_TEXT(struct at_demo_args, dir, "dir", "D", NULL, "a new folder (default: ./atoll-demo-TIME)"),
     AT_ROW_TEXT(struct at_demo_args, preset, "preset", "P", "nano", "the model's shape"),
     AT_ROW_LIST(struct at_demo_args, data, "data", "FILE", "text to learn (default: Moby-Dick)"),
@@ -77,14 +78,23 @@ static at_err make_folder(struct at_demo_job *j)
     return err;
 }
 
+static void add_place(const struct at_demo_job *j, int i, struct at_demo_command *c, char text[2][AT_WIRES_TEXT])
+{
+    if (j->wires == NULL) return;
+    at_wires_place(j->wires, i, text[0], text[1]);
+    at_demo_option(c, "--listen", text[0]);
+    at_demo_option(c, "--announce", text[1]);
+}
+
 static at_err found_run(struct at_demo_job *j)
 {
     const struct at_demo_args *a = j->args;
     struct at_demo *d = &j->demo;
     struct at_demo_command c = at_demo_command(j, "init");
-    char corpus[AT_PATH_BYTES], number_text[4][24];
+    char corpus[AT_PATH_BYTES], number_text[4][24], place[2][AT_WIRES_TEXT];
     json_t *object;
     at_err_t err;
+    add_place(j, 0, &c, place);
     at_demo_option(&c, "--dir", d->member[0].dir);
     at_demo_option(&c, "--preset", a->preset);
     at_demo_option(&c, "--name", "member-1");
@@ -117,9 +127,10 @@ static at_err start_member(struct at_demo_job *j, int i)
     struct at_demo_member *m = &j->demo.member[i];
     bool joins = i > 0 && !m->joined;
     struct at_demo_command c = at_demo_command(j, joins ? "join" : "start");
-    char name[24];
+    char name[24], place[2][AT_WIRES_TEXT];
     snprintf(name, sizeof name, "member-%d", i + 1);
     if (joins) at_demo_add(&c, j->invite);
+    if (joins) add_place(j, i, &c, place);
     at_demo_option(&c, "--dir", m->dir);
     at_demo_option(&c, "--threads", "1");
     at_demo_option(&c, "--kernels", j->args->kernels);
@@ -314,6 +325,7 @@ static at_err prepare(struct at_demo_job *j)
     if (d->member == NULL) return at_fail(&j->cli->diag, AT_E_NOMEM, "demo", "out of memory");
     snprintf(j->seed, sizeof j->seed, "%" PRIu64, a->seed.v);
     err = at_cli_program_path(&j->cli->diag, j->program);
+    if (err == AT_OK && a->chaos) err = at_wires_start(d->member_count, &j->cli->diag, &j->wires);
     return err == AT_OK ? make_folder(j) : err;
 }
 
@@ -338,6 +350,7 @@ static at_err_t run(struct at_cli *cli, void *args)
     at_demo_chaos_calm(j);
     for (int i = j->demo.member != NULL ? j->demo.member_count - 1 : -1; i >= 0; i--)
         at_child_end(&j->demo.member[i].child, 5000);
+    at_wires_stop(j->wires);
     if (err == AT_OK) err = at_demo_finish(j);
     free(j->demo.sample);
     free(j->demo.member);
@@ -353,7 +366,9 @@ const struct at_command at_cmd_demo = {
         "Each member is a process with its own key and folder, linked by TLS on this machine. Without --rounds it\n"
         "stops at the first round edge after 130 s. With --rounds and --steps it is deterministic: same settings,\n"
         "same state root, the one that `atoll train --replicas N` with the same settings gives.\n"
-        "With --chaos members, the founder too, are killed with kill -9 and paused while they train; the run still "
+        "With --chaos members, the founder too, are killed with kill -9, paused, and cut off from the others while "
+        "they\n"
+        "train (each has a loopback address of its own, and the demo carries what goes between them); the run still "
         "ends\n"
         "with one root, a verified ledger and every sample counted once. Which rounds they miss is a matter of time,\n"
         "so the root is then another in each run; `atoll ledger replay` computes it from the ledger again.",

@@ -12,9 +12,13 @@ struct at_demo_member {
     char dir[AT_PATH_BYTES], log[AT_PATH_BYTES];
     char id[65];
     struct at_child child;
-    bool joined;                /* its JOIN is final */
-    int restarts;               /* after it was killed, and not by us */
-    double resume_s, restart_s; /* chaos: paused, or dead, until then; 0: neither */
+    bool joined;                        /* its JOIN is final */
+    int restarts;                       /* after it was killed, and not by us */
+    double resume_s, restart_s, mend_s; /* chaos: paused, dead, cut off until then; 0: not */
+    struct {
+        bool out, in; /* nothing of it gets out; nothing gets in */
+        int other;    /* out to, in from this member; -1: all others */
+    } cut;
     /* as the founder's status tells */
     char phase[16];
     bool online;
@@ -40,7 +44,7 @@ struct at_demo {
         uint64_t events;
         unsigned round;   /* that runs */
         int round_events; /* begun in it */
-        unsigned kills, pauses;
+        unsigned kills, pauses, partitions;
     } chaos;
     int founder_calls; /* it had ended, and started again for those who had not seen the end */
     double founder_gone_s;

@@ -155,6 +155,7 @@ static void fill_answer(struct at_demo_job *j)
     if (j->args->chaos) {
         at_json_set_int(answer, "kills", d->chaos.kills);
         at_json_set_int(answer, "pauses", d->chaos.pauses);
+        at_json_set_int(answer, "partitions", d->chaos.partitions);
         at_json_set_bool(answer, "data_exactly_once", d->data_once);
     }
     at_json_set_text(answer, "sample", d->sample);

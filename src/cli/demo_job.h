@@ -4,6 +4,7 @@
 
 #include "cli/cli_cmd.h"
 #include "cli/demo.h"
+#include "cli/demo_wires.h"
 #include "node/node.h"
 
 struct at_demo_args {
@@ -17,6 +18,7 @@ struct at_demo_job {
     struct at_cli *cli;
     const struct at_demo_args *args;
     struct at_demo demo;
+    struct at_wires *wires; /* with chaos; else NULL */
     char program[AT_PATH_BYTES], log[AT_PATH_BYTES];
     char invite[AT_INVITE_TEXT_MAX], seed[24];
 };

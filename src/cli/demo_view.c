@@ -47,6 +47,7 @@ static void member_line(const struct at_demo *d, int i, char *line, size_t bytes
     const struct at_screen *s = &d->screen;
     const char *phase = m->restart_s > 0                 ? "killed"
                         : m->resume_s > 0                ? "paused"
+                        : m->mend_s > 0                  ? "cut off"
                         : m->child.pid == 0              ? "not yet"
                         : !m->child.running && !d->ended ? "gone"
                         : m->phase[0]                    ? m->phase
@@ -168,8 +169,9 @@ void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out)
                 at_style(s, AT_STYLE_GREEN), d->records, plain);
     else
         fprintf(out, "          NOT verified: see `%s ledger verify %s`\n", program, first);
-    if (d->chaos.kills + d->chaos.pauses > 0)
-        fprintf(out, "  chaos   %u killed with kill -9, %u paused; every sample %s\n", d->chaos.kills, d->chaos.pauses,
+    if (d->chaos.kills + d->chaos.pauses + d->chaos.partitions > 0)
+        fprintf(out, "  chaos   %u killed with kill -9, %u paused, %u cut off; every sample %s\n", d->chaos.kills,
+                d->chaos.pauses, d->chaos.partitions,
                 d->data_once ? "counts exactly once" : "does NOT count exactly once");
     fprintf(out, "\n  %sTry next:%s\n    %s ask --dir %s \"Call me \"\n    %s ledger show %s\n    %s points --dir %s\n",
             bold, plain, program, first, program, first, program, first);

@@ -436,6 +436,19 @@ static void test_endpoints(void **state)
         assert_int_equal(list[0].port, 7700);
     }
     assert_int_equal(at_endpoints_of("a.name.example", 7700, list), 0);
+    static const char *const no_announcement[] = {"a.name.example:7700", "203.0.113.7:0", "203.0.113.7", ":7700",
+                                                  "203.0.113.7:70000"};
+    struct at_folder f = {.host = "0.0.0.0", .port = 7700};
+    for (size_t i = 0; i < sizeof no_announcement / sizeof no_announcement[0]; i++)
+        assert_int_equal(at_folder_announce(&f, no_announcement[i], NULL), AT_E_USAGE);
+    f = (struct at_folder){.host = "192.168.1.10", .port = 7700};
+    assert_int_equal(at_folder_endpoints(&f, list), 1);
+    assert_int_equal(list[0].port, 7700);
+    assert_int_equal(at_folder_announce(&f, "203.0.113.7:7701", NULL), AT_OK); /* that, and not where it listens */
+    assert_int_equal(at_folder_endpoints(&f, list), 1);
+    at_address_host(&list[0], host);
+    assert_string_equal(host, "203.0.113.7");
+    assert_int_equal(list[0].port, 7701);
     uint32_t n = at_endpoints_of("0.0.0.0", 7700, list); /* none on a machine without a network */
     assert_true(n <= AT_ENDPOINTS_MAX);
     for (uint32_t i = 0; i < n; i++) {
