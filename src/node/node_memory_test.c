@@ -182,10 +182,32 @@ static void test_a_member_alone(void **state)
     free(g);
 }
 
+/* ---- two nodes ---- */
+
+/* 43 MB of weights; 800 MB for whoever computes it whole. */
+static void test_two_members_share_a_model(void **state)
+{
+    struct member m[2] = {{{0}, 0}};
+    struct at_node_place place;
+    char root[65];
+    run_preset = "10m";
+    if (LIMITED) birth.data_bytes_max = (rlim_t)260 << 20;
+    found_as(&m[0], 1, 2, 1, 2, &place);
+    start_node(&m[0]);
+    join(&m[1], 1, place.invite);
+    start_node(&m[1]);
+    for (int i = 0; i < 2; i++) expect_exit(m, 2, i, 0, 250000);
+    expect_agreement(m, 2, 1);
+    local_root_as(1, 1, 1, root);
+    assert_string_equal(read_result(&m[0]).root, root);
+}
+
 int main(int argc, char **argv)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, make_base, remove_base)
     const struct CMUnitTest tests[] = {CASE(test_a_member_alone)};
+    const struct CMUnitTest slow[] = {CASE(test_two_members_share_a_model)};
     at_sys_process_init();
+    if (argc > 1 && strcmp(argv[1], "--long") == 0) return cmocka_run_group_tests(slow, NULL, NULL);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

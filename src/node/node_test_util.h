@@ -140,7 +140,7 @@ static inline void found_as(struct member *m, uint32_t rounds, uint32_t min_memb
                                      .rounds = rounds,
                                      .seed = &seed,
                                      .min_members = min_members,
-                                     .round_ms_max = 10000};
+                                     .round_ms_max = strcmp(run_preset, "tiny") == 0 ? 10000 : 200000};
     if (at_node_init(&o, &diag, place)) fail_msg("init: %s: %s", diag.where, diag.text);
 }
 
