@@ -288,7 +288,7 @@ static at_err train(struct at_compute *c, const struct at_compute_unit *unit, st
     at_err_t err = at_compute_whole_begin(c, diag);
     if (err) return err;
     err = at_unit_train(&c->trainer, &c->ex, &c->data, state, &work, on_step, w, diag, ret_report);
-    if (!err && !w->cancelled) err = encode(c, &rule, ret_report, diag, blob);
+    if (!err && !w->cancelled && !is_cancelled(c, unit->serial)) err = encode(c, &rule, ret_report, diag, blob);
     at_compute_whole_end(c);
     return err;
 }

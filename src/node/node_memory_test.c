@@ -97,7 +97,8 @@ static void do_round(struct at_compute *c, const struct at_genesis *g, uint32_t 
     struct at_compute_done done;
     struct at_compute_files *files = NULL;
     uint32_t samples = g->train.steps * g->train.batch;
-    struct at_compute_unit unit = {.round = round, .samples = samples, .start = round * samples, .serial = 1 + round};
+    struct at_compute_unit unit = {
+        .round = round, .samples = samples, .start = round * samples, .serial = 1 + round, .budget_ms = 10000000};
     at_err_t err = at_compute_unit(c, &unit, no_progress, NULL, &diag, &done);
     if (err) fail_msg("unit: %s: %s", diag.where, diag.text);
     struct at_compute_part part = {.update = done.update, .tokens = done.tokens, .unit = 0};
