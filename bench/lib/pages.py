@@ -198,13 +198,22 @@ def swarm_rows(f):
                e["load"])
     if "goodput" in f:
         g = f["goodput"]
-        yield (f"goodput, one of {g['nodes']} nodes killed per minute ({g['kills']} in {g['seconds']:.0f} s)", "≥ 90 %",
+        links = f", links of {g['mbit_per_s']:.0f} Mbit/s" if "mbit_per_s" in g else ""
+        yield (f"goodput, one of {g['nodes']} nodes killed per minute ({g['kills']} in {g['seconds']:.0f} s){links}", "≥ 90 %",
                f"{100 * g['ratio']:.0f} %: {g['tokens_per_s']:,.0f} tok/s; without, "
                f"{g['tokens_per_s_without'][0]:,.0f} before and {g['tokens_per_s_without'][1]:,.0f} after", g["load"])
     if "control" in f:
         c = f["control"]
         yield (f"messages' share of the bytes sent at 1 Mbit/s, {c['nodes']} nodes, {c['preset']}", "≤ 1 %",
                f"{100 * c['share']:.2f} %", c["load"])
+        if "loop_of_processor" in c:
+            yield ("there: processor time of the thread that sends and takes everything, of one processor", "≤ 2 %",
+                   f"{100 * c['loop_of_processor']:.2f} % ({100 * c['loop_of_process']:.0f} % of what the process takes)", c["load"])
+    if "churn" in f:
+        c = f["churn"]
+        yield (f"held-out loss, three of ten members dying in each round ({c['kills']} deaths in {c['rounds']} rounds, "
+               f"{100 * c['units_counted']:.0f} % of the units counted), {c['preset']}, against none dying, at {c['tokens']:,} tokens",
+               "at most +1 %", f"{c['heldout']:.4f} against {c['heldout_without']:.4f}: {100 * c['gap']:+.2f} %", c["load"])
 
 
 def swarm(f):
