@@ -39,6 +39,7 @@ void at_compute_release(struct at_compute *c)
     at_blobs_release(&c->updates);
     at_buf_release(&c->text);
     at_held_put(c->held);
+    for (int i = 0; i < 2; i++) at_held_put(c->before[i]);
     at_error_feedback_release(&c->feedback);
     free(c->tile);
     at_trainer_release(&c->trainer);
@@ -110,6 +111,7 @@ at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, 
     }
     c->momentum = at_outer_config_momentum(&g->outer);
     c->feedback.params = &c->model.params;
+    c->feedback.reuse = true;
     if (!err) err = at_path_join(c->dir, "updates", diag, path);
     if (!err) err = at_blobs_open(&c->updates, path, 0, diag);
     if (!err) err = at_model_init(&c->model, &c->genesis.model, diag);
@@ -170,7 +172,8 @@ at_err_t at_compute_hold(struct at_compute *c, struct at_held *h, const struct a
                          struct at_diag *diag, struct at_compute_state *ret_state)
 {
     struct at_compute_state s = {.round = h->state.round, .heldout_loss = (double)NAN, .held = h};
-    at_err_t err = at_state_tree(&h->state, diag, h->leaves, &h->root);
+    at_err_t err =
+        at_state_tree(&h->state, at_span(h->blob.p, h->blob.n), c->tile, c->ex.par, diag, h->leaves, &h->root);
     if (!err && want && !at_hash_eq(h->root, *want))
         err = at_fail(diag, AT_E_VERIFY, c->dir, "the fetched state is not the one of round %u", s.round);
     if (!err && evaluate) err = heldout(c, &h->state, diag, &s.heldout_loss);
@@ -179,7 +182,9 @@ at_err_t at_compute_hold(struct at_compute *c, struct at_held *h, const struct a
         return err;
     }
     at_compute_state_header(c, s.round, h->blob.p);
-    at_held_put(c->held);
+    at_held_put(c->before[1]);
+    c->before[1] = c->before[0];
+    c->before[0] = c->held;
     c->held = at_held_keep(h);
     s.root = h->root;
     *ret_state = s;
@@ -390,6 +395,16 @@ static at_err outer_step(struct at_compute *c, const struct at_compute_part *par
     return err;
 }
 
+/* Room for the state after the one that is held: that of one which nobody refers to any more, since fresh memory costs more
+ * than what is written into it. */
+static at_err next_state(struct at_compute *c, struct at_diag *diag, struct at_held **ret_held)
+{
+    if (!c->before[1] || atomic_load(&c->before[1]->refs) > 1) return at_compute_fresh(c, diag, ret_held);
+    *ret_held = c->before[1];
+    c->before[1] = NULL;
+    return AT_OK;
+}
+
 at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_compute_part *parts, int count,
                           bool evaluate, struct at_diag *diag, struct at_compute_state *ret_state)
 {
@@ -397,7 +412,7 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
     if (!c->held || c->held->state.round != round)
         return at_fail(diag, AT_E_INTERNAL, "apply", "asked to apply round %u to the state of round %u", round,
                        c->held ? c->held->state.round : 0);
-    at_err_t err = at_compute_fresh(c, diag, &h);
+    at_err_t err = next_state(c, diag, &h);
     if (err) return err;
     at_state_copy(&h->state, &c->held->state);
     if (count == 0)
@@ -406,72 +421,5 @@ at_err_t at_compute_apply(struct at_compute *c, uint32_t round, const struct at_
         err = outer_step(c, parts, count, &h->state, diag);
     if (!err) return at_compute_hold(c, h, NULL, evaluate, diag, ret_state);
     at_held_put(h);
-    return err;
-}
-
-/* Values so far beyond any training that sums over all rounds of a run could leave binary32. */
-#define UPDATE_ABS_MAX 1e6f
-#define STATS_ABS_MAX  1e30f
-
-static bool reals_within(struct at_codec_reader *d, bool stats, real low, real high)
-{
-    real x[AT_CODEC_CHUNK];
-    bool good = true;
-    while (d->done < d->count && good) {
-        size_t left = d->count - d->done, n = left < AT_CODEC_CHUNK ? left : AT_CODEC_CHUNK;
-        (stats ? d->codec->next_stats : d->codec->next)(d, n, x);
-        for (size_t k = 0; k < n; k++) good &= x[k] >= low && x[k] <= high;
-    }
-    return good;
-}
-
-static bool values_within(const struct at_update *u)
-{
-    bool good = true;
-    for (int i = 0; i < u->params->blocks && good; i++) {
-        struct at_codec_reader d;
-        if (u->payload[i].p == NULL) continue; /* of another stage */
-        at_update_open(u, i, &d);
-        good = reals_within(&d, false, -UPDATE_ABS_MAX, UPDATE_ABS_MAX);
-        if (u->codec != &at_codec_plain) continue; /* the others' statistics are cut there as they are read */
-        at_update_open_stats(u, i, NULL, &d);
-        good &= reals_within(&d, true, 0, STATS_ABS_MAX);
-    }
-    return good;
-}
-
-/* The blob has the blocks of its stage, and no others. */
-static bool is_stage(const struct at_update *u, const struct at_compute_claim *claim)
-{
-    const struct at_params *p = u->params;
-    struct at_shard shard = at_stage_shard(&p->config, (int)claim->stages, (int)claim->stage);
-    bool right = true;
-    for (int i = 0; i < p->blocks && right; i++)
-        right = (u->payload[i].p != NULL) == at_shard_holds(p, &shard, p->block[i].tensor, p->block[i].slot);
-    return right;
-}
-
-at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *updates, struct at_hash update,
-                                 const struct at_compute_claim *claim, struct at_diag *diag)
-{
-    struct at_file_map blob = {0};
-    struct at_update u = {0};
-    at_err_t err = at_blobs_map(updates, update, at_update_bytes_max(&c->model.params), diag, &blob);
-    if (!err && (err = at_update_begin(&u, &c->model.params)) != AT_OK)
-        err = at_fail(diag, err, "update", "out of memory");
-    if (!err) err = at_update_add(&u, at_span(blob.p, blob.n), diag);
-    if (!err && !is_stage(&u, claim))
-        err = at_fail(diag, AT_E_DATA, "update", "the update has other blocks than those of stage %u of %u",
-                      claim->stage + 1, claim->stages);
-    if (!err && (u.info.round != claim->round || u.info.start != claim->start || u.info.samples != claim->samples ||
-                 u.info.steps != claim->steps))
-        err = at_fail(diag, AT_E_DATA, "update", "the update is of another unit than its receipt says");
-    struct at_round rule = at_genesis_round(&c->genesis, claim->round);
-    if (!err && (u.codec->id != rule.codec || u.k != rule.k))
-        err = at_fail(diag, AT_E_DATA, "update", "the update came by codec %s %u; this round's is %s %u", u.codec->name,
-                      u.k, at_codec_find(rule.codec)->name, rule.k);
-    if (!err && !values_within(&u)) err = at_fail(diag, AT_E_DATA, "update", "the update holds absurdly large values");
-    at_update_release(&u);
-    at_file_map_release(&blob);
     return err;
 }

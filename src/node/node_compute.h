@@ -104,13 +104,9 @@ at_err at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit,
 void at_compute_cancel(struct at_compute *c, unsigned serial);
 void at_compute_enough(struct at_compute *c, unsigned serial);
 
-/* The state held, to be written as files: AT_E_INTERNAL when its root is not `root`. Writing them is a separate call, block
- * by block, which may run beside other work, but not after at_compute_release. */
-struct at_compute_files;
-at_err at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag *diag,
-                       struct at_compute_files **ret_files);
-at_err at_compute_write(const char *dir, struct at_compute_files *files, struct at_diag *diag); /* once */
-void at_compute_files_release(struct at_compute_files *files);                                  /* NULL is fine */
+/* Writes a state of this run as files of the folder, durably, block by block. Any thread, beside other work, but not after
+ * at_compute_release. */
+at_err at_compute_save(const char *dir, const struct at_held *held, struct at_diag *diag);
 
 /* What this member keeps for itself: the error feedback after `counted`, and after a unit that is not decided yet, as
  * the bytes of its file. Empty: there is none,

@@ -7,34 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct at_compute_files {
-    struct at_held *held;
+struct saving {
+    const struct at_held *held;
     struct at_file_part part[AT_PARTS];
 };
 
-at_err_t at_compute_pack(struct at_compute *c, struct at_hash root, struct at_diag *diag,
-                         struct at_compute_files **ret_files)
-{
-    if (!c->held || !at_hash_eq(c->held->root, root))
-        return at_fail(diag, AT_E_INTERNAL, c->dir, "asked to save another state than the one held");
-    struct at_compute_files *f = calloc(1, sizeof *f);
-    if (!f) return at_fail(diag, AT_E_NOMEM, c->dir, "out of memory");
-    f->held = at_held_keep(c->held);
-    *ret_files = f;
-    return AT_OK;
-}
-
-void at_compute_files_release(struct at_compute_files *files)
-{
-    if (!files) return;
-    for (int i = 0; i < AT_PARTS; i++) at_file_part_drop(&files->part[i]);
-    at_held_put(files->held);
-    free(files);
-}
-
 static at_err_t move(void *arg, int part, int tensor, int slot, real *values, struct at_diag *diag)
 {
-    const struct at_state *s = &((struct at_compute_files *)arg)->held->state;
+    const struct at_state *s = &((struct saving *)arg)->held->state;
     const struct at_block *b = at_params_block(s->params, tensor, slot);
     const real *from = part == AT_PART_WEIGHTS ? s->theta + b->offset
                        : part == AT_PART_STATS
@@ -46,7 +26,7 @@ static at_err_t move(void *arg, int part, int tensor, int slot, real *values, st
 
 static at_err_t put(void *arg, int part, uint64_t offset, struct at_span bytes, struct at_diag *diag)
 {
-    return at_file_part_put(&((struct at_compute_files *)arg)->part[part], offset, bytes, diag);
+    return at_file_part_put(&((struct saving *)arg)->part[part], offset, bytes, diag);
 }
 
 struct sweep {
@@ -67,7 +47,7 @@ static at_err_t sweep_old(void *user, const char *name)
 
 /* Statistics and momentum carry their root in their names and are put in place first, so the model.safetensors that is there
  * finds its own. */
-static at_err put_in_place(struct at_compute_files *f, const char *dir, struct at_diag *diag)
+static at_err put_in_place(struct saving *f, const char *dir, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
     struct at_buf config = {0};
@@ -83,22 +63,24 @@ static at_err put_in_place(struct at_compute_files *f, const char *dir, struct a
     return err ? err : at_file_part_commit(&f->part[AT_PART_WEIGHTS], diag);
 }
 
-at_err_t at_compute_write(const char *dir, struct at_compute_files *f, struct at_diag *diag)
+at_err_t at_compute_save(const char *dir, const struct at_held *held, struct at_diag *diag)
 {
-    const struct at_state *state = &f->held->state;
-    struct at_hash root = f->held->root;
+    struct saving f = {.held = held};
+    const struct at_state *state = &held->state;
+    struct at_hash root = held->root;
     bool momentum = state->momentum != NULL;
     char path[AT_PATH_BYTES], name[48];
     at_err_t err = AT_OK;
     for (int part = 0; part < (momentum ? AT_PARTS : AT_PART_MOMENTUM) && !err; part++) {
         at_checkpoint_part_name(part, root, name);
         err = at_path_join(dir, name, diag, path);
-        if (!err) err = at_file_part_create(&f->part[part], path, 0644, diag);
+        if (!err) err = at_file_part_create(&f.part[part], path, 0644, diag);
     }
     if (!err)
         err = at_checkpoint_stream_write(state->params, state->round, root, momentum,
-                                         &(struct at_block_stream){move, f}, &(struct at_piece_sink){put, f}, diag);
-    if (!err) err = put_in_place(f, dir, diag);
+                                         &(struct at_block_stream){move, &f}, &(struct at_piece_sink){put, &f}, diag);
+    if (!err) err = put_in_place(&f, dir, diag);
+    for (int i = 0; i < AT_PARTS; i++) at_file_part_drop(&f.part[i]);
     struct sweep s = {.dir = dir};
     at_checkpoint_part_name(AT_PART_STATS, root, s.stats);
     at_checkpoint_part_name(AT_PART_MOMENTUM, root, s.momentum);

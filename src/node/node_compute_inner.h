@@ -29,6 +29,7 @@ struct at_compute {
     struct at_memory paged;    /* the same, handed down; unused without */
     struct at_trainer trainer; /* of the whole model; where members share units only while it is needed */
     struct at_held *held;      /* the state; NULL: none yet */
+    struct at_held *before[2]; /* the ones before it, newest first; for their memory */
     struct at_tile *tile;
     uint32_t tiles;
     struct at_blobs updates;

@@ -5,12 +5,12 @@
 #include "node/node_stage_unit.h"
 #include "os/sys.h"
 
-/* Bytes of whole units in memory: the trainer; the state, its successor, and one more that peers may still fetch. Error
- * feedback: two of them, and its file. */
+/* Bytes of whole units in memory: the trainer; the state, its successor, one more that peers may still fetch, and one being
+ * saved. Error feedback: two of them, and its file. */
 static size_t whole_units(const struct at_genesis *g, size_t state)
 {
     size_t trainer = at_trainer_bytes(&g->model, &g->train, 0), need = 0;
-    size_t states = (at_outer_config_momentum(&g->outer) ? 6 : 3) + (g->outer.kind != AT_OUTER_MEAN ? 3 : 0);
+    size_t states = (at_outer_config_momentum(&g->outer) ? 8 : 4) + (g->outer.kind != AT_OUTER_MEAN ? 3 : 0);
     return trainer && state && at_mul_size(state, states, &need) && at_add_size(need, trainer, &need) ? need : 0;
 }
 

@@ -3,9 +3,10 @@
  *
  * Order: an event is stepped, its operations are done in their order, then what they answered at once (todo) is
  * stepped, one by one, before the loop goes on. Nothing re-enters: links, workers and the control socket only queue.
- * Work that takes long is done by two workers: `compute` (arithmetic; one after the other) and `disk` (checks and
- * fsyncs). An APPLY waits until the state saved before is on disk, so the folder's state is never more than one round
- * behind its log, and the updates between the two are still there. */
+ * Work that takes long is done by three workers: `computer` (arithmetic; one after the other), `disk` (checks and fsyncs
+ * that a round waits for) and `saver` (whole states). One SAVE at a time, of the newest state; rounds go on beside it, but
+ * an APPLY that would leave the state being saved NODE_SAVE_LAG rounds behind waits. So the folder's state is never more
+ * than twice so many rounds behind its log, and the updates between the two are still there (AT_NODE_HISTORY). */
 #ifndef ATOLL_NODE_NODE_DRIVE_H
 #define ATOLL_NODE_NODE_DRIVE_H
 
@@ -23,6 +24,7 @@
 #include "store/store.h"
 #include "swarm/node_machine.h"
 
+#define NODE_SAVE_LAG  3   /* rounds */
 #define NODE_DIALS_MAX 256 /* under way: as many as net has links */
 
 struct node_todo { /* an event to come, kept small: its data is read when its turn comes */
@@ -57,7 +59,7 @@ struct node {
     struct at_store *store;
     struct at_vault vault;
     struct at_compute *compute;
-    struct at_worker computer, disk;
+    struct at_worker computer, disk, saver;
     struct at_net *net;
     struct at_control *control;
     struct at_node_machine *machine;
@@ -80,7 +82,8 @@ struct node {
         uint64_t tokens;
         double tokens_per_s;
     } progress;
-    int saves_open;                   /* SAVEs that are not on disk yet */
+    bool save_open;                   /* a SAVE is not on disk yet, */
+    uint32_t save_round;              /* of the state after so many rounds */
     struct at_work *waiting_for_save; /* an APPLY */
     bool own_open;                    /* what this member keeps for itself is being written */
     uint64_t own_next_ns;             /* and may be again from then on */

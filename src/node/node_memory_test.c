@@ -95,7 +95,6 @@ static void do_round(struct at_compute *c, const struct at_genesis *g, uint32_t 
 {
     struct at_diag diag = {0};
     struct at_compute_done done;
-    struct at_compute_files *files = NULL;
     uint32_t samples = g->train.steps * g->train.batch;
     struct at_compute_unit unit = {
         .round = round, .samples = samples, .start = round * samples, .serial = 1 + round, .budget_ms = 10000000};
@@ -104,10 +103,8 @@ static void do_round(struct at_compute *c, const struct at_genesis *g, uint32_t 
     struct at_compute_part part = {.update = done.update, .tokens = done.tokens, .unit = 0};
     at_compute_state_release(s);
     err = at_compute_apply(c, round, &part, 1, true, &diag, s);
-    if (!err) err = at_compute_pack(c, s->root, &diag, &files);
-    if (!err) err = at_compute_write(base, files, &diag);
+    if (!err) err = at_compute_save(base, s->held, &diag);
     if (err) fail_msg("apply: %s: %s", diag.where, diag.text);
-    at_compute_files_release(files);
 }
 
 static void lone_member(const struct at_genesis *g, const char *want_root, double want_loss)

@@ -118,7 +118,7 @@ static void do_state(struct node *n, const struct at_node_op *op)
             return;
         }
     }
-    if (op->kind == AT_NODE_OP_APPLY && n->saves_open > 0) { /* see node_drive.h */
+    if (op->kind == AT_NODE_OP_APPLY && n->save_open && op->round >= n->save_round + NODE_SAVE_LAG) { /* node_drive.h */
         AT_ASSERT(!n->waiting_for_save);
         n->waiting_for_save = &j->work;
     } else {

@@ -22,6 +22,7 @@ static void on_work_ready(uv_async_t *async)
     node_report_progress(n);
     at_worker_reap(&n->computer);
     at_worker_reap(&n->disk);
+    at_worker_reap(&n->saver);
     if (n->team) at_team_pump(n->team, n->net);
 }
 
@@ -46,7 +47,7 @@ void node_on_last_wait(uv_timer_t *timer)
 {
     struct node *n = timer->data;
     if (n->end_ms == 0) n->end_ms = at_clock_mono_ms();
-    bool idle = at_worker_is_idle(&n->computer) && at_worker_is_idle(&n->disk);
+    bool idle = at_worker_is_idle(&n->computer) && at_worker_is_idle(&n->disk) && at_worker_is_idle(&n->saver);
     if (idle && (n->link_count == 0 || at_clock_mono_ms() >= n->end_ms + LAST_WAIT_MS)) uv_stop(&n->loop);
 }
 
@@ -304,6 +305,7 @@ static at_err build_loop_part(struct node *n, struct at_diag *diag)
     if (!err && n->portmap) err = at_portmap_ask(n->portmap, n->folder.host, n->folder.port, diag);
     if (!err) err = at_worker_start(&n->computer, notify, n, diag);
     if (!err) err = at_worker_start(&n->disk, notify, n, diag);
+    if (!err) err = at_worker_start(&n->saver, notify, n, diag);
     return err;
 }
 
@@ -380,8 +382,9 @@ static void close_loop(struct node *n)
 static void take_down(struct node *n)
 {
     n->ending = true;
-    at_worker_stop(&n->computer); /* may push to the disk: first */
+    at_worker_stop(&n->computer); /* may push to the saver: first */
     at_worker_stop(&n->disk);
+    at_worker_stop(&n->saver);
     node_keep_own(n); /* now there is time for it */
     close_loop(n);
     at_node_machine_release(n->machine);

@@ -1,6 +1,6 @@
-/* node_save.c: SAVE: the state held as files of the folder, packed on the compute thread and written on the disk's; and
- * behind it what this member keeps for itself. No round waits for the latter, so it may take a part of the time only, and
- * what a crash leaves of it may be older than the log: then error feedback begins at zero. */
+/* node_save.c: SAVE: a state that is held as files of the folder, on a thread of its own, beside the next rounds; and what
+ * this member keeps for itself. No round waits for the latter, so it may take a part of the time only, and what a crash
+ * leaves of it may be older than the log: then error feedback begins at zero. */
 #include "node/node_drive.h"
 
 #include "os/sys.h"
@@ -14,8 +14,7 @@ struct save {
     struct node *n;
     uint32_t round;
     struct at_hash root, counted;
-    bool wants_own;
-    struct at_compute_files *files;
+    struct at_held *state; /* a reference */
     struct at_buf own;
     uint64_t took_ns;
     at_err_t err;
@@ -24,7 +23,7 @@ struct save {
 
 static void save_free(struct save *s)
 {
-    at_compute_files_release(s->files);
+    at_held_put(s->state);
     at_buf_release(&s->own);
     free(s);
 }
@@ -47,7 +46,7 @@ static struct save *save_new(struct node *n, void (*run)(struct at_work *), void
 static void run_write(struct at_work *work)
 {
     struct save *s = (struct save *)work;
-    s->err = at_compute_write(s->n->folder.dir, s->files, &s->diag);
+    s->err = at_compute_save(s->n->folder.dir, s->state, &s->diag);
 }
 
 static void write_done(struct at_work *work)
@@ -58,7 +57,8 @@ static void write_done(struct at_work *work)
     ev.state.round = s->round;
     ev.state.root = s->root;
     ev.state.ok = true;
-    if (--n->saves_open == 0 && n->waiting_for_save) {
+    n->save_open = false;
+    if (n->waiting_for_save) {
         at_worker_push(&n->computer, n->waiting_for_save);
         n->waiting_for_save = NULL;
     }
@@ -90,16 +90,34 @@ static void write_own_done(struct at_work *work)
     save_free(s);
 }
 
-static void write_own(struct node *n, struct at_buf own)
+static void run_pack_own(struct at_work *work)
 {
-    struct save *s = save_new(n, run_write_own, write_own_done);
-    if (!s) {
-        at_buf_release(&own);
+    struct save *s = (struct save *)work;
+    if (at_compute_pack_own(s->n->compute, s->n->folder.run, s->counted, NULL, &s->own))
+        at_buf_release(&s->own); /* no memory for it now: next time */
+}
+
+static void pack_own_done(struct at_work *work)
+{
+    struct save *s = (struct save *)work;
+    if (s->own.n == 0) {
+        s->n->own_open = false;
+        save_free(s);
         return;
     }
-    s->own = own;
+    s->work.run = run_write_own;
+    s->work.done = write_own_done;
+    at_worker_push(&s->n->saver, &s->work);
+}
+
+static void save_own(struct node *n, struct at_hash counted)
+{
+    struct save *s =
+        !n->own_open && at_clock_mono_ns() >= n->own_next_ns ? save_new(n, run_pack_own, pack_own_done) : NULL;
+    if (!s) return;
+    s->counted = counted;
     n->own_open = true;
-    at_worker_push(&n->disk, &s->work);
+    at_worker_push(&n->computer, &s->work);
 }
 
 void node_keep_own(struct node *n)
@@ -114,41 +132,18 @@ void node_keep_own(struct node *n)
 }
 
 /* ---- both ---- */
-static void run_pack(struct at_work *work)
-{
-    struct save *s = (struct save *)work;
-    struct at_compute *c = s->n->compute;
-    s->err = at_compute_pack(c, s->root, &s->diag, &s->files);
-    if (!s->err && s->wants_own && at_compute_pack_own(c, s->n->folder.run, s->counted, NULL, &s->own))
-        at_buf_release(&s->own); /* no memory for it now: next time */
-}
-
-static void pack_done(struct at_work *work)
-{
-    struct save *s = (struct save *)work;
-    struct node *n = s->n;
-    struct at_buf own = s->own;
-    s->own = (struct at_buf){0};
-    if (s->err) {
-        n->saves_open--;
-        node_fail(n, s->err, &s->diag);
-        save_free(s);
-        return;
-    }
-    s->work.run = run_write;
-    s->work.done = write_done;
-    at_worker_push(&n->disk, &s->work); /* also on the way out: what was asked to be kept is kept */
-    if (own.n > 0) write_own(n, own);
-}
-
 void node_save(struct node *n, const struct at_node_op *op)
 {
-    struct save *s = save_new(n, run_pack, pack_done);
+    struct save *s = save_new(n, run_write, write_done);
     if (!s) return;
+    AT_ASSERT(!n->save_open); /* the machine has one under way at a time */
     s->round = op->round;
     s->root = op->root;
-    s->counted = op->counted;
-    s->wants_own = !n->own_open && at_clock_mono_ns() >= n->own_next_ns;
-    n->saves_open++;
-    at_worker_push(&n->computer, &s->work);
+    struct at_held *state = at_vault_state(&n->vault, op->root);
+    AT_ASSERT(state); /* what the machine has is held */
+    s->state = at_held_keep(state);
+    n->save_open = true;
+    n->save_round = op->round;
+    at_worker_push(&n->saver, &s->work); /* also on the way out: what was asked to be kept is kept */
+    save_own(n, op->counted);
 }

@@ -52,6 +52,7 @@ at_err at_vault_prune(struct at_vault *v, const struct at_hash *keep, size_t cou
 void at_vault_set_shape(struct at_vault *v, const struct at_tile *tile, uint32_t tiles, uint64_t blob_bytes);
 /* With a reference of its own. */
 void at_vault_hold_state(struct at_vault *v, struct at_held *state);
+struct at_held *at_vault_state(const struct at_vault *v, struct at_hash root); /* one that is held; NULL: it is not */
 /* As at_vault_read, of LEAVES and TILE. */
 at_err at_vault_read_state(struct at_vault *v, enum at_blob_kind kind, struct at_hash root, uint64_t offset, uint32_t n,
                            uint64_t *ret_total, struct at_span *ret_bytes);

@@ -32,7 +32,7 @@ void at_vault_hold_state(struct at_vault *v, struct at_held *state)
     v->state[0] = at_held_keep(state);
 }
 
-static const struct at_held *held(const struct at_vault *v, struct at_hash root)
+struct at_held *at_vault_state(const struct at_vault *v, struct at_hash root)
 {
     for (int i = 0; i < AT_VAULT_STATES; i++)
         if (v->state[i] && at_hash_eq(v->state[i]->root, root)) return v->state[i];
@@ -73,7 +73,7 @@ static at_err read_leaves(struct at_vault *v, const struct at_held *s, uint64_t 
 at_err_t at_vault_read_state(struct at_vault *v, enum at_blob_kind kind, struct at_hash root, uint64_t offset,
                              uint32_t n, uint64_t *ret_total, struct at_span *ret_bytes)
 {
-    const struct at_held *s = held(v, root);
+    const struct at_held *s = at_vault_state(v, root);
     if (!v->tile) return AT_E_NOT_FOUND;
     if (kind == AT_BLOB_LEAVES) return read_leaves(v, s, offset, n, ret_total, ret_bytes);
     if (offset >= v->tiles) return AT_E_NOT_FOUND;

@@ -10,6 +10,7 @@
 #include "train/codec_lossy.h"
 #include "train/stats_code.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { GROUP = 128, STATS_STEPS = 8 };
@@ -48,14 +49,14 @@ static uint32_t scale_for(float most)
 static int quantise(float x, float scale)
 {
     double q = (double)x / (double)scale;
-    return (int)(q + (q < 0 ? -0.5 : 0.5));
+    return (int)(q + copysign(0.5, q)); /* no branch: the signs are as good as random */
 }
 
 static void encode_group(const real *e, size_t n, uint8_t *at)
 {
     float most = 0;
     for (size_t i = 0; i < n; i++) {
-        float size = e[i] < 0 ? -e[i] : e[i];
+        float size = fabsf(e[i]);
         if (size > most) most = size;
     }
     uint32_t half = scale_for(most);
@@ -120,10 +121,13 @@ static void next(struct at_codec_reader *d, size_t n, real *ret_d)
     for (size_t i = 0; i < used; i += GROUP) {
         size_t len = used - i < GROUP ? used - i : GROUP;
         float scale = from_bf16((uint32_t)(d->at[0] | d->at[1] << 8));
-        for (size_t j = 0; j < len; j++) {
-            int q = (d->at[2 + j / 2] >> (4 * (j % 2)) & 15) - 8;
-            ret_d[i + j] = (real)q * scale;
+        real value[16];
+        for (int q = 0; q < 16; q++) value[q] = (real)(q - 8) * scale;
+        for (size_t j = 0; j + 1 < len; j += 2) {
+            ret_d[i + j] = value[d->at[2 + j / 2] & 15];
+            ret_d[i + j + 1] = value[d->at[2 + j / 2] >> 4];
         }
+        if (len % 2 != 0) ret_d[i + len - 1] = value[d->at[2 + len / 2] & 15];
         d->at += 2 + (len + 1) / 2;
     }
     for (size_t i = used; i < n; i++) ret_d[i] = 0;

@@ -8,18 +8,27 @@
 enum { METAS = 6, RUN = 4096 };
 static const char file_name[] = "feedback";
 
+/* Memory for the next unit's: fresh memory costs more than what is written into it. */
+static void put_by(struct at_error_feedback *f, real *values)
+{
+    if (values == NULL) return;
+    free(f->reuse ? f->spare : values);
+    if (f->reuse) f->spare = values;
+}
+
 static void forget_unit(struct at_error_feedback *f)
 {
-    free(f->next);
+    put_by(f, f->next);
     f->next = NULL;
     f->update = (struct at_hash){{0}};
 }
 
 void at_error_feedback_release(struct at_error_feedback *f)
 {
-    forget_unit(f);
+    free(f->next);
     free(f->e);
-    *f = (struct at_error_feedback){.params = f->params};
+    free(f->spare);
+    *f = (struct at_error_feedback){.params = f->params, .reuse = f->reuse};
 }
 
 bool at_error_feedback_settle(struct at_error_feedback *f, struct at_hash counted)
@@ -28,8 +37,10 @@ bool at_error_feedback_settle(struct at_error_feedback *f, struct at_hash counte
     bool known = f->next != NULL && at_hash_eq(f->update, counted);
     real *e = known ? f->next : NULL;
     if (known) f->next = NULL;
-    at_error_feedback_release(f);
+    forget_unit(f);
+    put_by(f, f->e);
     f->e = e;
+    f->hashed = false;
     f->after = counted;
     return known;
 }
@@ -73,8 +84,13 @@ at_err at_error_feedback_encode(struct at_error_feedback *f, const struct at_exe
     size_t n = f->params->count;
     AT_ASSERT(codec->beta != 0 && out->n == 0 && source->params == f->params);
     forget_unit(f);
-    if ((f->next = calloc(n, sizeof *f->next)) == NULL) return AT_E_NOMEM;
-    if (f->e != NULL) memcpy(f->next, f->e, n * sizeof *f->next);
+    f->next = f->spare != NULL ? f->spare : malloc(n * sizeof *f->next);
+    f->spare = NULL;
+    if (f->next == NULL) return AT_E_NOMEM;
+    if (f->e != NULL)
+        memcpy(f->next, f->e, n * sizeof *f->next);
+    else
+        memset(f->next, 0, n * sizeof *f->next);
     at_feedback_add(ex, codec, f->params, s.theta_start, s.theta, f->next);
     s.feedback = f->next;
     at_err_t err = at_update_encode(codec, k, info, &s, NULL, NULL, out);

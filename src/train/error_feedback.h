@@ -24,8 +24,9 @@
 #include "base/hash.h"
 #include "train/update.h"
 
-struct at_error_feedback {          /* zeroed but for params: zero, after no contribution */
+struct at_error_feedback {          /* zeroed but for params and reuse: zero, after no contribution */
     const struct at_params *params; /* borrowed; the whole model's */
+    bool reuse;                     /* keeps the memory of one more, for the next unit */
     real *e;                        /* (params->count) owned; NULL: zero */
     struct at_hash after;           /* the update of the contribution after which it comes; zero: none has counted */
     struct at_hash hash;            /* of e, once it was asked for */
@@ -33,6 +34,7 @@ struct at_error_feedback {          /* zeroed but for params: zero, after no con
     /* A unit that was done from it, of which it is not known yet whether it counts. */
     real *next; /* what it leaves over; NULL: none */
     struct at_hash update;
+    real *spare; /* owned; memory only */
 };
 void at_error_feedback_release(struct at_error_feedback *f);
 

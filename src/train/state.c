@@ -124,7 +124,7 @@ at_err at_state_check_foreign(const struct at_state *s, struct at_diag *diag)
 
 /* ---- the root ---- */
 
-/* Where leaves go: a tree, an array, or both. */
+/* Where leaves go: a tree, or an array. */
 struct leaves {
     struct at_merkle *tree;
     struct at_hash *at;
@@ -132,8 +132,10 @@ struct leaves {
 
 static void put_leaf(struct leaves *out, struct at_hash leaf)
 {
-    if (out->tree != NULL) at_merkle_append(out->tree, leaf);
-    if (out->at != NULL) *out->at++ = leaf;
+    if (out->tree != NULL)
+        at_merkle_append(out->tree, leaf);
+    else
+        *out->at++ = leaf;
 }
 
 static void put_tiles(struct leaves *out, const real *x, size_t n)
@@ -189,22 +191,16 @@ struct at_hash at_state_weights_root(const struct at_state *s)
     return at_merkle_root(&tree);
 }
 
-at_err at_state_tree(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_leaves,
-                     struct at_hash *ret_root)
+at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root)
 {
     int err = at_state_check(s, diag);
     if (err != AT_OK) return err;
     struct at_merkle tree = {0};
-    struct leaves out = {.tree = &tree, .at = ret_leaves};
+    struct leaves out = {.tree = &tree};
     put_leaf(&out, shape_leaf(s->params, s->round, s->momentum != NULL));
     put_all(&out, s);
     *ret_root = at_merkle_root(&tree);
     return AT_OK;
-}
-
-at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root)
-{
-    return at_state_tree(s, diag, NULL, ret_root);
 }
 
 /* ---- the root of a split state ---- */
@@ -345,6 +341,36 @@ void at_state_tiles(const struct at_params *p, bool momentum, struct at_tile *re
     }
     for (int i = 0; momentum && i < p->blocks; i++)
         ret_tiles = tiles_of(ret_tiles, speed + 4 * (uint64_t)p->block[i].offset, at_block_count(&p->block[i]));
+}
+
+struct tree_work {
+    const uint8_t *blob;
+    const struct at_tile *tile;
+    struct at_hash *leaf;
+};
+
+static void hash_tile(void *arg, int i)
+{
+    const struct tree_work *w = arg;
+    w->leaf[i] = at_merkle_leaf(at_span(w->blob + w->tile[i].offset, w->tile[i].bytes));
+}
+
+at_err at_state_tree(const struct at_state *s, struct at_span blob, const struct at_tile *tiles,
+                     const struct at_par *par, struct at_diag *diag, struct at_hash *ret_leaves,
+                     struct at_hash *ret_root)
+{
+    struct at_merkle tree = {0};
+    bool momentum = s->momentum != NULL;
+    size_t n = at_state_leaves(s->params, momentum);
+    struct tree_work w = {blob.p, tiles, ret_leaves + 1};
+    AT_ASSERT(blob.n == at_state_blob_bytes(s));
+    int err = at_state_check(s, diag);
+    if (err != AT_OK) return err;
+    ret_leaves[0] = shape_leaf(s->params, s->round, momentum);
+    at_par_run(par, (int)n, hash_tile, &w);
+    for (size_t i = 0; i <= n; i++) at_merkle_append(&tree, ret_leaves[i]);
+    *ret_root = at_merkle_root(&tree);
+    return AT_OK;
 }
 
 /* ---- the blob ---- */

@@ -26,6 +26,7 @@
 
 #include "base/bytes.h"
 #include "base/hash.h"
+#include "base/par.h"
 #include "model/params.h"
 
 #define AT_TILE_BYTES 65536
@@ -64,10 +65,6 @@ at_err at_state_check(const struct at_state *s, struct at_diag *diag);
 at_err at_state_check_foreign(const struct at_state *s, struct at_diag *diag);
 at_err at_state_root(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_root);
 
-/* The same with the list that a newcomer fetches first: 1 + at_state_leaves(params, momentum) hashes, leaf 0 first. */
-at_err at_state_tree(const struct at_state *s, struct at_diag *diag, struct at_hash *ret_leaves,
-                     struct at_hash *ret_root);
-
 /* Where the tiles lie in the state's blob, whole params only: tile i is what leaf i + 1 is of. Together they are the blob
  * without its header, each byte once. ret_tiles(at_state_leaves). */
 struct at_tile {
@@ -75,6 +72,11 @@ struct at_tile {
     uint32_t bytes; /* 4 .. AT_TILE_BYTES */
 };
 void at_state_tiles(const struct at_params *p, bool momentum, struct at_tile *ret_tiles);
+/* at_state_root, from the state's blob (its header is not looked at) and over all threads, with the list that a newcomer
+ * fetches first: 1 + at_state_leaves(params, momentum) hashes, leaf 0 first. */
+at_err at_state_tree(const struct at_state *s, struct at_span blob, const struct at_tile *tiles,
+                     const struct at_par *par, struct at_diag *diag, struct at_hash *ret_leaves,
+                     struct at_hash *ret_root);
 
 /* The root of a split run's state. Leaves of the blocks that this shard owns (at_params_owns), as hashes: the weights'
  * of all its blocks in memory order, then the statistics', then the momentum's; leaf 0 not among them. */
