@@ -133,6 +133,35 @@ static void steward_comes_back(void **state)
     }
 }
 
+/* A steward among several that leaves now is the only one with its update at first: it stays until its work counts. */
+static void steward_leaves_at_once(void **state)
+{
+    (void)state;
+    const struct at_world_line line = {.latency_ms = 2, .up_kbit = 100000, .down_kbit = 100000};
+    struct at_world_options o = options(90, 6, 5, 5);
+    o.min_members = 6;
+    o.lines = true;
+    o.steps = 6;
+    o.step_ms = 100;
+    o.update_bytes = 1300000; /* more than is asked for at a time */
+    struct at_world *w = make_down(&o);
+    for (int i = 0; i < 6; i++) at_world_line_set(w, i, &line);
+    start_all(w, 6);
+    until_term(w, 2, 6);
+    int who = 1;
+    while (who < 4 && !at_world_status(w, who)->steward) who++;
+    assert_true(at_world_status(w, who)->steward);
+    uint32_t round = at_world_status(w, who)->round + 1;
+    until_round(w, 0, round);
+    uint64_t before = at_world_tokens(w, who), other = at_world_tokens(w, 5);
+    at_world_leave(w, who, at_world_now_ms(w) + 150);
+    must_finish(w, AT_EVER_MS);
+    assert_int_equal(at_world_included(w, round), 6);
+    assert_true(at_world_tokens(w, who) > before);
+    assert_true(at_world_tokens(w, who) - before < (at_world_tokens(w, 5) - other) / 2);
+    at_world_release(w);
+}
+
 /* One comes back with half of its log: what it has said since is not on its disk. It says nothing more in this term,
  * and follows; the other three go on. */
 static void old_disk_abstains(void **state)
@@ -307,6 +336,7 @@ int main(void)
         cmocka_unit_test(founder_killed_for_good),
         cmocka_unit_test(leader_killed),
         cmocka_unit_test(steward_comes_back),
+        cmocka_unit_test(steward_leaves_at_once),
         cmocka_unit_test(old_disk_abstains),
         cmocka_unit_test(two_against_two_wait),
         cmocka_unit_test(three_against_one_go_on),

@@ -244,6 +244,33 @@ static void leaves_a_group_at_once(void **state)
     at_world_release(w);
 }
 
+/* It leaves when all who share the unit have handed in, not when it has: behind a slow line a part takes its time. */
+static void leaves_a_group_of_slow_lines(void **state)
+{
+    (void)state;
+    const struct at_world_line fast = {.latency_ms = 2, .up_kbit = 100000, .down_kbit = 100000};
+    const struct at_world_line slow = {.latency_ms = 2, .up_kbit = 400, .down_kbit = 100000};
+    struct at_world_options o = small(14);
+    o.lines = true;
+    o.rounds = 2;
+    o.stages = 3;
+    o.steps = 10;
+    o.step_ms = 400;
+    o.update_bytes = 100000; /* 2 s on the slow line */
+    o.trace = true;
+    struct at_world *w = make_down(&o);
+    for (int i = 0; i < 3; i++) at_world_line_set(w, i, i == 1 ? &slow : &fast);
+    start_all(w, 3);
+    at_world_leave(w, 2, 1500);
+    must_finish(w, 90000);
+    assert_int_equal(at_world_included(w, 0), 3);
+    int began = 0;
+    for (const char *at = at_world_trace(w); (at = strstr(at, " trains\n")) != NULL; at++) began++;
+    assert_int_equal(began, 3 + 2); /* nobody had to work twice */
+    assert_true(at_world_tokens(w, 2) > 0);
+    at_world_release(w);
+}
+
 static void straggler(void **state)
 {
     (void)state;
@@ -336,6 +363,7 @@ int main(void)
                                        cmocka_unit_test(slow_member),
                                        cmocka_unit_test(leaves_at_once),
                                        cmocka_unit_test(leaves_a_group_at_once),
+                                       cmocka_unit_test(leaves_a_group_of_slow_lines),
                                        cmocka_unit_test(straggler),
                                        cmocka_unit_test(partition),
                                        cmocka_unit_test(partition_of_all),

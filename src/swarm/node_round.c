@@ -215,13 +215,16 @@ static void submit(struct at_node_machine *m, enum at_record_kind kind, struct a
     at_node_own_send(m, own);
 }
 
-/* Is this node's part of the round over, so that it may leave? */
+/* Is this node's part of the round over, so that it may leave? One that leaves now need not wait for the round, but for those
+ * who share its unit, who would begin anew without it; and as one of several stewards, whose receipt is in the log
+ * before anybody else has the update, until the round is closed. */
 static bool part_is_over(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
     if (self < 0 || m->ledger.phase == AT_LEDGER_READY || m->ledger.phase == AT_LEDGER_ENDED) return true;
     const struct at_allotment *u = at_ledger_allotment(&m->ledger, (uint32_t)self);
-    return !u || !u->allotted || (m->leaving && u->received);
+    if (!u || !u->allotted) return true;
+    return m->leaving && !m->is_steward && at_ledger_unit_complete(&m->ledger, (uint32_t)self);
 }
 
 static void leave(struct at_node_machine *m)
