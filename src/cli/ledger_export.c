@@ -52,7 +52,7 @@ at_err at_ledger_export(struct at_cli_ledger *l, const char *path, struct at_dia
     struct at_buf genesis = {.bytes_max = AT_GENESIS_BYTES_MAX};
     struct copying c = {.from = l->store};
     if (at_file_exists(path)) return at_fail(diag, AT_E_ENV, path, "exists already; give another name");
-    if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part)
+    if (snprintf(part, sizeof part, "%s.export-part", path) >= (int)sizeof part)
         return at_fail(diag, AT_E_USAGE, path, "the name is too long");
     c.records = malloc(BATCH * sizeof *c.records);
     c.checkpoints = malloc(BATCH * sizeof *c.checkpoints);
@@ -65,7 +65,8 @@ at_err at_ledger_export(struct at_cli_ledger *l, const char *path, struct at_dia
     bool made = err == AT_OK;
     if (err == AT_OK) err = copy_records(&c, diag);
     if (err == AT_OK) err = copy_checkpoints(&c, diag);
-    at_store_close(c.to); /* folds SQLite's journal into the file */
+    if (err == AT_OK) err = at_store_seal(c.to, diag);
+    at_store_close(c.to);
     if (err == AT_OK) err = at_file_rename(part, path, diag);
     if (err != AT_OK && made && at_file_remove(part, NULL) != AT_OK) at_say("%s is left over; delete it", part);
     at_buf_release(&genesis);

@@ -26,6 +26,9 @@ at_err at_store_open(const char *path, struct at_diag *diag, struct at_store **r
 /* Opens to read only: never changes the file, works on a copy and on a write-protected medium. A WAL left beside the
  * file by a running or killed node is read too (for a WAL without its index, SQLite makes the index beside it). */
 at_err at_store_open_readonly(const char *path, struct at_diag *diag, struct at_store **ret_store);
+/* The file then holds everything by itself, with nothing beside it, and may be moved once it is closed; closing alone does
+ * not tell when that fails. AT_E_DISK. */
+at_err at_store_seal(struct at_store *store, struct at_diag *diag);
 void at_store_close(struct at_store *store); /* NULL is fine */
 
 /* Appends the genesis bytes to `out`. */

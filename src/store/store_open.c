@@ -294,6 +294,11 @@ at_err at_store_open_readonly(const char *path, struct at_diag *diag, struct at_
     return AT_OK;
 }
 
+at_err at_store_seal(struct at_store *s, struct at_diag *diag)
+{
+    return at_store_sql(s, "PRAGMA journal_mode = DELETE", diag); /* the WAL is folded in and goes */
+}
+
 void at_store_close(struct at_store *s)
 {
     if (s == NULL) return;

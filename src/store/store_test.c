@@ -370,6 +370,28 @@ static void a_full_disk(void **state)
     assert_int_equal(report.records, fixture.count);
 }
 
+/* A sealed ledger is one file; that its journal could not be folded in is told, and loses nothing. */
+static void sealed(void **state)
+{
+    struct at_store *s = create();
+    struct stat st;
+    append(s, fixture.count, fixture.count);
+    struct rlimit old, small;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = (struct rlimit){.rlim_cur = (rlim_t)st.st_size, .rlim_max = old.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    at_err_t err = at_store_seal(s, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(err, AT_E_DISK);
+    assert_int_equal(at_store_seal(s, NULL), AT_OK);
+    assert_int_equal(rename(path, other), 0); /* alone */
+    at_store_close(s);
+    struct at_ledger_report report;
+    assert_int_equal(verify_file(other, &report, NULL), AT_OK);
+    assert_int_equal(report.records, fixture.count);
+}
+
 static void write_until_killed(int ack)
 {
     struct at_store *s = NULL;
@@ -481,6 +503,7 @@ int main(void)
         T(other_files_are_told_apart),
         T(a_damaged_file_never_crashes),
         T(a_full_disk),
+        T(sealed),
         T(killed_at_any_moment),
         T(an_orphaned_wal_is_not_believed),
         T(killed_while_it_is_made),
