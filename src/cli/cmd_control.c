@@ -418,8 +418,8 @@ const struct at_command at_cmd_finish = {
     .usage = "--dir D [--now] [--anyway]",
     .about =
         "Nothing that was worked is lost: the round is finished, then the node ends. With --now its part of the round\n"
-        "ends with the step it is in, which counts as work of the steps done (a unit that several members share is\n"
-        "given up instead, and the others go on with it). On the founder's machine the\n"
+        "ends with the step it is in, which counts as work of the steps done; a unit that several members share ends\n"
+        "so for all of them. One of several stewards still stays until the round closes. On the founder's machine the\n"
         "run ends with it, as long as the founder is the only steward. With several stewards each of them only\n"
         "leaves, the founder, too: the run goes on to its last round. Where too few would stay for that, finish\n"
         "refuses, unless --anyway is given: the run then waits until one of those who left starts again.",
