@@ -332,18 +332,12 @@ static void seeds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_becomes_four),
-        cmocka_unit_test(founder_killed_for_good),
-        cmocka_unit_test(leader_killed),
-        cmocka_unit_test(steward_comes_back),
-        cmocka_unit_test(steward_leaves_at_once),
-        cmocka_unit_test(old_disk_abstains),
-        cmocka_unit_test(two_against_two_wait),
-        cmocka_unit_test(three_against_one_go_on),
-        cmocka_unit_test(one_of_four_lies),
-        cmocka_unit_test(liar_loses_its_seat),
-        cmocka_unit_test(four_become_seven),
-        cmocka_unit_test(seeds),
+        cmocka_unit_test(one_becomes_four),       cmocka_unit_test(founder_killed_for_good),
+        cmocka_unit_test(leader_killed),          cmocka_unit_test(steward_comes_back),
+        cmocka_unit_test(steward_leaves_at_once), cmocka_unit_test(old_disk_abstains),
+        cmocka_unit_test(two_against_two_wait),   cmocka_unit_test(three_against_one_go_on),
+        cmocka_unit_test(one_of_four_lies),       cmocka_unit_test(liar_loses_its_seat),
+        cmocka_unit_test(four_become_seven),      cmocka_unit_test(seeds),
     };
     const char *only = getenv("ATOLL_SIM_ONLY");
     if (only) cmocka_set_test_filter(only);
