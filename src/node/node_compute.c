@@ -37,7 +37,7 @@ void at_compute_release(struct at_compute *c)
 {
     if (!c) return;
     at_blobs_release(&c->updates);
-    at_buf_release(&c->text);
+    at_file_map_release(&c->text);
     at_held_put(c->held);
     for (int i = 0; i < 2; i++) at_held_put(c->before[i]);
     at_error_feedback_release(&c->feedback);
@@ -125,22 +125,39 @@ at_err_t at_compute_configure(struct at_compute *c, const struct at_genesis *g, 
 }
 
 /* All shards in order, checked by their hashes, as one text. They are complete before any work that needs them. */
-static at_err need_data(struct at_compute *c, struct at_diag *diag)
+static at_err read_text(struct at_compute *c, struct at_diag *diag)
 {
     char path[AT_PATH_BYTES];
     struct at_blobs blobs = {0};
-    if (c->has_data) return AT_OK;
-    at_buf_clear(&c->text);
-    c->text.bytes_max = MODEL_BYTES_MAX;
+    struct at_file_map shard = {0};
+    const struct at_genesis *g = &c->genesis;
+    size_t bytes = 0, at = 0;
+    for (uint32_t i = 0; i < g->shard_count; i++) bytes += (size_t)g->shards[i].bytes;
     at_err_t err = at_path_join(c->dir, "data", diag, path);
     if (!err) err = at_blobs_open(&blobs, path, 0, diag);
-    for (uint32_t i = 0; i < c->genesis.shard_count && !err; i++)
-        err = at_blobs_get(&blobs, c->genesis.shards[i].hash, diag, &c->text);
+    if (!err) err = at_file_map_scratch(&c->text, c->scratch, bytes, diag);
+    for (uint32_t i = 0; i < g->shard_count && !err; i++) {
+        err = at_blobs_map(&blobs, g->shards[i].hash, bytes - at, diag, &shard);
+        if (err) break;
+        memcpy(c->text.p + at, shard.p, shard.n);
+        at += shard.n;
+        at_file_map_release(&shard);
+    }
     at_blobs_release(&blobs);
+    if (!err && at != bytes) err = at_fail(diag, AT_E_DATA, path, "the text is shorter than the genesis says");
+    if (err) at_file_map_release(&c->text);
+    return err;
+}
+
+static at_err need_data(struct at_compute *c, struct at_diag *diag)
+{
+    if (c->has_data) return AT_OK;
+    at_err_t err = read_text(c, diag);
     if (!err)
-        err = at_data_init(&c->data, at_buf_span(&c->text), (long)c->genesis.model.seq_len, c->genesis.train.seed,
-                           c->genesis.heldout_fraction, c->genesis.heldout_bytes, diag);
+        err = at_data_init(&c->data, at_span(c->text.p, c->text.n), (long)c->genesis.model.seq_len,
+                           c->genesis.train.seed, c->genesis.heldout_fraction, c->genesis.heldout_bytes, diag);
     c->has_data = err == AT_OK;
+    if (err) at_file_map_release(&c->text);
     return err;
 }
 

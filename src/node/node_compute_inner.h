@@ -33,7 +33,7 @@ struct at_compute {
     struct at_tile *tile;
     uint32_t tiles;
     struct at_blobs updates;
-    struct at_buf text; /* all shards */
+    struct at_file_map text; /* all shards */
     struct at_data data;
     bool has_data;
     bool momentum;                     /* states of this run have an outer momentum */

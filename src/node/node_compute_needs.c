@@ -31,7 +31,7 @@ at_err_t at_compute_check_memory(const struct at_genesis *g, struct at_diag *dia
 {
     size_t model = 0, need = at_compute_needs(g, &model);
     uint64_t have = at_sys_memory_available(), text = 0;
-    for (uint32_t i = 0; i < g->shard_count; i++) text += g->shards[i].bytes;
+    for (uint32_t i = 0; i < g->shard_count && g->stages <= 1; i++) text += g->shards[i].bytes;
     if (!model || !need || text > SIZE_MAX / 2 || !at_add_size(need, (size_t)text, &need))
         return at_fail(diag, AT_E_NOMEM, g->preset, "the model does not fit an address space");
     if (!have || need <= have) return AT_OK;
