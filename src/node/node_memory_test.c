@@ -4,6 +4,7 @@
 #include "node/node_compute.h"
 #include "node/node_held.h"
 #include "node/node_test_util.h"
+#include "parallel/comm_test_util.h"
 #include "store/blobs.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -149,14 +150,12 @@ static void lone_member(const struct at_genesis *g, const char *want_root, doubl
     at_compute_release(c);
 }
 
-static void test_a_member_alone(void **state)
+/* The run's text in the folder; what one process makes of `rounds` rounds. */
+static void begin(struct at_genesis *g, uint32_t rounds, char ret_root[65], double *ret_loss)
 {
-    struct at_genesis *g = malloc(sizeof *g);
     struct at_buf text = {0};
     struct at_blobs data;
-    char path[AT_PATH_BYTES], root[65];
-    double loss = 0;
-    assert_non_null(g);
+    char path[AT_PATH_BYTES];
     small_steps(g, 16);
     assert_int_equal(at_file_read(text_path, 1 << 20, NULL, &text), AT_OK);
     assert_int_equal(at_path_join(base, "data", NULL, path), AT_OK);
@@ -165,19 +164,93 @@ static void test_a_member_alone(void **state)
     at_blobs_release(&data);
     g->shards[0].bytes = text.n;
     g->shard_count = 1;
-    local_result(g, at_buf_span(&text), 2, root, &loss);
+    local_result(g, at_buf_span(&text), rounds, ret_root, ret_loss);
     at_buf_release(&text);
+}
+
+/* A limit stays for good, so whoever has one is a process of its own. */
+static void as_limited(void (*body)(const struct at_genesis *g, const char *want_root, double want_loss),
+                       uint32_t rounds)
+{
+    struct at_genesis *g = malloc(sizeof *g);
+    char root[65];
+    double loss = 0;
+    assert_non_null(g);
+    begin(g, rounds, root, &loss);
     fflush(NULL);
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        lone_member(g, root, loss);
+        body(g, root, loss);
         fflush(NULL);
         _exit(0);
     }
     struct member m = {{0}, pid};
     assert_int_equal(wait_exit(&m, 120000), 0);
     free(g);
+}
+
+static void test_a_member_alone(void **state)
+{
+    as_limited(lone_member, 2);
+}
+
+/* ---- a group of two in a run of sixteen stages: each computes eight ---- */
+struct pair {
+    const struct at_genesis *g;
+    struct at_compute *compute[2];
+    struct at_compute_state state[2];
+    struct at_compute_done done[2];
+    at_err_t err[2];
+    struct at_diag diag[2];
+};
+
+static void half_a_unit(void *arg, int rank, const struct at_comm *comm)
+{
+    struct pair *p = arg;
+    struct at_compute_unit unit = {
+        .samples = p->g->train.steps * p->g->train.batch, .serial = 1, .budget_ms = 10000000, .comm = comm};
+    p->err[rank] = at_compute_unit(p->compute[rank], &unit, no_progress, NULL, &p->diag[rank], &p->done[rank]);
+    if (p->err[rank]) (comm->ops->fail)(comm->link, p->err[rank], p->diag[rank].where, p->diag[rank].text);
+}
+
+/* Both in this process, which may take less than twice the weights: what two halves of the model need would be five times. */
+static void pair_of_members(const struct at_genesis *g, const char *want_root, double want_loss)
+{
+    static struct test_net net;
+    struct pair p = {.g = g};
+    struct at_diag diag = {0};
+    size_t model = 0;
+    at_sys_memory_sparse();
+    for (int i = 0; i < 2; i++) assert_int_equal(at_compute_init(base, 1, "auto", NULL, &p.compute[i]), AT_OK);
+    assert_true(at_compute_needs(g, &model) < model);
+    allow(2 * model);
+    for (int i = 0; i < 2; i++) {
+        at_err_t err = at_compute_configure(p.compute[i], g, &diag);
+        if (!err) err = at_compute_genesis(p.compute[i], false, &diag, &p.state[i]);
+        if (err) fail_msg("begin: %s: %s", diag.where, diag.text);
+    }
+    assert_null(test_net_run(&net, 2, half_a_unit, &p));
+    for (int i = 0; i < 2; i++)
+        if (p.err[i]) fail_msg("unit: %s: %s", p.diag[i].where, p.diag[i].text);
+    for (int i = 0; i < 2; i++) {
+        struct at_compute_part part[2] = {{p.done[0].update, p.done[0].tokens, 0},
+                                          {p.done[1].update, p.done[1].tokens, 0}};
+        at_compute_state_release(&p.state[i]);
+        at_err_t err = at_compute_apply(p.compute[i], 0, part, 2, i == 0, &diag, &p.state[i]);
+        if (err) fail_msg("apply: %s: %s", diag.where, diag.text);
+        assert_string_equal(at_hash_hex(p.state[i].root).s, want_root);
+    }
+    assert_memory_equal(&p.state[0].heldout_loss, &want_loss, sizeof want_loss);
+    for (int i = 0; i < 2; i++) {
+        at_compute_state_release(&p.state[i]);
+        at_compute_release(p.compute[i]);
+    }
+}
+
+static void test_a_small_group(void **state)
+{
+    as_limited(pair_of_members, 1);
 }
 
 /* ---- two nodes ---- */
@@ -203,7 +276,7 @@ static void test_two_members_share_a_model(void **state)
 int main(int argc, char **argv)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, make_base, remove_base)
-    const struct CMUnitTest tests[] = {CASE(test_a_member_alone)};
+    const struct CMUnitTest tests[] = {CASE(test_a_member_alone), CASE(test_a_small_group)};
     const struct CMUnitTest slow[] = {CASE(test_two_members_share_a_model)};
     at_sys_process_init();
     if (argc > 1 && strcmp(argv[1], "--long") == 0) return cmocka_run_group_tests(slow, NULL, NULL);
