@@ -178,7 +178,7 @@ at_err_t at_compute_fresh(const struct at_compute *c, struct at_diag *diag, stru
 static at_err heldout(struct at_compute *c, const struct at_state *state, struct at_diag *diag, double *ret_loss)
 {
     at_err_t err = need_data(c, diag);
-    if (!err) err = at_compute_whole_begin(c, diag);
+    if (!err) err = at_compute_whole_begin(c, true, diag);
     if (err) return err;
     *ret_loss = at_heldout_loss(&c->trainer, &c->ex, &c->data, state->theta);
     at_compute_whole_end(c);
@@ -307,7 +307,7 @@ static at_err train(struct at_compute *c, const struct at_compute_unit *unit, st
     if (unit->comm)
         return at_stage_unit_run(unit->comm, &c->genesis, &c->ex, &c->data, &c->paged, state, &work, on_step, w, diag,
                                  blob, ret_report);
-    at_err_t err = at_compute_whole_begin(c, diag);
+    at_err_t err = at_compute_whole_begin(c, false, diag);
     if (err) return err;
     err = at_unit_train(&c->trainer, &c->ex, &c->data, state, &work, on_step, w, diag, ret_report);
     if (!err && !w->cancelled && !is_cancelled(c, unit->serial)) err = encode(c, &rule, ret_report, diag, blob);

@@ -52,8 +52,9 @@ at_err at_compute_hold(struct at_compute *c, struct at_held *h, const struct at_
 /* node_compute_needs.c: what a run needs of a machine: AT_E_NOMEM, AT_E_DISK. */
 at_err at_compute_check_memory(const struct at_genesis *g, struct at_diag *diag);
 at_err at_compute_check_disk(const struct at_compute *c, const struct at_genesis *g, struct at_diag *diag);
-/* The trainer of the whole model; end: where members share units its memory is given back. */
-at_err at_compute_whole_begin(struct at_compute *c, struct at_diag *diag);
+/* The trainer of the whole model, or at least what held-out loss needs of it; end: where members share units its memory is
+ * given back. */
+at_err at_compute_whole_begin(struct at_compute *c, bool forward_only, struct at_diag *diag);
 void at_compute_whole_end(struct at_compute *c);
 
 #endif

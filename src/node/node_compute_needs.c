@@ -75,18 +75,20 @@ at_err_t at_compute_check_disk(const struct at_compute *c, const struct at_genes
     return err;
 }
 
-/* One sequence at a time: what passes is then the least that is touched again and again. */
-at_err_t at_compute_whole_begin(struct at_compute *c, struct at_diag *diag)
+/* One sequence at a time: what passes is then the least that is touched again and again. Recomputation costs nothing where
+ * nothing goes backward. */
+at_err_t at_compute_whole_begin(struct at_compute *c, bool forward_only, struct at_diag *diag)
 {
-    struct at_trainer_options options = {.microbatch = 1, .memory = &c->paged};
+    struct at_trainer_options options = {
+        .microbatch = 1, .recompute = forward_only, .forward_only = forward_only, .memory = &c->paged};
     uint64_t have = 0;
     if (!c->scratch) return AT_OK;
     size_t need = at_trainer_bytes_options(&c->genesis.model, &c->model.params.shard, &c->train, &options);
     at_err_t err = at_disk_free(c->scratch, diag, &have);
     if (!err && need > have)
         err =
-            at_fail(diag, AT_E_DISK, c->scratch, "a unit of the whole model needs %zu MB of disk and %llu MB are free",
-                    need >> 20, (unsigned long long)(have >> 20));
+            at_fail(diag, AT_E_DISK, c->scratch, "%s the whole model needs %zu MB of disk and %llu MB are free",
+                    forward_only ? "the held-out loss of" : "a unit of", need >> 20, (unsigned long long)(have >> 20));
     return err ? err : at_trainer_init_options(&c->trainer, &c->model, &c->train, &options, diag);
 }
 

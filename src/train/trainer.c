@@ -86,6 +86,7 @@ size_t at_trainer_bytes_options(const struct at_model_config *model, const struc
     if (!at_mul_size((size_t)train->batch * model->seq_len, 2 * sizeof(int32_t), &tokens)) return 0;
     size_t flats = options->overlap ? 4 : 3;
     size_t bytes = (flats * n.flat + n.grad + n.stats) * sizeof(real) + n.step * sizeof(double);
+    if (options->forward_only) bytes = 0;
     return at_add_size(bytes, pass, &bytes) && at_add_size(bytes, tokens, &bytes) ? bytes : 0;
 }
 
@@ -106,23 +107,28 @@ static at_err init_activations(struct at_trainer *t, bool recompute)
     return err;
 }
 
+static at_err init_batch(struct at_trainer *t)
+{
+    size_t tokens = (size_t)t->config.batch * t->model->params.config.seq_len;
+    t->input = malloc(tokens * sizeof *t->input);
+    t->target = malloc(tokens * sizeof *t->target);
+    return t->input != NULL && t->target != NULL ? AT_OK : AT_E_NOMEM;
+}
+
 static at_err init_arrays(struct at_trainer *t, bool overlap)
 {
     const struct at_params *p = &t->model->params;
-    size_t tokens = (size_t)t->config.batch * p->config.seq_len, flat = p->count * sizeof(real);
-    t->flat_bytes = flat;
+    t->flat_bytes = p->count * sizeof(real);
     t->grad_bytes = at_model_grad_count(t->model) * sizeof(real);
-    t->theta = at_memory_take(&t->memory, flat);
+    t->theta = at_memory_take(&t->memory, t->flat_bytes);
     t->grad = at_memory_take(&t->memory, t->grad_bytes);
-    t->m = at_memory_take(&t->memory, flat);
-    t->v = at_memory_take(&t->memory, flat);
+    t->m = at_memory_take(&t->memory, t->flat_bytes);
+    t->v = at_memory_take(&t->memory, t->flat_bytes);
     t->stats = malloc(at_stats_count(p) * sizeof(real));
     t->step = malloc(at_step_values(p) * sizeof *t->step);
-    t->input = malloc(tokens * sizeof *t->input);
-    t->target = malloc(tokens * sizeof *t->target);
-    if (overlap) t->theta_start = at_memory_take(&t->memory, flat);
+    if (overlap) t->theta_start = at_memory_take(&t->memory, t->flat_bytes);
     bool ok = t->theta != NULL && t->grad != NULL && t->m != NULL && t->v != NULL && t->stats != NULL &&
-              t->step != NULL && t->input != NULL && t->target != NULL && (!overlap || t->theta_start != NULL);
+              t->step != NULL && (!overlap || t->theta_start != NULL);
     return ok ? AT_OK : AT_E_NOMEM;
 }
 
@@ -135,7 +141,8 @@ at_err at_trainer_init_options(struct at_trainer *t, const struct at_model *m, c
     struct at_trainer n = {.model = m, .config = *config, .in_flight = in_flight_of(options)};
     if (options->memory != NULL) n.memory = *options->memory;
     n.microbatch = at_trainer_microbatch(&p->config, &p->shard, config, options);
-    err = init_arrays(&n, options->overlap);
+    err = init_batch(&n);
+    if (err == AT_OK && !options->forward_only) err = init_arrays(&n, options->overlap);
     if (err == AT_OK) err = init_activations(&n, options->recompute);
     if (err != AT_OK) {
         at_trainer_release(&n);

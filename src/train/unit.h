@@ -77,10 +77,11 @@ struct at_trainer {
     struct at_culprit culprit;  /* of a unit that ended with AT_E_NONFINITE */
 };
 struct at_trainer_options {
-    long microbatch; /* sequences per forward pass, at most config->batch; 0: see trainer.c, by memory */
-    int in_flight;   /* microbatches whose activations are kept at a time; 0 = 1, which is enough when alone */
-    bool recompute;  /* transformer.h: less memory, more work, the same bits */
-    bool overlap;    /* units may have a join */
+    long microbatch;   /* sequences per forward pass, at most config->batch; 0: see trainer.c, by memory */
+    int in_flight;     /* microbatches whose activations are kept at a time; 0 = 1, which is enough when alone */
+    bool recompute;    /* transformer.h: less memory, more work, the same bits */
+    bool overlap;      /* units may have a join */
+    bool forward_only; /* for held-out loss alone: theta, grad, m, v, stats and step are not there */
     const struct at_memory *memory; /* of the arrays and activations; its arg is borrowed; NULL: the process' own */
 };
 /* Sequences of a forward pass under these options. */
