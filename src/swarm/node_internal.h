@@ -6,9 +6,11 @@
  *   node_peers.c    the directory: where members can be reached, in their own signed words
  *   node_mesh.c     whom this node dials, and when again
  *   node_climb.c    every way to one node: its addresses, a punch, a relay
+ *   node_crowd.c    more members than links: who lets go, who gives way, where a newcomer is sent
  *   node_route.c    the way to the steward: which link leads there; who is told how long the log is
  *   node_log.c      the log: serving it, following it
  *   node_relay.c    records on their way to the steward, receipts waiting for their updates
+ *   node_company.c  receipts that the single steward orders together
  *   node_presence.c who is here, as the steward and those between hear of it
  *   node_serve.c    serving blobs
  *   node_blob.c     fetching them
@@ -71,6 +73,8 @@ enum { /* milliseconds */
        AT_NODE_DIAL_FAR_MS = 60000,    /* to others */
        AT_NODE_CROSSED_MS = 5000,      /* two links this close, one dialled by each side, have crossed */
        AT_NODE_LONELY_MS = 3000,       /* the steward waits so long for members to dial it */
+       AT_NODE_PATHLESS_MS = 1000,     /* a member that is not near dials it after so long without a way there */
+       AT_NODE_LET_GO_MS = 2000,       /* another way there must have been one for so long, and up to four times more */
        AT_NODE_WHERE_MS = 1000,        /* a member's next statement of where it is, at the earliest */
        AT_NODE_FRESH_MS = 500,         /* where many members are is passed on together, so often */
        AT_NODE_KEEP_MS = 1000,         /* the directory is written down at most so often */
@@ -83,6 +87,7 @@ enum { /* milliseconds */
        AT_NODE_FEED_SILENT_MS = 5000,
        AT_NODE_DISTRUST_MS = 60000,    /* a way to the steward on which our words get lost is not taken */
        AT_NODE_RESUBMIT_MS = 5000,     /* a record of ours is not in the log: once more */
+       AT_NODE_COMPANY_MS = 60000,     /* a receipt waits at most so long for others */
        AT_NODE_RELAY_AGAIN_MS = 2000,  /* the same record is not passed on again before */
        AT_NODE_ABSENT_MS = 1000,       /* a participant that is not here is given up after this */
        AT_NODE_ABSENT_FAR_MS = 3000,   /* one whose words came through others: it may be looking for another way */
@@ -115,6 +120,8 @@ enum { /* milliseconds */
        AT_NODE_GROUP_AGAIN_MS = 500,   /* what was said is said again */
        AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
+#define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
+#define AT_NODE_COMPANY_MAX     32 /* so many are company enough */
 #define AT_NODE_LOOK_MEMBERS    64 /* more are many */
 #define AT_NODE_GROUP_TRIES     3  /* units lost with one group, then a member works alone */
 #define AT_NODE_LEFT_OUT        4  /* rounds in a row: then there is a pause */
@@ -135,6 +142,7 @@ struct at_node_link {
     enum at_node_way way;
     uint64_t id, up_ms;
     struct at_node_id node;
+    uint32_t replica1;  /* of its node, + 1; 0: no member yet. Looked up for every link in every step otherwise */
     uint64_t log_least; /* of the steward's log, when it is the steward's link */
     /* serving the log */
     bool log_live;    /* it knows the log up to the head: new blocks are pushed */
@@ -265,6 +273,7 @@ struct at_node_machine {
     struct at_buf genesis_bytes;
     struct at_genesis genesis;
     struct at_ledger ledger;
+    uint32_t self1;                 /* own replica, + 1; 0: none yet */
     struct at_consensus *consensus; /* the single steward's; owned */
     struct at_hash final_root;      /* of the log that may be told to others */
     struct at_follower follower;    /* everybody else's */
@@ -331,6 +340,7 @@ struct at_node_machine {
     uint64_t *absent_ms;              /* by replica: since when it is not here; 0: here */
     struct at_node_receipt *receipts; /* AT_NODE_RECEIPTS_MAX; passed on by a member, ordered by the steward */
     size_t receipt_top;               /* none waits from here on: as link_top */
+    uint32_t company;                 /* so many of them wait for company */
     bool done[AT_MEMBERS_MAX];        /* by replica: said goodbye after END */
     bool unfit[AT_MEMBERS_MAX];       /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
@@ -362,10 +372,12 @@ bool at_node_link_open(const struct at_node_link *link);             /* hello sa
 bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link); /* its node is active */
 bool at_node_linked(const struct at_node_machine *m);                                       /* to anybody */
 bool at_node_spend(struct at_node_bucket *b, uint64_t now_ms, uint32_t cost, uint32_t burst, uint32_t ms);
+void at_node_member_new(struct at_node_machine *m, const struct at_node_id *id); /* it has just joined, perhaps again */
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_refuse(struct at_node_machine *m, struct at_node_link *link, const char *reason); /* Bye, close */
 void at_node_message(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_say_hello(struct at_node_machine *m, uint64_t link);
 void at_node_links_drive(struct at_node_machine *m);
 uint64_t at_node_links_deadline_ms(const struct at_node_machine *m);
 
@@ -395,6 +407,19 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node);
 void at_node_mesh_drive(struct at_node_machine *m);
 uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_crowd.c ---- */
+bool at_node_nearer(const struct at_node_id *a, const struct at_node_id *b, const struct at_node_id *to);
+bool at_node_near_by(const struct at_node_machine *m, uint32_t before); /* with so many nearer, the steward included */
+bool at_node_lets_go(const struct at_node_machine *m, const struct at_node_link *l); /* it is no way any more */
+/* Of a steward: who gives way to this member; NULL: nobody. */
+struct at_node_link *at_node_crowd_give_way(struct at_node_machine *m, const struct at_node_id *coming);
+/* There is no room for this link: where else to go, for one that is no member. */
+void at_node_crowd_answer(struct at_node_machine *m, uint64_t link, const struct at_node_id *node);
+void at_node_hints(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg);
+struct at_node_hint *at_node_hint_of(struct at_node_machine *m, const struct at_node_id *node); /* NULL: none */
+void at_node_crowd_drive(struct at_node_machine *m);
+uint64_t at_node_crowd_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_climb.c ---- */
 /* invited: it is the node of the invite, whose address the driver knows. where: NULL when it has told none. meet: others may
@@ -456,6 +481,14 @@ void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event
 void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *link);
 void at_node_relay_drive(struct at_node_machine *m);
 uint64_t at_node_own_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_company.c ---- */
+/* The update of this waiting receipt is fit: it is ordered, soon. */
+void at_node_company_join(struct at_node_machine *m, struct at_node_receipt *w);
+bool at_node_in_company(const struct at_node_machine *m, uint32_t replica);
+uint64_t at_node_company_most_ms(const struct at_node_machine *m); /* no receipt waits longer, at any steward */
+void at_node_company_drive(struct at_node_machine *m);
+uint64_t at_node_company_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_presence.c ---- */
 /* The member's newest word, when it is here by a link of its own or through others; NULL: it is not. Counter 0: it has
@@ -552,6 +585,7 @@ uint64_t at_node_group_deadline_ms(const struct at_node_machine *m);
 void at_node_steward_start(struct at_node_machine *m);
 void at_node_steward_begin(struct at_node_machine *m); /* among several, from now on */
 void at_node_steward_opened(struct at_node_machine *m);
+bool at_node_steward_awaits_more(struct at_node_machine *m); /* receipts that have not come yet */
 void at_node_steward_drive(struct at_node_machine *m);
 uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m);
 

@@ -15,7 +15,7 @@
  * the smaller id closes the one that it did not dial; the other side leaves both to it. So one of them stays, always.
  *
  * Room: members leave a few links to the steward and to newcomers; when all are taken, strangers give way to members,
- * the one linked longest first. */
+ * the one linked longest first; node_crowd.c has the rest. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
@@ -54,8 +54,7 @@ bool at_node_link_open(const struct at_node_link *link)
 
 bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link)
 {
-    int replica = m->has_genesis ? at_ledger_find(&m->ledger, &link->node) : -1;
-    return replica >= 0 && m->ledger.members[replica].active;
+    return link->replica1 > 0 && m->ledger.members[link->replica1 - 1].active;
 }
 
 bool at_node_linked(const struct at_node_machine *m)
@@ -103,7 +102,7 @@ void at_node_link_refuse(struct at_node_machine *m, struct at_node_link *link, c
     link_over(m, link);
 }
 
-static void say_hello(struct at_node_machine *m, uint64_t link)
+void at_node_say_hello(struct at_node_machine *m, uint64_t link)
 {
     struct at_message msg = {.kind = AT_MSG_HELLO};
     msg.hello.protocol = AT_PROTOCOL_VERSION;
@@ -114,6 +113,14 @@ static void say_hello(struct at_node_machine *m, uint64_t link)
 }
 
 /* Strangers give way, the one linked longest first: they cannot keep members out. */
+static struct at_node_link *give_way(struct at_node_machine *m, struct at_node_link *link)
+{
+    if (!link) return NULL;
+    at_node_link_refuse(m, link, "the room is needed for another link");
+    link->used = false;
+    return link;
+}
+
 static struct at_node_link *make_room(struct at_node_machine *m)
 {
     struct at_node_link *oldest = NULL;
@@ -123,15 +130,25 @@ static struct at_node_link *make_room(struct at_node_machine *m)
             at_node_link_member(m, l) || at_node_is_seat(m, &l->node) || at_node_id_eq(&l->node, &m->options.contact);
         if (l->used && !l->closing && !keep && (!oldest || l->up_ms < oldest->up_ms)) oldest = l;
     }
-    if (!oldest) return NULL;
-    at_node_link_refuse(m, oldest, "the room is needed for another link");
-    oldest->used = false;
-    return oldest;
+    return give_way(m, oldest);
+}
+
+static uint32_t replica1(const struct at_node_machine *m, const struct at_node_id *node)
+{
+    return m->has_genesis ? (uint32_t)(at_ledger_find(&m->ledger, node) + 1) : 0;
+}
+
+void at_node_member_new(struct at_node_machine *m, const struct at_node_id *id)
+{
+    uint32_t r1 = replica1(m, id);
+    if (at_node_id_eq(id, &m->options.key.id)) m->self1 = r1;
+    for (size_t i = 0; i < m->link_top; i++)
+        if (m->links[i].used && at_node_id_eq(&m->links[i].node, id)) m->links[i].replica1 = r1;
 }
 
 static struct at_node_link *room_for(struct at_node_machine *m, const struct at_node_event *e)
 {
-    struct at_node_link fresh = {.node = e->node}, *free_link = NULL;
+    struct at_node_link fresh = {.node = e->node, .replica1 = replica1(m, &e->node)}, *free_link = NULL;
     uint32_t max = m->options.links_max ? m->options.links_max : AT_NODE_LINKS_MAX, used = 0, members = 0;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         const struct at_node_link *l = &m->links[i];
@@ -141,7 +158,8 @@ static struct at_node_link *room_for(struct at_node_machine *m, const struct at_
     }
     bool steward = at_node_is_seat(m, &e->node);
     uint32_t kept = max > 2 * AT_NODE_ROOM_KEPT ? AT_NODE_ROOM_KEPT : 0;
-    if (!steward && members + kept >= max && at_node_link_member(m, &fresh)) return NULL;
+    if (!steward && members + kept >= max && at_node_link_member(m, &fresh))
+        return give_way(m, at_node_crowd_give_way(m, &e->node));
     return free_link && used < max ? free_link : make_room(m);
 }
 
@@ -151,6 +169,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     uint64_t log_least = e->dialed ? at_node_mesh_up(m, &e->node, e->dial) : 0;
     struct at_node_link *link = myself ? NULL : room_for(m, e);
     if (!link) {
+        if (!myself) at_node_crowd_answer(m, e->link, &e->node);
         link_close(m, e->link, myself ? "this is myself" : "no room for another link");
         if (e->dialed) at_node_mesh_down(m, &e->node, e->link, false, "no room here");
         return;
@@ -161,13 +180,14 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
                                   .id = e->link,
                                   .up_ms = m->now_ms,
                                   .node = e->node,
+                                  .replica1 = replica1(m, &e->node),
                                   .log_least = log_least,
                                   .hops = AT_HOPS_NONE,
                                   .told_hops = AT_HOPS_NONE};
     size_t index = (size_t)(link - m->links);
     if (m->link_top <= index) m->link_top = index + 1;
     link->submits.ms = link->frames.ms = link->kib.ms = m->now_ms;
-    say_hello(m, e->link);
+    at_node_say_hello(m, e->link);
 }
 
 void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
@@ -246,7 +266,7 @@ static void said_bye(struct at_node_machine *m, struct at_node_link *link, const
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_CLOSE);
     op->link = link->id;
     snprintf(op->reason, sizeof op->reason, "the peer said bye");
-    int replica = m->is_steward && link->hello ? at_ledger_find(&m->ledger, &link->node) : -1;
+    int replica = m->is_steward && link->hello ? (int)link->replica1 - 1 : -1;
     if (replica >= 0 && m->ledger.phase == AT_LEDGER_ENDED && at_node_settled(m)) {
         m->done[replica] = true;
         for (uint32_t r = 0; r < m->ledger.member_count; r++) /* it has waited for those behind it */

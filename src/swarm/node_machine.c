@@ -259,6 +259,7 @@ static void drive(struct at_node_machine *m)
     at_node_agree_drive(m); /* first: who this node is may change */
     at_node_links_drive(m);
     at_node_climb_drive(m);
+    at_node_crowd_drive(m);
     at_node_route_drive(m);
     at_node_peers_drive(m);
     at_node_mesh_drive(m);
@@ -268,6 +269,7 @@ static void drive(struct at_node_machine *m)
     at_node_blob_drive(m);
     at_node_tiles_drive(m);
     at_node_relay_drive(m);
+    at_node_company_drive(m);
     at_node_member_drive(m);
     at_node_presence_drive(m);
     at_node_hold_drive(m);
@@ -303,7 +305,8 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
                             at_node_route_deadline_ms(m),   at_node_mesh_deadline_ms(m),
                             at_node_peers_deadline_ms(m),   at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
                             at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),
-                            at_node_climb_deadline_ms(m),   at_node_group_deadline_ms(m)};
+                            at_node_climb_deadline_ms(m),   at_node_group_deadline_ms(m),
+                            at_node_crowd_deadline_ms(m),   at_node_company_deadline_ms(m)};
     uint64_t deadline = UINT64_MAX;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];

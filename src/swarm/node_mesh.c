@@ -6,12 +6,13 @@
  * and in which the way between any two is short (each distance is a digit). Up to nine members that is everybody.
  *
  *   who                          dials                                         when
- *   a newcomer                   the invite's node                             at once, and again while nobody is linked;
+ *   a newcomer                   the invite's node, and whom that has named    at once, and again while nobody is linked;
  *                                                                              six times in vain without any member: ends
  *   a member near the steward    the steward                                   always; "near": among the 48 whose ids
  *                                                                              are nearest (XOR), so that its links are
  *                                                                              bounded
- *   any member                   the steward                                   while no member leads there
+ *   any member                   the steward                                   while no member leads there; one that is
+ *                                                                              not near after a second of that
  *   any member                   its four on the ring; for one that cannot     always
  *                                be reached the next one behind it
  *   the steward                  its four on the ring                          when fewer are linked for three seconds:
@@ -33,8 +34,10 @@
 static struct at_node_dial *dial_of(struct at_node_machine *m, const struct at_node_id *node)
 {
     if (!m->consensus && at_node_id_eq(node, &m->options.contact)) return &m->mesh.contact;
+    struct at_node_hint *hint = at_node_hint_of(m, node);
+    if (hint && hint->dial.under_way) return &hint->dial; /* it may be a member since */
     int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
-    return r >= 0 ? &m->mesh.peers[r].dial : NULL;
+    return r >= 0 ? &m->mesh.peers[r].dial : hint ? &hint->dial : NULL;
 }
 
 static bool is_steward(const struct at_node_machine *m, const struct at_node_id *node)
@@ -127,7 +130,8 @@ bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node
         if (d->due_ms < m->mesh.dial_due_ms) m->mesh.dial_due_ms = d->due_ms;
         return false;
     }
-    const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : NULL;
+    const struct at_node_hint *hint = r < 0 ? at_node_hint_of(m, node) : NULL;
+    const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : hint ? &hint->where : NULL;
     bool meet = worth_meeting(m, node, d);
     if (!at_node_climb_begin(m, node, d == &m->mesh.contact, where, meet, d->turn++)) return false;
     m->mesh.dials++;
@@ -176,6 +180,20 @@ static void reach_stewards(struct at_node_machine *m)
     }
 }
 
+static void reach_hints(struct at_node_machine *m)
+{
+    for (uint32_t i = 0; i < m->mesh.hint_count && m->mesh.dials < AT_NODE_DIALS_MAX; i++)
+        if (m->mesh.hints[i].where.counter) (void)at_node_mesh_reach(m, &m->mesh.hints[i].where.node);
+}
+
+static bool needs_steward(struct at_node_machine *m)
+{
+    uint64_t due = m->pathless_ms + AT_NODE_PATHLESS_MS;
+    if (m->is_steward || m->mesh.near) return true;
+    if (!m->mesh.path && m->now_ms < due && due < m->mesh.dial_due_ms) m->mesh.dial_due_ms = due;
+    return !m->mesh.path && m->now_ms >= due;
+}
+
 static bool steward_is_lonely(struct at_node_machine *m)
 {
     uint32_t linked = 0, others = m->mesh.ring_count - at_node_joined(m);
@@ -211,8 +229,9 @@ void at_node_mesh_drive(struct at_node_machine *m)
     bool newcomer = !m->is_steward && !at_node_joined(m);
     if (has_contact(m) && (m->linkless_ms || (newcomer && !some_member(m))))
         (void)at_node_mesh_reach(m, &m->options.contact);
+    if (newcomer && m->linkless_ms) reach_hints(m);
     if (!m->has_genesis || m->ledger.phase == AT_LEDGER_ENDED) return;
-    if (!m->consensus && (m->is_steward || m->mesh.near || !m->mesh.path)) reach_stewards(m);
+    if (!m->consensus && needs_steward(m)) reach_stewards(m);
     if (m->mesh.dials >= AT_NODE_DIALS_MAX) return;
     if (m->is_steward ? steward_is_lonely(m) : at_node_joined(m) || m->linkless_ms) reach_ring(m);
 }

@@ -6,26 +6,29 @@
 #include "swarm/node_machine.h"
 #include "wire/reach.h"
 
-#define AT_NODE_RELAYED_MAX  128 /* records passed on lately, remembered for their answers */
-#define AT_NODE_SUBMIT_BURST 32  /* records that a peer writes itself, and that all newcomers write together */
-#define AT_NODE_SUBMIT_MS    100
-#define AT_NODE_AUTHOR_BURST 64 /* a member's records and words of presence that others pass on */
-#define AT_NODE_AUTHOR_MS    50
-#define AT_NODE_FRAME_BURST  4096 /* messages of a peer; wants and pieces have bounds of their own */
-#define AT_NODE_FRAME_MS     1
-#define AT_NODE_PAGE_FRAMES  16   /* asking for a page of the directory counts as so many */
-#define AT_NODE_KIB_BURST    8192 /* and their KiB, log parts not counted */
-#define AT_NODE_KIB_MS       4
-#define AT_NODE_HOPS_MAX     15
-#define AT_NODE_NEAR_MAX     48 /* so many members keep a link to the steward; the others reach it through members */
-#define AT_NODE_MESH_DIALS   4  /* members each member dials: with as many that dial it, its degree is about 8 */
-#define AT_NODE_MESH_WALK    8  /* further on the ring when one cannot be reached */
-#define AT_NODE_HEADS_ALL    6  /* with no more links all are told at once of a longer log; with more, */
-#define AT_NODE_HEADS        2  /* peers that are told at once of a longer log */
-#define AT_NODE_DIALS_MAX    8  /* nodes being reached at once */
-#define AT_NODE_CLIMBS_MAX   (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
-#define AT_NODE_RELAY_BELOW  2                       /* a relay is asked for while fewer members than this are linked */
-#define AT_NODE_ROOM_KEPT    8                       /* links that members leave to the steward and to newcomers */
+#define AT_NODE_RELAYED_MAX      128 /* records passed on lately, remembered for their answers */
+#define AT_NODE_SUBMIT_BURST     32  /* records that a peer writes itself, and that all newcomers write together */
+#define AT_NODE_SUBMIT_MS        100
+#define AT_NODE_AUTHOR_BURST     64 /* a member's records and words of presence that others pass on */
+#define AT_NODE_AUTHOR_MS        50
+#define AT_NODE_FRAME_BURST      4096 /* messages of a peer; wants and pieces have bounds of their own */
+#define AT_NODE_FRAME_MS         1
+#define AT_NODE_PAGE_FRAMES      16   /* asking for a page of the directory counts as so many */
+#define AT_NODE_KIB_BURST        8192 /* and their KiB, log parts not counted */
+#define AT_NODE_KIB_MS           4
+#define AT_NODE_HOPS_MAX         15
+#define AT_NODE_NEAR_MAX         48 /* so many members keep a link to the steward; the others reach it through members */
+#define AT_NODE_MESH_DIALS       4  /* members each member dials: with as many that dial it, its degree is about 8 */
+#define AT_NODE_MESH_WALK        8  /* further on the ring when one cannot be reached */
+#define AT_NODE_HEADS_ALL        6  /* with no more links all are told at once of a longer log; with more, */
+#define AT_NODE_HEADS            2  /* peers that are told at once of a longer log */
+#define AT_NODE_DIALS_MAX        8  /* nodes being reached at once */
+#define AT_NODE_CLIMBS_MAX       (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
+#define AT_NODE_RELAY_BELOW      2 /* a relay is asked for while fewer members than this are linked */
+#define AT_NODE_ROOM_KEPT        8 /* links that members leave to the steward and to newcomers */
+#define AT_NODE_HINTS_MAX        8 /* members that a newcomer is told of where there is no room */
+#define AT_NODE_LET_GO_TRIES     4 /* each waits twice as long as the one before */
+#define AT_NODE_CROWDED_FAILURES 3 /* as many failures as it counts like that there was no room */
 
 /* A bucket of `burst` drops that lose one every `ms`: what may be spent at once and in the long run. */
 struct at_node_bucket {
@@ -63,6 +66,11 @@ struct at_node_peer {          /* a member, by replica */
     uint64_t left_out_ms, pause_ms; /* since when; when a pause is made for it, at the earliest */
 };
 
+struct at_node_hint { /* somebody that a newcomer was told of; counter 0: nobody */
+    struct at_endpoints where;
+    struct at_node_dial dial;
+};
+
 struct at_node_ring { /* the active members, ids ascending */
     struct at_node_id id;
     uint32_t replica;
@@ -89,7 +97,9 @@ struct at_node_mesh {
     uint64_t keep_ms;  /* not before */
     /* dialling */
     struct at_node_dial contact;
-    uint32_t dials; /* nodes being reached */
+    struct at_node_hint hints[AT_NODE_HINTS_MAX];
+    uint32_t hint_count, hint_next; /* next: the member that the next newcomer without room is told of first */
+    uint32_t dials;                 /* nodes being reached */
     struct at_node_climb climb[AT_NODE_CLIMBS_MAX];
     uint32_t climbing;               /* in use: mostly none, and then nobody looks at them */
     uint64_t climbs;                 /* so far */
@@ -97,7 +107,12 @@ struct at_node_mesh {
     /* the way to the steward */
     uint64_t feed;        /* the link that leads there and brings the log; 0: none */
     uint64_t path, paths; /* path: a number for the way there as it is now, 0: none; paths: those so far */
+    uint64_t path_ms;     /* since when */
     bool feed_live;       /* the feed pushes new blocks */
+    /* letting go of the link to the steward, node_crowd.c */
+    bool let_go;
+    uint32_t let_go_tries;
+    uint64_t let_go_ms; /* when it is let go, at the earliest; 0: no other way leads there */
     uint64_t asked_ms, behind_ms;
     uint32_t hops;               /* from here to the steward */
     uint64_t head_size, head_ms; /* the log's size that peers were told last, and when; */
@@ -118,7 +133,9 @@ struct at_node_mesh {
 
 struct at_node_receipt { /* waits for its update */
     bool used, checks;   /* checks: the update is here and is being looked at */
-    uint64_t link;       /* it came over this one, and so does the update */
+    bool waits;          /* for company (node_company.c), the update is fit */
+    uint64_t since_ms;   /* since when it does */
+    uint64_t link;       /* it came over this one, and so does the update; UINT64_MAX: that is down */
     struct at_signed_record record;
     struct at_record rec;
 };

@@ -41,23 +41,14 @@ static int by_id(const void *a, const void *b)
     return at_node_id_cmp(&((const struct at_node_ring *)a)->id, &((const struct at_node_ring *)b)->id);
 }
 
-/* How near two ids are: the bytes of a XOR b, as a number, big end first. */
-static bool nearer(const struct at_node_id *a, const struct at_node_id *b, const struct at_node_id *to)
-{
-    for (size_t i = 0; i < AT_KEY_BYTES; i++)
-        if (a->b[i] != b->b[i]) return (a->b[i] ^ to->b[i]) < (b->b[i] ^ to->b[i]);
-    return false;
-}
-
 static bool is_before(const struct at_node_machine *m, const struct at_node_id *id)
 {
-    return nearer(id, &m->options.key.id, &m->ledger.seats.seat[0].member);
+    return at_node_nearer(id, &m->options.key.id, &m->ledger.seats.seat[0].member);
 }
 
-/* The steward itself is before all. Among several each member chooses one: so their links are bounded, too. */
 static void ring_done(struct at_node_machine *m)
 {
-    m->mesh.near = m->mesh.ring_before <= AT_NODE_NEAR_MAX * m->ledger.seats.count;
+    m->mesh.near = at_node_near_by(m, m->mesh.ring_before);
     m->mesh.ring_valid = true;
 }
 
@@ -217,7 +208,8 @@ void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const s
     struct at_endpoints fresh[AT_PEERS_MAX];
     uint32_t count = 0;
     bool asked = link->peers_asking;
-    if (!m->has_genesis) return;
+    at_node_hints(m, link, msg);
+    if (!m->has_genesis || link->closing) return;
     for (uint32_t i = 0; i < msg->count; i++) {
         enum taken taken = take(m, &msg->list[i], false);
         if (taken == TAKEN) fresh[count++] = msg->list[i];

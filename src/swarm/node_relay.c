@@ -17,8 +17,9 @@
  *                                      two seconds; without a way: dropped
  *
  * A Refused goes back the way the record came. Nobody else answers: the author sees its record in the log, or sends it
- * again after five seconds, or when its way to the steward is another. One whose records got lost twice on a way takes
- * another one. At most one receipt per author waits at a node, and so many in all as it has room for links. */
+ * again after five seconds (a receipt, which may wait for company (node_company.c), later), or when its way to the steward
+ * is another. One whose records got lost twice on a way takes another one. At most one receipt per author waits at a node,
+ * and so many in all as it has room for links. */
 #include "swarm/node_internal.h"
 
 #include <stdio.h>
@@ -106,7 +107,7 @@ void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key)
     for (size_t i = 0; i < m->receipt_top; i++) {
         struct at_node_receipt *w = &m->receipts[i];
         const struct at_receipt *r = &w->rec.receipt;
-        if (!w->used || w->checks || !at_hash_eq(r->update, key)) continue;
+        if (!w->used || w->checks || w->waits || !at_hash_eq(r->update, key)) continue;
         bool late = at_node_among_several(m) && !at_node_state_confirmed(m); /* cannot judge; each steward does */
         if (!m->is_steward || late) {
             w->used = false;
@@ -127,11 +128,11 @@ void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event
     for (size_t i = 0; i < m->receipt_top; i++) {
         struct at_node_receipt *w = &m->receipts[i];
         if (!w->used || !w->checks || w->link != e->link || !at_hash_eq(w->rec.receipt.update, e->blob.key)) continue;
-        w->used = false;
+        w->used = w->checks = false;
         m->unfit[w->rec.receipt.replica] = !e->blob.ok;
         at_node_hold_set(m, w->rec.receipt.replica, e->blob.key, e->blob.ok);
         if (e->blob.ok)
-            at_node_submit_own(m, &w->record, w->link);
+            at_node_company_join(m, w);
         else
             at_node_refused(m, w->link, at_signed_record_leaf(&w->record),
                             e->reason && e->reason[0] ? e->reason : "its update cannot be applied");
@@ -142,14 +143,21 @@ void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event
 static void receipt_drop(struct at_node_machine *m, struct at_node_receipt *w)
 {
     struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, w->rec.receipt.update);
-    w->used = false;
+    m->company -= w->waits;
+    w->used = w->waits = false;
     if (f && f->only_link == w->link) at_node_fetch_cancel(m, f);
 }
 
 void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *link)
 {
-    for (size_t i = 0; i < m->receipt_top; i++)
-        if (m->receipts[i].used && m->receipts[i].link == link->id) receipt_drop(m, &m->receipts[i]);
+    for (size_t i = 0; i < m->receipt_top; i++) {
+        struct at_node_receipt *w = &m->receipts[i];
+        if (!w->used || w->link != link->id) continue;
+        if (w->waits)
+            w->link = UINT64_MAX; /* nothing more is needed of its author */
+        else
+            receipt_drop(m, w);
+    }
     for (size_t i = 0; i < AT_NODE_RELAYED_MAX; i++)
         if (m->mesh.relayed[i].from == link->id) m->mesh.relayed[i].from = 0;
 }
@@ -259,9 +267,14 @@ bool at_node_sign_at(struct at_node_machine *m, struct at_record *record, uint64
 }
 
 /* ---- own records ---- */
+static uint64_t resubmit_ms(const struct at_node_machine *m, const struct at_node_own *own)
+{
+    return own->sent_ms + AT_NODE_RESUBMIT_MS + (own == &m->unit.receipt ? at_node_company_most_ms(m) : 0);
+}
+
 void at_node_own_send(struct at_node_machine *m, struct at_node_own *own)
 {
-    if (own->path == m->mesh.path && m->now_ms < own->sent_ms + AT_NODE_RESUBMIT_MS) return;
+    if (own->path == m->mesh.path && m->now_ms < resubmit_ms(m, own)) return;
     own->tries = own->path == m->mesh.path ? own->tries + 1 : 0;
     own->path = m->mesh.path;
     own->sent_ms = m->now_ms;
@@ -283,7 +296,7 @@ uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
     if (m->consensus || !m->mesh.path) return deadline;
     for (size_t i = 0; i < ALL + AT_NODE_ACCUSALS; i++) {
         const struct at_node_own *own = i < ALL ? all[i] : &m->agree.accuse[i - ALL].own;
-        uint64_t due = own->sent_ms + AT_NODE_RESUBMIT_MS;
+        uint64_t due = resubmit_ms(m, own);
         if (own->path == m->mesh.path && due > m->now_ms && due < deadline) deadline = due;
     }
     return deadline;

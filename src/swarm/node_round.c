@@ -25,7 +25,7 @@
 
 int at_node_self(const struct at_node_machine *m)
 {
-    return m->has_genesis ? at_ledger_find(&m->ledger, &m->options.key.id) : -1;
+    return (int)m->self1 - 1;
 }
 
 struct at_hash at_node_machine_counted(const struct at_node_machine *m)

@@ -30,6 +30,7 @@
 static uint32_t hops_of(const struct at_node_machine *m, const struct at_node_link *l)
 {
     bool several = m->ledger.seats.count > 1;
+    if (at_node_lets_go(m, l)) return AT_HOPS_NONE;
     if (at_node_is_seat(m, &l->node) && (!several || m->now_ms >= l->distrust_ms)) return 0;
     bool trusted = at_node_link_member(m, l) || at_node_id_eq(&l->node, &m->options.contact);
     if (!trusted || l->hops >= AT_NODE_HOPS_MAX || m->now_ms < l->distrust_ms) return AT_HOPS_NONE;
@@ -66,6 +67,7 @@ void at_node_head(struct at_node_machine *m, struct at_node_link *link, const st
 static void path_changed(struct at_node_machine *m, bool there_is_one)
 {
     m->mesh.path = there_is_one ? ++m->mesh.paths : 0;
+    m->mesh.path_ms = m->now_ms;
     if (there_is_one)
         m->pathless_ms = 0;
     else if (!m->pathless_ms)

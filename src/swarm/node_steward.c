@@ -6,7 +6,8 @@
  *              and took part in the last round, or was ready for it, is; or its grace is over;
  *              and no pause for members left out is on
  *   READY      no rounds are left, or FINISH                                              END
- *   TRAINING   a receipt's update has been fetched, stored and found fit to apply         (the member's) RECEIPT
+ *   TRAINING   a receipt's update has been fetched, stored and found fit to apply;        (the member's) RECEIPT
+ *              and it has waited for company (node_company.c)
  *   TRAINING   every participant is in or gone; or round_ms_max after OPEN                CLOSE, of all receipts
  *   CLOSED     own outer step is done                                                     EPOCH
  *   ENDED      every linked member has said goodbye, and six seconds have passed for      (none: this node ends)
@@ -99,8 +100,7 @@ static void links_by_replica(struct at_node_machine *m, const struct at_node_lin
     memset(ret_links, 0, m->ledger.member_count * sizeof *ret_links);
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
-        int replica = at_node_link_open(l) ? at_ledger_find(&m->ledger, &l->node) : -1;
-        if (replica >= 0) ret_links[replica] = l;
+        if (at_node_link_open(l) && l->replica1) ret_links[l->replica1 - 1] = l;
     }
 }
 
@@ -201,6 +201,7 @@ static bool is_awaited(struct at_node_machine *m, uint32_t r)
     const struct at_member *member = &m->ledger.members[r];
     if (at_node_among_several(m) && at_node_hold_awaited(m, r)) return true;
     if (!u || at_ledger_unit_complete(&m->ledger, r) || !member->active || m->unfit[r]) return false;
+    if (at_node_in_company(m, r)) return true;
     if (at_node_id_eq(&member->id, &m->options.key.id)) return true;
     if (at_node_present(m, r)) {
         m->absent_ms[r] = 0;
@@ -220,6 +221,17 @@ static bool goes_on(struct at_node_machine *m)
     bool over = m->now_ms >= m->open_ms + m->genesis.round_ms_max;
     m->look_due = many && lately && !over && m->awaited < m->ledger.member_count && is_awaited(m, m->awaited);
     return m->look_due;
+}
+
+bool at_node_steward_awaits_more(struct at_node_machine *m)
+{
+    uint32_t n = m->ledger.member_count;
+    for (uint32_t k = 0, r = m->awaited; k < n; k++, r++) { /* mostly it is the first */
+        if (!is_awaited(m, r % n) || at_node_in_company(m, r % n)) continue;
+        m->awaited = r % n;
+        return true;
+    }
+    return false;
 }
 
 /* The replica's receipt may be counted: all parts of its unit are in the log, and of several stewards this one holds

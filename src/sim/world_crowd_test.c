@@ -1,0 +1,54 @@
+/* world_crowd_test.c: more members than the steward has links, all invited by the steward itself and all at once. */
+#include "sim/world_rig.h"
+
+enum { NODES = 44, LINKS = 32, NEAR = 13 /* of so many links so many are the nearest members' (node_crowd.c) */ };
+
+static struct at_world *crowd(uint64_t seed)
+{
+    struct at_world_options o = small(seed);
+    o.nodes = NODES;
+    o.min_members = NODES;
+    o.links_max = LINKS;
+    o.rounds = 3;
+    o.step_ms = 20000;
+    o.round_ms_max = 120000;
+    return make(&o);
+}
+
+/* Nobody starves at the door: everybody has joined in a quarter of a minute, over members that the steward named. */
+static void everybody_comes_in(void **state)
+{
+    (void)state;
+    struct at_world *w = crowd(31);
+    assert_false(at_world_run(w, 15000));
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    struct at_world_counts counts;
+    at_world_counts(w, &counts);
+    assert_int_equal(counts.nodes_joined, NODES);
+    at_world_release(w);
+}
+
+/* Those that are not near let go, and then nobody dials any more; all of them are counted in every round. */
+static void the_far_let_go(void **state)
+{
+    (void)state;
+    struct at_world *w = crowd(32);
+    struct at_world_counts before, after;
+    assert_false(at_world_run(w, 55000));
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    assert_in_range(at_world_links(w, 0), NEAR / 2, NEAR + 2);
+    at_world_counts(w, &before);
+    assert_false(at_world_run(w, 85000));
+    at_world_counts(w, &after);
+    assert_in_range(after.dials - before.dials, 0, NODES / 4);
+    must_finish(w, 600000);
+    for (uint32_t r = 0; r < 3; r++) assert_int_equal(at_world_included(w, r), NODES);
+    at_world_release(w);
+}
+
+int main(void)
+{
+    if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
+    const struct CMUnitTest tests[] = {cmocka_unit_test(everybody_comes_in), cmocka_unit_test(the_far_let_go)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

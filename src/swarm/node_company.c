@@ -1,0 +1,76 @@
+/* node_company.c: receipts that the single steward orders together. Each block of the log costs every member a message, a
+ * checkpoint and its signature; a receipt has until CLOSE, and most of a round lies between the first and the last.
+ *
+ *   a fit receipt waits until             why
+ *   32 wait                               that is company enough
+ *   another record is ordered             they go with it
+ *   nobody else's is awaited              the round need not wait for them
+ *   it has waited 1/64 of what the last   so members can fetch its update long before the last one is in; nothing waits in
+ *   round took, a minute at most          the first round after a start
+ *   the round's time is over              it counts
+ *
+ * Who waits counts as here: its author need not be any more. Its author knows how long that may be and does not take its
+ * receipt for lost before. A receipt that waits when the steward dies is lost, and sent again over the new link. */
+#include "swarm/node_internal.h"
+
+uint64_t at_node_company_most_ms(const struct at_node_machine *m)
+{
+    uint64_t ms = m->has_genesis ? m->genesis.round_ms_max / AT_NODE_COMPANY_SHARE : 0;
+    return ms < AT_NODE_COMPANY_MS ? ms : AT_NODE_COMPANY_MS;
+}
+
+static uint64_t patience_ms(const struct at_node_machine *m)
+{
+    uint64_t ms = m->round_took_ms / AT_NODE_COMPANY_SHARE, most = at_node_company_most_ms(m);
+    return ms < most ? ms : most;
+}
+
+void at_node_company_join(struct at_node_machine *m, struct at_node_receipt *w)
+{
+    if (!m->consensus || m->ledger.seats.count > 1) {
+        at_node_submit_own(m, &w->record, w->link);
+        return;
+    }
+    w->used = w->waits = true;
+    w->since_ms = m->now_ms;
+    m->company++;
+}
+
+bool at_node_in_company(const struct at_node_machine *m, uint32_t replica)
+{
+    for (size_t i = 0; i < m->receipt_top && m->company; i++)
+        if (m->receipts[i].waits && m->receipts[i].rec.receipt.replica == replica) return true;
+    return false;
+}
+
+static uint64_t due_ms(const struct at_node_machine *m)
+{
+    uint64_t due = m->open_ms + m->genesis.round_ms_max;
+    for (size_t i = 0; i < m->receipt_top; i++) {
+        uint64_t own = m->receipts[i].since_ms + patience_ms(m);
+        if (m->receipts[i].waits && own < due) due = own;
+    }
+    return due;
+}
+
+void at_node_company_drive(struct at_node_machine *m)
+{
+    if (!m->company || m->ended) return;
+    bool enough = m->company >= AT_NODE_COMPANY_MAX || m->now_ms >= due_ms(m);
+    if (!enough && at_node_settled(m)) enough = !at_node_steward_awaits_more(m);
+    if (!enough && m->consensus->queue_count == 0) return;
+    for (size_t i = 0; i < m->receipt_top; i++) {
+        struct at_node_receipt *w = &m->receipts[i];
+        if (!w->waits) continue;
+        w->used = w->waits = false;
+        at_node_submit_own(m, &w->record, w->link);
+    }
+    m->company = 0;
+}
+
+uint64_t at_node_company_deadline_ms(const struct at_node_machine *m)
+{
+    if (!m->company) return UINT64_MAX;
+    uint64_t due = due_ms(m);
+    return due > m->now_ms ? due : UINT64_MAX;
+}
