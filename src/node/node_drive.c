@@ -144,6 +144,26 @@ static at_err read_agree(struct node *n, const struct at_agree_question *questio
     return err;
 }
 
+/* Whole updates; those that are not here, or too large, are empty. Good until the next call. */
+static at_err_t read_bundle(struct node *n, const struct node_todo *todo, struct at_span data[AT_BUNDLE_MAX],
+                            struct at_node_event *ev)
+{
+    uint8_t *at;
+    at_buf_clear(&n->bundle);
+    at_err_t err = at_buf_reserve(&n->bundle, (size_t)AT_BUNDLE_MAX * AT_BUNDLE_EACH_MAX, &at);
+    for (uint32_t i = 0; i < todo->bytes && !err; i++) {
+        uint64_t total = 0;
+        struct at_span bytes = {0};
+        bool here =
+            at_vault_read(&n->vault, AT_BLOB_UPDATE, todo->keys[i], 0, AT_BUNDLE_EACH_MAX, &total, &bytes) == AT_OK;
+        data[i] = at_span(n->bundle.p + n->bundle.n, here && total == bytes.n ? bytes.n : 0);
+        if (data[i].n) err = at_buf_append(&n->bundle, bytes.p, bytes.n);
+    }
+    ev->bundle.data = data;
+    ev->bundle.count = todo->bytes;
+    return err;
+}
+
 void node_answer(struct node *n, const struct node_todo *todo)
 {
     struct at_node_event ev = {
@@ -151,6 +171,7 @@ void node_answer(struct node *n, const struct node_todo *todo)
     struct at_diag diag = {0};
     struct at_agree_answer answer = {.count = 0};
     const struct at_tile *tile;
+    struct at_span data[AT_BUNDLE_MAX];
     at_err_t err = AT_OK;
     ev.blob.kind = todo->blob;
     ev.blob.key = todo->key;
@@ -163,6 +184,8 @@ void node_answer(struct node *n, const struct node_todo *todo)
     else if (todo->kind == AT_NODE_EV_BLOB_DATA)
         ev.blob.ok = at_vault_read(&n->vault, todo->blob, todo->key, todo->offset, todo->bytes, &ev.blob.total,
                                    &ev.bytes) == AT_OK;
+    else if (todo->kind == AT_NODE_EV_BUNDLE_DATA)
+        err = read_bundle(n, todo, data, &ev);
     else if (todo->kind == AT_NODE_EV_STATE_SHAPE)
         ev.shape.tiles = at_compute_tiles(n->compute, &tile, &ev.shape.bytes);
     else if (todo->kind == AT_NODE_EV_LINK_DOWN)

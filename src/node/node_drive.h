@@ -35,8 +35,9 @@ struct node_todo { /* an event to come, kept small: its data is read when its tu
     uint64_t link, offset, dial, last; /* last: LOG_DATA */
     uint32_t bytes;
     bool ok;
-    struct at_agree_question agree; /* AGREE_DATA */
-    uint32_t term;                  /* SECRET */
+    struct at_agree_question agree;     /* AGREE_DATA */
+    uint32_t term;                      /* SECRET */
+    struct at_hash keys[AT_BUNDLE_MAX]; /* BUNDLE_DATA: so many as `bytes` says */
 };
 
 struct node_dial { /* under way: net's name for it, and the machine's */
@@ -58,6 +59,7 @@ struct node {
     struct at_lock lock;
     struct at_store *store;
     struct at_vault vault;
+    struct at_buf bundle; /* updates that a peer has asked for together */
     struct at_compute *compute;
     struct at_worker computer, disk, saver;
     struct at_net *net;

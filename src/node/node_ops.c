@@ -401,6 +401,11 @@ static void do_blob(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_BLOB_READ:
         todo.kind = AT_NODE_EV_BLOB_DATA;
         break;
+    case AT_NODE_OP_BUNDLE_READ:
+        todo.kind = AT_NODE_EV_BUNDLE_DATA;
+        todo.bytes = op->bundle.count;
+        memcpy(todo.keys, op->bundle.keys, op->bundle.count * sizeof *todo.keys);
+        break;
     case AT_NODE_OP_BLOB_WRITE:
         if (op->read.kind == AT_BLOB_TILE) {
             err = at_vault_write_tile(&n->vault, op->read.key, op->read.offset, op->bytes, &diag);
@@ -468,6 +473,7 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_BLOB_FINISH:
     case AT_NODE_OP_BLOB_DROP:
     case AT_NODE_OP_BLOB_READ:
+    case AT_NODE_OP_BUNDLE_READ:
     case AT_NODE_OP_BLOB_PRUNE:
         do_blob(n, op);
         break;

@@ -391,6 +391,7 @@ static void take_down(struct node *n)
     at_store_close(n->store);
     at_compute_release(n->compute);
     at_vault_release(&n->vault);
+    at_buf_release(&n->bundle);
     at_compute_state_release(&n->state);
     at_lock_release(&n->lock);
     pthread_mutex_destroy(&n->progress_mutex);

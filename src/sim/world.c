@@ -383,6 +383,9 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
     case AT_WORLD_AGREE_READ:
         at_world_agree_read(w, ev);
         break;
+    case AT_WORLD_BUNDLE_READ:
+        at_world_bundle_read(w, ev);
+        break;
     case AT_WORLD_KILL:
         at_world_node_crash(w, ev->node, false);
         n->left_behind = w->ends_changed = true;

@@ -104,3 +104,27 @@ void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_
     b->complete = true;
     at_buf_release(&b->part);
 }
+
+/* ---- many small ones, read at once ---- */
+void at_world_bundle_ask(struct at_world *w, int node, const struct at_node_op *op)
+{
+    struct at_world_event *ev = at_world_push(w, AT_WORLD_BUNDLE_READ, node, at_world_draw(w, 2));
+    ev->id = op->link;
+    at_world_payload(ev, at_span(op->bundle.keys[0].b, op->bundle.count * sizeof *op->bundle.keys));
+}
+
+void at_world_bundle_read(struct at_world *w, const struct at_world_event *ev)
+{
+    struct at_span data[AT_BUNDLE_MAX] = {{0}};
+    struct at_node_event e = {.kind = AT_NODE_EV_BUNDLE_DATA, .link = ev->id};
+    uint32_t count = (uint32_t)(ev->e.bytes.n / sizeof(struct at_hash));
+    for (uint32_t i = 0; i < count; i++) {
+        struct at_hash key;
+        memcpy(key.b, ev->e.bytes.p + i * sizeof key.b, sizeof key.b);
+        const struct at_world_blob *b = at_world_blob_find(&w->nodes[ev->node].disk, AT_BLOB_UPDATE, key);
+        if (b && b->complete && at_world_blob_bytes(b).n <= AT_BUNDLE_EACH_MAX) data[i] = at_world_blob_bytes(b);
+    }
+    e.bundle.data = data;
+    e.bundle.count = count;
+    at_world_step_node(w, ev->node, &e);
+}

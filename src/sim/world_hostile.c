@@ -74,6 +74,28 @@ static bool wrong_piece(struct at_world *w, int node, uint64_t link, struct at_m
     return says;
 }
 
+/* The same for many at once; each may be held back by itself. */
+static bool wrong_bundle(struct at_world *w, int node, uint64_t link, struct at_message *msg, struct at_span *ret_bytes)
+{
+    uint64_t how = w->nodes[node].knob[AT_WORLD_HOSTILE];
+    struct at_span data[AT_BUNDLE_MAX];
+    struct at_buf garbage = {0};
+    uint32_t at = (uint32_t)at_world_draw(w, msg->bundle.count);
+    bool some = how & AT_WORLD_HOSTILE_SOME && (w->now_ms / w->options.round_ms_max + link) % 2;
+    if (how & AT_WORLD_HOSTILE_WITHHOLD || (some && at % 2)) return false;
+    memcpy(data, msg->bundle.data, msg->bundle.count * sizeof *data);
+    if (some) data[at].n = 0; /* it says that it does not have this one */
+    if (how & AT_WORLD_HOSTILE_GARBAGE && data[at].n > 0) {
+        if (at_buf_append(&garbage, data[at].p, data[at].n)) return false;
+        garbage.p[at_world_draw(w, garbage.n)] ^= 0x80;
+        data[at] = at_buf_span(&garbage);
+    }
+    msg->bundle.data = data;
+    bool says = say(w, node, msg, ret_bytes);
+    at_buf_release(&garbage);
+    return says;
+}
+
 static void invent(struct at_world *w, uint64_t link)
 {
     uint8_t bytes[300];
@@ -146,6 +168,7 @@ bool at_world_tamper(struct at_world *w, int node, uint64_t link, struct at_span
     say_more(w, node, link, said);
     if (at_message_decode(said, &w->mem, NULL, &msg)) return true;
     if (msg.kind == AT_MSG_PIECE) return wrong_piece(w, node, link, &msg, ret_bytes);
+    if (msg.kind == AT_MSG_BUNDLE) return wrong_bundle(w, node, link, &msg, ret_bytes);
     if (msg.kind == AT_MSG_SUBMIT && how & AT_WORLD_HOSTILE_RECEIPT) return wrong_receipt(w, node, &msg, ret_bytes);
     const struct at_world_link *l = &w->links[(link - 1) / 2];
     bool half = l->end[(link - 1) % 2 ? 0 : 1] % 2 == 0, agrees = msg.kind == AT_MSG_AGREE || msg.kind == AT_MSG_COSIGN;

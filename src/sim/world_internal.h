@@ -153,6 +153,7 @@ enum at_world_what {
     AT_WORLD_PERSISTED,
     AT_WORLD_LOG_READ,
     AT_WORLD_AGREE_READ,
+    AT_WORLD_BUNDLE_READ,
     AT_WORLD_KILL,
     AT_WORLD_UNIT_STEP,
     AT_WORLD_APPLY,
@@ -342,6 +343,8 @@ struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root,
 double at_world_loss(uint32_t round);
 
 /* world_blob.c */
+void at_world_bundle_ask(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_bundle_read(struct at_world *w, const struct at_world_event *ev);
 struct at_world_blob *at_world_blob_find(struct at_world_disk *d, enum at_blob_kind kind, struct at_hash key);
 struct at_world_blob *at_world_blob_get(struct at_world *w, struct at_world_disk *d, enum at_blob_kind kind,
                                         struct at_hash key); /* found or made */
@@ -408,6 +411,7 @@ at_err_t at_world_memo_verify(void *ctx, const struct at_node_id *id, struct at_
 
 /* world_count.c */
 void at_world_count_event(struct at_world *w, const struct at_world_event *ev);
+uint64_t at_world_messages_of(struct at_world *w, struct at_span bytes); /* as many as real updates would be */
 void at_world_count_send(struct at_world *w, int node, struct at_span bytes, uint64_t wire_bytes, bool bulk);
 void at_world_count_stored(struct at_world *w, int node, const struct at_node_op *op);
 void at_world_count_blocks(struct at_world *w, int node, const struct at_node_op *op);

@@ -36,7 +36,9 @@ uint64_t at_world_wire_bytes(struct at_world *w, struct at_span bytes)
 {
     struct at_message msg;
     uint64_t own = (uint64_t)bytes.n + FRAME_BYTES;
-    if (!w->options.lines || w->options.bulk_weight <= 1 || at_world_kind_of(bytes) != AT_MSG_PIECE) return own;
+    if (!w->options.lines || w->options.bulk_weight <= 1) return own;
+    if (at_world_kind_of(bytes) == AT_MSG_BUNDLE) return (uint64_t)bytes.n * w->options.bulk_weight;
+    if (at_world_kind_of(bytes) != AT_MSG_PIECE) return own;
     if (at_message_decode(bytes, &w->mem, NULL, &msg)) return own;
     bool stands_in = msg.piece.kind == AT_BLOB_UPDATE || msg.piece.kind == AT_BLOB_TILE;
     return stands_in ? (uint64_t)bytes.n * w->options.bulk_weight : own;

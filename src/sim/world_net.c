@@ -84,15 +84,18 @@ struct at_endpoint at_world_endpoint(const struct at_world *w, int node)
 }
 
 /* Whom the endpoint belongs to now; without a port it is what the invite said of the contact. */
+static int owner(const struct at_world *w, int node, const struct at_node_op *op)
+{
+    int to = op->endpoint.port ? (int)at_load_le32(op->endpoint.ip + 12) - 1 : w->nodes[node].contact;
+    if (to < 0 || to >= w->options.nodes || !at_node_id_eq(&w->nodes[to].key.id, &op->node)) return -1;
+    struct at_endpoint e = at_world_endpoint(w, to);
+    bool here = op->endpoint.port ? at_endpoint_eq(&e, &op->endpoint) : w->nodes[to].moves == 0;
+    return here ? to : -1;
+}
+
 void at_world_dial(struct at_world *w, int node, const struct at_node_op *op)
 {
-    int to = -1;
-    for (int i = 0; i < w->options.nodes; i++) {
-        struct at_endpoint e = at_world_endpoint(w, i);
-        bool invited = i == w->nodes[node].contact && w->nodes[i].moves == 0;
-        bool here = op->endpoint.port ? at_endpoint_eq(&e, &op->endpoint) : invited;
-        if (here && at_node_id_eq(&w->nodes[i].key.id, &op->node)) to = i;
-    }
+    int to = owner(w, node, op);
     w->nodes[node].dials++;
     w->counts.dials++;
     uint64_t ms = at_world_latency_ms(w, node, to) + at_world_nat_ms(w, to);
@@ -185,7 +188,7 @@ bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
     bool bulk = op->frame_class == AT_FRAME_BULK, honest = at_world_is_honest(w, node);
     struct at_span bytes = op->bytes;
     if (!l->up) return true; /* its LINK_DOWN is on the way */
-    w->sent_of[at_world_kind_of(bytes)]++;
+    w->sent_of[at_world_kind_of(bytes)] += at_world_messages_of(w, bytes);
     if (bulk && w->options.lines && l->queued[1 - from] >= QUEUE_BYTES_MAX) {
         l->full[1 - from] = true; /* LINK_DRAIN when half of it has arrived */
         return false;

@@ -111,9 +111,12 @@ void at_world_count_in(struct at_world *w, int node, struct at_span message)
 {
     struct at_world_traffic *t = &w->nodes[node].traffic;
     struct at_message msg;
-    if (at_world_kind_of(message) != AT_MSG_PIECE) return;
-    if (at_message_decode(message, &w->mem, NULL, &msg) || msg.kind != AT_MSG_PIECE) return;
-    if (msg.piece.kind == AT_BLOB_TILE) {
+    enum at_message_kind kind = at_world_kind_of(message);
+    if (kind != AT_MSG_PIECE && kind != AT_MSG_BUNDLE) return;
+    if (at_message_decode(message, &w->mem, NULL, &msg) || msg.kind != kind) return;
+    if (kind == AT_MSG_BUNDLE) {
+        for (uint32_t i = 0; i < msg.bundle.count; i++) t->update_bytes_in += msg.bundle.data[i].n;
+    } else if (msg.piece.kind == AT_BLOB_TILE) {
         t->tiles_in++;
         t->tile_bytes_in += msg.piece.data.n;
     } else if (msg.piece.kind == AT_BLOB_UPDATE) {

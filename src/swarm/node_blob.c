@@ -54,6 +54,12 @@ void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch
     fetch->state = AT_FETCH_NONE;
 }
 
+/* What is fetched is of the open round, and needed when it has closed; of several stewards it is needed for that. */
+static bool is_early(const struct at_node_machine *m)
+{
+    return !m->is_steward && m->ledger.phase == AT_LEDGER_TRAINING;
+}
+
 struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key,
                                     uint64_t bytes_max, uint64_t bytes_exact, uint64_t only_link)
 {
@@ -73,7 +79,12 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
             op->read.kind = kind;
             op->read.key = key;
         }
-    if (f) f->only_link = only_link;
+    if (!f) return NULL;
+    f->only_link = only_link;
+    if (f->early && f->state == AT_FETCH_WAIT && !is_early(m)) { /* now it is needed */
+        f->early = false;
+        f->moved_ms = m->now_ms;
+    }
     return f;
 }
 
@@ -120,12 +131,14 @@ static void want_pieces(struct at_node_machine *m, struct at_node_fetch *f)
 }
 
 /* The open peer whose id follows the one asked last: all are tried in turn. */
-static struct at_node_link *next_peer(struct at_node_machine *m, const struct at_node_fetch *f)
+struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct at_node_fetch *f)
 {
     struct at_node_link *best = NULL, *first = NULL;
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        if (!at_node_link_open(l) || l->late || (f->only_link && l->id != f->only_link)) continue;
+        if (!at_node_link_open(l) || l->late || (l->bundle_out && at_node_is_small(f)) ||
+            (f->only_link && l->id != f->only_link))
+            continue;
         if (l->wants_out > AT_NODE_PIECES_MAX - AT_NODE_WINDOW_PIECES) continue; /* as many as it takes at once */
         if (!first || l->id < first->id) first = l;
         if (l->id > f->last_link && (!best || l->id < best->id)) best = l;
@@ -133,9 +146,9 @@ static struct at_node_link *next_peer(struct at_node_machine *m, const struct at
     return best ? best : first;
 }
 
-static void fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
+void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
 {
-    struct at_node_link *link = next_peer(m, f);
+    struct at_node_link *link = at_node_fetch_peer(m, f);
     if (!link) return;
     f->state = AT_FETCH_RUN;
     f->link = f->last_link = link->id;
@@ -168,15 +181,17 @@ static void fall_behind(struct at_node_link *link)
 }
 
 /* The peer asked does not have it. */
-static void fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link)
+void at_node_fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link)
 {
     if (f->owed > 0) fall_behind(link);
     if (++f->misses % 4 == 0) f->written = f->late_link = 0; /* perhaps the rest that we kept is longer than the blob */
-    struct at_node_link *next = next_peer(m, f);
+    struct at_node_link *next = at_node_fetch_peer(m, f);
+    /* Ahead of CLOSE there is time, and it is on its way from peer to peer. */
+    f->early = f->kind == AT_BLOB_UPDATE && !f->only_link && is_early(m);
     if (!next || next->id <= f->last_link)
         fetch_turn(m, f);
     else
-        fetch_wait(m, f, 0);
+        fetch_wait(m, f, f->early ? AT_NODE_FETCH_EARLY_MS << (f->turns < 3 ? f->turns : 3) : 0);
 }
 
 /* Another peer goes on where this one stopped, if there is one. */
@@ -184,7 +199,7 @@ static void pass_over(struct at_node_machine *m, struct at_node_fetch *f, struct
 {
     uint32_t late = link->late;
     fall_behind(link);
-    if (next_peer(m, f)) {
+    if (at_node_fetch_peer(m, f)) {
         f->late_link = link->id;
         fetch_wait(m, f, 0);
     } else {
@@ -197,7 +212,7 @@ static void watch(struct at_node_machine *m, struct at_node_fetch *f)
     struct at_node_link *link = at_node_link_find(m, f->link);
     AT_ASSERT(link); /* a link that goes down leaves its fetches */
     if (link->pieces_out == 0 || f->owed == 0)
-        fetch_missed(m, f, link);
+        at_node_fetch_missed(m, f, link);
     else if (m->now_ms >= link->answer_ms + AT_BLOB_SILENT_MS || m->now_ms >= f->moved_ms + AT_NODE_FETCH_STALL_MS)
         pass_over(m, f, link);
 }
@@ -278,7 +293,7 @@ static void piece_took(struct at_node_machine *m, struct at_node_fetch *f, struc
 }
 
 /* Whether a piece, or that there is none, was asked for; it is counted. */
-static bool answers(struct at_node_machine *m, struct at_node_link *link, enum at_blob_kind kind)
+bool at_node_fetch_answered(struct at_node_machine *m, struct at_node_link *link, enum at_blob_kind kind)
 {
     uint32_t *out = kind == AT_BLOB_TILE ? &link->wants_out : &link->pieces_out;
     if (*out == 0) return false;
@@ -290,8 +305,8 @@ static bool answers(struct at_node_machine *m, struct at_node_link *link, enum a
     return true;
 }
 
-static void piece_of(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
-                     const struct at_msg_piece *piece)
+void at_node_fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
+                         const struct at_msg_piece *piece)
 {
     bool known, asked = f->state == AT_FETCH_RUN && f->link == link->id;
     const char *fault = piece_fault(f, piece, &known);
@@ -311,7 +326,7 @@ static void piece_of(struct at_node_machine *m, struct at_node_fetch *f, struct 
 
 void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece)
 {
-    if (!answers(m, link, piece->kind)) {
+    if (!at_node_fetch_answered(m, link, piece->kind)) {
         at_node_link_refuse(m, link, "a piece that nobody asked for");
         return;
     }
@@ -320,12 +335,12 @@ void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const s
         return;
     }
     struct at_node_fetch *f = at_node_fetch_find(m, piece->kind, piece->key);
-    if (f && (f->state == AT_FETCH_RUN || f->state == AT_FETCH_WAIT)) piece_of(m, f, link, piece);
+    if (f && (f->state == AT_FETCH_RUN || f->state == AT_FETCH_WAIT)) at_node_fetch_piece(m, f, link, piece);
 }
 
 void at_node_missing(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_missing *missing)
 {
-    if (!answers(m, link, missing->kind)) {
+    if (!at_node_fetch_answered(m, link, missing->kind)) {
         at_node_link_refuse(m, link, "an answer to nothing");
         return;
     }
@@ -336,7 +351,7 @@ void at_node_missing(struct at_node_machine *m, struct at_node_link *link, const
     struct at_node_fetch *f = at_node_fetch_find(m, missing->kind, missing->key);
     if (!f || f->state != AT_FETCH_RUN || f->link != link->id) return;
     if (f->owed > 0) f->owed--;
-    fetch_missed(m, f, link);
+    at_node_fetch_missed(m, f, link);
 }
 
 void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *e)
@@ -386,7 +401,11 @@ void at_node_blob_drive(struct at_node_machine *m)
     for (size_t i = 0; i < m->fetch_top; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_RUN) watch(m, f);
-        if (f->state == AT_FETCH_WAIT && m->now_ms >= f->moved_ms) fetch_start(m, f);
+        if (f->state != AT_FETCH_WAIT || m->now_ms < f->moved_ms) continue;
+        if (at_node_is_small(f))
+            at_node_bundle_ask(m, f);
+        else
+            at_node_fetch_start(m, f);
     }
 }
 

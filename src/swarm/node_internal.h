@@ -14,6 +14,7 @@
  *   node_presence.c who is here, as the steward and those between hear of it
  *   node_serve.c    serving blobs
  *   node_blob.c     fetching them
+ *   node_bundle.c   small updates, many in one message
  *   node_tiles.c    fetching a state by tiles from many peers, and serving them within a budget
  *   node_state.c    which state this node holds and how it comes to the one it needs
  *   node_round.c    a member's part in a round: unit, receipt, joining, leaving, ending
@@ -52,7 +53,8 @@
 #define AT_NODE_WINDOW_PIECES 4                       /* our wants of one fetch that are under way */
 #define AT_NODE_PIECES_MAX    16 /* and of all fetches at one peer; with its tiles fewer than it takes */
 #define AT_NODE_FETCHES_MAX   (AT_NODE_LINKS_MAX + 8)
-#define AT_NODE_APPLY_FETCHES 4  /* updates fetched side by side for one outer step */
+#define AT_NODE_APPLY_FETCHES 4  /* updates fetched side by side for one outer step, */
+#define AT_NODE_APPLY_SMALL   8  /* so many small ones instead of each of these */
 #define AT_NODE_HISTORY       10 /* closed rounds that can be replayed from their updates */
 #define AT_NODE_KEEP_ROUNDS   8 /* rounds whose update blobs are kept for others, while they are fewer bytes than the */
 #define AT_NODE_KEEP_LEAST    2 /* state (else nobody would replay them); of so many in any case */
@@ -103,6 +105,7 @@ enum { /* milliseconds */
        AT_NODE_UNINVITED_MS = 10000,  /* no member, no invite, no link */
        AT_NODE_REFUSED_MS = 3000,     /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
+       AT_NODE_FETCH_EARLY_MS = 2000, /* it has it not yet, and it is not needed yet: the next one is asked */
        AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
        AT_NODE_TILES_POLL_MS = 1500,    /* a peer that does not hold the whole state is asked again */
@@ -134,7 +137,7 @@ struct at_node_want {
     enum at_blob_kind kind;
     struct at_hash key;
     uint64_t offset;
-    uint32_t bytes;
+    uint32_t bytes; /* 0: the link's bundle */
 };
 
 struct at_node_link {
@@ -143,6 +146,7 @@ struct at_node_link {
     uint64_t id, up_ms;
     struct at_node_id node;
     uint32_t replica1;  /* of its node, + 1; 0: no member yet. Looked up for every link in every step otherwise */
+    bool member;        /* an active one */
     uint64_t log_least; /* of the steward's log, when it is the steward's link */
     /* serving the log */
     bool log_live;    /* it knows the log up to the head: new blocks are pushed */
@@ -166,9 +170,12 @@ struct at_node_link {
     bool want_reading, want_drop;             /* a BLOB_READ for it is under way; its answer is to be dropped */
     bool full;                                /* the link took no more: nothing is read until it drains */
     struct at_node_want reading, answered;    /* answered: the last piece sent; again when it was refused */
+    struct at_hash bundle[AT_BUNDLE_MAX];     /* the updates that it asked for together last */
+    uint32_t bundle_count;
     /* our wants to it */
     uint32_t wants_out, pieces_out; /* not answered yet, and those of them that are not tiles */
     uint32_t late;                  /* pieces that it is behind with: before they have come, no fetch begins at it */
+    bool bundle_out;                /* one of them is a bundle: of these it takes one at a time */
     uint64_t answer_ms;             /* its last answer, or when the first of them was asked */
     /* the tiles of the state that this node fetches */
     bool tiles_whole;
@@ -199,6 +206,7 @@ struct at_node_fetch {
     uint64_t moved_ms; /* WAIT: when it may be tried again */
     uint32_t misses;   /* peers that did not have it, in a row */
     uint32_t turns;    /* how often all have been asked */
+    bool early;        /* WAIT: because it is not needed yet */
 };
 
 struct at_node_history { /* what a round's outer step needs, kept while updates are */
@@ -304,12 +312,16 @@ struct at_node_machine {
         bool saving, saved, prune_due;
         uint32_t save_round, saved_round;
         bool have[AT_MEMBERS_MAX]; /* of history[round].list: the blob is here */
-        uint32_t have_round;
+        uint32_t have_round, have_first;
         bool have_valid;
         uint32_t fetch_round; /* of the state fetched and being installed */
         struct at_hash fetch_root;
         bool desync;
-        uint32_t prefetched, prefetched_round; /* replicas below it were asked for ahead of CLOSE */
+        /* Of the open round, or the one just closed: whose receipts are in the log, in that order; how many of their
+         * updates were asked for ahead of CLOSE; before which all of those are here; whose are. */
+        uint16_t arrived[AT_MEMBERS_MAX];
+        uint32_t arrived_count, prefetched, prefetched_here;
+        bool early[AT_MEMBERS_MAX];
     } state;
     /* own part in the round */
     struct {
@@ -372,7 +384,7 @@ bool at_node_link_open(const struct at_node_link *link);             /* hello sa
 bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link); /* its node is active */
 bool at_node_linked(const struct at_node_machine *m);                                       /* to anybody */
 bool at_node_spend(struct at_node_bucket *b, uint64_t now_ms, uint32_t cost, uint32_t burst, uint32_t ms);
-void at_node_member_new(struct at_node_machine *m, const struct at_node_id *id); /* it has just joined, perhaps again */
+void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id); /* it has just joined, or left */
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_refuse(struct at_node_machine *m, struct at_node_link *link, const char *reason); /* Bye, close */
@@ -525,6 +537,21 @@ uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m);
 /* The blob is here (fetched, or found in the folder). */
 void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
 
+bool at_node_fetch_answered(struct at_node_machine *m, struct at_node_link *link, enum at_blob_kind kind);
+struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct at_node_fetch *f); /* NULL: none now */
+void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f);
+void at_node_fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link);
+void at_node_fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
+                         const struct at_msg_piece *piece);
+
+/* ---- node_bundle.c ---- */
+bool at_node_is_small(const struct at_node_fetch *f); /* it goes in bundles */
+void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first);
+void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle_want *want);
+void at_node_bundle_read(struct at_node_machine *m, struct at_node_link *link);
+void at_node_bundle_data(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle *bundle);
+
 /* ---- node_tiles.c ---- */
 /* Begins to fetch the state, or goes on; instead of what was fetched before. */
 void at_node_tiles_fetch(struct at_node_machine *m, struct at_hash root, uint32_t round);
@@ -559,7 +586,9 @@ void at_node_state_drive(struct at_node_machine *m);
 bool at_node_state_confirmed(const struct at_node_machine *m); /* it is the one at the start of the ledger's round */
 
 bool at_node_state_is_saved(const struct at_node_machine *m); /* and durable here */
-void at_node_say_saved(struct at_node_machine *m);            /* that, to every member linked, once per round */
+void at_node_state_opened(struct at_node_machine *m);
+void at_node_state_receipt(struct at_node_machine *m, uint32_t replica); /* it is in the log */
+void at_node_say_saved(struct at_node_machine *m); /* that, to every member linked, once per round */
 
 /* ---- node_round.c ---- */
 int at_node_self(const struct at_node_machine *m);    /* own replica index, -1: none */

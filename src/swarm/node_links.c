@@ -54,7 +54,7 @@ bool at_node_link_open(const struct at_node_link *link)
 
 bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link)
 {
-    return link->replica1 > 0 && m->ledger.members[link->replica1 - 1].active;
+    return link->member;
 }
 
 bool at_node_linked(const struct at_node_machine *m)
@@ -133,22 +133,23 @@ static struct at_node_link *make_room(struct at_node_machine *m)
     return give_way(m, oldest);
 }
 
-static uint32_t replica1(const struct at_node_machine *m, const struct at_node_id *node)
+static void know(const struct at_node_machine *m, struct at_node_link *l)
 {
-    return m->has_genesis ? (uint32_t)(at_ledger_find(&m->ledger, node) + 1) : 0;
+    l->replica1 = m->has_genesis ? (uint32_t)(at_ledger_find(&m->ledger, &l->node) + 1) : 0;
+    l->member = l->replica1 > 0 && m->ledger.members[l->replica1 - 1].active;
 }
 
-void at_node_member_new(struct at_node_machine *m, const struct at_node_id *id)
+void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id)
 {
-    uint32_t r1 = replica1(m, id);
-    if (at_node_id_eq(id, &m->options.key.id)) m->self1 = r1;
+    if (at_node_id_eq(id, &m->options.key.id)) m->self1 = (uint32_t)(at_ledger_find(&m->ledger, id) + 1);
     for (size_t i = 0; i < m->link_top; i++)
-        if (m->links[i].used && at_node_id_eq(&m->links[i].node, id)) m->links[i].replica1 = r1;
+        if (m->links[i].used && at_node_id_eq(&m->links[i].node, id)) know(m, &m->links[i]);
 }
 
 static struct at_node_link *room_for(struct at_node_machine *m, const struct at_node_event *e)
 {
-    struct at_node_link fresh = {.node = e->node, .replica1 = replica1(m, &e->node)}, *free_link = NULL;
+    struct at_node_link fresh = {.node = e->node}, *free_link = NULL;
+    know(m, &fresh);
     uint32_t max = m->options.links_max ? m->options.links_max : AT_NODE_LINKS_MAX, used = 0, members = 0;
     for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
         const struct at_node_link *l = &m->links[i];
@@ -180,10 +181,10 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
                                   .id = e->link,
                                   .up_ms = m->now_ms,
                                   .node = e->node,
-                                  .replica1 = replica1(m, &e->node),
                                   .log_least = log_least,
                                   .hops = AT_HOPS_NONE,
                                   .told_hops = AT_HOPS_NONE};
+    know(m, link);
     size_t index = (size_t)(link - m->links);
     if (m->link_top <= index) m->link_top = index + 1;
     link->submits.ms = link->frames.ms = link->kib.ms = m->now_ms;
@@ -287,6 +288,7 @@ static bool within_budget(struct at_node_machine *m, struct at_node_link *link, 
 {
     uint32_t frames = msg->kind == AT_MSG_PEERS_GET ? AT_NODE_PAGE_FRAMES : 1, kib = (uint32_t)(n >> 10) + 1;
     if (msg->kind == AT_MSG_WANT || msg->kind == AT_MSG_PIECE || msg->kind == AT_MSG_MISSING) return true;
+    if (msg->kind == AT_MSG_BUNDLE_WANT || msg->kind == AT_MSG_BUNDLE) return true;
     if (!at_node_spend(&link->frames, m->now_ms, frames, AT_NODE_FRAME_BURST, AT_NODE_FRAME_MS)) return false;
     if (msg->kind == AT_MSG_LOG_PART || (msg->kind == AT_MSG_AGREE && at_node_is_seat(m, &link->node))) return true;
     return at_node_spend(&link->kib, m->now_ms, kib, AT_NODE_KIB_BURST, AT_NODE_KIB_MS);
@@ -380,6 +382,12 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         break;
     case AT_MSG_COSIGN:
         at_node_cosign(m, link, &msg.cosign.cosignature);
+        break;
+    case AT_MSG_BUNDLE_WANT:
+        at_node_bundle_want(m, link, &msg.bundle_want);
+        break;
+    case AT_MSG_BUNDLE:
+        at_node_bundle(m, link, &msg.bundle);
         break;
     case AT_MSG_STAGE:
         at_node_stage(m, link, &msg.stage);

@@ -206,6 +206,9 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     case AT_NODE_EV_BLOB_DATA:
         at_node_blob_data(m, e);
         break;
+    case AT_NODE_EV_BUNDLE_DATA:
+        at_node_bundle_data(m, e);
+        break;
     case AT_NODE_EV_STATE_SHAPE:
         at_node_tiles_shape(m, e);
         break;

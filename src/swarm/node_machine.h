@@ -128,6 +128,7 @@ enum at_node_event_kind {
     AT_NODE_EV_BLOB_STATE,     /* .blob: bytes_have, complete; answers BLOB_STAT */
     AT_NODE_EV_BLOB_STORED,    /* .blob: ok; answers BLOB_FINISH: content checked against the key, durable */
     AT_NODE_EV_BLOB_DATA,      /* .blob and bytes, answers BLOB_READ; ok false: not here */
+    AT_NODE_EV_BUNDLE_DATA,    /* link, .bundle, answers BUNDLE_READ: the same updates in the same order */
     AT_NODE_EV_STATE_SHAPE,    /* .shape; answers STATE_SHAPE */
     AT_NODE_EV_TILES_FOUND,    /* .blob.key, ok, bytes: bit i of byte i/8: tile i is here; answers TILES_FIND */
     AT_NODE_EV_UPDATE_CHECKED, /* link, .blob: key, ok; reason; answers UPDATE_CHECK */
@@ -186,6 +187,10 @@ struct at_node_event {
         bool complete, ok;
     } blob;
     struct {
+        const struct at_span *data; /* n 0: not here, or larger than AT_BUNDLE_EACH_MAX */
+        uint32_t count;             /* <= AT_BUNDLE_MAX */
+    } bundle;
+    struct {
         uint32_t round, step, steps, samples, session;
         uint64_t tokens, update_bytes;
         double tokens_per_s;
@@ -235,6 +240,7 @@ enum at_node_op_kind {
     AT_NODE_OP_BLOB_DROP,    /* .read.kind, key: forget what a fetch has kept (wrong, given up); not what is whole */
     AT_NODE_OP_BLOB_READ,    /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link. Never
                                * STATE; LEAVES and TILE as in the messages */
+    AT_NODE_OP_BUNDLE_READ,  /* link, .bundle: whole updates for a peer; then BUNDLE_DATA with the same link */
     AT_NODE_OP_STATE_SHAPE,  /* how large is a state of this run? Then STATE_SHAPE. After GENESIS */
     AT_NODE_OP_TILES_FIND,   /* root, round, bytes: its leaves, 32 bytes each. Which tiles are here: of an earlier fetch
                                * of it (each is checked: a crash may have spoilt some), or the same in a state that is
@@ -312,6 +318,10 @@ struct at_node_op {
         uint64_t offset, total;
         uint32_t bytes;
     } read;
+    struct {
+        const struct at_hash *keys; /* UPDATE blobs */
+        uint32_t count;             /* 1 .. AT_BUNDLE_MAX */
+    } bundle;
     struct {
         const struct at_hash *keep; /* UPDATE blobs */
         size_t count;

@@ -122,6 +122,7 @@ static bool worth_meeting(const struct at_node_machine *m, const struct at_node_
 
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node)
 {
+    if (at_node_link_of(m, node)) return true; /* mostly */
     struct at_node_dial *d = dial_of(m, node);
     int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
     if (!d) return false;

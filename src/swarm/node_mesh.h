@@ -21,7 +21,7 @@
 #define AT_NODE_MESH_DIALS       4  /* members each member dials: with as many that dial it, its degree is about 8 */
 #define AT_NODE_MESH_WALK        8  /* further on the ring when one cannot be reached */
 #define AT_NODE_HEADS_ALL        6  /* with no more links all are told at once of a longer log; with more, */
-#define AT_NODE_HEADS            2  /* peers that are told at once of a longer log */
+#define AT_NODE_HEADS            1  /* is told of it at a time */
 #define AT_NODE_DIALS_MAX        8  /* nodes being reached at once */
 #define AT_NODE_CLIMBS_MAX       (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
 #define AT_NODE_RELAY_BELOW      2 /* a relay is asked for while fewer members than this are linked */

@@ -14,7 +14,7 @@
  *   a peer is nearer again within a second   it is not taken before: whoever says so in turn cannot make others look
  *                                            for ways all the time
  *   own distance changes                     Head to every peer
- *   own log has grown                        Head to two of the peers that may not know, then to two more, see tell();
+ *   own log has grown                        Head to one of the peers that may not know, later to one more, see tell();
  *                                            those that follow this node get the block itself (node_log.c)
  *   a peer's log is longer for half a second LogGet, once, to it: the feed is slow
  *   the feed does not answer a LogGet (5 s)  it is not taken for a minute
@@ -185,8 +185,8 @@ static void tell_few(struct at_node_machine *m, uint64_t size)
     m->mesh.head_ms = m->now_ms;
 }
 
-/* A distance to all at once. A longer log, with more than a few links, to two at a time, by turns: half a second for each
- * two links between, and while it does not grow any further twice as long each time. */
+/* A distance to all at once. A longer log, with more than a few links, to one at a time, by turns: half a second for each
+ * link between, and while it does not grow any further four times as long each time. */
 static void tell(struct at_node_machine *m)
 {
     uint64_t size = at_node_log_size(m);
@@ -209,7 +209,7 @@ static void tell(struct at_node_machine *m)
         tell_one(m, next, size);
         next = next_told(m, size, &open);
     }
-    uint32_t again = 2 * m->mesh.head_wait_ms;
+    uint32_t again = 4 * m->mesh.head_wait_ms;
     m->mesh.head_wait_ms = grown || again == 0 ? turns * AT_NODE_HEAD_MS : again;
     if (m->mesh.head_wait_ms > AT_NODE_HEAD_MAX_MS) m->mesh.head_wait_ms = AT_NODE_HEAD_MAX_MS;
     m->mesh.head_size = size;

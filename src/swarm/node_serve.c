@@ -82,6 +82,10 @@ void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link)
         }
         link->want_reading = true;
         link->reading = want;
+        if (want.bytes == 0) {
+            at_node_bundle_read(m, link);
+            continue;
+        }
         struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_READ);
         op->link = link->id;
         op->read.kind = want.kind;

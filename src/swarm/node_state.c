@@ -112,19 +112,31 @@ static bool asked_in_vain(const struct at_node_machine *m, const struct at_node_
     return f->turns >= (h->round + AT_NODE_KEEP_LEAST >= m->ledger.round ? AT_NODE_FETCH_TURNS : 1);
 }
 
-/* Every included update of the round is here; those that are not are being fetched. */
+/* How much room an update takes among those that are fetched side by side. */
+static uint32_t fetch_cost(uint64_t bytes)
+{
+    return bytes <= AT_BUNDLE_EACH_MAX ? 1 : AT_NODE_APPLY_SMALL;
+}
+
+/* Every included update of the round is here; those that are not are being fetched. All before `have_first` are here. */
 static bool updates_here(struct at_node_machine *m, const struct at_node_history *h)
 {
-    size_t missing = 0;
+    uint32_t cost = 0;
+    bool missing = false;
     if (!m->state.have_valid || m->state.have_round != h->round) {
-        memset(m->state.have, 0, h->count * sizeof m->state.have[0]);
+        bool fresh = h->round == m->ledger.round; /* what was fetched ahead is of this round */
+        for (size_t i = 0; i < h->count; i++) m->state.have[i] = fresh && m->state.early[h->list[i].replica];
         m->state.have_round = h->round;
+        m->state.have_first = 0;
         m->state.have_valid = true;
     }
-    for (size_t i = 0; i < h->count; i++) {
+    while (m->state.have_first < h->count && m->state.have[m->state.have_first]) m->state.have_first++;
+    for (size_t i = m->state.have_first; i < h->count; i++) {
         const struct at_node_contribution *c = &h->list[i];
         if (m->state.have[i]) continue;
-        if (missing++ == AT_NODE_APPLY_FETCHES) break;
+        missing = true;
+        cost += fetch_cost(c->update_bytes);
+        if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
         struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0);
         if (!f || !asked_in_vain(m, h, f)) continue;
         if (m->consensus) {
@@ -137,7 +149,7 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         }
         return false;
     }
-    return missing == 0;
+    return !missing;
 }
 
 static void apply(struct at_node_machine *m, const struct at_node_history *h)
@@ -234,6 +246,8 @@ void at_node_state_applied(struct at_node_machine *m, const struct at_node_event
     m->state.have_valid = false;
 }
 
+static void prefetch_took(struct at_node_machine *m, struct at_hash key);
+
 void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
 {
     if (kind == AT_BLOB_STATE && !m->state.busy && !m->state.has) {
@@ -247,10 +261,16 @@ void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, st
         op->read.key = key;
         return;
     }
+    if (kind == AT_BLOB_UPDATE) prefetch_took(m, key);
     if (kind != AT_BLOB_UPDATE || !m->state.has || !m->state.have_valid) return;
     const struct at_node_history *h = at_node_history(m, m->state.have_round);
-    for (size_t i = 0; h && i < h->count; i++)
+    uint32_t missing =
+        0; /* what is fetched is among the first of them; another one is found here when it is its turn */
+    for (size_t i = m->state.have_first; h && i < h->count; i++) {
+        if (m->state.have[i]) continue;
         if (at_hash_eq(h->list[i].update, key)) m->state.have[i] = true;
+        if (++missing > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
+    }
 }
 
 /* What the log says the state at the start of this round is; false: it does not say, or not any more. */
@@ -266,23 +286,45 @@ static bool root_of_log(struct at_node_machine *m, uint32_t round, struct at_has
     return true;
 }
 
+/* ---- ahead of CLOSE ---- */
+void at_node_state_opened(struct at_node_machine *m)
+{
+    m->state.arrived_count = m->state.prefetched = m->state.prefetched_here = 0;
+    memset(m->state.early, 0, m->ledger.member_count * sizeof m->state.early[0]);
+}
+
+void at_node_state_receipt(struct at_node_machine *m, uint32_t replica)
+{
+    m->state.early[replica] = false; /* a group's receipt may take the place of an earlier one */
+    if (m->state.arrived_count < AT_MEMBERS_MAX) m->state.arrived[m->state.arrived_count++] = (uint16_t)replica;
+}
+
 /* With its own unit done, a member fetches what the others have handed in so far: the outer step then waits less. */
 static void prefetch(struct at_node_machine *m)
 {
-    size_t fetches = 0;
+    uint32_t cost = 0;
     if (m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running || !at_node_linked(m)) return;
-    if (m->state.prefetched_round != m->ledger.round) m->state.prefetched = 0;
-    m->state.prefetched_round = m->ledger.round;
-    for (uint32_t r = 0; r < m->ledger.member_count && fetches < AT_NODE_APPLY_FETCHES; r++) {
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
-        fetches += u && u->received && at_node_fetch_find(m, AT_BLOB_UPDATE, u->receipt.update);
-    }
-    for (; m->state.prefetched < m->ledger.member_count && fetches < AT_NODE_APPLY_FETCHES; m->state.prefetched++) {
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, m->state.prefetched);
-        if (!u) continue;
-        if (!u->received) break; /* in order: a later receipt waits for this one */
+    if (m->state.prefetched == m->state.arrived_count) return;
+    for (size_t i = 0; i < m->fetch_top; i++)
+        if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
+            cost += fetch_cost(m->fetches[i].bytes_exact);
+    for (; m->state.prefetched < m->state.arrived_count; m->state.prefetched++) {
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, m->state.arrived[m->state.prefetched]);
+        if (!u || !u->received) continue;
         const struct at_receipt *c = &u->receipt;
-        if (at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0)) fetches++;
+        cost += fetch_cost(c->update_bytes);
+        if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
+        if (!at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0)) break;
+    }
+}
+
+static void prefetch_took(struct at_node_machine *m, struct at_hash key)
+{
+    for (uint32_t k = m->state.prefetched_here; k < m->state.prefetched; k++) {
+        uint32_t r = m->state.arrived[k];
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
+        if (u && u->received && at_hash_eq(u->receipt.update, key)) m->state.early[r] = true;
+        if (k == m->state.prefetched_here && (!u || m->state.early[r])) m->state.prefetched_here++;
     }
 }
 

@@ -13,15 +13,15 @@
 const char *at_message_kind_name(enum at_message_kind kind)
 {
     static const char *const name[AT_MSG_KIND_COUNT] = {
-        "none",      "hello",      "want",  "piece", "missing", "log_get",   "log_part", "submit", "refused",
-        "ready",     "progress",   "ping",  "pong",  "bye",     "peers_get", "peers",    "head",   "gone",
-        "tiles_ask", "tiles_have", "saved", "agree", "cosign",  "meet",      "stage"};
+        "none",      "hello",      "want",  "piece", "missing", "log_get",   "log_part", "submit",      "refused",
+        "ready",     "progress",   "ping",  "pong",  "bye",     "peers_get", "peers",    "head",        "gone",
+        "tiles_ask", "tiles_have", "saved", "agree", "cosign",  "meet",      "stage",    "bundle_want", "bundle"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
 enum at_frame_class at_message_class(enum at_message_kind kind)
 {
-    return kind == AT_MSG_PIECE ? AT_FRAME_BULK : AT_FRAME_CONTROL;
+    return kind == AT_MSG_PIECE || kind == AT_MSG_BUNDLE ? AT_FRAME_BULK : AT_FRAME_CONTROL;
 }
 
 enum at_message_kind at_message_peek(struct at_span bytes)
@@ -219,6 +219,10 @@ static void build(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_COSIGN:
         build_agree(msg, pb);
         break;
+    case AT_MSG_BUNDLE_WANT:
+    case AT_MSG_BUNDLE:
+        at_message_bundle_build(msg, pb);
+        break;
     case AT_MSG_MEET:
         at_meet_build(&msg->meet, &pb->meet);
         break;
@@ -321,6 +325,9 @@ static const char *fault(const struct at_message *m)
     case AT_MSG_HEAD:
     case AT_MSG_GONE:
         return at_message_mesh_fault(m);
+    case AT_MSG_BUNDLE_WANT:
+    case AT_MSG_BUNDLE:
+        return at_message_bundle_fault(m);
     case AT_MSG_TILES_ASK:
     case AT_MSG_SAVED:
     case AT_MSG_LOG_GET:
@@ -464,6 +471,9 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
         return true;
     case AT_MSG_COSIGN:
         return at_pb_checkpoint_read(pb->cosign->checkpoint, &m->cosign.cosignature);
+    case AT_MSG_BUNDLE_WANT:
+    case AT_MSG_BUNDLE:
+        return at_message_bundle_read(pb, arena, m);
     case AT_MSG_MEET:
         return at_meet_read(pb->meet, &m->meet);
     default:

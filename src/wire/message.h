@@ -20,6 +20,8 @@
 #define AT_PROGRAM_BYTES_MAX 64
 #define AT_TILE_DATA_MAX     ((uint32_t)64 * 1024)   /* the bytes of a state's tile */
 #define AT_TILES_MAX         ((uint32_t)1024 * 1024) /* tiles of a state */
+#define AT_BUNDLE_MAX        16                      /* updates of one Bundle */
+#define AT_BUNDLE_EACH_MAX   ((uint32_t)16 * 1024)   /* bytes of each */
 #define AT_PEERS_MAX         64                      /* statements of one Peers, members of one Gone */
 #define AT_HOPS_NONE         255
 #define AT_AGREE_BYTES_MAX   ((uint32_t)256 * 1024) /* the largest block with 32 certificates of 21 seats: 125 KB */
@@ -50,6 +52,8 @@ enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_COSIGN,
                        AT_MSG_MEET,
                        AT_MSG_STAGE,
+                       AT_MSG_BUNDLE_WANT,
+                       AT_MSG_BUNDLE,
                        AT_MSG_KIND_COUNT
 };
 const char *at_message_kind_name(enum at_message_kind kind); /* "hello", ...; never NULL */
@@ -89,6 +93,15 @@ struct at_msg_missing {
     enum at_blob_kind kind;
     struct at_hash key;
     uint64_t offset;
+};
+struct at_msg_bundle_want { /* whole small updates */
+    const struct at_hash *keys;
+    uint32_t count; /* 1 .. AT_BUNDLE_MAX */
+};
+struct at_msg_bundle { /* its answer: the same keys in the same order */
+    const struct at_hash *keys;
+    const struct at_span *data; /* <= AT_BUNDLE_EACH_MAX; n 0: the sender does not have it */
+    uint32_t count;             /* 1 .. AT_BUNDLE_MAX */
 };
 struct at_msg_log_get {
     uint64_t from;
@@ -167,6 +180,8 @@ struct at_message {
         struct at_msg_want want;
         struct at_msg_piece piece;
         struct at_msg_missing missing;
+        struct at_msg_bundle_want bundle_want;
+        struct at_msg_bundle bundle;
         struct at_msg_log_get log_get;
         struct at_msg_log_part log_part;
         struct at_msg_submit submit;
@@ -204,6 +219,6 @@ at_err at_message_decode(struct at_span bytes, struct at_message_mem *mem, struc
 /* Which kind these bytes begin like, without decoding them; AT_MSG_NONE: none of ours. */
 enum at_message_kind at_message_peek(struct at_span bytes);
 
-/* The class a message travels in: pieces are bulk, everything else is control. */
+/* The class a message travels in: pieces and bundles are bulk, everything else is control. */
 enum at_frame_class at_message_class(enum at_message_kind kind);
 #endif

@@ -34,10 +34,13 @@ struct message_pb {
         Atoll__Pb__Cosign cosign;
         struct at_meet_pb meet;
         Atoll__Pb__Stage stage;
+        Atoll__Pb__BundleWant bundle_want;
+        Atoll__Pb__Bundle bundle;
     };
     Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
     Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];
     Atoll__Pb__Endpoints endpoints[AT_PEERS_MAX], *endpoints_at[AT_PEERS_MAX];
+    ProtobufCBinaryData data[AT_BUNDLE_MAX];
     uint8_t endpoint_bytes[AT_PEERS_MAX][AT_ENDPOINTS_MAX * AT_ENDPOINT_BYTES];
 };
 
@@ -50,5 +53,10 @@ static inline ProtobufCBinaryData at_pb_hash(const struct at_hash *h)
 void at_message_mesh_build(const struct at_message *msg, struct message_pb *pb);
 const char *at_message_mesh_fault(const struct at_message *m);
 bool at_message_mesh_read(const Atoll__Pb__Message *pb, struct at_pb_arena *arena, struct at_message *m);
+
+/* message_bundle.c: many small updates in one message. */
+void at_message_bundle_build(const struct at_message *msg, struct message_pb *pb);
+const char *at_message_bundle_fault(const struct at_message *m);
+bool at_message_bundle_read(const Atoll__Pb__Message *pb, struct at_pb_arena *arena, struct at_message *m);
 
 #endif

@@ -13,6 +13,8 @@ static struct at_log_checkpoint checkpoints[AT_LOG_PART_MAX];
 static uint8_t data[AT_PIECE_BYTES_MAX];
 static struct at_endpoints endpoints[AT_PEERS_MAX];
 static struct at_node_id ids[AT_PEERS_MAX];
+static struct at_hash keys[AT_BUNDLE_MAX];
+static struct at_span whole[AT_BUNDLE_MAX], few[2], large[AT_BUNDLE_MAX];
 
 static int setup(void **state)
 {
@@ -23,6 +25,12 @@ static int setup(void **state)
         memset(&checkpoints[i], (int)i + 2, sizeof checkpoints[i]);
         checkpoints[i].size = 1001 + i;
     }
+    for (uint32_t i = 0; i < AT_BUNDLE_MAX; i++) {
+        keys[i] = fixture_hash((uint8_t)(20 + i));
+        whole[i] = large[i] = at_span(data + i, i == 1 ? 0 : AT_BUNDLE_EACH_MAX);
+    }
+    large[3].n++;
+    few[0] = at_span(data, 20);
     for (uint32_t i = 0; i < AT_PEERS_MAX; i++) {
         memset(&ids[i], (int)i + 1, sizeof ids[i]);
         endpoints[i] = (struct at_endpoints){.node = ids[i], .counter = i + 1, .count = 1 + i % AT_ENDPOINTS_MAX};
@@ -128,6 +136,12 @@ static struct at_message example(enum at_message_kind kind)
     case AT_MSG_STAGE:
         m.stage = (struct at_msg_stage){.round = 5, .group = 3, .from = 7, .to = 9};
         break;
+    case AT_MSG_BUNDLE_WANT:
+        m.bundle_want = (struct at_msg_bundle_want){.keys = keys, .count = AT_BUNDLE_MAX};
+        break;
+    case AT_MSG_BUNDLE: /* the second is not there */
+        m.bundle = (struct at_msg_bundle){.keys = keys, .data = whole, .count = AT_BUNDLE_MAX};
+        break;
     default:
         fail();
     }
@@ -151,7 +165,8 @@ static void every_kind_there_and_back(void **state)
         assert_int_equal(at_message_encode(&back, &again), AT_OK);
         assert_true(at_span_eq(at_buf_span(&bytes), at_buf_span(&again)));
         assert_true(bytes.n > 3);
-        assert_int_equal(at_message_class(back.kind), kind == AT_MSG_PIECE ? AT_FRAME_BULK : AT_FRAME_CONTROL);
+        bool bulk = kind == AT_MSG_PIECE || kind == AT_MSG_BUNDLE;
+        assert_int_equal(at_message_class(back.kind), bulk ? AT_FRAME_BULK : AT_FRAME_CONTROL);
         at_buf_release(&bytes);
         at_buf_release(&again);
     }
@@ -225,6 +240,10 @@ static void limits_hold_for_what_we_send(void **state)
     WITH(AT_MSG_HEAD, head.hops++);
     WITH(AT_MSG_GONE, gone.count++);
     WITH(AT_MSG_GONE, gone.count = 0);
+    WITH(AT_MSG_BUNDLE_WANT, bundle_want.count++);
+    WITH(AT_MSG_BUNDLE_WANT, bundle_want.count = 0);
+    WITH(AT_MSG_BUNDLE, bundle.count++);
+    WITH(AT_MSG_BUNDLE, bundle.data = large);
     endpoints[3].list[0].port = 0;
     WITH(AT_MSG_PEERS, peers.count = AT_PEERS_MAX);
     endpoints[3].list[0].port = 1;
@@ -312,6 +331,7 @@ static void only_canonical_bytes_pass(void **state)
         struct at_buf bytes = {0}, again = {0};
         if (kind == AT_MSG_PIECE) m.piece.data.n = 20;
         if (kind == AT_MSG_AGREE) m.agree.bytes.n = 20;
+        if (kind == AT_MSG_BUNDLE) m.bundle = (struct at_msg_bundle){.keys = keys, .data = few, .count = 2};
         if (kind == AT_MSG_LOG_PART) m.log_part.record_count = m.log_part.checkpoint_count = 1;
         if (kind == AT_MSG_PEERS) m.peers.count = 2;
         if (kind == AT_MSG_GONE) m.gone.count = 2;
