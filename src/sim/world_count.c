@@ -42,21 +42,9 @@ static void submitted(struct at_world *w, struct at_world_node *n, struct at_spa
     n->submitted_ms = w->now_ms;
 }
 
-/* A stand-in goes in a bundle because it is small. What it stands for may be too large for that, and would go as a want
- * and a piece of its own: so it is counted like that. */
-uint64_t at_world_messages_of(struct at_world *w, struct at_span bytes)
-{
-    struct at_message msg;
-    enum at_message_kind kind = at_world_kind_of(bytes);
-    bool small = (uint64_t)w->options.update_bytes * w->options.bulk_weight <= AT_BUNDLE_EACH_MAX;
-    if (small || !w->options.lines || (kind != AT_MSG_BUNDLE && kind != AT_MSG_BUNDLE_WANT)) return 1;
-    if (at_message_decode(bytes, &w->mem, NULL, &msg)) return 1;
-    return msg.kind == AT_MSG_BUNDLE ? msg.bundle.count : msg.bundle_want.count;
-}
-
 void at_world_count_send(struct at_world *w, int node, struct at_span bytes, uint64_t wire, bool bulk)
 {
-    w->counts.messages += at_world_messages_of(w, bytes);
+    w->counts.messages++;
     w->counts.bytes += wire;
     if (bulk) w->counts.bulk_bytes += wire;
     if (at_world_kind_of(bytes) == AT_MSG_SUBMIT && at_world_is_honest(w, node)) submitted(w, &w->nodes[node], bytes);

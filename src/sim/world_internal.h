@@ -411,7 +411,6 @@ at_err_t at_world_memo_verify(void *ctx, const struct at_node_id *id, struct at_
 
 /* world_count.c */
 void at_world_count_event(struct at_world *w, const struct at_world_event *ev);
-uint64_t at_world_messages_of(struct at_world *w, struct at_span bytes); /* as many as real updates would be */
 void at_world_count_send(struct at_world *w, int node, struct at_span bytes, uint64_t wire_bytes, bool bulk);
 void at_world_count_stored(struct at_world *w, int node, const struct at_node_op *op);
 void at_world_count_blocks(struct at_world *w, int node, const struct at_node_op *op);

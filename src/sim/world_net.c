@@ -188,7 +188,7 @@ bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
     bool bulk = op->frame_class == AT_FRAME_BULK, honest = at_world_is_honest(w, node);
     struct at_span bytes = op->bytes;
     if (!l->up) return true; /* its LINK_DOWN is on the way */
-    w->sent_of[at_world_kind_of(bytes)] += at_world_messages_of(w, bytes);
+    w->sent_of[at_world_kind_of(bytes)]++;
     if (bulk && w->options.lines && l->queued[1 - from] >= QUEUE_BYTES_MAX) {
         l->full[1 - from] = true; /* LINK_DRAIN when half of it has arrived */
         return false;

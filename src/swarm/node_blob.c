@@ -136,7 +136,7 @@ struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct 
     struct at_node_link *best = NULL, *first = NULL;
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        if (!at_node_link_open(l) || l->late || (l->bundle_out && at_node_is_small(f)) ||
+        if (!at_node_link_open(l) || l->late || (l->bundle_out && at_node_is_small(m, f)) ||
             (f->only_link && l->id != f->only_link))
             continue;
         if (l->wants_out > AT_NODE_PIECES_MAX - AT_NODE_WINDOW_PIECES) continue; /* as many as it takes at once */
@@ -402,7 +402,7 @@ void at_node_blob_drive(struct at_node_machine *m)
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_RUN) watch(m, f);
         if (f->state != AT_FETCH_WAIT || m->now_ms < f->moved_ms) continue;
-        if (at_node_is_small(f))
+        if (at_node_is_small(m, f))
             at_node_bundle_ask(m, f);
         else
             at_node_fetch_start(m, f);

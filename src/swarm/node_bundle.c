@@ -11,9 +11,14 @@
 
 #include <string.h>
 
-bool at_node_is_small(const struct at_node_fetch *f)
+bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes)
 {
-    return f->kind == AT_BLOB_UPDATE && f->bytes_exact > 0 && f->bytes_exact <= AT_BUNDLE_EACH_MAX && f->written == 0;
+    return bytes > 0 && bytes <= (m->options.bundle_each ? m->options.bundle_each : AT_BUNDLE_EACH_MAX);
+}
+
+bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f)
+{
+    return f->kind == AT_BLOB_UPDATE && f->written == 0 && at_node_small_update(m, f->bytes_exact);
 }
 
 /* ---- asking ---- */
@@ -30,7 +35,7 @@ static void asked(struct at_node_machine *m, struct at_node_fetch *f, uint64_t l
 static bool more_may_join(const struct at_node_machine *m)
 {
     for (size_t i = 0; i < m->fetch_top; i++)
-        if (m->fetches[i].state == AT_FETCH_STAT && at_node_is_small(&m->fetches[i])) return true;
+        if (m->fetches[i].state == AT_FETCH_STAT && at_node_is_small(m, &m->fetches[i])) return true;
     return false;
 }
 
@@ -43,7 +48,7 @@ void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
     struct at_node_link *link = more_may_join(m) ? NULL : at_node_fetch_peer(m, first);
     for (size_t i = (size_t)(first - m->fetches); link && i < m->fetch_top && n < AT_BUNDLE_MAX; i++) {
         struct at_node_fetch *f = &m->fetches[i];
-        bool waits = f->state == AT_FETCH_WAIT && m->now_ms >= f->moved_ms && at_node_is_small(f);
+        bool waits = f->state == AT_FETCH_WAIT && m->now_ms >= f->moved_ms && at_node_is_small(m, f);
         if (waits && at_node_fetch_peer(m, f) == link) all[n++] = f;
     }
     if (n <= 1) {

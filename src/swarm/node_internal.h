@@ -545,7 +545,8 @@ void at_node_fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, str
                          const struct at_msg_piece *piece);
 
 /* ---- node_bundle.c ---- */
-bool at_node_is_small(const struct at_node_fetch *f); /* it goes in bundles */
+bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes);
+bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f); /* it goes in bundles */
 void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first);
 void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle_want *want);
 void at_node_bundle_read(struct at_node_machine *m, struct at_node_link *link);

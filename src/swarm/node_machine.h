@@ -102,6 +102,7 @@ struct at_node_machine_options {
     const struct at_node_secret *secrets; /* those stored, <= AT_NODE_SECRETS; copied */
     size_t secret_count;
     uint64_t nonce;        /* random: of this start */
+    uint32_t bundle_each;  /* 0: AT_BUNDLE_EACH_MAX. Less only where updates are smaller than what they stand for */
     uint32_t beacon_links; /* 0: AT_BEACON_LENGTH_MAX. Less only where time is virtual: they take 20 ms of hashing */
     uint32_t canary;       /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
 };

@@ -113,9 +113,9 @@ static bool asked_in_vain(const struct at_node_machine *m, const struct at_node_
 }
 
 /* How much room an update takes among those that are fetched side by side. */
-static uint32_t fetch_cost(uint64_t bytes)
+static uint32_t fetch_cost(const struct at_node_machine *m, uint64_t bytes)
 {
-    return bytes <= AT_BUNDLE_EACH_MAX ? 1 : AT_NODE_APPLY_SMALL;
+    return at_node_small_update(m, bytes) ? 1 : AT_NODE_APPLY_SMALL;
 }
 
 /* Every included update of the round is here; those that are not are being fetched. All before `have_first` are here. */
@@ -135,7 +135,7 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         const struct at_node_contribution *c = &h->list[i];
         if (m->state.have[i]) continue;
         missing = true;
-        cost += fetch_cost(c->update_bytes);
+        cost += fetch_cost(m, c->update_bytes);
         if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
         struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0);
         if (!f || !asked_in_vain(m, h, f)) continue;
@@ -307,12 +307,12 @@ static void prefetch(struct at_node_machine *m)
     if (m->state.prefetched == m->state.arrived_count) return;
     for (size_t i = 0; i < m->fetch_top; i++)
         if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
-            cost += fetch_cost(m->fetches[i].bytes_exact);
+            cost += fetch_cost(m, m->fetches[i].bytes_exact);
     for (; m->state.prefetched < m->state.arrived_count; m->state.prefetched++) {
         const struct at_allotment *u = at_ledger_allotment(&m->ledger, m->state.arrived[m->state.prefetched]);
         if (!u || !u->received) continue;
         const struct at_receipt *c = &u->receipt;
-        cost += fetch_cost(c->update_bytes);
+        cost += fetch_cost(m, c->update_bytes);
         if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
         if (!at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0)) break;
     }
