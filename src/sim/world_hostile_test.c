@@ -98,6 +98,20 @@ static void hostile_blobs(struct hostile *h)
     greet(h, false);
     say(h, &missing);
     must_close(h, "answer to nothing");
+    struct at_hash keys[2] = {{{1}}, {{2}}};
+    struct at_span none[2] = {{0}};
+    struct at_message wants = {.kind = AT_MSG_BUNDLE_WANT, .bundle_want = {keys, 2}};
+    struct at_message bundle = {.kind = AT_MSG_BUNDLE, .bundle = {keys, none, 2}};
+    const char *heard;
+    greet(h, false);
+    say(h, &wants);
+    settle(h);
+    assert_int_equal(at_world_stranger_heard(h->w, h->link, &heard), AT_MSG_BUNDLE);
+    say(h, &bundle);
+    must_close(h, "a bundle that nobody asked for");
+    greet(h, false);
+    for (int i = 0; i < 20; i++) say(h, &wants); /* one at a time */
+    must_close(h, "too many wants at once");
     greet(h, false);
     for (int i = 0; i < 200; i++) say(h, &want);
     must_close(h, "too many wants");
