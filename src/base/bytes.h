@@ -46,6 +46,8 @@ static inline void at_store_le64(uint8_t *p, uint64_t v)
 {
     for (int i = 0; i < 8; i++) p[i] = (uint8_t)(v >> (8 * i));
 }
+__extension__ typedef unsigned __int128 at_u128; /* for products of two 64-bit numbers */
+
 static inline uint32_t at_load_le32(const uint8_t *p)
 {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;

@@ -101,6 +101,17 @@ static void print_members(const json_t *members)
     }
 }
 
+/* In runs whose units groups compute: who does what, and why. */
+static void print_parts(const json_t *members)
+{
+    size_t i;
+    json_t *m;
+    json_array_foreach((json_t *)(uintptr_t)members, i, m)
+    {
+        if (text(m, "part")[0]) printf("%-16s  %-6s  %s\n", text(m, "name"), text(m, "part"), text(m, "part_why"));
+    }
+}
+
 /* People count rounds from 1, the records' index from 0. */
 static void print_phase(const json_t *s)
 {
@@ -185,6 +196,7 @@ static void print_status(const json_t *s)
     if (text(s, "invite")[0]) printf("invite %s\n", text(s, "invite"));
     if (text(s, "last_event")[0]) print_prose("last", "%s", text(s, "last_event"));
     print_members(json_object_get(s, "members"));
+    print_parts(json_object_get(s, "members"));
 }
 
 /* A folder whose node is not running still knows what its ledger says. */

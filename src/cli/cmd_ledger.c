@@ -258,6 +258,14 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_int(object, "term", rec->head.term);
         at_json_set_int(object, "view", rec->head.view);
         break;
+    case AT_RECORD_MEASURE:
+        snprintf(line, line_bytes, "measures itself: %.3g GFLOP/s, %.3g GiB, %u links",
+                 (double)at_measure_value(rec->measure.speed) / 1000,
+                 (double)at_measure_value(rec->measure.memory) / 1024, rec->measure.link_count);
+        at_json_set_int(object, "mflops", at_measure_value(rec->measure.speed));
+        at_json_set_int(object, "memory_mib", at_measure_value(rec->measure.memory));
+        at_json_set_int(object, "links", rec->measure.link_count);
+        break;
     case AT_RECORD_EVIDENCE: {
         int holder = at_ledger_key_holder(ledger, &rec->evidence.key);
         snprintf(line, line_bytes, "replica %d signed two %s that exclude each other: no seat any more", holder,

@@ -1,7 +1,9 @@
 /* cmd_plan.c: who should compute what, from measured machines and links. The planner is parallel/planner.h; docs/plan.md
  * describes both files. */
 #include "cli/cli_cmd.h"
+#include "cli/cli_ledger.h"
 #include "cli/progress.h"
+#include "ledger/part.h"
 #include "model/hf.h"
 #include "os/file.h"
 #include "parallel/plan_explain.h"
@@ -11,7 +13,7 @@
 #include <string.h>
 
 struct args {
-    const char *preset, *config, *nodes, *outer;
+    const char *preset, *config, *nodes, *outer, *dir;
     struct at_opt_int replicas, microbatches, batch, steps, steps_min, tau, tp, pp;
     bool recompute;
 };
@@ -19,6 +21,9 @@ struct args {
 static const struct at_opt rows[] = {
     AT_ROW_TEXT(struct args, nodes, "nodes", "FILE", NULL,
                 "measured machines and links; `atoll bench node` prints an entry"),
+    AT_ROW_TEXT(struct args, dir, "dir", "D", NULL,
+                "no planning: the plan that a swarm's run follows, by the"
+                "\nledger in this folder: who has which part, and why"),
     AT_ROW_TEXT(struct args, preset, "preset", "P", "10m", "the model's shape: nano, 10m, 124m, 1b, 7b"),
     AT_ROW_TEXT(struct args, config, "config", "FILE", NULL, "the shape as config.json of a Llama model instead"),
     AT_ROW_INT(struct args, replicas, "replicas", "R", 1, AT_PLAN_NODES_MAX, NULL,
@@ -221,6 +226,69 @@ static at_err uniform(const struct args *a, const struct at_planner_options *o, 
     return err;
 }
 
+/* ---- the plan that a run follows ---- */
+static json_t *part_json(const struct at_member *m, uint32_t replica, const struct at_part *part, const char *why)
+{
+    json_t *o = json_object();
+    AT_ASSERT(o != NULL);
+    at_json_set_text(o, "name", m->name);
+    at_json_set_text(o, "id", at_node_id_hex(&m->id).s);
+    at_json_set_int(o, "replica", replica);
+    at_json_set_text(o, "part", at_part_word(part));
+    at_json_set_text(o, "part_why", why);
+    if (part->stages == 0) return o;
+    at_json_set_int(o, "stage", part->stage);
+    at_json_set_int(o, "stages", part->stages);
+    at_json_set_int(o, "layer_first", part->layer_first);
+    at_json_set_int(o, "layers", part->layers);
+    if (part->step_us != 0) at_json_set_real(o, "step_s", (double)part->step_us / 1e6);
+    return o;
+}
+
+/* Groups one after the other, then who does not train. */
+static void show_parts(const struct at_ledger *l, json_t *list)
+{
+    uint32_t groups = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (uint32_t lead = 0; lead < l->member_count; lead++) {
+            const struct at_grouped *g = &l->groups[lead];
+            bool trains = g->size > 0;
+            if (g->role == AT_GROUP_ROLE_NONE || (pass == 0) != trains || (trains && g->place != 0)) continue;
+            groups += trains;
+            for (uint32_t r = lead; r != AT_GROUP_END; r = trains ? l->groups[r].next : AT_GROUP_END) {
+                struct at_part part = at_ledger_part(l, r);
+                char why[AT_PART_TEXT], group[16] = "";
+                at_part_text(&part, why);
+                if (trains) snprintf(group, sizeof group, "%u", groups);
+                if (list != NULL)
+                    AT_ASSERT(json_array_append_new(list, part_json(&l->members[r], r, &part, why)) == 0);
+                else
+                    printf("%-5s  %-6s  %-16s  %s\n", group, at_part_word(&part), l->members[r].name, why);
+            }
+        }
+}
+
+static at_err show_run(struct at_cli *cli, const char *dir)
+{
+    struct at_cli_ledger l = {0};
+    at_err_t err = at_cli_ledger_open(dir, &cli->diag, &l);
+    if (err == AT_OK) err = at_cli_ledger_fold(&l, &cli->diag);
+    if (err == AT_OK && at_genesis_stages(&l.ledger.genesis) == 1)
+        err = at_fail(&cli->diag, AT_E_USAGE, "--dir", "members of this run work alone: there is no plan of parts");
+    if (err == AT_OK && cli->json) {
+        json_t *list = json_array();
+        AT_ASSERT(list != NULL);
+        show_parts(&l.ledger, list);
+        at_json_set_int(at_cli_answer(cli), "round", l.ledger.round);
+        at_json_set(at_cli_answer(cli), "members", list);
+    } else if (err == AT_OK) {
+        printf("%-5s  %-6s  %-16s  %s\n", "group", "part", "member", "why");
+        show_parts(&l.ledger, NULL);
+    }
+    at_cli_ledger_release(&l);
+    return err;
+}
+
 static at_err_t run(struct at_cli *cli, void *args)
 {
     const struct args *a = args;
@@ -229,6 +297,7 @@ static at_err_t run(struct at_cli *cli, void *args)
     struct at_planner_options o;
     struct at_plan plan = {0};
     struct at_planner_report report = {0};
+    if (a->dir != NULL) return show_run(cli, a->dir);
     at_err_t err = read_job(a, &cli->diag, &job);
     if (err == AT_OK) err = set_options(a, &job, &cli->diag, &o);
     if (err == AT_OK) err = read_nodes(a, &cli->diag, &nodes);
@@ -250,7 +319,7 @@ static at_err_t run(struct at_cli *cli, void *args)
 const struct at_command at_cmd_plan = {
     .name = "plan",
     .summary = "who should compute what: a model split over measured machines",
-    .usage = "--nodes FILE [--preset P | --config F] [--replicas R] [--outer KIND] [--json]",
+    .usage = "--nodes FILE [--preset P | --config F] [--replicas R] [--outer KIND] [--json] | --dir D [--json]",
     .about =
         "Reads the speed and memory of machines and what the links between them do, and answers with replicas (copies\n"
         "of the model), stages (runs of layers) and tensor ranks (shares of a layer, only within 1 ms): who holds\n"
@@ -258,7 +327,8 @@ const struct at_command at_cmd_plan = {
         "`atoll train --plan` reads. A plan never changes results: every split gives the same bits.",
     .examples = "  atoll bench node --json            an entry for this machine\n"
                 "  atoll plan --preset 124m --nodes nodes.json\n"
-                "  atoll plan --preset 124m --nodes nodes.json --json > plan.json\n",
+                "  atoll plan --preset 124m --nodes nodes.json --json > plan.json\n"
+                "  atoll plan --dir D                 the parts of a run's members\n",
     AT_ROWS(rows),
     .args_bytes = sizeof(struct args),
     .run = run,

@@ -156,10 +156,10 @@ static at_err_t encode(struct job *j, const struct at_round *rule, uint32_t repl
 }
 
 /* The blob's part that is a stage's. Runs of stages have the mean, which leaves nothing over. */
-static at_err_t hash_stage(struct job *j, const struct at_round *rule, int stages, int number,
+static at_err_t hash_stage(struct job *j, const struct at_round *rule, const struct at_stage_cut *cut, int number,
                            const struct at_unit_report *report, struct at_hash *ret_hash)
 {
-    struct stage stage = {&j->model.params, at_stage_shard(&j->model.params.config, stages, number)};
+    struct stage stage = {&j->model.params, at_stage_cut_shard(&j->model.params.config, cut, number)};
     struct at_update_source source = source_of(j);
     struct at_buf blob = {.bytes_max = at_update_bytes_max(&j->model.params)};
     at_err_t err =
@@ -175,11 +175,11 @@ static at_err_t check_part(struct job *j, const struct at_round *rule, uint32_t 
 {
     const struct at_ledger *l = &j->l->ledger;
     const struct at_receipt *receipt = &l->allotments[replica].receipt;
-    int stages = receipt->group ? at_group_stages(receipt->group) : 1;
+    struct at_stage_cut cut = at_ledger_cut(l, replica, receipt->group);
     struct at_hash hash = whole;
     at_err_t err = AT_OK;
-    if (stages > 1)
-        err = hash_stage(j, rule, stages, at_group_stage(receipt->group, l->groups[replica].place), report, &hash);
+    if (cut.stages > 1)
+        err = hash_stage(j, rule, &cut, at_group_stage(receipt->group, l->groups[replica].place), report, &hash);
     if (err || at_hash_eq(hash, receipt->update)) return err;
     return differs(j, rule->round, "replica %u says its update is %.16s; its samples give %.16s", replica,
                    at_hash_hex(receipt->update).s, at_hash_hex(hash).s);

@@ -34,6 +34,9 @@
  *   EVIDENCE an active member   any but ENDED  proof against a key of this term's seats, of the    barred: no seat of
  *                                              last one's, of one who stands, or of the first      a later term
  *                                              steward; not against one who is barred already
+ *   MEASURE  an active member   any but ENDED  in a run of stages; later than its last; of       what is known of it
+ *                                              other members; thrice, and once more for each
+ *                                              eight rounds since the first
  *   BLOCK    nobody: author     any but ENDED  several stewards; this term, a later view and  block time, the beacon
  *            and signature are                 time than the last; the beacon's next link of
  *            zero (ledger.h)                   the seat that leads the view
@@ -56,7 +59,7 @@ struct context { /* a record being judged */
 typedef at_err_t judge_fn(const struct context *c);
 
 static judge_fn judge_join, judge_leave, judge_open, judge_receipt, judge_close, judge_epoch, judge_end, judge_ready,
-    judge_block, judge_evidence;
+    judge_block, judge_evidence, judge_measure;
 
 static const struct rule {
     enum role author;
@@ -68,6 +71,7 @@ static const struct rule {
     [AT_RECORD_CLOSE] = {STEWARD, IN_TRAINING, judge_close}, [AT_RECORD_EPOCH] = {STEWARD, IN_CLOSED, judge_epoch},
     [AT_RECORD_END] = {STEWARD, IN_READY, judge_end},        [AT_RECORD_READY] = {MEMBER, NOT_ENDED, judge_ready},
     [AT_RECORD_BLOCK] = {NOBODY, NOT_ENDED, judge_block},    [AT_RECORD_EVIDENCE] = {MEMBER, NOT_ENDED, judge_evidence},
+    [AT_RECORD_MEASURE] = {MEMBER, NOT_ENDED, judge_measure},
 };
 
 /* ---- refusals ---------------------------------------------------------------------------------------------------- */
@@ -152,7 +156,8 @@ static at_err_t judge_group(const struct context *c)
     const struct at_allotment *unit = &l->allotments[c->replica];
     const struct at_grouped *g = &l->groups[c->replica];
     if (at_genesis_stages(&l->genesis) == 1) {
-        if (r->group != 0) return refuse(c, "it names a group, and members of this run work alone");
+        if (r->group != 0 || r->took_ms != 0)
+            return refuse(c, "it names a group, and members of this run work alone");
         return unit->received ? refuse(c, "this replica's receipt is already in the log") : AT_OK;
     }
     if (r->group >> g->size != 0 || (r->group >> g->place & 1) == 0)
@@ -172,8 +177,8 @@ static uint64_t flops_per_token(const struct context *c)
     const struct at_ledger *l = c->ledger;
     uint32_t group = c->rec->receipt.group;
     if (group == 0) return l->flops_per_token;
-    return at_stage_flops_per_token(&l->genesis.model, at_group_stages(group),
-                                    at_group_stage(group, l->groups[c->replica].place));
+    struct at_stage_cut cut = at_ledger_cut(l, (uint32_t)c->replica, group);
+    return at_stage_cut_flops(&l->genesis.model, &cut, at_group_stage(group, l->groups[c->replica].place));
 }
 
 static at_err_t judge_receipt(const struct context *c)
@@ -325,6 +330,22 @@ static at_err_t judge_evidence(const struct context *c)
     return at_evidence_verify(e) == AT_OK ? AT_OK : refuse(c, "a signature in it does not verify");
 }
 
+static at_err_t judge_measure(const struct context *c)
+{
+    const struct at_ledger *l = c->ledger;
+    const struct at_measure *m = &c->rec->measure;
+    const struct at_measured *before = &l->measured[c->replica];
+    if (at_genesis_stages(&l->genesis) == 1) return refuse(c, "members of this run work alone: nothing follows from it");
+    for (uint32_t i = 0; i < m->link_count; i++) {
+        if (m->link[i].replica >= l->member_count) return refuse(c, "it tells of a link to nobody");
+        if (m->link[i].replica == (uint32_t)c->replica) return refuse(c, "it tells of a link to its author");
+    }
+    if (before->count == 0) return AT_OK;
+    if (c->rec->time_ms <= before->time_ms) return refuse(c, "older than the author's last one");
+    bool often = before->count >= AT_ROLES_MEASURES + (l->round - before->round) / AT_ROLES_MEASURE_ROUNDS;
+    return often ? refuse(c, "the author has measured itself too often; again after some rounds") : AT_OK;
+}
+
 /* ---- the public face --------------------------------------------------------------------------------------------- */
 at_err at_ledger_init(struct at_ledger *ledger, const struct at_genesis *genesis, struct at_diag *diag)
 {
@@ -348,6 +369,9 @@ void at_ledger_release(struct at_ledger *ledger)
     free(ledger->members);
     free(ledger->allotments);
     free(ledger->groups);
+    free(ledger->measured);
+    free(ledger->room.work);
+    free(ledger->room.row);
     free(ledger->claims);
     free(ledger->candidates);
     free(ledger->slots);
@@ -419,6 +443,31 @@ at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *
 const struct at_allotment *at_ledger_allotment(const struct at_ledger *ledger, uint32_t replica)
 {
     return replica < ledger->member_count && ledger->allotments[replica].allotted ? &ledger->allotments[replica] : NULL;
+}
+
+struct at_roles at_ledger_roles(const struct at_ledger *l)
+{
+    return (struct at_roles){.model = &l->genesis.model,
+                             .batch = l->genesis.train.batch,
+                             .stages = at_genesis_stages(&l->genesis),
+                             .measured = l->measured,
+                             .members = l->member_count};
+}
+
+struct at_stage_cut at_ledger_cut(const struct at_ledger *ledger, uint32_t replica, uint32_t group)
+{
+    struct at_stage_cut cut = {.stages = 1, .layers = {(uint16_t)ledger->genesis.model.layers}};
+    if (group != 0)
+        (void)at_group_cut(ledger->groups, ledger->groups[replica].lead, group, &ledger->genesis.model,
+                           ledger->genesis.train.batch, &cut);
+    return cut;
+}
+
+uint64_t at_ledger_step_us(const struct at_ledger *ledger, uint32_t replica)
+{
+    const struct at_grouped *g = &ledger->groups[replica];
+    struct at_roles x = at_ledger_roles(ledger);
+    return g->size ? at_roles_step_us(&x, ledger->groups, g->lead, (UINT32_C(1) << g->size) - 1) : 0;
 }
 
 uint32_t at_ledger_unit_complete(const struct at_ledger *ledger, uint32_t replica)

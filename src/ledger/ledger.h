@@ -35,6 +35,7 @@
 #include "base/samples.h"
 #include "ledger/groups.h"
 #include "ledger/points.h"
+#include "ledger/roles.h"
 #include "ledger/seats.h"
 #include "ledger/words.h"
 #include "wire/beacon.h"
@@ -83,6 +84,7 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     struct at_member *members;
     struct at_allotment *allotments;
     struct at_grouped *groups;                           /* [member_count] of the current round */
+    struct at_measured *measured;                        /* [member_count] */
     uint32_t member_count, active_count, included_count; /* included_count: units of the last CLOSE */
     struct at_samples samples;
     struct at_seats seats;   /* of this term */
@@ -101,6 +103,7 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     struct at_candidate *candidates;
     uint32_t member_cap, slot_count, *slots; /* node id -> replica + 1, open addressing */
     struct at_points_claim *claims;
+    struct at_roles_room room;
     uint64_t *term_ends; /* [i]: records ordered by the terms up to the (i + 1)st */
     uint32_t term_end_count;
     uint64_t flops_per_token;
@@ -146,6 +149,15 @@ const struct at_allotment *at_ledger_allotment(const struct at_ledger *ledger, u
 /* Of a replica that takes part: by whom its group's unit was computed whose parts are all here (bits of places; 1 where
  * members work alone); 0: not yet. */
 uint32_t at_ledger_unit_complete(const struct at_ledger *ledger, uint32_t replica);
+/* It was named by the last OPEN: it has a part in the round, or sits it out (groups.h). */
+static inline bool at_ledger_in_round(const struct at_ledger *ledger, uint32_t replica)
+{
+    return ledger->groups[replica].role != AT_GROUP_ROLE_NONE;
+}
+/* The stages in which those in `group` (as a receipt names them) of the replica's group compute its unit; group 0: one. */
+struct at_stage_cut at_ledger_cut(const struct at_ledger *ledger, uint32_t replica, uint32_t group);
+/* What a step takes those of the replica's group, in microseconds, as far as is known; 0: it is not. */
+uint64_t at_ledger_step_us(const struct at_ledger *ledger, uint32_t replica);
 /* Its receipt is one of those parts. */
 bool at_ledger_part_counts(const struct at_ledger *ledger, uint32_t replica);
 struct at_hash at_ledger_root(const struct at_ledger *ledger); /* the head */

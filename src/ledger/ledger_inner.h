@@ -4,6 +4,8 @@
 
 #include "ledger/ledger.h"
 
+/* What the log knows of the members, for roles.h. */
+struct at_roles at_ledger_roles(const struct at_ledger *l);
 /* Takes a record that was judged right. AT_E_NOMEM, and nothing has changed. */
 at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author);
 

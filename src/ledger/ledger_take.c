@@ -32,13 +32,19 @@ static at_err_t members_reserve(struct at_ledger *l)
     if (l->member_count < l->member_cap) return AT_OK;
     uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
     void *members = l->members, *allotments = l->allotments, *claims = l->claims, *candidates = l->candidates,
-         *groups = l->groups;
+         *groups = l->groups, *measured = l->measured, *work = l->room.work, *row = l->room.row;
     at_err_t err = grow(&members, cap, sizeof *l->members);
     l->members = members;
     if (!err) err = grow(&allotments, cap, sizeof *l->allotments);
     l->allotments = allotments;
     if (!err) err = grow(&groups, cap, sizeof *l->groups);
     l->groups = groups;
+    if (!err) err = grow(&measured, cap, sizeof *l->measured);
+    l->measured = measured;
+    if (!err) err = grow(&work, cap, sizeof *l->room.work);
+    l->room.work = work;
+    if (!err) err = grow(&row, cap, sizeof *l->room.row);
+    l->room.row = row;
     if (!err) err = grow(&claims, cap, sizeof *l->claims);
     l->claims = claims;
     if (!err) err = grow(&candidates, cap, sizeof *l->candidates);
@@ -65,6 +71,7 @@ static at_err_t take_join(struct at_ledger *l, const struct at_record *rec, cons
         memset(&l->members[replica], 0, sizeof *l->members);
         memset(&l->allotments[replica], 0, sizeof *l->allotments);
         memset(&l->groups[replica], 0, sizeof *l->groups);
+        memset(&l->measured[replica], 0, sizeof *l->measured);
         l->members[replica].id = *author;
     }
     struct at_member *m = &l->members[replica];
@@ -91,11 +98,20 @@ static void begin_phase(struct at_ledger *l, enum at_ledger_phase phase)
     at_words_clear(&l->end_words);
 }
 
+static void form_groups(struct at_ledger *l, const struct at_replicas *in)
+{
+    struct at_roles x = at_ledger_roles(l);
+    if (x.stages > 1)
+        at_roles_form(&x, l->groups, in, &l->room);
+    else
+        at_groups_form(l->groups, l->member_count, in, 1);
+}
+
 /* A unit for each group; the groups of those whose first member comes first begin. */
 static void open_round(struct at_ledger *l, const struct at_word *settled)
 {
     memset(l->allotments, 0, l->member_count * sizeof *l->allotments);
-    at_groups_form(l->groups, l->member_count, &settled->replicas, at_genesis_stages(&l->genesis));
+    form_groups(l, &settled->replicas);
     for (uint32_t r = 0; r < l->member_count; r++) {
         if (l->groups[r].size == 0 || l->groups[r].place != 0) continue;
         struct at_range range = {.start = at_samples_take(&l->samples), .samples = l->samples.unit};
@@ -171,6 +187,21 @@ void at_ledger_pending(struct at_ledger *ledger, uint64_t *ret_points)
     for (size_t i = 0; i < n; i++) ret_points[ledger->claims[i].tag] = ledger->claims[i].ret_points;
 }
 
+/* What the parts of a unit that counts say that it took; the longest: nobody can make it look faster. */
+static void see_unit(struct at_ledger *l, uint32_t lead)
+{
+    struct at_roles x = at_ledger_roles(l);
+    uint32_t group = 0, steps = 0, took_ms = 0;
+    for (uint32_t k = lead; k != AT_GROUP_END; k = l->groups[k].next) {
+        const struct at_allotment *u = &l->allotments[k];
+        if (!u->included) continue;
+        group = u->receipt.group;
+        steps = u->receipt.steps;
+        if (u->receipt.took_ms > took_ms) took_ms = u->receipt.took_ms;
+    }
+    if (group != 0) at_roles_seen(&x, l->groups, lead, group, steps, took_ms, l->measured);
+}
+
 /* The parts of a unit count all together or not at all. */
 static void close_unit(struct at_ledger *l, uint32_t lead, const struct at_replicas *in)
 {
@@ -187,6 +218,7 @@ static void close_unit(struct at_ledger *l, uint32_t lead, const struct at_repli
     }
     uint64_t used = part ? part->samples : 0;
     at_samples_free(&l->samples, (struct at_range){range.start + used, range.samples - used});
+    if (part) see_unit(l, lead);
     l->included_count += part != NULL;
     l->tokens += part ? part->tokens : 0;
 }
@@ -303,6 +335,12 @@ static at_err_t take_ready(struct at_ledger *l, const struct at_record *rec, int
     return AT_OK;
 }
 
+static at_err_t take_measure(struct at_ledger *l, const struct at_record *rec, int replica)
+{
+    at_roles_take(&l->measured[replica], &rec->measure, l->round, rec->time_ms);
+    return AT_OK;
+}
+
 static at_err_t take_evidence(struct at_ledger *l, const struct at_record *rec)
 {
     struct at_member *m = &l->members[at_ledger_key_holder(l, &rec->evidence.key)];
@@ -414,6 +452,8 @@ at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const st
         return take_block(l, rec);
     case AT_RECORD_EVIDENCE:
         return take_evidence(l, rec);
+    case AT_RECORD_MEASURE:
+        return take_measure(l, rec, replica);
     default:
         return take_word(l, rec, replica, (uint32_t)seat);
     }

@@ -4,8 +4,6 @@
 
 #include "base/sign.h"
 
-__extension__ typedef unsigned __int128 at_u128;
-
 struct at_points_claim {
     uint64_t flops;              /* counted by the program from the shapes */
     const struct at_node_id *id; /* breaks ties */

@@ -60,6 +60,8 @@ struct at_shard {
 struct at_shard at_shard_whole(const struct at_model_config *config);
 /* What a stage of the cut of stages.h holds: all slots of its layers. 1 <= stages <= AT_STAGES_MAX. */
 struct at_shard at_stage_shard(const struct at_model_config *config, int stages, int stage);
+struct at_stage_cut;
+struct at_shard at_stage_cut_shard(const struct at_model_config *config, const struct at_stage_cut *cut, int stage);
 
 struct at_tensor {
     enum at_role role;

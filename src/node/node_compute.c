@@ -1,5 +1,6 @@
 #include "node/node_compute_inner.h"
 
+#include "node/node_speed.h"
 #include "node/node_stage_unit.h"
 #include "os/sys.h"
 #include "tensor/float_mode.h"
@@ -240,6 +241,15 @@ at_err_t at_compute_install(struct at_compute *c, const char *path, uint32_t rou
     return err;
 }
 
+at_err_t at_compute_speed(const struct at_compute *c, struct at_diag *diag, double *ret_gflops)
+{
+    const struct at_speed_options options = {.repeats = 1, .stretch_s = 0.25};
+    struct at_speed_shape shape;
+    at_err_t err =
+        at_speed_shape(c->genesis.preset, &c->genesis.model, &c->genesis.train, 20e9, diag, &shape);
+    return err ? err : at_speed_measure(&shape, &c->ex, &options, diag, ret_gflops);
+}
+
 /* ---- rounds ---- */
 struct unit_watch {
     struct at_compute *c;
@@ -305,8 +315,8 @@ static at_err train(struct at_compute *c, const struct at_compute_unit *unit, st
     struct at_round rule = at_genesis_round(&c->genesis, unit->round);
     struct at_unit work = {.start = unit->start, .samples = unit->samples, .step_first = rule.step_first};
     if (unit->comm)
-        return at_stage_unit_run(unit->comm, &c->genesis, &c->ex, &c->data, &c->paged, state, &work, on_step, w, diag,
-                                 blob, ret_report);
+        return at_stage_unit_run(unit->comm, &unit->cut, &c->genesis, &c->ex, &c->data, &c->paged, state, &work,
+                                 on_step, w, diag, blob, ret_report);
     at_err_t err = at_compute_whole_begin(c, false, diag);
     if (err) return err;
     err = at_unit_train(&c->trainer, &c->ex, &c->data, state, &work, on_step, w, diag, ret_report);

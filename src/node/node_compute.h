@@ -8,6 +8,7 @@
 #define ATOLL_NODE_NODE_COMPUTE_H
 
 #include "base/comm.h"
+#include "model/stages.h"
 #include "os/pool.h"
 #include "wire/genesis.h"
 
@@ -69,7 +70,8 @@ struct at_blobs;
 struct at_compute_claim { /* what a receipt says of its update */
     uint32_t round, samples, steps;
     uint64_t start;
-    uint32_t stage, stages; /* it has the blocks of this stage of so many (model/stages.h); 1: all blocks */
+    uint32_t stage; /* it has the blocks of this stage */
+    struct at_stage_cut cut;
 };
 /* Is this stored update one that at_compute_apply can take, and of the unit claimed? AT_E_DATA, AT_E_NONFINITE... with
  * the reason when not. Reads `updates` only; after configure, on any one thread. */
@@ -85,6 +87,7 @@ struct at_compute_unit {
     /* The other members that compute it with this one; NULL: it works alone. This one is stage comm->rank of comm->ranks:
      * it computes that, and the update has its blocks. */
     const struct at_comm *comm;
+    struct at_stage_cut cut; /* where there are others: the stages */
 };
 struct at_compute_done {
     uint32_t steps, samples;
@@ -103,6 +106,10 @@ at_err at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit,
  * others the next step is computed by all and thrown away). Any thread. */
 void at_compute_cancel(struct at_compute *c, unsigned serial);
 void at_compute_enough(struct at_compute *c, unsigned serial);
+
+/* How fast steps of this run's width are here, in the terms of node_speed.h; steps of at most 20 GFLOP for a quarter of a second,
+ * for a unit may be waiting. After configure. */
+at_err at_compute_speed(const struct at_compute *c, struct at_diag *diag, double *ret_gflops);
 
 /* Writes a state of this run as files of the folder, durably, block by block. Any thread, beside other work, but not after
  * at_compute_release. */

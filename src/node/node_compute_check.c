@@ -36,7 +36,7 @@ static bool values_within(const struct at_update *u)
 static bool is_stage(const struct at_update *u, const struct at_compute_claim *claim)
 {
     const struct at_params *p = u->params;
-    struct at_shard shard = at_stage_shard(&p->config, (int)claim->stages, (int)claim->stage);
+    struct at_shard shard = at_stage_cut_shard(&p->config, &claim->cut, (int)claim->stage);
     bool right = true;
     for (int i = 0; i < p->blocks && right; i++)
         right = (u->payload[i].p != NULL) == at_shard_holds(p, &shard, p->block[i].tensor, p->block[i].slot);
@@ -54,7 +54,7 @@ at_err_t at_compute_check_update(const struct at_compute *c, struct at_blobs *up
     if (!err) err = at_update_add(&u, at_span(blob.p, blob.n), diag);
     if (!err && !is_stage(&u, claim))
         err = at_fail(diag, AT_E_DATA, "update", "the update has other blocks than those of stage %u of %u",
-                      claim->stage + 1, claim->stages);
+                      claim->stage + 1, claim->cut.stages);
     if (!err && (u.info.round != claim->round || u.info.start != claim->start || u.info.samples != claim->samples ||
                  u.info.steps != claim->steps))
         err = at_fail(diag, AT_E_DATA, "update", "the update is of another unit than its receipt says");

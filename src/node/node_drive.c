@@ -172,6 +172,7 @@ void node_answer(struct node *n, const struct node_todo *todo)
     struct at_agree_answer answer = {.count = 0};
     const struct at_tile *tile;
     struct at_span data[AT_BUNDLE_MAX];
+    struct at_node_rtt *rtts = NULL;
     at_err_t err = AT_OK;
     ev.blob.kind = todo->blob;
     ev.blob.key = todo->key;
@@ -194,10 +195,13 @@ void node_answer(struct node *n, const struct node_todo *todo)
         err = at_secrets_make(n->folder.dir, todo->term, &diag, &ev.secret);
     else if (todo->kind == AT_NODE_EV_AGREE_DATA)
         err = read_agree(n, &todo->agree, &answer, &ev, &diag);
+    else if (todo->kind == AT_NODE_EV_MEASURED)
+        rtts = node_measure_links(n, &ev);
     if (err)
         node_fail(n, err, &diag);
     else
         step(n, &ev);
+    free(rtts);
     at_agree_answer_release(&answer);
     memset(&ev.secret, 0, sizeof ev.secret);
 }

@@ -119,6 +119,9 @@ at_err node_configure(struct node *n, const struct at_genesis *g, struct at_diag
 void node_later(struct node *n, struct node_todo todo);
 void node_do(struct node *n, const struct at_node_op *op);
 void node_save(struct node *n, const struct at_node_op *op);    /* SAVE */
+void node_measure(struct node *n, const struct at_node_op *op); /* MEASURE */
+/* The links' round trips and the memory into a MEASURED event; the caller frees what it lists. */
+struct at_node_rtt *node_measure_links(struct node *n, struct at_node_event *ev);
 void node_keep_own(struct node *n);                             /* at the end, when no worker runs any more */
 void node_answer(struct node *n, const struct node_todo *todo); /* turns it into an event and feeds it */
 void node_end(struct node *n);                                  /* begins the way out */

@@ -12,7 +12,7 @@ struct job {
     struct at_work work;
     struct node *n;
     enum at_node_op_kind kind;
-    uint32_t round, steps, stage, stages;
+    uint32_t round, steps, stage;
     uint64_t link;
     struct at_hash key;
     enum at_blob_kind blob;
@@ -215,6 +215,7 @@ static void do_unit(struct node *n, const struct at_node_op *op)
         j->session = op->team->session;
         j->comm = at_team_comm(n->team);
         j->unit.comm = &j->comm;
+        j->unit.cut = op->team->cut;
     }
     at_worker_push(&n->computer, &j->work);
 }
@@ -280,7 +281,7 @@ static void do_find(struct node *n, const struct at_node_op *op)
 static void run_check(struct at_work *work)
 {
     struct job *j = (struct job *)work;
-    struct at_compute_claim claim = {j->round, j->unit.samples, j->steps, j->unit.start, j->stage, j->stages};
+    struct at_compute_claim claim = {j->round, j->unit.samples, j->steps, j->unit.start, j->stage, j->unit.cut};
     j->err = at_compute_check_update(j->n->compute, &j->n->vault.updates_writer, j->key, &claim, &j->diag);
 }
 
@@ -307,8 +308,8 @@ static void do_check(struct node *n, const struct at_node_op *op)
     j->round = op->unit.round;
     j->steps = op->unit.steps;
     j->stage = op->unit.stage;
-    j->stages = op->unit.stages;
-    j->unit = (struct at_compute_unit){.samples = op->unit.samples, .start = op->unit.start};
+    j->unit =
+        (struct at_compute_unit){.samples = op->unit.samples, .start = op->unit.start, .cut = op->unit.cut};
     at_worker_push(&n->disk, &j->work);
 }
 
@@ -524,6 +525,9 @@ void node_do(struct node *n, const struct at_node_op *op)
         break;
     case AT_NODE_OP_SECRETS_ERASE:
         if ((err = at_secrets_erase(n->folder.dir, op->agree.term, &diag))) node_fail(n, err, &diag);
+        break;
+    case AT_NODE_OP_MEASURE:
+        node_measure(n, op);
         break;
     case AT_NODE_OP_STATUS:
         node_log(n, AT_NODE_LOG_EVENT, "%s", op->reason);

@@ -46,6 +46,19 @@ static const char *member_phase(const struct at_node_status *s, const struct at_
     return m->in_round ? "training" : "waiting";
 }
 
+static void put_part(struct fields *f, const struct at_part *part)
+{
+    char why[AT_PART_TEXT];
+    at_part_text(part, why);
+    put_text(f, "part", at_part_word(part));
+    put_text(f, "part_why", why);
+    if (part->stages == 0) return;
+    put_int(f, "stage", part->stage);
+    put_int(f, "stages", part->stages);
+    put_int(f, "layer_first", part->layer_first);
+    put_int(f, "layers", part->layers);
+}
+
 static json_t *member_json(const struct at_node_status *s, const struct at_node_member_status *m, uint64_t all,
                            bool *failed)
 {
@@ -63,6 +76,7 @@ static json_t *member_json(const struct at_node_status *s, const struct at_node_
     put_int(&f, "points_pending", m->points_pending);
     put_int(&f, "points_confirmed", m->points_confirmed);
     put_real(&f, "share", share_of(m->points_confirmed, all));
+    if (m->part.role != AT_GROUP_ROLE_NONE) put_part(&f, &m->part);
     *failed |= f.failed;
     return f.object;
 }

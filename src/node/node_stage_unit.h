@@ -5,17 +5,19 @@
 #define ATOLL_NODE_NODE_STAGE_UNIT_H
 
 #include "base/comm.h"
+#include "model/stages.h"
 #include "train/unit.h"
 #include "wire/genesis.h"
 
 /* Memory of one of the stages into which a group of g->stages members cuts the model; 0: beyond size_t. */
 size_t at_stage_unit_bytes(const struct at_genesis *g, int stage);
 
-/* paged: of smaller groups, whose stages are larger than any of g->stages: see file_map.h. state: the whole public state. out: the update's blocks of stage comm->rank of comm->ranks are appended. AT_E_NOMEM; what
- * at_unit_train fails with; what the links fail with. */
-at_err at_stage_unit_run(const struct at_comm *comm, const struct at_genesis *g, const struct at_exec *ex,
-                         const struct at_data *data, const struct at_memory *paged, const struct at_state *state,
-                         const struct at_unit *unit, at_unit_progress_fn *progress, void *arg, struct at_diag *diag,
-                         struct at_buf *out, struct at_unit_report *ret_report);
+/* cut: in comm->ranks stages. paged: of a stage larger than any of those g->stages (smaller groups, uneven cuts): see
+ * file_map.h. state: the whole public state. out: the update's blocks of stage comm->rank of comm->ranks are appended.
+ * AT_E_NOMEM; what at_unit_train fails with; what the links fail with. */
+at_err at_stage_unit_run(const struct at_comm *comm, const struct at_stage_cut *cut, const struct at_genesis *g,
+                         const struct at_exec *ex, const struct at_data *data, const struct at_memory *paged,
+                         const struct at_state *state, const struct at_unit *unit, at_unit_progress_fn *progress,
+                         void *arg, struct at_diag *diag, struct at_buf *out, struct at_unit_report *ret_report);
 
 #endif

@@ -70,7 +70,7 @@ static at_err_t look(struct bench *b, struct at_compute_claim claim)
     return at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL);
 }
 
-static const struct at_compute_claim right = {.round = 3, .samples = 8, .steps = 4, .start = 40, .stages = 1};
+static const struct at_compute_claim right = {.round = 3, .samples = 8, .steps = 4, .start = 40, .cut = {.stages = 1, .layers = {2}}};
 
 static void the_unit_claimed(void **state)
 {
@@ -110,7 +110,7 @@ static void the_blocks_of_its_stage(void **state)
     assert_int_equal(at_blobs_put(&b->updates, at_buf_span(&blob), NULL, &hash), AT_OK);
     at_buf_release(&blob);
     assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL), AT_E_DATA);
-    claim.stages = 2;
+    claim.cut = (struct at_stage_cut){.stages = 2, .layers = {1, 1}};
     assert_int_equal(at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL), AT_E_DATA);
     assert_int_equal(look(b, claim), AT_E_DATA); /* all blocks are too many */
     claim.stage = 1;

@@ -97,6 +97,7 @@ void at_world_release(struct at_world *w)
         at_world_disk_release(w, &w->nodes[i].disk);
         at_buf_release(&w->nodes[i].said);
         at_buf_release(&w->nodes[i].peers);
+        free(w->nodes[i].rtts);
     }
     at_world_heap_release(w);
     at_world_log_release(w);

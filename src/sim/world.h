@@ -41,6 +41,9 @@ struct at_world_options {
     uint32_t bulk_weight; /* with lines a byte of a blob takes as long as so many: stand-ins are small; 0: 1 */
     int stewards;       /* nodes 0 .. stewards - 1 may hold seats: the invites of 1 .. have tickets; 0: node 0 alone */
     uint32_t stages;    /* members that share a unit; 0: none */
+    bool stage_costs;   /* of a run of stages: a step takes what its stages and the way between them do */
+    bool roles;         /* members measure themselves */
+    uint32_t site_ms;
     bool peers_give_up; /* a node may end because it could not reach anybody: counted, and no violation */
 };
 
@@ -67,6 +70,8 @@ enum at_world_knob {
     AT_WORLD_HOSTILE,        /* a set of enum at_world_hostile */
     AT_WORLD_NAT,            /* enum at_world_nat: what it sits behind */
     AT_WORLD_DIES_WRITING, /* it is killed with its next log write not durable yet, and starts again after so many ms */
+    AT_WORLD_SITE,         /* between nodes of two sites messages take site_ms more */
+    AT_WORLD_MEMORY_MIB,   /* that it says it has; 0: plenty */
     AT_WORLD_KNOB_COUNT
 };
 #define AT_WORLD_SKEW_ZERO ((uint64_t)1 << 40)

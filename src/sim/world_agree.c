@@ -227,7 +227,7 @@ void at_world_judge_words(struct at_world *w, const struct at_signed_record *rec
         deed.open.state_root = l->state_root;
         memset(&deed.open.replicas, 0, sizeof deed.open.replicas);
         for (uint32_t r = 0; r < l->member_count; r++)
-            if (l->allotments[r].allotted) at_replicas_add(&deed.open.replicas, r);
+            if (at_ledger_in_round(l, r)) at_replicas_add(&deed.open.replicas, r);
     } else if (l->phase == AT_LEDGER_CLOSED) {
         memset(&deed.close, 0, sizeof deed.close);
         deed.close.round = round;

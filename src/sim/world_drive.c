@@ -92,7 +92,7 @@ static void op_check(struct at_world *w, int node, const struct at_node_op *op)
     struct at_world_node *n = &w->nodes[node];
     struct at_buf blob = {0};
     struct at_hash right =
-        at_world_update_of(w, n->root, op->unit.start, op->unit.samples, op->unit.stage, op->unit.stages, &blob);
+        at_world_update_of(w, n->root, op->unit.start, op->unit.samples, op->unit.stage, op->unit.cut.stages, &blob);
     at_buf_release(&blob);
     answer(w, node, op, AT_NODE_EV_UPDATE_CHECKED, 0, &ev);
     ev->e.blob.ok = at_hash_eq(right, op->read.key);
@@ -142,9 +142,15 @@ static void op_state_init(struct at_world *w, int node)
     ev->e.state.heldout_loss = at_world_loss(0);
 }
 
-static uint64_t step_ms(const struct at_world *w, const struct at_world_node *n)
+static double speed_of(const struct at_world_node *n)
 {
-    double ms = w->options.step_ms / (n->speed * (double)n->knob[AT_WORLD_SPEED_PERMILLE] / 1000);
+    return n->speed * (double)n->knob[AT_WORLD_SPEED_PERMILLE] / 1000;
+}
+
+static uint64_t step_ms(struct at_world *w, const struct at_world_node *n)
+{
+    double ms = w->options.step_ms / speed_of(n);
+    if (w->options.stage_costs) ms = at_world_stage_ms(w, n, ms);
     return ms < 1 ? 1 : (uint64_t)ms;
 }
 
@@ -319,6 +325,9 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         break;
     case AT_NODE_OP_SECRETS_ERASE:
         at_world_secrets_erase(w, node, op->agree.term);
+        break;
+    case AT_NODE_OP_MEASURE:
+        if (w->options.roles) at_world_measure(w, node, op->evaluate ? speed_of(n) : 0);
         break;
     case AT_NODE_OP_STATUS:
         if (strncmp(op->reason, "DESYNC", 6) == 0) {

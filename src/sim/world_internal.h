@@ -110,6 +110,7 @@ struct at_world_node {
     enum at_world_crash crash_how;
     uint32_t crash_restart_ms;
     uint64_t synced_ms; /* when the last write will be durable: they become so in order */
+    struct at_node_rtt *rtts; /* as its machine was told last; owned */
     bool has_ticket;
     struct at_ticket ticket;
     struct at_node_secret secrets[AT_NODE_SECRETS];
@@ -199,6 +200,8 @@ struct at_world_judge { /* what the log says, recounted without the fold */
     bool *received;
     int *node_of;              /* by replica; -1: none of the world's */
     struct at_grouped *groups; /* by replica, of the round */
+    struct at_measured *measured;
+    struct at_roles_room room;
     uint32_t members;
     struct at_range_list used; /* ascending, neighbours joined */
     uint64_t used_samples, points;
@@ -284,6 +287,10 @@ void at_world_happen_set(struct at_world *w, const struct at_world_event *ev);
 /* world_trace.c */
 void at_world_tracef(struct at_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void at_world_trace_op(struct at_world *w, int node, const struct at_node_op *op);
+
+/* world_roles.c */
+void at_world_measure(struct at_world *w, int node, double speed); /* speed 0: only the links */
+double at_world_stage_ms(struct at_world *w, const struct at_world_node *n, double whole_ms);
 
 /* world_drive.c */
 void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op); /* all but SEND */

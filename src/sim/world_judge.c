@@ -14,6 +14,10 @@ at_err_t at_world_judge_init(struct at_world *w)
     j->received = calloc(AT_MEMBERS_MAX, sizeof *j->received);
     j->node_of = calloc(AT_MEMBERS_MAX, sizeof *j->node_of);
     j->groups = calloc(AT_MEMBERS_MAX, sizeof *j->groups);
+    j->measured = calloc(AT_MEMBERS_MAX, sizeof *j->measured);
+    j->room.work = calloc(AT_MEMBERS_MAX, sizeof *j->room.work);
+    j->room.row = calloc(AT_MEMBERS_MAX, sizeof *j->room.row);
+    if (!j->measured || !j->room.work || !j->room.row) return AT_E_NOMEM;
     if (!j->receipts || !j->received || !j->node_of || !j->groups) return AT_E_NOMEM;
     return at_world_several(w) ? at_ledger_init(&j->fold, &w->g, NULL) : AT_OK;
 }
@@ -24,6 +28,9 @@ void at_world_judge_release(struct at_world *w)
     free(w->judge.received);
     free(w->judge.node_of);
     free(w->judge.groups);
+    free(w->judge.measured);
+    free(w->judge.room.work);
+    free(w->judge.room.row);
     free(w->judge.used.r);
     if (w->judge.fold.seats.count) at_ledger_release(&w->judge.fold);
 }
@@ -70,12 +77,42 @@ static void joined(struct at_world *w, const struct at_node_id *author)
     if (j->members < AT_MEMBERS_MAX) j->node_of[j->members++] = node;
 }
 
+static struct at_roles roles(const struct at_world *w)
+{
+    return (struct at_roles){.model = &w->g.model,
+                             .batch = w->g.train.batch,
+                             .stages = at_genesis_stages(&w->g),
+                             .measured = w->judge.measured,
+                             .members = w->judge.members};
+}
+
+static void opened(struct at_world *w, const struct at_open *open)
+{
+    struct at_world_judge *j = &w->judge;
+    struct at_roles x = roles(w);
+    memset(j->received, 0, AT_MEMBERS_MAX * sizeof *j->received);
+    if (x.stages > 1)
+        at_roles_form(&x, j->groups, &open->replicas, &j->room);
+    else
+        at_groups_form(j->groups, j->members, &open->replicas, 1);
+    if (!at_hash_eq(open->state_root, at_world_state_root(w, j->h)))
+        at_world_violate(w, "OPEN %u names another state", open->round);
+}
+
+static void measured(struct at_world *w, const struct at_node_id *author, const struct at_record *rec)
+{
+    struct at_world_judge *j = &w->judge;
+    for (uint32_t r = 0; r < j->members; r++)
+        if (j->node_of[r] >= 0 && at_node_id_eq(&w->nodes[j->node_of[r]].key.id, author))
+            at_roles_take(&j->measured[r], &rec->measure, w->counts.rounds, rec->time_ms);
+}
+
 /* The parts of a group's unit that CLOSE counts, stage after stage: all of one set of its members, or none. */
 static void closed_unit(struct at_world *w, const struct at_close *close, uint32_t lead, struct at_hash root,
                         struct at_node_contribution *list, uint32_t *n)
 {
     struct at_world_judge *j = &w->judge;
-    uint32_t group = 0, places = 0;
+    uint32_t group = 0, places = 0, steps = 0, took_ms = 0;
     uint64_t start = 0;
     for (uint32_t r = lead; r != AT_GROUP_END; r = j->groups[r].next) {
         const struct at_receipt *x = &j->receipts[r];
@@ -101,10 +138,14 @@ static void closed_unit(struct at_world *w, const struct at_close *close, uint32
         }
         group = x->group;
         start = x->start;
+        steps = x->steps;
+        if (x->took_ms > took_ms) took_ms = x->took_ms;
         places |= UINT32_C(1) << place;
     }
     if (places != 0 && group != 0 && places != group)
         at_world_violate(w, "round %u counts a unit without all of its parts", close->round);
+    struct at_roles known = roles(w);
+    if (group != 0) at_roles_seen(&known, j->groups, lead, group, steps, took_ms, j->measured);
 }
 
 static void closed(struct at_world *w, const struct at_close *close)
@@ -145,10 +186,9 @@ static void judge(struct at_world *w, const struct at_signed_record *signed_rec,
     } else if (rec->kind == AT_RECORD_LEAVE) {
         w->counts.leaves++;
     } else if (rec->kind == AT_RECORD_OPEN) {
-        memset(j->received, 0, AT_MEMBERS_MAX * sizeof *j->received);
-        at_groups_form(j->groups, j->members, &rec->open.replicas, at_genesis_stages(&w->g));
-        if (!at_hash_eq(rec->open.state_root, at_world_state_root(w, j->h)))
-            at_world_violate(w, "OPEN %u names another state", rec->open.round);
+        opened(w, &rec->open);
+    } else if (rec->kind == AT_RECORD_MEASURE) {
+        measured(w, &signed_rec->author, rec);
     } else if (rec->kind == AT_RECORD_RECEIPT && rec->receipt.replica < AT_MEMBERS_MAX) {
         j->receipts[rec->receipt.replica] = rec->receipt;
         j->received[rec->receipt.replica] = true;

@@ -11,18 +11,25 @@
 
 enum { MSS = 1400, RTO_MIN_MS = 200, RTO_TIMES_MAX = 5, FRAME_BYTES = 60 /* TLS record, TCP and IP headers */ };
 
+static uint64_t site_ms(const struct at_world *w, int a, int b)
+{
+    bool apart = a >= 0 && b >= 0 && w->nodes[a].knob[AT_WORLD_SITE] != w->nodes[b].knob[AT_WORLD_SITE];
+    return apart ? w->options.site_ms : 0;
+}
+
 uint64_t at_world_latency_ms(struct at_world *w, int a, int b)
 {
     const struct at_world_options *o = &w->options;
     uint64_t ms = 0;
     if (!o->lines || a < 0 || b < 0)
-        return o->latency_ms_min + at_world_draw(w, (uint64_t)o->latency_ms_max - o->latency_ms_min + 1);
+        return o->latency_ms_min + at_world_draw(w, (uint64_t)o->latency_ms_max - o->latency_ms_min + 1) +
+               site_ms(w, a, b);
     for (int i = 0; i < 2; i++) {
         const struct at_world_node *n = &w->nodes[i ? b : a];
         ms += n->line.latency_ms + n->knob[AT_WORLD_LATENCY_MS];
         if (n->line.jitter_ms > 0) ms += at_world_draw(w, (uint64_t)n->line.jitter_ms + 1);
     }
-    return ms;
+    return ms + site_ms(w, a, b);
 }
 
 enum at_message_kind at_world_kind_of(struct at_span bytes)

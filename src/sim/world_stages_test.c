@@ -115,7 +115,7 @@ static void stewards_of_a_run_of_stages(void **state)
     at_world_release(w);
 }
 
-static void random_world(uint64_t seed)
+static void random_world(uint64_t seed, bool roles)
 {
     uint64_t x = seed * 6151 + 5;
     struct at_world_options o = groups(seed, 2 + (int)(lcg(&x) % 6), 2 + (uint32_t)(lcg(&x) % 3));
@@ -126,8 +126,14 @@ static void random_world(uint64_t seed)
     o.step_ms = 5 + (uint32_t)(lcg(&x) % 600);
     o.round_ms_max = 8000 + (uint32_t)(lcg(&x) % 12000);
     o.full_percent = (uint32_t)(lcg(&x) % 40);
+    o.roles = o.stage_costs = roles;
+    if (roles) o.rounds += 4;
     assert_int_equal(at_world_init(&o, &w), AT_OK);
     for (int i = 0; i < o.nodes; i++) at_world_start_node(w, i, lcg(&x) % 3000);
+    for (int i = 0; i < o.nodes && roles; i++) {
+        at_world_speed(w, i, 0.1 + (double)(lcg(&x) % 30) / 10);
+        if (lcg(&x) % 6 == 0) at_world_set(w, i, AT_WORLD_MEMORY_MIB, 4 + lcg(&x) % 40, 0);
+    }
     for (uint64_t faults = lcg(&x) % 7; faults > 0; faults--) {
         int node = (int)(lcg(&x) % (uint64_t)o.nodes), other = (int)(lcg(&x) % (uint64_t)o.nodes);
         uint64_t at = 1 + lcg(&x) % 8000, length = lcg(&x) % 9000, kind = lcg(&x) % 5;
@@ -146,14 +152,25 @@ static void random_world(uint64_t seed)
     at_world_release(w);
 }
 
+static void random_worlds_of(bool roles)
+{
+    uint64_t first = from_env("ATOLL_SIM_SEED", 1), count = from_env("ATOLL_SIM_SEEDS", roles ? 20 : 60);
+    print_message("seeds from %llu on, %llu of them: ATOLL_SIM_SEED=N ATOLL_SIM_SEEDS=1 ATOLL_SIM_ONLY=random_worlds%s "
+                  "runs one\n",
+                  (unsigned long long)first, (unsigned long long)count, roles ? "_with_roles" : "");
+    for (uint64_t seed = first; seed < first + count; seed++) random_world(seed, roles);
+}
+
 static void random_worlds(void **state)
 {
     (void)state;
-    uint64_t first = from_env("ATOLL_SIM_SEED", 1), count = from_env("ATOLL_SIM_SEEDS", 60);
-    print_message("seeds from %llu on, %llu of them: ATOLL_SIM_SEED=N ATOLL_SIM_SEEDS=1 ATOLL_SIM_ONLY=random_worlds "
-                  "runs one\n",
-                  (unsigned long long)first, (unsigned long long)count);
-    for (uint64_t seed = first; seed < first + count; seed++) random_world(seed);
+    random_worlds_of(false);
+}
+
+static void random_worlds_with_roles(void **state)
+{
+    (void)state;
+    random_worlds_of(true);
 }
 
 int main(void)
@@ -167,6 +184,7 @@ int main(void)
         cmocka_unit_test(a_member_that_stalls_is_done_without),
         cmocka_unit_test(stewards_of_a_run_of_stages),
         cmocka_unit_test(random_worlds),
+        cmocka_unit_test(random_worlds_with_roles),
     };
     const char *only = getenv("ATOLL_SIM_ONLY");
     if (only) cmocka_set_test_filter(only);

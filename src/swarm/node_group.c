@@ -60,10 +60,12 @@ static void attempt(struct at_node_machine *m, uint32_t with)
     memset(g->told, 0, sizeof g->told);
     if (++g->session == 0) g->session = 1;
     if (!of_several(g)) return;
+    uint32_t self = g->replica[g->place];
     struct at_node_team *t = &g->team;
     *t = (struct at_node_team){.session = g->session,
                                .rank = (uint32_t)at_group_stage(with, g->place),
-                               .ranks = (uint32_t)at_group_stages(with)};
+                               .ranks = (uint32_t)at_group_stages(with),
+                               .cut = at_ledger_cut(&m->ledger, self, with)};
     for (uint32_t p = 0; p < g->size; p++)
         if (with & bit(p)) t->peer[at_group_stage(with, p)].id = *member_at(m, p);
     at_node_op_add(m, AT_NODE_OP_GROUP)->team = t;
@@ -215,7 +217,7 @@ static void train(struct at_node_machine *m, const struct at_allotment *u)
         t->peer[at_group_stage(g->with, p)].session = g->peer[p];
         t->peer[at_group_stage(g->with, p)].link = l->id;
     }
-    g->moved_ms = m->now_ms;
+    g->train_ms = g->moved_ms = m->now_ms;
     g->slowest_ms = 0;
     at_node_unit_start(m, u, of_several(g) ? t : NULL);
 }
@@ -246,6 +248,13 @@ void at_node_group_lost(struct at_node_machine *m, const char *reason)
     at_node_note(m, "the unit of round %u was lost with the others of the group: %s", g->round + 1,
                  reason ? reason : "");
     attempt(m, ++g->lost < AT_NODE_GROUP_TRIES ? g->with : bit(g->place));
+}
+
+uint32_t at_node_group_took_ms(const struct at_node_machine *m)
+{
+    if (m->ledger.measured[at_node_self(m)].count == 0) return 0; /* nothing would follow from it */
+    uint64_t took = m->now_ms - m->group.train_ms;
+    return took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
 }
 
 uint32_t at_node_group_with(const struct at_node_machine *m)

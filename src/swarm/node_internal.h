@@ -19,6 +19,7 @@
  *   node_state.c    which state this node holds and how it comes to the one it needs
  *   node_round.c    a member's part in a round: unit, receipt, joining, leaving, ending
  *   node_group.c    a unit computed together with others, a stage each
+ *   node_measure.c  what this member tells of its machine and its links
  *   node_steward.c  the steward's part: OPEN, receipts, CLOSE, EPOCH, END
  *   node_agree.c    one steward among several: its term, Simplex's steps
  *   node_final.c    final blocks into the log, cosignatures, checkpoints
@@ -115,6 +116,9 @@ enum { /* milliseconds */
        AT_NODE_PEER_STATE_S = 30,       /* one peer may take a state so often for ever */
        AT_NODE_LEAVE_ALONE_MS = 3000,   /* a finishing member without a link goes without its LEAVE */
        AT_NODE_FINAL_STATE_MS = 30000,  /* END is known, the final state cannot be had */
+       AT_NODE_MEASURE_FIRST_MS = 2000, /* see node_measure.c */
+       AT_NODE_MEASURE_SOON_MS = 5000,
+       AT_NODE_MEASURE_AGAIN_MS = 30000,
        AT_NODE_GROUP_DIAL_MS = 500,     /* the members of a group before this one have not dialled it */
        AT_NODE_GROUP_LINK_MS = 4000,    /* a member of the group that is not linked by then is done without */
        AT_NODE_GROUP_ANSWER_MS =
@@ -264,8 +268,18 @@ struct at_node_group { /* node_group.c; places as in ledger/groups.h */
         uint64_t ms;               /* 0: nothing */
     } told[AT_STAGES_MAX];         /* what each was told last */
     uint64_t since_ms, begun_ms;   /* of the round, of the attempt */
+    uint64_t train_ms;             /* when the running unit began */
     uint64_t moved_ms, slowest_ms; /* when the running unit's last step ended; the longest of them */
     struct at_node_team team;      /* as operations point to it */
+};
+
+struct at_node_measuring { /* node_measure.c */
+    bool asked;            /* MEASURE is under way */
+    uint64_t again_ms;     /* then the next; 0: nothing is due */
+    uint8_t speed;         /* 0: not measured yet */
+    struct at_node_own own;
+    uint64_t time_ms; /* of that record */
+    bool fresh;       /* it was signed now */
 };
 
 enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE_INSTALL };
@@ -335,6 +349,7 @@ struct at_node_machine {
         uint64_t progress_ms;
     } unit;
     struct at_node_group group;
+    struct at_node_measuring measuring;
     struct at_node_own join, leave;
     uint64_t join_refused_ms; /* 0: not refused */
     char join_reason[AT_REASON_BYTES_MAX + 1];
@@ -602,12 +617,18 @@ uint64_t at_node_member_deadline_ms(const struct at_node_machine *m);
 void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u, const struct at_node_team *team);
 void at_node_unit_hand_in(struct at_node_machine *m);
 
+/* ---- node_measure.c ---- */
+void at_node_measured(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_measure_drive(struct at_node_machine *m);
+uint64_t at_node_measure_deadline_ms(const struct at_node_machine *m);
+
 /* ---- node_group.c ---- */
 void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_stage *msg);
 /* u: this node's unit of the open round, or NULL. */
 void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u);
 void at_node_group_lost(struct at_node_machine *m, const char *reason); /* the unit that ran with others */
 void at_node_group_moved(struct at_node_machine *m);                    /* it has done a step */
+uint32_t at_node_group_took_ms(const struct at_node_machine *m); /* the unit that is done; 0: need not be said */
 uint32_t at_node_group_with(const struct at_node_machine *m);           /* whom a receipt of ours would name */
 uint64_t at_node_group_deadline_ms(const struct at_node_machine *m);
 

@@ -239,6 +239,9 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     case AT_NODE_EV_PEERS:
         at_node_peers_kept(m, e);
         break;
+    case AT_NODE_EV_MEASURED:
+        at_node_measured(m, e);
+        break;
     case AT_NODE_EV_FINISH:
         finish(m, false);
         break;
@@ -274,6 +277,7 @@ static void drive(struct at_node_machine *m)
     at_node_relay_drive(m);
     at_node_company_drive(m);
     at_node_member_drive(m);
+    at_node_measure_drive(m);
     at_node_presence_drive(m);
     at_node_hold_drive(m);
     at_node_seat_drive(m);
@@ -309,7 +313,8 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
                             at_node_peers_deadline_ms(m),   at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
                             at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),
                             at_node_climb_deadline_ms(m),   at_node_group_deadline_ms(m),
-                            at_node_crowd_deadline_ms(m),   at_node_company_deadline_ms(m)};
+                            at_node_crowd_deadline_ms(m),   at_node_company_deadline_ms(m),
+                            at_node_measure_deadline_ms(m)};
     uint64_t deadline = UINT64_MAX;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];

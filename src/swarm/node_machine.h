@@ -147,6 +147,7 @@ enum at_node_event_kind {
     AT_NODE_EV_PEERS,      /* bytes: as PEERS_KEEP left them; once, right after START */
     AT_NODE_EV_SECRET,     /* .secret: answers SECRET_MAKE: it is durable */
     AT_NODE_EV_AGREE_DATA, /* link, .agree: answers AGREE_READ, also with nothing */
+    AT_NODE_EV_MEASURED,   /* .measured; answers MEASURE */
     AT_NODE_EV_STOP,       /* the user wants this process to end now: links get a Bye, then ENDED */
 };
 
@@ -210,6 +211,14 @@ struct at_node_event {
     } shape;
     struct at_node_secret secret;
     struct {
+        uint64_t mflops;     /* of training; 0: not asked for, or it cannot be measured */
+        uint64_t memory_mib; /* that it can use for training */
+        const struct at_node_rtt {
+            uint64_t link, us; /* us: its round trip; 0: not known */
+        } *list;               /* of links that are up; those to strangers are passed over */
+        size_t count;
+    } measured;
+    struct {
         uint32_t term;
         bool of_block;
         const struct at_node_block *list; /* <= AT_NODE_BLOCKS_MAX */
@@ -268,6 +277,8 @@ enum at_node_op_kind {
     AT_NODE_OP_SECRET_MAKE,   /* .agree.term: a secret for seats of this term; the stored one where there is one. Then
                                * SECRET */
     AT_NODE_OP_SECRETS_ERASE, /* .agree.term: the secrets of earlier terms, for good */
+    AT_NODE_OP_MEASURE,       /* how long are the links' round trips; evaluate: and how fast is this machine, with memory
+                               * for what? Then MEASURED */
     AT_NODE_OP_STATUS,        /* something worth a line happened: reason (also status.last_event) */
     AT_NODE_OP_ENDED,         /* .end, reason: last operation of the machine's life */
 };
@@ -275,6 +286,7 @@ enum at_node_op_kind {
 /* Members that compute a unit together, stage by stage. */
 struct at_node_team {
     uint32_t session, rank, ranks; /* session: this node's number for the attempt; rank: its stage */
+    struct at_stage_cut cut;       /* in `ranks` stages */
     struct {
         struct at_node_id id;
         uint32_t session; /* the peer's; UNIT_START */
@@ -331,7 +343,8 @@ struct at_node_op {
         uint32_t round, replica, steps, samples;
         uint64_t start;
         uint64_t budget_ms; /* UNIT_START: no step is begun that would end later than so long from now, but the first */
-        uint32_t stage, stages; /* UPDATE_CHECK: the update has the blocks of this stage of so many */
+        uint32_t stage; /* UPDATE_CHECK: the update has the blocks of this stage */
+        struct at_stage_cut cut;
     } unit;
     const struct at_node_team *team; /* GROUP, UNIT_START; NULL: alone */
     struct at_hash

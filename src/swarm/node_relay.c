@@ -96,7 +96,7 @@ void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct
     op->unit.start = r->start;
     op->unit.samples = r->samples;
     op->unit.steps = r->steps;
-    op->unit.stages = r->group ? (uint32_t)at_group_stages(r->group) : 1;
+    op->unit.cut = at_ledger_cut(&m->ledger, r->replica, r->group);
     op->unit.stage = r->group ? (uint32_t)at_group_stage(r->group, m->ledger.groups[r->replica].place) : 0;
 }
 
@@ -290,7 +290,8 @@ void at_node_own_send(struct at_node_machine *m, struct at_node_own *own)
 
 uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
 {
-    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave, &m->agree.stand};
+    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave, &m->agree.stand,
+                                       &m->measuring.own};
     uint64_t deadline = UINT64_MAX;
     enum { ALL = sizeof all / sizeof all[0] };
     if (m->consensus || !m->mesh.path) return deadline;

@@ -111,6 +111,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
         s->online = s->self || at_node_present(m, r);
         memcpy(s->name, member->name, sizeof s->name);
         live(m, r, link, s, participants);
+        if (s->online) s->part = at_ledger_part(l, r);
     }
     totals(m, status);
     status->members = m->status_members;

@@ -3,6 +3,7 @@
 #define ATOLL_SWARM_NODE_STATUS_H
 
 #include "base/sign.h"
+#include "ledger/part.h"
 
 #define AT_NODE_NAME_BYTES 33
 
@@ -29,6 +30,7 @@ struct at_node_member_status {
     bool self, steward, online, left; /* steward: it holds a seat */
     bool in_round;                    /* has an allotment in the open round */
     bool committed;                   /* its receipt for the open round is in the log */
+    struct at_part part;              /* who is offline has none */
     uint32_t step;                    /* of `steps`, in the open round */
     uint64_t tokens; /* confirmed rounds + logged receipts of the open round + the running unit's so far */
     double tokens_per_s;

@@ -56,9 +56,8 @@ static void count_left_out(struct at_node_machine *m)
     uint64_t paused_ms = m->pause_ms ? m->now_ms - m->ready_ms : 0;
     if (paused_ms) m->pause_end_ms = m->now_ms;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
         struct at_node_peer *peer = &m->mesh.peers[r];
-        if (!m->ledger.members[r].active || (u && u->allotted) || !at_node_present(m, r)) {
+        if (!m->ledger.members[r].active || at_ledger_in_round(&m->ledger, r) || !at_node_present(m, r)) {
             peer->left_out = 0;
             continue;
         }
@@ -124,7 +123,7 @@ static void muster(struct at_node_machine *m, struct muster *ret)
         bool self = at_node_id_eq(&member->id, &m->options.key.id);
         bool linked = m->mesh.peers[r].via || links[r];
         const struct at_presence *said = !self && linked ? &m->mesh.peers[r].said : NULL;
-        bool took_part = m->ledger.round > 0 && m->ledger.allotments[r].allotted;
+        bool took_part = m->ledger.round > 0 && at_ledger_in_round(&m->ledger, r);
         bool keeps_up = took_part || (said && !at_hash_is_zero(said->state_root) && said->round + 1 >= m->ledger.round);
         if (said) m->absent_ms[r] = 0;
         if (self || (said && is_ready_for(m, said))) {

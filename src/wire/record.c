@@ -11,7 +11,7 @@ static const char prefix[] = "atoll record 1"; /* signed with its NUL, so that n
 const char *at_record_kind_name(enum at_record_kind kind)
 {
     static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",  "JOIN", "LEAVE", "OPEN",  "RECEIPT", "CLOSE",
-                                                           "EPOCH", "END",  "READY", "BLOCK", "EVIDENCE"};
+                                                           "EPOCH", "END",  "READY", "BLOCK", "EVIDENCE", "MEASURE"};
     return kind >= 0 && kind < AT_RECORD_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -57,8 +57,10 @@ struct record_pb {
         Atoll__Pb__Stand stand;
         Atoll__Pb__Head head;
         Atoll__Pb__Proof proof;
+        Atoll__Pb__Measure measure;
     };
     uint8_t evidence[AT_EVIDENCE_BYTES_MAX];
+    uint8_t links[AT_MEASURE_LINKS * AT_MEASURE_LINK_BYTES];
 };
 
 static ProtobufCBinaryData pb_hash(const struct at_hash *h)
@@ -80,6 +82,7 @@ static void build_receipt(const struct at_receipt *from, Atoll__Pb__Receipt *to)
     to->update = pb_hash(&from->update);
     to->update_bytes = from->update_bytes;
     to->group = from->group;
+    to->took_ms = from->took_ms;
     if (!at_hash_is_zero(from->feedback)) to->feedback = pb_hash(&from->feedback);
 }
 
@@ -114,6 +117,14 @@ static void build_proof(const struct at_evidence *from, uint8_t bytes[AT_EVIDENC
     to->evidence = at_pb_bytes(bytes, n);
 }
 
+static void build_measure(const struct at_measure *from, uint8_t *links, Atoll__Pb__Measure *to)
+{
+    atoll__pb__measure__init(to);
+    to->speed = from->speed;
+    to->memory = from->memory;
+    to->links = at_pb_bytes(links, at_measure_pack(from, links));
+}
+
 /* The generated message over `rec`; borrows from it. The kind must be one of ours. */
 static void build(const struct at_record *rec, struct record_pb *pb)
 {
@@ -121,7 +132,7 @@ static void build(const struct at_record *rec, struct record_pb *pb)
         ATOLL__PB__RECORD__BODY__NOT_SET, ATOLL__PB__RECORD__BODY_JOIN,    ATOLL__PB__RECORD__BODY_LEAVE,
         ATOLL__PB__RECORD__BODY_OPEN,     ATOLL__PB__RECORD__BODY_RECEIPT, ATOLL__PB__RECORD__BODY_CLOSE,
         ATOLL__PB__RECORD__BODY_EPOCH,    ATOLL__PB__RECORD__BODY_END,     ATOLL__PB__RECORD__BODY_STAND,
-        ATOLL__PB__RECORD__BODY_HEAD,     ATOLL__PB__RECORD__BODY_PROOF};
+        ATOLL__PB__RECORD__BODY_HEAD,     ATOLL__PB__RECORD__BODY_PROOF,   ATOLL__PB__RECORD__BODY_MEASURE};
     atoll__pb__record__init(&pb->record);
     pb->record.version = RECORD_VERSION;
     pb->record.run = pb_hash(&rec->run);
@@ -169,6 +180,9 @@ static void build(const struct at_record *rec, struct record_pb *pb)
     case AT_RECORD_EVIDENCE:
         build_proof(&rec->evidence, pb->evidence, &pb->proof);
         break;
+    case AT_RECORD_MEASURE:
+        build_measure(&rec->measure, pb->links, &pb->measure);
+        break;
     case AT_RECORD_NONE:
     case AT_RECORD_KIND_COUNT:
         break;
@@ -193,6 +207,10 @@ static at_err_t check_shape(const struct at_record *rec, struct at_diag *diag)
         return at_fail(diag, AT_E_DATA, "EPOCH.heldout_loss", "EPOCH: the loss must be finite and not negative");
     if (rec->kind == AT_RECORD_EVIDENCE && !at_evidence_proves(&rec->evidence))
         return at_fail(diag, AT_E_DATA, "EVIDENCE.evidence", "EVIDENCE: the pair proves nothing");
+    const char *wrong = rec->kind == AT_RECORD_MEASURE ? at_measure_wrong(&rec->measure) : NULL;
+    if (wrong)
+        return at_fail(diag, AT_E_DATA, "MEASURE", "MEASURE: %s: a figure is missing, or links are not ascending",
+                       wrong);
     return AT_OK;
 }
 
@@ -219,6 +237,7 @@ static bool read_receipt(const Atoll__Pb__Receipt *from, struct at_receipt *to)
     to->flops = from->flops;
     to->update_bytes = from->update_bytes;
     to->group = from->group;
+    to->took_ms = from->took_ms;
     return at_pb_fixed(&from->state_in, to->state_in.b, AT_HASH_BYTES) &&
            at_pb_fixed(&from->update, to->update.b, AT_HASH_BYTES) &&
            (from->feedback.len == 0 || at_pb_fixed(&from->feedback, to->feedback.b, AT_HASH_BYTES));
@@ -242,6 +261,14 @@ static bool read_stand(const Atoll__Pb__Stand *from, struct at_stand *to)
            (!to->has_ticket || (at_pb_fixed(&from->ticket, to->ticket.ticket.b, AT_KEY_BYTES) &&
                                 at_pb_fixed(&from->ticket_sig, to->ticket.founder.b, AT_SIG_BYTES) &&
                                 at_pb_fixed(&from->ticket_use, to->ticket.bearer.b, AT_SIG_BYTES)));
+}
+
+static bool read_measure(const Atoll__Pb__Measure *from, struct at_measure *to)
+{
+    to->speed = (uint8_t)from->speed;
+    to->memory = (uint8_t)from->memory;
+    return from->speed <= UINT8_MAX && from->memory <= UINT8_MAX &&
+           at_measure_unpack(at_span(from->links.data, from->links.len), to);
 }
 
 static bool read_body(const Atoll__Pb__Record *pb, struct at_record *rec)
@@ -284,6 +311,9 @@ static bool read_body(const Atoll__Pb__Record *pb, struct at_record *rec)
         rec->kind = AT_RECORD_EVIDENCE;
         return at_evidence_decode(at_span(pb->proof->evidence.data, pb->proof->evidence.len), NULL, &rec->evidence) ==
                AT_OK;
+    case ATOLL__PB__RECORD__BODY_MEASURE:
+        rec->kind = AT_RECORD_MEASURE;
+        return read_measure(pb->measure, &rec->measure);
     default:
         return false;
     }

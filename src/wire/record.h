@@ -10,6 +10,7 @@
 #include "base/merkle.h"
 #include "base/sign.h"
 #include "wire/genesis.h"
+#include "wire/measure.h"
 #include "wire/ticket.h"
 #include "wire/vote.h"
 
@@ -46,6 +47,7 @@ enum at_record_kind {
     AT_RECORD_READY,
     AT_RECORD_BLOCK,
     AT_RECORD_EVIDENCE,
+    AT_RECORD_MEASURE,
     AT_RECORD_KIND_COUNT
 };
 const char *at_record_kind_name(enum at_record_kind kind); /* "JOIN", ...; never NULL */
@@ -68,6 +70,7 @@ struct at_receipt { /* the member that did the unit */
     uint64_t update_bytes;
     uint32_t
         group; /* in a run of stages: who computed the unit, bit i: place i of the group (ledger/groups.h). Else 0 */
+    uint32_t took_ms; /* there: how long the unit took, as its author saw it; 0: not said */
     struct at_hash feedback; /* SHA-256 of the error feedback that the unit began with; zero: it was zero */
 };
 struct at_close { /* the steward */
@@ -110,6 +113,7 @@ struct at_record {
         struct at_end end;
         struct at_stand stand;
         struct at_head head;
+        struct at_measure measure;   /* an active member, of itself */
         struct at_evidence evidence; /* any member; its signatures are the ledger's to check */
     };
 };

@@ -68,6 +68,7 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
                                         .update = fixture_hash(9),
                                         .update_bytes = 3700000,
                                         .group = 5,
+                                        .took_ms = 61000,
                                         .feedback = fixture_hash(17)};
         break;
     case AT_RECORD_CLOSE:
@@ -97,6 +98,10 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
         r.evidence.vote[1] = (struct at_vote){.view = 9, .kind = AT_VOTE_BLOCK, .hash = fixture_hash(19)};
         memset(r.evidence.vote[0].sig.b, 20, sizeof r.evidence.vote[0].sig.b);
         memset(r.evidence.vote[1].sig.b, 21, sizeof r.evidence.vote[1].sig.b);
+        break;
+    case AT_RECORD_MEASURE:
+        r.measure = (struct at_measure){
+            .speed = 70, .memory = 90, .link_count = 2, .link = {{.replica = 3, .rtt = 40}, {.replica = 300, .rtt = 99}}};
         break;
     default:
         break;

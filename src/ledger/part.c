@@ -1,0 +1,79 @@
+#include "ledger/part.h"
+
+#include <stdio.h>
+
+struct at_part at_ledger_part(const struct at_ledger *l, uint32_t replica)
+{
+    const struct at_grouped *g = &l->groups[replica];
+    const struct at_measured *m = &l->measured[replica];
+    struct at_part p = {.role = AT_GROUP_ROLE_NONE};
+    if (at_genesis_stages(&l->genesis) == 1) return p;
+    p.role = (enum at_group_role)g->role;
+    if (m->count) {
+        p.mflops = at_measure_value(m->last.speed);
+        p.mib = at_measure_value(m->last.memory);
+        p.doubt = m->doubt;
+    }
+    if (g->size == 0) return p;
+    struct at_stage_cut cut = at_ledger_cut(l, replica, (UINT32_C(1) << g->size) - 1);
+    p.lead = g->lead;
+    p.stage = g->place;
+    p.stages = g->size;
+    for (uint32_t s = 0; s < g->place; s++) p.layer_first += cut.layers[s];
+    p.layers = cut.layers[g->place];
+    p.step_us = at_ledger_step_us(l, replica);
+    return p;
+}
+
+const char *at_part_word(const struct at_part *p)
+{
+    switch (p->role) {
+    case AT_GROUP_ROLE_TRAINS:
+        return "trains";
+    case AT_GROUP_ROLE_SPARE:
+        return "spare";
+    case AT_GROUP_ROLE_NO_MEMORY:
+    case AT_GROUP_ROLE_TOO_SLOW:
+        return "helps";
+    case AT_GROUP_ROLE_NONE:
+        break;
+    }
+    return "";
+}
+
+static int measured(const struct at_part *p, char *at, size_t room)
+{
+    if (p->mflops == 0) return snprintf(at, room, "it has not measured itself");
+    return snprintf(at, room, "it says %.3g GFLOP/s, %.3g GiB%s", (double)p->mflops / 1000, (double)p->mib / 1024,
+                    p->doubt ? "; its units take longer, so less is counted on" : "");
+}
+
+void at_part_text(const struct at_part *p, char ret_text[AT_PART_TEXT])
+{
+    char says[100];
+    (void)measured(p, says, sizeof says);
+    ret_text[0] = '\0';
+    switch (p->role) {
+    case AT_GROUP_ROLE_TRAINS:
+        if (p->stages > 1)
+            snprintf(ret_text, AT_PART_TEXT, "stage %u of %u, layers %u to %u: %s", p->stage + 1, p->stages,
+                     p->layer_first + 1, p->layer_first + p->layers, says);
+        else
+            snprintf(ret_text, AT_PART_TEXT, "the whole model, alone: %s", says);
+        break;
+    case AT_GROUP_ROLE_SPARE:
+        snprintf(ret_text, AT_PART_TEXT,
+                 "takes the place of a member that goes, keeps and passes on the model meanwhile: %s", says);
+        break;
+    case AT_GROUP_ROLE_NO_MEMORY:
+        snprintf(ret_text, AT_PART_TEXT, "has not memory for a stage, keeps and passes on the model: %s", says);
+        break;
+    case AT_GROUP_ROLE_TOO_SLOW:
+        snprintf(ret_text, AT_PART_TEXT,
+                 "rounds would wait for it more than %d times as long, keeps and passes on the model: %s",
+                 AT_ROLES_SLOW, says);
+        break;
+    case AT_GROUP_ROLE_NONE:
+        break;
+    }
+}

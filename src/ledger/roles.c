@@ -1,0 +1,392 @@
+#include "ledger/roles.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define US_MAX ((uint64_t)1 << 50) /* 35 years: sums of a few are far from overflow */
+
+enum { NEAR = 4 }; /* of a group that grows, so many last ones are looked at for ways to others */
+
+struct chain { /* a group that is being formed */
+    uint32_t r[AT_STAGES_MAX];
+    int n;
+};
+
+/* ---- what is believed ---- */
+static uint32_t believed(const struct at_measured *m)
+{
+    uint64_t v = at_measure_value(m->last.speed) >> m->doubt;
+    return v < 1 ? 1 : v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
+}
+
+static uint64_t told_us(const struct at_measured *m, uint32_t to)
+{
+    for (uint32_t i = 0; i < m->last.link_count; i++)
+        if (m->last.link[i].replica == to) return at_measure_value(m->last.link[i].rtt);
+    return 0;
+}
+
+static uint64_t link_us(const struct at_roles *x, uint32_t a, uint32_t b)
+{
+    uint64_t ab = told_us(&x->measured[a], b), ba = ab ? told_us(&x->measured[b], a) : 0;
+    return ba == 0 ? AT_ROLES_FAR_US : ab > ba ? ab : ba;
+}
+
+/* From the last of a chain, over members of it where that is known to be shorter. */
+static uint64_t way_us(const struct at_roles *x, const struct chain *c, int last, uint32_t to)
+{
+    uint64_t best = link_us(x, c->r[last], to);
+    for (int k = last - 1; k >= 0 && k >= last - NEAR; k--) {
+        uint64_t over = link_us(x, c->r[last], c->r[k]) + link_us(x, c->r[k], to);
+        if (over < best) best = over;
+    }
+    return best;
+}
+
+void at_roles_take(struct at_measured *m, const struct at_measure *told, uint32_t round, uint64_t time_ms)
+{
+    if (m->count++ == 0) m->round = round;
+    m->last = *told;
+    m->time_ms = time_ms;
+}
+
+/* ---- what a step takes ---- */
+static uint64_t step_tokens(const struct at_roles *x)
+{
+    return (uint64_t)x->batch * x->model->seq_len;
+}
+
+static uint64_t work_us(const struct at_roles *x, uint64_t flops, uint32_t speed)
+{
+    at_u128 us = (at_u128)flops * step_tokens(x) / speed;
+    return us > US_MAX ? US_MAX : (uint64_t)us;
+}
+
+/* Of one link between n stages with m microbatches. */
+static uint64_t links_us(const struct at_roles *x, uint64_t rtt_us, uint64_t m, uint64_t n)
+{
+    uint64_t bytes = step_tokens(x) * x->model->d_model * 4;
+    at_u128 us = (at_u128)rtt_us * (m > n ? m / n : 1) + (at_u128)rtt_us * bytes / AT_ROLES_WINDOW;
+    return us > US_MAX ? US_MAX : (uint64_t)us;
+}
+
+static uint64_t chain_step_us(const struct at_roles *x, const struct chain *c, const uint32_t *speed,
+                              const struct at_stage_cut *cut)
+{
+    uint64_t slowest = 0, links = 0, n = (uint64_t)c->n, m = (uint64_t)at_stage_microbatches(x->batch, c->n);
+    for (int s = 0; s < c->n; s++) {
+        uint64_t us = work_us(x, at_stage_cut_flops(x->model, cut, s), speed[s]);
+        if (us > slowest) slowest = us;
+        if (s > 0) links += links_us(x, way_us(x, c, s - 1, c->r[s]), m, n);
+    }
+    return slowest * (m + n - 1) / m + links + 1; /* never 0 */
+}
+
+uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group)
+{
+    struct at_stage_cut cut;
+    struct chain c = {.n = 0};
+    uint32_t speed[AT_STAGES_MAX];
+    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next) {
+        if ((group >> g[r].place & 1) == 0) continue;
+        if (x->measured[r].count == 0) return 0;
+        speed[c.n] = believed(&x->measured[r]);
+        c.r[c.n++] = r;
+    }
+    (void)at_group_cut(g, lead, group, x->model, x->batch, &cut);
+    return chain_step_us(x, &c, speed, &cut);
+}
+
+void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group, uint32_t steps,
+                   uint64_t took_ms, struct at_measured *measured)
+{
+    uint64_t step_us = at_roles_step_us(x, g, lead, group), more = 0;
+    at_u128 promised = (at_u128)step_us * steps, took = (at_u128)took_ms * 1000;
+    if (step_us == 0 || took_ms == 0) return;
+    bool wrong = took > promised * AT_ROLES_DOUBT;
+    for (; wrong && took > promised * 2 && more < 40; more++) promised *= 2;
+    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next) {
+        struct at_measured *m = &measured[r];
+        if ((group >> g[r].place & 1) == 0) continue;
+        if (wrong)
+            m->doubt = (uint8_t)(m->doubt + more > 40 ? 40 : m->doubt + more);
+        else if (m->doubt > 0 && took <= promised * 2)
+            m->doubt--;
+    }
+}
+
+/* ---- forming groups ---- */
+struct maker {
+    const struct at_roles *x;
+    const struct at_replicas *in;
+    const struct at_roles_room *room;
+    int side;          /* group[side] of each member is made */
+    uint32_t pool, at; /* row[0 .. pool): who is to be put into groups; those before `at` are in one */
+};
+
+static struct at_grouped *made(const struct maker *k, uint32_t r)
+{
+    return &k->room->work[r].group[k->side];
+}
+
+static bool is_free(const struct maker *k, uint32_t r)
+{
+    return r < k->x->members && at_replicas_has(k->in, r) && made(k, r)->role == AT_GROUP_ROLE_NONE;
+}
+
+static uint32_t memory_mib(const struct at_roles *x, uint32_t r)
+{
+    uint64_t mib = x->measured[r].count ? at_measure_value(x->measured[r].last.memory) : 0;
+    return mib > UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
+}
+
+/* What a step of the chain takes, cut as it would be. ret_fits: there is room for the model. */
+static uint64_t weigh(const struct maker *k, const struct chain *c, bool *ret_fits)
+{
+    struct at_grouped g[AT_STAGES_MAX]; /* the chain as a group of its own */
+    uint32_t speed[AT_STAGES_MAX];
+    struct at_stage_cut cut;
+    for (int s = 0; s < c->n; s++) {
+        at_group_one(g, (uint32_t)s, speed[s] = k->room->work[c->r[s]].speed);
+        g[s].memory_mib = memory_mib(k->x, c->r[s]);
+        g[s].place = (uint32_t)s;
+        if (s + 1 < c->n) g[s].next = (uint32_t)s + 1;
+    }
+    *ret_fits = at_group_cut(g, 0, (UINT32_C(1) << c->n) - 1, k->x->model, k->x->batch, &cut);
+    return chain_step_us(k->x, c, speed, &cut);
+}
+
+static uint64_t adds_us(const struct maker *k, const struct chain *c, uint32_t r)
+{
+    uint64_t flops = at_model_flops_per_token(k->x->model) / k->x->stages;
+    return work_us(k->x, flops, k->room->work[r].speed) + links_us(k->x, way_us(k->x, c, c->n - 1, r), 1, 1);
+}
+
+static bool in_chain(const struct chain *c, uint32_t r)
+{
+    bool in = false;
+    for (int s = 0; s < c->n; s++) in = in || c->r[s] == r;
+    return in;
+}
+
+static void propose(const struct maker *k, const struct chain *c, uint32_t r, uint64_t *io_least, uint32_t *io_best)
+{
+    if (!is_free(k, r) || in_chain(c, r)) return;
+    uint64_t us = adds_us(k, c, r);
+    if (*io_best != AT_GROUP_END && (us > *io_least || (us == *io_least && r >= *io_best))) return;
+    *io_least = us;
+    *io_best = r;
+}
+
+/* Who adds least to the chain: of those that its last members have links with, or the fastest of all. */
+static uint32_t nearest(const struct maker *k, const struct chain *c)
+{
+    uint32_t best = AT_GROUP_END;
+    uint64_t least = 0;
+    for (int i = c->n - 1; i >= 0 && i >= c->n - NEAR; i--) {
+        const struct at_measure *m = &k->x->measured[c->r[i]].last;
+        for (uint32_t l = 0; l < m->link_count; l++) propose(k, c, m->link[l].replica, &least, &best);
+    }
+    for (uint32_t i = k->at; i < k->pool; i++) {
+        uint32_t r = k->room->row[i].replica;
+        if (!is_free(k, r) || in_chain(c, r)) continue;
+        propose(k, c, r, &least, &best);
+        break;
+    }
+    return best;
+}
+
+static void write_group(const struct maker *k, const struct chain *c, bool fits)
+{
+    for (int s = 0; s < c->n; s++)
+        *made(k, c->r[s]) =
+            fits ? (struct at_grouped){.lead = c->r[0],
+                                       .next = s + 1 < c->n ? c->r[s + 1] : AT_GROUP_END,
+                                       .place = (uint32_t)s,
+                                       .size = (uint32_t)c->n,
+                                       .speed = k->room->work[c->r[s]].speed,
+                                       .memory_mib = memory_mib(k->x, c->r[s]),
+                                       .role = AT_GROUP_ROLE_TRAINS,
+                                       .planned = true}
+                 : (struct at_grouped){.role = AT_GROUP_ROLE_NO_MEMORY}; /* not even together */
+}
+
+static void grow(const struct maker *k, uint32_t first)
+{
+    struct chain c = {.r = {first}, .n = 1};
+    bool fits;
+    uint64_t us = weigh(k, &c, &fits);
+    while (c.n < (int)k->x->stages) {
+        bool fits_with;
+        c.r[c.n] = nearest(k, &c);
+        if (c.r[c.n] == AT_GROUP_END) break;
+        c.n++;
+        uint64_t with = weigh(k, &c, &fits_with);
+        if (fits && with >= us) {
+            c.n--;
+            break;
+        }
+        us = with;
+        fits = fits_with;
+    }
+    write_group(k, &c, fits);
+}
+
+static int faster(const void *a, const void *b)
+{
+    const struct at_roles_row *x = a, *y = b;
+    if (x->speed != y->speed) return x->speed > y->speed ? -1 : 1;
+    return x->replica < y->replica ? -1 : x->replica > y->replica;
+}
+
+static bool has_room(const struct at_roles *x, uint32_t r)
+{
+    uint64_t mib = memory_mib(x, r), least = UINT64_MAX;
+    int stages = (int)x->stages;
+    for (int s = 0; s < stages; s++) {
+        uint64_t bytes = at_stage_bytes(x->model, x->batch, stages, 1, s == 0, s == stages - 1);
+        if (bytes < least) least = bytes;
+    }
+    return mib == 0 || mib << 20 >= least;
+}
+
+/* Groups of all who are free, fastest first. */
+static void make(struct maker *k)
+{
+    k->pool = 0;
+    for (uint32_t r = 0; r < k->x->members; r++) {
+        if (!is_free(k, r)) continue;
+        if (has_room(k->x, r))
+            k->room->row[k->pool++] = (struct at_roles_row){.speed = k->room->work[r].speed, .replica = r};
+        else
+            made(k, r)->role = AT_GROUP_ROLE_NO_MEMORY;
+    }
+    qsort(k->room->row, k->pool, sizeof *k->room->row, faster);
+    for (k->at = 0; k->at < k->pool; k->at++)
+        if (is_free(k, k->room->row[k->at].replica)) grow(k, k->room->row[k->at].replica);
+}
+
+/* ---- who trains ---- */
+static int sooner(const void *a, const void *b)
+{
+    const struct at_roles_row *x = a, *y = b;
+    return x->us < y->us ? -1 : x->us > y->us;
+}
+
+static uint64_t group_us(const struct maker *k, uint32_t lead)
+{
+    struct at_stage_cut cut;
+    struct chain c = {.n = 0};
+    uint32_t speed[AT_STAGES_MAX];
+    for (uint32_t r = lead; r != AT_GROUP_END; r = made(k, r)->next) {
+        speed[c.n] = k->room->work[r].speed;
+        c.r[c.n++] = r;
+    }
+    struct at_grouped g[AT_STAGES_MAX];
+    for (int s = 0; s < c.n; s++) { /* as it is cut: with the speeds of when it was formed */
+        g[s] = *made(k, c.r[s]);
+        g[s].next = s + 1 < c.n ? (uint32_t)s + 1 : AT_GROUP_END;
+    }
+    (void)at_group_cut(g, 0, (UINT32_C(1) << c.n) - 1, k->x->model, k->x->batch, &cut);
+    return chain_step_us(k->x, &c, speed, &cut);
+}
+
+static void sit_out(const struct maker *k, uint32_t lead, enum at_group_role role)
+{
+    for (uint32_t r = lead, next; r != AT_GROUP_END; r = next) {
+        next = made(k, r)->next;
+        *made(k, r) = (struct at_grouped){.role = (uint8_t)role};
+    }
+}
+
+struct outcome {
+    uint32_t units;
+    uint64_t slowest_us;
+};
+
+/* Who of the groups made trains. */
+static struct outcome settle(const struct maker *k)
+{
+    struct outcome o = {0};
+    struct at_roles_row *row = k->room->row;
+    uint32_t n = 0;
+    uint64_t full_us = 0;
+    for (uint32_t r = 0; r < k->x->members; r++)
+        if (made(k, r)->size > 0 && made(k, r)->place == 0)
+            row[n++] = (struct at_roles_row){.us = group_us(k, r), .replica = r};
+    if (n == 0) return o;
+    qsort(row, n, sizeof *row, sooner);
+    uint64_t limit = row[(n - 1) / 2].us * AT_ROLES_SLOW;
+    for (uint32_t i = 0; i < n; i++)
+        if (row[i].us <= limit && made(k, row[i].replica)->size == k->x->stages) full_us = row[i].us;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t lead = row[i].replica;
+        bool small = made(k, lead)->size < k->x->stages;
+        if (row[i].us > limit) {
+            sit_out(k, lead, AT_GROUP_ROLE_TOO_SLOW);
+        } else if (small && full_us > 0 && row[i].us > full_us + full_us / 2) {
+            sit_out(k, lead, AT_GROUP_ROLE_SPARE);
+        } else {
+            o.units++;
+            o.slowest_us = row[i].us;
+        }
+    }
+    return o;
+}
+
+/* Half as much again, at least. */
+static bool is_worth_it(const struct outcome *fresh, const struct outcome *kept)
+{
+    return (at_u128)fresh->units * kept->slowest_us * 2 >= (at_u128)kept->units * fresh->slowest_us * 3;
+}
+
+/* What of the groups before goes on. */
+static void keep(const struct maker *k, const struct at_grouped *g)
+{
+    for (uint32_t r = 0; r < k->x->members; r++)
+        *made(k, r) = g[r].planned && g[r].size == k->x->stages ? g[r] : (struct at_grouped){0};
+    for (uint32_t r = 0; r < k->x->members; r++) {
+        struct at_grouped *at = made(k, r);
+        if (at->size > 0 && at->place == 0 && !at_group_all_in(g, r, k->in)) sit_out(k, r, AT_GROUP_ROLE_NONE);
+    }
+}
+
+/* How fast everybody counts; false: nobody who takes part has measured anything. */
+static bool set_speeds(const struct at_roles *x, const struct at_replicas *in, struct at_roles_work *work)
+{
+    uint32_t least = UINT32_MAX;
+    bool any = false;
+    for (uint32_t r = 0; r < x->members; r++) {
+        if (!at_replicas_has(in, r) || x->measured[r].count == 0) continue;
+        work[r].speed = believed(&x->measured[r]);
+        any = true;
+        if (work[r].speed < least) least = work[r].speed;
+    }
+    for (uint32_t r = 0; r < x->members; r++)
+        if (x->measured[r].count == 0) work[r].speed = least;
+    return any;
+}
+
+void at_roles_form(const struct at_roles *x, struct at_grouped *g, const struct at_replicas *in,
+                   const struct at_roles_room *room)
+{
+    struct outcome kept, fresh;
+    struct maker k = {.x = x, .in = in, .room = room};
+    if (!set_speeds(x, in, room->work)) {
+        at_groups_form(g, x->members, in, x->stages);
+        return;
+    }
+    keep(&k, g);
+    make(&k);
+    kept = settle(&k);
+    k.side = 1;
+    for (uint32_t r = 0; r < x->members; r++) *made(&k, r) = (struct at_grouped){0};
+    make(&k);
+    fresh = settle(&k);
+    if (kept.units == 0 && fresh.units == 0) { /* no group has room for the model, by what they say: */
+        at_groups_form(g, x->members, in, x->stages);
+        return;
+    }
+    k.side = kept.units == 0 || (fresh.units > 0 && is_worth_it(&fresh, &kept)) ? 1 : 0;
+    for (uint32_t r = 0; r < x->members; r++) g[r] = *made(&k, r);
+}

@@ -1,0 +1,79 @@
+/* roles.h: who trains with whom, and who does not train, from what members have measured of themselves (MEASURE) and what
+ * their units took (RECEIPT). Pure; integers only; Exact: yes: everybody who knows the log knows the roles.
+ *
+ * What is believed. A link counts when both ends tell of it, with the longer of their round trips; between two members
+ * that do not, AT_ROLES_FAR_US, or less where members between them are known. A speed counts as it is claimed until units
+ * show otherwise: where one took more than AT_ROLES_DOUBT times what the speeds of its group promise, the group's speeds
+ * are halved until they promise half as much as was seen; where one took at most twice as long as promised, they are
+ * believed twice as much again. Whoever is wronged by that was with somebody who is not as fast as he says, and is
+ * believed again with others. Who has measured nothing counts as fast as the slowest who has.
+ *
+ * A step of a group, in microseconds: its slowest stage, longer by the bubble (m + n - 1) / m of n stages and m
+ * microbatches, and for each link between neighbours its round trip, as often as all of n microbatches have gone through
+ * (m / n), and once for each AT_ROLES_WINDOW bytes of activations: rates are not measured, and a link is taken to carry as
+ * much in a round trip. The layers are cut by speed, within the memory.
+ *
+ * Forming groups: the fastest first begins one, and takes the one that adds least to it (its part of the work, and the
+ * round trip to it); again, until the group is full. It takes nobody with whom a step would take longer than without, as
+ * long as there is room for the model without: who is too far away or too slow to be of use to a group is not put in.
+ *
+ * Who stays: whole groups that were formed so, and whose members all take part, stay as they are; the rest, spares too, is formed anew. Everything
+ * is formed anew only when that gives half as much again: units a second, of rounds that end with the slowest group.
+ *
+ * Who does not train: who has not room for the smallest stage; who is in a group that takes AT_ROLES_SLOW times as long as
+ * the median one; and of groups that are not full those that take more than half as long again as the slowest full one.
+ *
+ * As long as nobody who takes part has measured anything, groups are those of at_groups_form. */
+#ifndef ATOLL_LEDGER_ROLES_H
+#define ATOLL_LEDGER_ROLES_H
+
+#include "ledger/groups.h"
+
+#define AT_ROLES_FAR_US 100000
+#define AT_ROLES_WINDOW (UINT64_C(1) << 18)
+#define AT_ROLES_DOUBT  4
+#define AT_ROLES_SLOW   4
+
+/* A member may measure itself so often, and once more for each eight rounds since: */
+#define AT_ROLES_MEASURES       3
+#define AT_ROLES_MEASURE_ROUNDS 8
+
+struct at_measured { /* a member's; all zero: it has told nothing */
+    struct at_measure last;
+    uint8_t doubt;         /* its speed counts half so often */
+    uint32_t count, round; /* records; round of the first */
+    uint64_t time_ms;      /* of the last: an old one cannot be said again */
+};
+
+/* Room for at_roles_form; for each member one of both. */
+struct at_roles_room {
+    struct at_roles_work {
+        struct at_grouped group[2];
+        uint32_t speed;
+    } *work;
+    struct at_roles_row {
+        uint64_t us;
+        uint32_t speed, replica;
+    } *row;
+};
+
+/* What is known of the members of a run. */
+struct at_roles {
+    const struct at_model_config *model;
+    uint32_t batch, stages;
+    const struct at_measured *measured; /* [members] */
+    uint32_t members;
+};
+
+/* The groups and roles of a round from those before. g: [members]; in: who takes part, at least one. */
+void at_roles_form(const struct at_roles *x, struct at_grouped *g, const struct at_replicas *in,
+                   const struct at_roles_room *room);
+/* A member's MEASURE in this round, accepted. */
+void at_roles_take(struct at_measured *m, const struct at_measure *told, uint32_t round, uint64_t time_ms);
+/* What a step of those in `group` should take, by what is believed of them now. 0: one of them has measured nothing. */
+uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group);
+/* What their unit of so many steps took: how far they are believed from now on. measured: those of x. */
+void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group, uint32_t steps,
+                   uint64_t took_ms, struct at_measured *measured);
+
+#endif
