@@ -20,18 +20,18 @@
 
 #define AT_GROUP_END UINT32_MAX
 
-enum at_group_role { /* of a member in a round */
-    AT_GROUP_ROLE_NONE,   /* OPEN does not name it */
-    AT_GROUP_ROLE_TRAINS, /* it has a stage */
-    /* It has not, in this round. It keeps the state, and serves and passes on what others ask for: */
-    AT_GROUP_ROLE_SPARE,      /* left over; takes the place of one that is gone */
-    AT_GROUP_ROLE_NO_MEMORY,  /* has not room for the smallest stage */
-    AT_GROUP_ROLE_TOO_SLOW,   /* the round would wait for it */
+enum at_group_role {                       /* of a member in a round */
+                     AT_GROUP_ROLE_NONE,   /* OPEN does not name it */
+                     AT_GROUP_ROLE_TRAINS, /* it has a stage */
+                     /* It has not, in this round. It keeps the state, and serves and passes on what others ask for: */
+                     AT_GROUP_ROLE_SPARE,     /* left over; takes the place of one that is gone */
+                     AT_GROUP_ROLE_NO_MEMORY, /* has not room for the smallest stage */
+                     AT_GROUP_ROLE_TOO_SLOW,  /* the round would wait for it */
 };
 
-struct at_grouped { /* a replica's; all zero: it takes no part */
-    uint32_t lead;  /* the group's first member, which names the unit */
-    uint32_t next;  /* the one in the next place; AT_GROUP_END */
+struct at_grouped {       /* a replica's; all zero: it takes no part */
+    uint32_t lead;        /* the group's first member, which names the unit */
+    uint32_t next;        /* the one in the next place; AT_GROUP_END */
     uint32_t place, size; /* size 0: it is in no group */
     uint32_t speed;       /* where it is in one: not 0; only speeds of one group compare */
     uint32_t memory_mib;  /* 0: not known, so it has room for anything */
@@ -41,8 +41,8 @@ struct at_grouped { /* a replica's; all zero: it takes no part */
 
 static inline void at_group_one(struct at_grouped *g, uint32_t r, uint32_t speed)
 {
-    g[r] = (struct at_grouped){
-        .lead = r, .next = AT_GROUP_END, .size = 1, .speed = speed, .role = AT_GROUP_ROLE_TRAINS};
+    g[r] =
+        (struct at_grouped){.lead = r, .next = AT_GROUP_END, .size = 1, .speed = speed, .role = AT_GROUP_ROLE_TRAINS};
 }
 
 /* The groups of a round from those before. g: [members]; in: who takes part, all below `members`. */

@@ -35,7 +35,7 @@
  *                                              last one's, of one who stands, or of the first      a later term
  *                                              steward; not against one who is barred already
  *   MEASURE  an active member   any but ENDED  in a run of stages; later than its last; of       what is known of it
- *                                              other members; thrice, and once more for each
+ *                                              other members; 8 times, and once more for each
  *                                              eight rounds since the first
  *   BLOCK    nobody: author     any but ENDED  several stewards; this term, a later view and  block time, the beacon
  *            and signature are                 time than the last; the beacon's next link of
@@ -66,11 +66,16 @@ static const struct rule {
     unsigned phases;
     judge_fn *judge;
 } rules[AT_RECORD_KIND_COUNT] = {
-    [AT_RECORD_JOIN] = {ANYONE, NOT_ENDED, judge_join},      [AT_RECORD_LEAVE] = {MEMBER, NOT_ENDED, judge_leave},
-    [AT_RECORD_OPEN] = {STEWARD, IN_READY, judge_open},      [AT_RECORD_RECEIPT] = {MEMBER, IN_TRAINING, judge_receipt},
-    [AT_RECORD_CLOSE] = {STEWARD, IN_TRAINING, judge_close}, [AT_RECORD_EPOCH] = {STEWARD, IN_CLOSED, judge_epoch},
-    [AT_RECORD_END] = {STEWARD, IN_READY, judge_end},        [AT_RECORD_READY] = {MEMBER, NOT_ENDED, judge_ready},
-    [AT_RECORD_BLOCK] = {NOBODY, NOT_ENDED, judge_block},    [AT_RECORD_EVIDENCE] = {MEMBER, NOT_ENDED, judge_evidence},
+    [AT_RECORD_JOIN] = {ANYONE, NOT_ENDED, judge_join},
+    [AT_RECORD_LEAVE] = {MEMBER, NOT_ENDED, judge_leave},
+    [AT_RECORD_OPEN] = {STEWARD, IN_READY, judge_open},
+    [AT_RECORD_RECEIPT] = {MEMBER, IN_TRAINING, judge_receipt},
+    [AT_RECORD_CLOSE] = {STEWARD, IN_TRAINING, judge_close},
+    [AT_RECORD_EPOCH] = {STEWARD, IN_CLOSED, judge_epoch},
+    [AT_RECORD_END] = {STEWARD, IN_READY, judge_end},
+    [AT_RECORD_READY] = {MEMBER, NOT_ENDED, judge_ready},
+    [AT_RECORD_BLOCK] = {NOBODY, NOT_ENDED, judge_block},
+    [AT_RECORD_EVIDENCE] = {MEMBER, NOT_ENDED, judge_evidence},
     [AT_RECORD_MEASURE] = {MEMBER, NOT_ENDED, judge_measure},
 };
 
@@ -156,8 +161,7 @@ static at_err_t judge_group(const struct context *c)
     const struct at_allotment *unit = &l->allotments[c->replica];
     const struct at_grouped *g = &l->groups[c->replica];
     if (at_genesis_stages(&l->genesis) == 1) {
-        if (r->group != 0 || r->took_ms != 0)
-            return refuse(c, "it names a group, and members of this run work alone");
+        if (r->group != 0 || r->took_ms != 0) return refuse(c, "it names a group, and members of this run work alone");
         return unit->received ? refuse(c, "this replica's receipt is already in the log") : AT_OK;
     }
     if (r->group >> g->size != 0 || (r->group >> g->place & 1) == 0)
@@ -335,7 +339,8 @@ static at_err_t judge_measure(const struct context *c)
     const struct at_ledger *l = c->ledger;
     const struct at_measure *m = &c->rec->measure;
     const struct at_measured *before = &l->measured[c->replica];
-    if (at_genesis_stages(&l->genesis) == 1) return refuse(c, "members of this run work alone: nothing follows from it");
+    if (at_genesis_stages(&l->genesis) == 1)
+        return refuse(c, "members of this run work alone: nothing follows from it");
     for (uint32_t i = 0; i < m->link_count; i++) {
         if (m->link[i].replica >= l->member_count) return refuse(c, "it tells of a link to nobody");
         if (m->link[i].replica == (uint32_t)c->replica) return refuse(c, "it tells of a link to its author");

@@ -8,12 +8,12 @@
 
 struct at_part {
     enum at_group_role role;
-    uint32_t lead;               /* where it trains: the first replica of its group */
-    uint32_t stage, stages;      /* where it trains: its stage, from 0, of so many */
+    uint32_t lead;                /* where it trains: the first replica of its group */
+    uint32_t stage, stages;       /* where it trains: its stage, from 0, of so many */
     uint32_t layer_first, layers; /* of that stage */
-    uint64_t step_us;            /* that a step should take its group; 0: not known */
-    uint64_t mflops, mib;        /* as it has measured itself; 0: it has not */
-    uint32_t doubt;              /* its speed counts half so often (roles.h) */
+    uint64_t step_us;             /* that a step should take its group; 0: not known */
+    uint64_t mflops, mib;         /* as it has measured itself; 0: it has not */
+    uint32_t doubt;               /* its speed counts half so often (roles.h) */
 };
 
 /* Role NONE in runs whose members work alone, and for whoever the last OPEN does not name. */

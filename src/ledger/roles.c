@@ -199,16 +199,15 @@ static uint32_t nearest(const struct maker *k, const struct chain *c)
 static void write_group(const struct maker *k, const struct chain *c, bool fits)
 {
     for (int s = 0; s < c->n; s++)
-        *made(k, c->r[s]) =
-            fits ? (struct at_grouped){.lead = c->r[0],
-                                       .next = s + 1 < c->n ? c->r[s + 1] : AT_GROUP_END,
-                                       .place = (uint32_t)s,
-                                       .size = (uint32_t)c->n,
-                                       .speed = k->room->work[c->r[s]].speed,
-                                       .memory_mib = memory_mib(k->x, c->r[s]),
-                                       .role = AT_GROUP_ROLE_TRAINS,
-                                       .planned = true}
-                 : (struct at_grouped){.role = AT_GROUP_ROLE_NO_MEMORY}; /* not even together */
+        *made(k, c->r[s]) = fits ? (struct at_grouped){.lead = c->r[0],
+                                                       .next = s + 1 < c->n ? c->r[s + 1] : AT_GROUP_END,
+                                                       .place = (uint32_t)s,
+                                                       .size = (uint32_t)c->n,
+                                                       .speed = k->room->work[c->r[s]].speed,
+                                                       .memory_mib = memory_mib(k->x, c->r[s]),
+                                                       .role = AT_GROUP_ROLE_TRAINS,
+                                                       .planned = true}
+                                 : (struct at_grouped){.role = AT_GROUP_ROLE_NO_MEMORY}; /* not even together */
 }
 
 static void grow(const struct maker *k, uint32_t first)

@@ -34,8 +34,9 @@
 #define AT_ROLES_DOUBT  4
 #define AT_ROLES_SLOW   4
 
-/* A member may measure itself so often, and once more for each eight rounds since: */
-#define AT_ROLES_MEASURES       3
+/* A member may measure itself so often (its links may double so often while a run begins), and once more for each eight
+ * rounds since: */
+#define AT_ROLES_MEASURES       8
 #define AT_ROLES_MEASURE_ROUNDS 8
 
 struct at_measured { /* a member's; all zero: it has told nothing */
@@ -50,11 +51,11 @@ struct at_roles_room {
     struct at_roles_work {
         struct at_grouped group[2];
         uint32_t speed;
-    } *work;
+    } * work;
     struct at_roles_row {
         uint64_t us;
         uint32_t speed, replica;
-    } *row;
+    } * row;
 };
 
 /* What is known of the members of a run. */

@@ -90,7 +90,8 @@ static void groups_do_not_straddle_sites(void **state)
                 assert_int_not_equal(b.g[r].role, AT_GROUP_ROLE_NONE);
                 if (b.g[r].size == 0) continue;
                 train++;
-                if (b.g[r].lead % 2 != r % 2) fail_msg("%u members, %u stages: %u is with %u", members, stages, r, b.g[r].lead);
+                if (b.g[r].lead % 2 != r % 2)
+                    fail_msg("%u members, %u stages: %u is with %u", members, stages, r, b.g[r].lead);
             }
             assert_true(train >= members / 2 / stages * stages * 2);
         }
@@ -169,7 +170,7 @@ static void a_spare_takes_the_place_of_who_is_gone(void **state)
     for (uint32_t r = 0; r < 4; r++)
         if (r != dead && b.g[r].lead == b.g[dead].lead) partner = r;
     assert_int_not_equal(partner, AT_GROUP_END);
-    in.b[0] &= (uint8_t)~(1u << dead);
+    in.b[0] &= (uint8_t) ~(1u << dead);
     form(&b, &in);
     assert_int_equal(b.g[dead].role, AT_GROUP_ROLE_NONE);
     assert_int_equal(b.g[4].size, 2);
@@ -196,8 +197,7 @@ static void a_claim_that_units_do_not_show_is_not_believed(void **state)
     /* Its partner, whoever that was, is soon believed again with others; it is not. */
     for (uint32_t r = 0; r < 4; r++)
         if (r != 1 && b.g[r].lead == lead) assert_int_equal(b.measured[r].doubt, b.measured[1].doubt);
-    for (int i = 0; i < 20; i++)
-        at_roles_seen(&b.x, b.g, lead, 3, steps, promised * steps * 10 / 1000, b.measured);
+    for (int i = 0; i < 20; i++) at_roles_seen(&b.x, b.g, lead, 3, steps, promised * steps * 10 / 1000, b.measured);
     now = at_roles_step_us(&b.x, b.g, lead, 3);
     assert_true(now * AT_ROLES_DOUBT >= promised * 10 && now <= promised * 10);
     for (int i = 0; i < 10; i++) at_roles_seen(&b.x, b.g, lead, 3, steps, promised * steps / 1000, b.measured);
@@ -319,7 +319,7 @@ static void random_case(uint64_t seed)
     memcpy(before, b.g, sizeof before);
     uint32_t dead = (uint32_t)draw(&x, n);
     if (at_replicas_count(&in) < 2) return;
-    in.b[dead / 8] &= (uint8_t)~(1u << dead % 8);
+    in.b[dead / 8] &= (uint8_t) ~(1u << dead % 8);
     form(&b, &in);
     check_groups(&b, &in);
     check_memory(&b);
@@ -354,7 +354,7 @@ static void one_death_moves_one_group(void **state)
             b = whole;
             b.x.model = &b.model;
             b.x.measured = b.measured;
-            in.b[dead / 8] &= (uint8_t)~(1u << dead % 8);
+            in.b[dead / 8] &= (uint8_t) ~(1u << dead % 8);
             form(&b, &in);
             check_groups(&b, &in);
             assert_int_equal(moved(&b, whole.g, &in), 0);

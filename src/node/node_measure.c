@@ -14,7 +14,6 @@ struct measure_job {
     struct at_diag diag;
 };
 
-
 static void run_measure(struct at_work *work)
 {
     struct measure_job *j = (struct measure_job *)work;

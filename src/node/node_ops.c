@@ -308,8 +308,7 @@ static void do_check(struct node *n, const struct at_node_op *op)
     j->round = op->unit.round;
     j->steps = op->unit.steps;
     j->stage = op->unit.stage;
-    j->unit =
-        (struct at_compute_unit){.samples = op->unit.samples, .start = op->unit.start, .cut = op->unit.cut};
+    j->unit = (struct at_compute_unit){.samples = op->unit.samples, .start = op->unit.start, .cut = op->unit.cut};
     at_worker_push(&n->disk, &j->work);
 }
 

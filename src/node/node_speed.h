@@ -18,9 +18,9 @@ struct at_speed_shape {
 at_err at_speed_shape(const char *name, const struct at_model_config *model, const struct at_train_config *train,
                       double work_max, struct at_diag *diag, struct at_speed_shape *ret_shape);
 struct at_speed_options {
-    int repeats;                         /* stretches; the median counts; 1 .. 9 */
-    double stretch_s;                    /* each lasts so long at least */
-    at_err_t (*check)(struct at_diag *); /* before each step; what it fails with ends the measurement. NULL: none */
+    int repeats;                          /* stretches; the median counts; 1 .. 9 */
+    double stretch_s;                     /* each lasts so long at least */
+    at_err_t (*check)(struct at_diag *);  /* before each step; what it fails with ends the measurement. NULL: none */
     void (*tell)(void *arg, int stretch); /* before each stretch, from 1. NULL: none */
     void *arg;
 };

@@ -70,7 +70,8 @@ static at_err_t look(struct bench *b, struct at_compute_claim claim)
     return at_compute_check_update(b->compute, &b->updates, hash, &claim, NULL);
 }
 
-static const struct at_compute_claim right = {.round = 3, .samples = 8, .steps = 4, .start = 40, .cut = {.stages = 1, .layers = {2}}};
+static const struct at_compute_claim right = {
+    .round = 3, .samples = 8, .steps = 4, .start = 40, .cut = {.stages = 1, .layers = {2}}};
 
 static void the_unit_claimed(void **state)
 {

@@ -39,10 +39,10 @@ struct at_world_options {
     /* What a large world adds; all 0 in a small one. */
     bool lines;           /* nodes have lines with rates (at_world_line); else links have latency alone */
     uint32_t bulk_weight; /* with lines a byte of a blob takes as long as so many: stand-ins are small; 0: 1 */
-    int stewards;       /* nodes 0 .. stewards - 1 may hold seats: the invites of 1 .. have tickets; 0: node 0 alone */
-    uint32_t stages;    /* members that share a unit; 0: none */
-    bool stage_costs;   /* of a run of stages: a step takes what its stages and the way between them do */
-    bool roles;         /* members measure themselves */
+    int stewards;     /* nodes 0 .. stewards - 1 may hold seats: the invites of 1 .. have tickets; 0: node 0 alone */
+    uint32_t stages;  /* members that share a unit; 0: none */
+    bool stage_costs; /* of a run of stages: a step takes what its stages and the way between them do */
+    bool roles;       /* members measure themselves */
     uint32_t site_ms;
     bool peers_give_up; /* a node may end because it could not reach anybody: counted, and no violation */
 };

@@ -109,7 +109,7 @@ struct at_world_node {
     uint64_t crash_event;
     enum at_world_crash crash_how;
     uint32_t crash_restart_ms;
-    uint64_t synced_ms; /* when the last write will be durable: they become so in order */
+    uint64_t synced_ms;       /* when the last write will be durable: they become so in order */
     struct at_node_rtt *rtts; /* as its machine was told last; owned */
     bool has_ticket;
     struct at_ticket ticket;

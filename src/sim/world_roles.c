@@ -54,7 +54,7 @@ double at_world_stage_ms(struct at_world *w, const struct at_world_node *n, doub
         if (before >= 0 && node >= 0) links += (double)rtt_us(w, before, node) / 1000;
         before = node;
     }
-    double part = (double)at_stage_cut_flops(&w->g.model, &t->cut, (int)t->rank) /
-                  (double)at_model_flops_per_token(&w->g.model);
+    double part =
+        (double)at_stage_cut_flops(&w->g.model, &t->cut, (int)t->rank) / (double)at_model_flops_per_token(&w->g.model);
     return whole_ms * part * (m + ranks - 1) / m + links * (m > ranks ? (double)m / ranks : 1);
 }

@@ -118,9 +118,9 @@ enum { /* milliseconds */
        AT_NODE_FINAL_STATE_MS = 30000,  /* END is known, the final state cannot be had */
        AT_NODE_MEASURE_FIRST_MS = 2000, /* see node_measure.c */
        AT_NODE_MEASURE_SOON_MS = 5000,
-       AT_NODE_MEASURE_AGAIN_MS = 30000,
-       AT_NODE_GROUP_DIAL_MS = 500,     /* the members of a group before this one have not dialled it */
-       AT_NODE_GROUP_LINK_MS = 4000,    /* a member of the group that is not linked by then is done without */
+       AT_NODE_MEASURE_AGAIN_MS = 10000,
+       AT_NODE_GROUP_DIAL_MS = 500,  /* the members of a group before this one have not dialled it */
+       AT_NODE_GROUP_LINK_MS = 4000, /* a member of the group that is not linked by then is done without */
        AT_NODE_GROUP_ANSWER_MS =
            15000, /* and one that is, and does not agree: it may apply the round before, or fetch */
        AT_NODE_GROUP_STALL_MS = 20000, /* a unit with others that does not go on */
@@ -628,7 +628,7 @@ void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const s
 void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u);
 void at_node_group_lost(struct at_node_machine *m, const char *reason); /* the unit that ran with others */
 void at_node_group_moved(struct at_node_machine *m);                    /* it has done a step */
-uint32_t at_node_group_took_ms(const struct at_node_machine *m); /* the unit that is done; 0: need not be said */
+uint32_t at_node_group_took_ms(const struct at_node_machine *m);        /* the unit that is done; 0: need not be said */
 uint32_t at_node_group_with(const struct at_node_machine *m);           /* whom a receipt of ours would name */
 uint64_t at_node_group_deadline_ms(const struct at_node_machine *m);
 

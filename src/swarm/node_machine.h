@@ -215,7 +215,7 @@ struct at_node_event {
         uint64_t memory_mib; /* that it can use for training */
         const struct at_node_rtt {
             uint64_t link, us; /* us: its round trip; 0: not known */
-        } *list;               /* of links that are up; those to strangers are passed over */
+        } * list;              /* of links that are up; those to strangers are passed over */
         size_t count;
     } measured;
     struct {
@@ -277,10 +277,10 @@ enum at_node_op_kind {
     AT_NODE_OP_SECRET_MAKE,   /* .agree.term: a secret for seats of this term; the stored one where there is one. Then
                                * SECRET */
     AT_NODE_OP_SECRETS_ERASE, /* .agree.term: the secrets of earlier terms, for good */
-    AT_NODE_OP_MEASURE,       /* how long are the links' round trips; evaluate: and how fast is this machine, with memory
+    AT_NODE_OP_MEASURE, /* how long are the links' round trips; evaluate: and how fast is this machine, with memory
                                * for what? Then MEASURED */
-    AT_NODE_OP_STATUS,        /* something worth a line happened: reason (also status.last_event) */
-    AT_NODE_OP_ENDED,         /* .end, reason: last operation of the machine's life */
+    AT_NODE_OP_STATUS,  /* something worth a line happened: reason (also status.last_event) */
+    AT_NODE_OP_ENDED,   /* .end, reason: last operation of the machine's life */
 };
 
 /* Members that compute a unit together, stage by stage. */
@@ -343,7 +343,7 @@ struct at_node_op {
         uint32_t round, replica, steps, samples;
         uint64_t start;
         uint64_t budget_ms; /* UNIT_START: no step is begun that would end later than so long from now, but the first */
-        uint32_t stage; /* UPDATE_CHECK: the update has the blocks of this stage */
+        uint32_t stage;     /* UPDATE_CHECK: the update has the blocks of this stage */
         struct at_stage_cut cut;
     } unit;
     const struct at_node_team *team; /* GROUP, UNIT_START; NULL: alone */

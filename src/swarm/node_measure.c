@@ -3,7 +3,7 @@
  *
  *   when                                                           then
  *   it has been a member for two seconds                           MEASURE, with the machine's speed
- *   five seconds later, then twice a minute                        MEASURE: round trips only
+ *   five seconds later, then every ten seconds              MEASURE: round trips only
  *   MEASURED, nothing is known of it, or much has changed, and     a record
  *   the ledger takes one more
  *

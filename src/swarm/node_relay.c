@@ -290,8 +290,7 @@ void at_node_own_send(struct at_node_machine *m, struct at_node_own *own)
 
 uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
 {
-    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave, &m->agree.stand,
-                                       &m->measuring.own};
+    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave, &m->agree.stand, &m->measuring.own};
     uint64_t deadline = UINT64_MAX;
     enum { ALL = sizeof all / sizeof all[0] };
     if (m->consensus || !m->mesh.path) return deadline;

@@ -103,9 +103,8 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
     struct at_stage_cut cut = at_ledger_cut(&m->ledger, rec.receipt.replica, rec.receipt.group);
     if (rec.receipt.group) rec.receipt.took_ms = at_node_group_took_ms(m);
     if (rec.receipt.group)
-        rec.receipt.flops =
-            e->unit.tokens * at_stage_cut_flops(&m->genesis.model, &cut,
-                                                at_group_stage(rec.receipt.group, m->group.place));
+        rec.receipt.flops = e->unit.tokens * at_stage_cut_flops(&m->genesis.model, &cut,
+                                                                at_group_stage(rec.receipt.group, m->group.place));
     m->unit.receipt = (struct at_node_own){0};
     if (!at_node_sign_own(m, &rec, &m->unit.receipt.record)) return;
     m->unit.done = true;

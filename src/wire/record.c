@@ -10,7 +10,7 @@ static const char prefix[] = "atoll record 1"; /* signed with its NUL, so that n
 
 const char *at_record_kind_name(enum at_record_kind kind)
 {
-    static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",  "JOIN", "LEAVE", "OPEN",  "RECEIPT", "CLOSE",
+    static const char *const name[AT_RECORD_KIND_COUNT] = {"NONE",  "JOIN", "LEAVE", "OPEN",  "RECEIPT",  "CLOSE",
                                                            "EPOCH", "END",  "READY", "BLOCK", "EVIDENCE", "MEASURE"};
     return kind >= 0 && kind < AT_RECORD_KIND_COUNT ? name[kind] : "?";
 }

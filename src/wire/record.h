@@ -70,7 +70,7 @@ struct at_receipt { /* the member that did the unit */
     uint64_t update_bytes;
     uint32_t
         group; /* in a run of stages: who computed the unit, bit i: place i of the group (ledger/groups.h). Else 0 */
-    uint32_t took_ms; /* there: how long the unit took, as its author saw it; 0: not said */
+    uint32_t took_ms;        /* there: how long the unit took, as its author saw it; 0: not said */
     struct at_hash feedback; /* SHA-256 of the error feedback that the unit began with; zero: it was zero */
 };
 struct at_close { /* the steward */

@@ -100,8 +100,10 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
         memset(r.evidence.vote[1].sig.b, 21, sizeof r.evidence.vote[1].sig.b);
         break;
     case AT_RECORD_MEASURE:
-        r.measure = (struct at_measure){
-            .speed = 70, .memory = 90, .link_count = 2, .link = {{.replica = 3, .rtt = 40}, {.replica = 300, .rtt = 99}}};
+        r.measure = (struct at_measure){.speed = 70,
+                                        .memory = 90,
+                                        .link_count = 2,
+                                        .link = {{.replica = 3, .rtt = 40}, {.replica = 300, .rtt = 99}}};
         break;
     default:
         break;
