@@ -25,6 +25,8 @@ static const struct at_opt rows[] = {
     AT_ROW_INT(struct at_demo_args, seed, "seed", "S", 0, UINT64_MAX, NULL, "seed of weights and data order"),
     AT_ROW_INT(struct at_demo_args, stages, "stages", "P", 1, AT_STAGES_MAX, "1",
                "members that share a unit: each computes a run of layers"),
+    AT_ROW_FLAG(struct at_demo_args, groups_by_log, "groups-by-log",
+                "they share units in the order of joining, see init"),
     AT_ROW_FLAG(struct at_demo_args, chaos, "chaos",
                 "kill, pause and cut off members on a schedule made from the seed"),
     AT_ROW_TEXT(struct at_demo_args, dir, "dir", "D", NULL, "a new folder (default: ./atoll-demo-TIME)"),
@@ -109,6 +111,7 @@ static at_err found_run(struct at_demo_job *j)
     snprintf(number_text[2], sizeof number_text[2], "%d", d->member_count);
     snprintf(number_text[3], sizeof number_text[3], "%u", (unsigned)a->stages.v);
     at_demo_option(&c, "--stages", number_text[3]);
+    if (a->groups_by_log) at_demo_add(&c, "--groups-by-log");
     at_demo_option(&c, "--rounds", number_text[0]);
     at_demo_option(&c, "--steps", number_text[1]);
     at_demo_option(&c, "--min-members", number_text[2]);

@@ -14,7 +14,7 @@ struct args {
     struct at_opt_list data;
     struct at_opt_int rounds, steps, seed, min_members, stages, round_ms, threads, serve_kb, fetch_kb, relay_kb, keep;
     struct at_opt_real young;
-    bool map_port;
+    bool map_port, groups_by_log;
 };
 
 #define ROW_DIR AT_ROW_TEXT(struct args, dir, "dir", "D", NULL, "this node's folder (its key, data, ledger, model)")
@@ -60,6 +60,9 @@ static const struct at_opt init_rows[] = {
     AT_ROW_INT(struct args, min_members, "min-members", "N", 1, 4096, "1", "the first round opens with so many"),
     AT_ROW_INT(struct args, stages, "stages", "P", 1, AT_STAGES_MAX, "1",
                "members that share a unit: each computes a run of layers"),
+    AT_ROW_FLAG(struct args, groups_by_log, "groups-by-log",
+                "with --stages: members share units in the order of joining"
+                "\n(default: by measured speed, memory and distance)"),
     AT_ROW_INT(struct args, round_ms, "round-ms", "MS", 100, 86400000, NULL,
                "a round closes after this, whoever is missing (default: a minute more than a unit takes at 2 GFLOP/s)"),
     ROW_LISTEN,
@@ -109,6 +112,7 @@ static at_err_t run_init(struct at_cli *cli, void *args)
         .seed = a->seed.given ? &a->seed.v : NULL,
         .min_members = (uint32_t)a->min_members.v,
         .stages = (uint32_t)a->stages.v,
+        .groups_by_log = a->groups_by_log,
         .round_ms_max = (uint32_t)a->round_ms.v,
         .listen = a->listen,
         .announce = a->announce,

@@ -11,7 +11,7 @@ struct at_demo_args {
     const char *dir, *preset, *kernels;
     struct at_opt_list data;
     struct at_opt_int members, rounds, steps, seed, stages;
-    bool chaos;
+    bool chaos, groups_by_log;
 };
 
 struct at_demo_job {

@@ -339,8 +339,8 @@ static at_err_t judge_measure(const struct context *c)
     const struct at_ledger *l = c->ledger;
     const struct at_measure *m = &c->rec->measure;
     const struct at_measured *before = &l->measured[c->replica];
-    if (at_genesis_stages(&l->genesis) == 1)
-        return refuse(c, "members of this run work alone: nothing follows from it");
+    if (!at_genesis_is_planned(&l->genesis))
+        return refuse(c, "members of this run work alone, or in groups by the log: nothing follows from it");
     for (uint32_t i = 0; i < m->link_count; i++) {
         if (m->link[i].replica >= l->member_count) return refuse(c, "it tells of a link to nobody");
         if (m->link[i].replica == (uint32_t)c->replica) return refuse(c, "it tells of a link to its author");

@@ -36,6 +36,7 @@ struct at_node_init_options { /* NULL and 0 mean the default in brackets */
     const uint64_t *seed;   /* [the preset's] */
     uint32_t min_members;   /* [1] */
     uint32_t stages;        /* [1] members that compute a unit together */
+    bool groups_by_log;     /* in the order of the log, and not by what they have measured */
     uint32_t round_ms_max;  /* [a minute, and a unit at 2 GFLOP/s] */
     const char *listen;     /* ["127.0.0.1:0"] port 0: a free one is picked and kept */
     const char *announce;   /* [where it listens] what others are told instead: a port that something forwards; kept */

@@ -120,6 +120,7 @@ static at_err make_genesis(const struct at_node_init_options *o, struct at_genes
     g->heldout_bytes = AT_HELDOUT_BYTES_DEFAULT;
     g->min_members = o->min_members ? o->min_members : 1;
     g->stages = o->stages > 1 ? o->stages : 0;
+    g->groups_by_log = g->stages != 0 && o->groups_by_log;
     g->issuance = ISSUANCE;
     g->created_ms = at_clock_unix_ms();
     if (g->model.vocab != AT_BYTE_VOCAB)

@@ -134,6 +134,7 @@ static inline void found_as(struct member *m, uint32_t rounds, uint32_t min_memb
     struct at_node_init_options o = {.dir = m->dir,
                                      .steps = steps,
                                      .stages = stages,
+                                     .groups_by_log = true, /* the root tells how many units there were */
                                      .preset = run_preset,
                                      .data_path = &data,
                                      .data_count = 1,

@@ -102,7 +102,7 @@ static bool may_say(const struct at_node_machine *m, const struct at_measured *b
 
 static bool on(const struct at_node_machine *m)
 {
-    return m->has_genesis && at_genesis_stages(&m->genesis) > 1 && at_node_joined(m) && !m->ended && !m->finishing &&
+    return m->has_genesis && at_genesis_is_planned(&m->genesis) && at_node_joined(m) && !m->ended && !m->finishing &&
            m->ledger.phase != AT_LEDGER_ENDED && (m->is_steward || m->log_synced);
 }
 

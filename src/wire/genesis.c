@@ -105,6 +105,8 @@ at_err at_genesis_check(const struct at_genesis *g, struct at_diag *diag)
     if (g->round_ms_max < 1 || g->round_ms_max > 7u * 86400 * 1000) return bad(diag, "round_ms_max", "1 ms to 7 days");
     if (g->stages == 1 || g->stages > AT_STAGES_MAX || g->stages > g->model.layers)
         return bad(diag, "stages", "0, or 2 to 16 and at most the model's layers");
+    if (g->groups_by_log && g->stages == 0)
+        return bad(diag, "groups_by_log", "false without stages: there are no groups");
     if (g->stages != 0 && g->outer.kind != AT_OUTER_MEAN) /* error feedback would be of a stage, and stages change */
         return bad(diag, "stages", "0 unless outer.kind is the mean: members that share a unit send no lossy updates");
     return AT_OK;
@@ -222,6 +224,7 @@ static void build(const struct at_genesis *g, struct genesis_pb *pb)
     pb->genesis.created_ms = g->created_ms;
     if (g->outer.kind != AT_OUTER_MEAN) pb->genesis.outer = &pb->outer;
     pb->genesis.stages = g->stages;
+    pb->genesis.groups_by_log = g->groups_by_log;
 }
 
 at_err at_genesis_encode(const struct at_genesis *g, struct at_diag *diag, struct at_buf *out)
@@ -308,6 +311,7 @@ static at_err_t read_fields(const Atoll__Pb__Genesis *pb, struct at_diag *diag, 
     g->round_ms_max = pb->round_ms_max;
     g->created_ms = pb->created_ms;
     g->stages = pb->stages;
+    g->groups_by_log = pb->groups_by_log;
     return AT_OK;
 }
 

@@ -40,6 +40,7 @@ struct at_genesis {
     uint64_t created_ms;
     uint32_t
         stages; /* members that share a unit (joined by the mean only); 0: a member computes a unit alone; else 2 .. AT_STAGES_MAX */
+    bool groups_by_log; /* with stages: groups in the order of the log, not by what members measured (ledger/roles.h) */
 };
 
 /* AT_E_DATA naming the field. Includes the model's and the trainer's own checks and what the fold relies on: one unit's
@@ -63,6 +64,11 @@ uint32_t at_genesis_rounds(const struct at_genesis *g);
 /* Samples and tokens of the largest unit of a run: one replica's `steps` inner steps. Exact for a checked genesis. */
 uint64_t at_genesis_unit_samples(const struct at_genesis *g);
 uint64_t at_genesis_unit_tokens(const struct at_genesis *g);
+/* Who trains with whom follows from what members have measured. */
+static inline bool at_genesis_is_planned(const struct at_genesis *g)
+{
+    return g->stages != 0 && !g->groups_by_log;
+}
 /* At least 1. */
 static inline uint32_t at_genesis_stages(const struct at_genesis *g)
 {

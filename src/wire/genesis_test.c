@@ -14,6 +14,7 @@ static void every_preset_there_and_back(void **state)
     for (int i = 0; i < count; i++) {
         struct at_genesis g = wire_fixture_genesis(presets[i].name), again;
         g.stages = 2;
+        g.groups_by_log = i % 2 == 1;
         struct at_buf bytes = {0}, bytes_again = {0};
         memset(&again, 0xee, sizeof again);
         assert_int_equal(at_genesis_encode(&g, NULL, &bytes), AT_OK);
@@ -27,6 +28,7 @@ static void every_preset_there_and_back(void **state)
         assert_true(again.created_ms == g.created_ms && again.round_ms_max == g.round_ms_max &&
                     again.min_members == 4 && again.issuance == g.issuance && again.heldout_bytes == 32768 &&
                     again.heldout_fraction == 0.05);
+        assert_true(again.stages == 2 && again.groups_by_log == g.groups_by_log);
         assert_memory_equal(again.steward.b, g.steward.b, 32);
         assert_int_equal(at_genesis_encode(&again, NULL, &bytes_again), AT_OK);
         assert_true(at_span_eq(at_buf_span(&bytes), at_buf_span(&bytes_again)));
@@ -110,6 +112,7 @@ static void refusals_name_the_field(void **state)
     WITH(stages = 1, "stages"); /* said by leaving it out */
     WITH(stages = 5, "stages"); /* nano has four layers */
     WITH(stages = UINT32_MAX, "stages");
+    WITH(groups_by_log = true, "groups_by_log");
     g = good; /* lossy updates are of whole units */
     g.stages = 2;
     at_outer_config_default(&g.outer, AT_OUTER_SPARSE);

@@ -5,7 +5,7 @@
 head -c 12000 "$DATA" >"$WORK/text.txt"
 want 0 "$ATOLL" train --replicas 4 --preset $PRESET --rounds 2 --steps 4 --seed 5 --data "$WORK/text.txt" --json
 root=$(tail -n 1 "$WORK/out" >"$WORK/last" && mv "$WORK/last" "$WORK/out" && json state_root)
-want 0 "$ATOLL" demo --members 8 --stages 2 --preset $PRESET --rounds 2 --steps 4 --seed 5 --data "$WORK/text.txt" --dir "$WORK/c" --json
+want 0 "$ATOLL" demo --members 8 --stages 2 --groups-by-log --preset $PRESET --rounds 2 --steps 4 --seed 5 --data "$WORK/text.txt" --dir "$WORK/c" --json
 is "$(json state_root)" "$root" "groups of two"
 is "$(json roots_agree)" true
 
