@@ -462,7 +462,8 @@ struct at_roles at_ledger_roles(const struct at_ledger *l)
 struct at_stage_cut at_ledger_cut(const struct at_ledger *ledger, uint32_t replica, uint32_t group)
 {
     struct at_stage_cut cut = {.stages = 1, .layers = {(uint16_t)ledger->genesis.model.layers}};
-    if (group != 0)
+    const struct at_grouped *g = replica < ledger->member_count ? &ledger->groups[replica] : NULL;
+    if (g && g->size > 0 && group >> g->size == 0 && (group >> g->place & 1) != 0)
         (void)at_group_cut(ledger->groups, ledger->groups[replica].lead, group, &ledger->genesis.model,
                            ledger->genesis.train.batch, &cut);
     return cut;

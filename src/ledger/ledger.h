@@ -154,7 +154,8 @@ static inline bool at_ledger_in_round(const struct at_ledger *ledger, uint32_t r
 {
     return ledger->groups[replica].role != AT_GROUP_ROLE_NONE;
 }
-/* The stages in which those in `group` (as a receipt names them) of the replica's group compute its unit; group 0: one. */
+/* The stages in which those in `group` (as a receipt names them) of the replica's group compute its unit. One: group is 0, or
+ * of another round: there is no such set of which the replica is one. */
 struct at_stage_cut at_ledger_cut(const struct at_ledger *ledger, uint32_t replica, uint32_t group);
 /* What a step takes those of the replica's group, in microseconds, as far as is known; 0: it is not. */
 uint64_t at_ledger_step_us(const struct at_ledger *ledger, uint32_t replica);

@@ -41,37 +41,38 @@ const char *at_part_word(const struct at_part *p)
     return "";
 }
 
-static int measured(const struct at_part *p, char *at, size_t room)
+/* Its speed as it says; "claimed": its units take longer, and less is counted on. */
+static void measured(const struct at_part *p, char *at, size_t room)
 {
-    if (p->mflops == 0) return snprintf(at, room, "it has not measured itself");
-    return snprintf(at, room, "it says %.3g GFLOP/s, %.3g GiB%s", (double)p->mflops / 1000, (double)p->mib / 1024,
-                    p->doubt ? "; its units take longer, so less is counted on" : "");
+    if (p->mflops == 0)
+        snprintf(at, room, "not measured yet");
+    else
+        snprintf(at, room, "%.3g GFLOP/s%s, %.3g GiB", (double)p->mflops / 1000, p->doubt ? " claimed" : "",
+                 (double)p->mib / 1024);
 }
 
 void at_part_text(const struct at_part *p, char ret_text[AT_PART_TEXT])
 {
-    char says[100];
-    (void)measured(p, says, sizeof says);
+    char says[60];
+    measured(p, says, sizeof says);
     ret_text[0] = '\0';
     switch (p->role) {
     case AT_GROUP_ROLE_TRAINS:
         if (p->stages > 1)
-            snprintf(ret_text, AT_PART_TEXT, "stage %u of %u, layers %u to %u: %s", p->stage + 1, p->stages,
+            snprintf(ret_text, AT_PART_TEXT, "stage %u of %u, layers %u-%u: %s", p->stage + 1, p->stages,
                      p->layer_first + 1, p->layer_first + p->layers, says);
         else
             snprintf(ret_text, AT_PART_TEXT, "the whole model, alone: %s", says);
         break;
     case AT_GROUP_ROLE_SPARE:
-        snprintf(ret_text, AT_PART_TEXT,
-                 "takes the place of a member that goes, keeps and passes on the model meanwhile: %s", says);
+        snprintf(ret_text, AT_PART_TEXT, "replaces a member that goes; passes on the model");
         break;
     case AT_GROUP_ROLE_NO_MEMORY:
-        snprintf(ret_text, AT_PART_TEXT, "has not memory for a stage, keeps and passes on the model: %s", says);
+        snprintf(ret_text, AT_PART_TEXT, "no memory for a stage (%.3g GiB); passes on the model",
+                 (double)p->mib / 1024);
         break;
     case AT_GROUP_ROLE_TOO_SLOW:
-        snprintf(ret_text, AT_PART_TEXT,
-                 "rounds would wait for it more than %d times as long, keeps and passes on the model: %s",
-                 AT_ROLES_SLOW, says);
+        snprintf(ret_text, AT_PART_TEXT, "rounds would wait for it; passes on the model");
         break;
     case AT_GROUP_ROLE_NONE:
         break;

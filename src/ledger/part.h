@@ -4,7 +4,7 @@
 
 #include "ledger/ledger.h"
 
-#define AT_PART_TEXT 200
+#define AT_PART_TEXT 120
 
 struct at_part {
     enum at_group_role role;
@@ -20,7 +20,7 @@ struct at_part {
 struct at_part at_ledger_part(const struct at_ledger *ledger, uint32_t replica);
 /* "trains", "spare" or "helps"; "" for NONE. */
 const char *at_part_word(const struct at_part *part);
-/* One sentence, without an end; "" for NONE. */
+/* Why, in a few words that fit a line; "" for NONE. */
 void at_part_text(const struct at_part *part, char ret_text[AT_PART_TEXT]);
 
 #endif

@@ -481,6 +481,9 @@ static void receipts_follow_the_cut(void **state)
             rec.receipt.tokens * at_stage_cut_flops(&f.genesis.model, &cut, (int)f.ledger.groups[r].place);
         assert_int_equal(fixture_write(&f, (int)r, &rec, NULL), AT_OK);
     }
+    assert_int_equal(at_ledger_cut(&f.ledger, lead, 2).stages, 1); /* not one of these */
+    assert_int_equal(at_ledger_cut(&f.ledger, lead, UINT32_MAX).stages, 1);
+    assert_int_equal(at_ledger_cut(&f.ledger, 9, 3).stages, 1);
     assert_int_equal(flops, at_model_flops_per_token(&f.genesis.model));
     assert_int_equal(at_ledger_unit_complete(&f.ledger, 0), 3);
     fixture_release(&f);

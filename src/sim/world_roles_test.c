@@ -124,7 +124,7 @@ static void whoever_has_no_memory_helps(void **state)
     char why[AT_PART_TEXT];
     assert_int_equal(member(w, 3)->part.role, AT_GROUP_ROLE_NO_MEMORY);
     at_part_text(&member(w, 3)->part, why);
-    assert_non_null(strstr(why, "has not memory for a stage"));
+    assert_non_null(strstr(why, "no memory for a stage"));
     must_finish(w, 1200000);
     at_world_release(w);
 }

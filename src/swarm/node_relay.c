@@ -97,7 +97,8 @@ void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct
     op->unit.samples = r->samples;
     op->unit.steps = r->steps;
     op->unit.cut = at_ledger_cut(&m->ledger, r->replica, r->group);
-    op->unit.stage = r->group ? (uint32_t)at_group_stage(r->group, m->ledger.groups[r->replica].place) : 0;
+    if (op->unit.cut.stages > 1) /* else it is alone; or the round is over, and nobody takes it any more */
+        op->unit.stage = (uint32_t)at_group_stage(r->group, m->ledger.groups[r->replica].place);
 }
 
 /* That the bytes have their hash says nothing about them: an update that nobody can apply, once counted, would stop
