@@ -108,7 +108,7 @@ static void print_parts(const json_t *members)
     json_t *m;
     json_array_foreach((json_t *)(uintptr_t)members, i, m)
     {
-        if (text(m, "part")[0]) printf("%-16s  %-6s  %s\n", text(m, "name"), text(m, "part"), text(m, "part_why"));
+        if (text(m, "part")[0]) printf("%-12s %-8s %s\n", text(m, "name"), text(m, "part"), text(m, "part_why"));
     }
 }
 

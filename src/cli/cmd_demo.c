@@ -369,6 +369,8 @@ const struct at_command at_cmd_demo = {
         "Each member is a process with its own key and folder, linked by TLS on this machine. Without --rounds it\n"
         "stops at the first round edge after 130 s. With --rounds and --steps it is deterministic: same settings,\n"
         "same state root, the one that `atoll train --replicas N` with the same settings gives.\n"
+        "With --stages who shares units with whom depends on what members measure, and so does the root; with\n"
+        "--groups-by-log it does not, and is that of one replica for each group.\n"
         "With --chaos members, the founder too, are killed with kill -9, paused, and cut off from the others while "
         "they\n"
         "train (each has a loopback address of its own, and the demo carries what goes between them); the run still "

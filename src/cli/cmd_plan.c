@@ -263,7 +263,7 @@ static void show_parts(const struct at_ledger *l, json_t *list)
                 if (list != NULL)
                     AT_ASSERT(json_array_append_new(list, part_json(&l->members[r], r, &part, why)) == 0);
                 else
-                    printf("%-5s  %-6s  %-16s  %s\n", group, at_part_word(&part), l->members[r].name, why);
+                    printf("%-5s %-6s %-12s %s\n", group, at_part_word(&part), l->members[r].name, why);
             }
         }
 }
@@ -282,7 +282,7 @@ static at_err show_run(struct at_cli *cli, const char *dir)
         at_json_set_int(at_cli_answer(cli), "round", l.ledger.round);
         at_json_set(at_cli_answer(cli), "members", list);
     } else if (err == AT_OK) {
-        printf("%-5s  %-6s  %-16s  %s\n", "group", "part", "member", "why");
+        printf("%-5s %-6s %-12s %s\n", "group", "part", "member", "why");
         show_parts(&l.ledger, NULL);
     }
     at_cli_ledger_release(&l);
