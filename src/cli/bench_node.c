@@ -83,7 +83,7 @@ at_err at_bench_node(struct at_cli *cli, const struct at_bench_args *args, const
     int threads = args->threads.given ? (int)args->threads.v : at_sys_cpu_count();
     if (threads > 64) threads = 64;
     at_err_t err = at_preset_find(args->preset, &cli->diag, &p);
-    if (err == AT_OK) err = at_speed_shape(p->name, &p->model, &p->train, 400e9, &cli->diag, &s);
+    if (err == AT_OK) err = at_speed_shape(p->name, &p->model, &p->train, 400e9, 0, &cli->diag, &s);
     if (err != AT_OK) return err;
     at_say("measuring training steps like %s's (%u layers of %u, %u x %u tokens), 1 and %d threads", args->preset,
            s.model.layers, s.model.d_model, s.train.batch, s.model.seq_len, threads);

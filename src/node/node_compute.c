@@ -245,7 +245,8 @@ at_err_t at_compute_speed(const struct at_compute *c, struct at_diag *diag, doub
 {
     const struct at_speed_options options = {.repeats = 1, .stretch_s = 0.25};
     struct at_speed_shape shape;
-    at_err_t err = at_speed_shape(c->genesis.preset, &c->genesis.model, &c->genesis.train, 20e9, diag, &shape);
+    at_err_t err = at_speed_shape(c->genesis.preset, &c->genesis.model, &c->genesis.train, 20e9,
+                                  at_stage_unit_bytes_max(&c->genesis), diag, &shape);
     return err ? err : at_speed_measure(&shape, &c->ex, &options, diag, ret_gflops);
 }
 

@@ -20,10 +20,11 @@ static void weigh(struct at_speed_shape *s)
 }
 
 at_err_t at_speed_shape(const char *name, const struct at_model_config *model, const struct at_train_config *train,
-                        double work_max, struct at_diag *diag, struct at_speed_shape *ret_shape)
+                        double work_max, size_t memory_max, struct at_diag *diag, struct at_speed_shape *ret_shape)
 {
     struct at_speed_shape s = {.model = *model, .train = *train};
     double memory = (double)at_sys_memory_available() / 2;
+    if (memory_max > 0 && (memory <= 0 || (double)memory_max < memory)) memory = (double)memory_max;
     for (weigh(&s);; weigh(&s)) {
         double need = (double)at_trainer_bytes(&s.model, &s.train, 0);
         if (s.work <= work_max && need > 0 && (memory <= 0 || need <= memory)) break;

@@ -14,9 +14,10 @@ struct at_speed_shape {
     struct at_train_config train;
     double work; /* of a step, in the units of plan_cost.h */
 };
-/* Cut down until a step is at most `work_max` and fits half of the available memory. AT_E_NOMEM: one layer does not fit. */
+/* Cut down until a step is at most `work_max` and fits half of the available memory, and `memory_max` bytes (0: any).
+ * AT_E_NOMEM: one layer does not fit. */
 at_err at_speed_shape(const char *name, const struct at_model_config *model, const struct at_train_config *train,
-                      double work_max, struct at_diag *diag, struct at_speed_shape *ret_shape);
+                      double work_max, size_t memory_max, struct at_diag *diag, struct at_speed_shape *ret_shape);
 struct at_speed_options {
     int repeats;                          /* stretches; the median counts; 1 .. 9 */
     double stretch_s;                     /* each lasts so long at least */

@@ -28,8 +28,7 @@ size_t at_stage_unit_bytes(const struct at_genesis *g, int stage)
     return bytes;
 }
 
-/* Of the stages that members of this run are asked to have memory for. */
-static size_t largest_bytes(const struct at_genesis *g)
+size_t at_stage_unit_bytes_max(const struct at_genesis *g)
 {
     size_t largest = 0;
     for (int s = 0; s < (int)g->stages; s++) {
@@ -50,7 +49,7 @@ at_err_t at_stage_unit_run(const struct at_comm *comm, const struct at_stage_cut
     struct at_rank_options options = {
         .plan = &plan, .model = &g->model, .train = &g->train, .outer = &g->outer, .data = data};
     if (!err) set_cut(&plan, cut);
-    if (!err && at_rank_bytes(&options, comm->rank) > largest_bytes(g)) options.memory = paged;
+    if (!err && at_rank_bytes(&options, comm->rank) > at_stage_unit_bytes_max(g)) options.memory = paged;
     if (!err) err = at_rank_init(&rank, comm, ex, &options, diag);
     if (!err) err = at_rank_unit(rank, state, unit, progress, arg, diag, out, ret_report);
     at_rank_release(rank);

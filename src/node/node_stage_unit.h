@@ -12,6 +12,9 @@
 /* Memory of one of the stages into which a group of g->stages members cuts the model; 0: beyond size_t. */
 size_t at_stage_unit_bytes(const struct at_genesis *g, int stage);
 
+/* Of the largest of them: what members of this run are asked to have memory for. */
+size_t at_stage_unit_bytes_max(const struct at_genesis *g);
+
 /* cut: in comm->ranks stages. paged: of a stage larger than any of those g->stages (smaller groups, uneven cuts): see
  * file_map.h. state: the whole public state. out: the update's blocks of stage comm->rank of comm->ranks are appended.
  * AT_E_NOMEM; what at_unit_train fails with; what the links fail with. */

@@ -119,6 +119,7 @@ enum { /* milliseconds */
        AT_NODE_MEASURE_FIRST_MS = 2000, /* see node_measure.c */
        AT_NODE_MEASURE_SOON_MS = 5000,
        AT_NODE_MEASURE_AGAIN_MS = 10000,
+       AT_NODE_MEASURE_FAILED_MS = 60000,
        AT_NODE_GROUP_DIAL_MS = 500,  /* the members of a group before this one have not dialled it */
        AT_NODE_GROUP_LINK_MS = 4000, /* a member of the group that is not linked by then is done without */
        AT_NODE_GROUP_ANSWER_MS =

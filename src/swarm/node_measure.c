@@ -110,7 +110,10 @@ void at_node_measured(struct at_node_machine *m, const struct at_node_event *e)
 {
     struct at_node_measuring *x = &m->measuring;
     x->asked = false;
-    x->again_ms = m->now_ms + (x->speed ? AT_NODE_MEASURE_AGAIN_MS : AT_NODE_MEASURE_SOON_MS);
+    bool failed = x->speed == 0 && e->measured.mflops == 0;
+    x->again_ms = m->now_ms + (failed     ? AT_NODE_MEASURE_FAILED_MS
+                               : x->speed ? AT_NODE_MEASURE_AGAIN_MS
+                                          : AT_NODE_MEASURE_SOON_MS);
     if (e->measured.mflops) x->speed = code_of(e->measured.mflops);
     if (!on(m) || x->speed == 0 || x->own.is_signed) return;
     struct at_record rec = {.kind = AT_RECORD_MEASURE};
