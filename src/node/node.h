@@ -103,7 +103,8 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
 /* ---- control of a running node through D/control.sock: one line of JSON each way ----
  *
  * {"do":"finish"}  ends this node after its round; of the only steward, the run. Answer {"ok":true}.
- * {"do":"leave"}   the same, but now: its unit of work ends with the step it is in and counts for that. Answer {"ok":true}.
+ * {"do":"leave"}   the same, but now: its unit of work ends with the step it is in, counts for that, and is
+ *                  safe with others first. Answer {"ok":true}.
  * {"do":"stop"}    ends this process now, cleanly. Answer {"ok":true}.
  * {"do":"status"}  answers one object:
  *   "ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "joined", "desync",

@@ -288,7 +288,8 @@ static bool on_step(void *arg, const struct at_unit_progress *p)
     struct unit_watch *w = arg;
     w->cancelled = is_cancelled(w->c, w->unit->serial);
     if (!w->cancelled) w->progress(w->user, p->step, p->tokens, rate(p->tokens, w->start_ns));
-    return !w->cancelled && !is_up_to(&w->c->enough, w->unit->serial) && !is_late(w, p->step);
+    if (w->cancelled || (w->unit->stop_at > 0 && p->step >= w->unit->stop_at)) return false;
+    return w->unit->stop_at > 0 || (!is_up_to(&w->c->enough, w->unit->serial) && !is_late(w, p->step));
 }
 
 /* The update of what the trainer holds, and what it leaves over. */

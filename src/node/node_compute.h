@@ -82,6 +82,7 @@ struct at_compute_unit {
     uint32_t round, replica, samples;
     uint64_t start;
     struct at_hash counted; /* this member's update that counted last; zero: none */
+    uint32_t stop_at;       /* > 0: wants to end with this step, and not before */
     uint64_t budget_ms;     /* no step is begun that would end later, as far as the others tell; but the first */
     unsigned serial;        /* given to at_compute_cancel and _enough */
     /* The other members that compute it with this one; NULL: it works alone. This one is stage comm->rank of comm->ranks:

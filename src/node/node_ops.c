@@ -206,6 +206,7 @@ static void do_unit(struct node *n, const struct at_node_op *op)
                                        .start = op->unit.start,
                                        .counted = op->counted,
                                        .budget_ms = op->unit.budget_ms,
+                                       .stop_at = op->unit.stop_at,
                                        .serial = ++n->unit_serial};
     if (op->team) {
         AT_ASSERT(n->team && at_team_session(n->team) == op->team->session);

@@ -171,6 +171,7 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
     n->unit.team = op->team ? *op->team : (struct at_node_team){.ranks = 1};
     n->unit.began_ms = w->now_ms;
     n->unit.until_ms = w->now_ms + op->unit.budget_ms;
+    n->unit.stop_at = op->unit.stop_at;
     at_world_push(w, AT_WORLD_UNIT_STEP, node, step_ms(w, n))->id = ++n->unit_id;
 }
 
@@ -194,22 +195,30 @@ static void op_apply(struct at_world *w, int node, const struct at_node_op *op)
     ev->flag = op->evaluate;
 }
 
-/* The unit ends `more` steps later, or, shared, with the step after that of the one who is ahead: for all who share it. */
+static bool shares_unit(const struct at_world *w, int node, int other)
+{
+    const struct at_world_node *n = &w->nodes[node], *p = &w->nodes[other];
+    const struct at_node_team *t = &n->unit.team;
+    for (uint32_t k = 0; k < t->ranks && p->machine; k++)
+        if (k != t->rank && at_node_id_eq(&p->key.id, &t->peer[k].id) && p->unit.team.session == t->peer[k].session)
+            return true;
+    return false;
+}
+
+/* The unit ends with step `last`, for all who share it. */
+static void cut_to(struct at_world *w, int node, uint32_t last)
+{
+    for (int i = 0; i < w->options.nodes; i++)
+        if ((i == node || shares_unit(w, node, i)) && last < w->nodes[i].unit.steps) w->nodes[i].unit.steps = last;
+}
+
+/* The unit ends `more` steps later, or, shared, with the step after that of the one who is ahead. */
 static void cut_unit(struct at_world *w, int node, uint32_t more)
 {
-    struct at_world_node *n = &w->nodes[node];
-    const struct at_node_team *t = &n->unit.team;
-    uint32_t last = n->unit.step + more;
-    for (int pass = 0; pass < 2; pass++)
-        for (uint32_t k = 0; k < t->ranks; k++)
-            for (int i = 0; i < w->options.nodes && k != t->rank; i++) {
-                struct at_world_node *p = &w->nodes[i];
-                bool shares = at_node_id_eq(&p->key.id, &t->peer[k].id) && p->machine &&
-                              p->unit.team.session == t->peer[k].session;
-                if (shares && pass == 0 && p->unit.step + 1 > last) last = p->unit.step + 1;
-                if (shares && pass == 1 && last < p->unit.steps) p->unit.steps = last;
-            }
-    if (last < n->unit.steps) n->unit.steps = last;
+    uint32_t last = w->nodes[node].unit.step + more;
+    for (int i = 0; i < w->options.nodes; i++)
+        if (i != node && shares_unit(w, node, i) && w->nodes[i].unit.step + 1 > last) last = w->nodes[i].unit.step + 1;
+    cut_to(w, node, last);
 }
 
 void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
@@ -301,7 +310,7 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
         n->unit.team.session = 0;
         break;
     case AT_NODE_OP_UNIT_ENOUGH:
-        cut_unit(w, node, 1);
+        if (n->unit.stop_at == 0) cut_unit(w, node, 1);
         break;
     case AT_NODE_OP_APPLY:
         op_apply(w, node, op);
@@ -398,7 +407,10 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
     e.unit.round = n->unit.round;
     e.unit.step = ++n->unit.step;
     uint64_t spent_ms = w->now_ms - n->unit.began_ms;
-    if (w->now_ms + spent_ms / n->unit.step > n->unit.until_ms) cut_unit(w, ev->node, 0);
+    if (n->unit.stop_at > 0)
+        cut_to(w, ev->node, n->unit.stop_at);
+    else if (w->now_ms + spent_ms / n->unit.step > n->unit.until_ms)
+        cut_unit(w, ev->node, 0);
     e.unit.steps = n->unit.steps;
     e.unit.samples = n->unit.step * w->g.train.batch;
     e.unit.tokens = (uint64_t)e.unit.samples * w->g.model.seq_len;

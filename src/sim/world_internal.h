@@ -102,6 +102,7 @@ struct at_world_node {
     uint64_t unit_id, tokens; /* tokens: of its work that a CLOSE counted */
     struct {
         uint32_t round, steps, step, samples, stage, stages;
+        uint32_t stop_at;
         uint64_t start, began_ms, until_ms;
         struct at_node_team team; /* session 0: alone, or it was stopped */
     } unit;

@@ -271,6 +271,33 @@ static void leaves_a_group_of_slow_lines(void **state)
     at_world_release(w);
 }
 
+/* One leaves, which ends the unit for all, and another's links break while the receipts come in, at any moment of that: the
+ * others begin anew, and what they then hand in must fit what is in the log already. */
+static void leaves_a_group_in_trouble(void **state)
+{
+    (void)state;
+    const struct at_world_line fast = {.latency_ms = 2, .up_kbit = 100000, .down_kbit = 100000};
+    const struct at_world_line slow = {.latency_ms = 2, .up_kbit = 400, .down_kbit = 100000};
+    for (uint64_t at_ms = 1500; at_ms < 5500; at_ms += 250) {
+        struct at_world_options o = small(15);
+        o.lines = true;
+        o.rounds = 2;
+        o.stages = 3;
+        o.steps = 10;
+        o.step_ms = 400;
+        o.update_bytes = 100000;
+        struct at_world *w = make_down(&o);
+        for (int i = 0; i < 3; i++) at_world_line_set(w, i, i == 1 ? &slow : &fast);
+        start_all(w, 3);
+        at_world_leave(w, 2, 1500);
+        at_world_break_links(w, 1, at_ms);
+        must_finish(w, 120000);
+        if (at_world_included(w, 0) == 0)
+            fail_msg("links broken at %llu ms: nothing counts", (unsigned long long)at_ms);
+        at_world_release(w);
+    }
+}
+
 static void straggler(void **state)
 {
     (void)state;
@@ -364,6 +391,7 @@ int main(void)
                                        cmocka_unit_test(leaves_at_once),
                                        cmocka_unit_test(leaves_a_group_at_once),
                                        cmocka_unit_test(leaves_a_group_of_slow_lines),
+                                       cmocka_unit_test(leaves_a_group_in_trouble),
                                        cmocka_unit_test(straggler),
                                        cmocka_unit_test(partition),
                                        cmocka_unit_test(partition_of_all),

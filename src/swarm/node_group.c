@@ -5,7 +5,8 @@
  * whole group, which only ever loses members, and a number for each attempt of its own. It tells both to the others of
  * the set (Stage). An attempt begins when all of the set have said that they mean the same set and know this one's number.
  * Any set that computes the unit gives the same bits, so members that disagree cost time and nothing else: the first set
- * whose receipts are complete counts.
+ * whose receipts are complete counts. Where a unit ended early, another attempt of the same set might end with another
+ * step; so once a receipt of the set is in the log, its steps are those of every further attempt.
  *
  *   what happens                                              then
  *   the round opens, this member is of a group of several     an attempt with all of them
@@ -222,6 +223,16 @@ static void train(struct at_node_machine *m, const struct at_allotment *u)
     at_node_unit_start(m, u, of_several(g) ? t : NULL);
 }
 
+uint32_t at_node_group_steps(const struct at_node_machine *m)
+{
+    const struct at_node_group *g = &m->group;
+    for (uint32_t p = 0; p < g->size && of_several(g); p++) {
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, g->replica[p]);
+        if (u && u->received && u->receipt.group == g->with) return u->receipt.steps;
+    }
+    return 0;
+}
+
 void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u)
 {
     struct at_node_group *g = &m->group;
@@ -233,6 +244,9 @@ void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u
     }
     if (!open || !at_node_state_confirmed(m) || (!m->consensus && !m->log_synced)) return;
     if (!g->on) begin(m, (uint32_t)self);
+    uint32_t steps = at_node_group_steps(m);
+    if (m->unit.done && steps > 0 && steps != m->unit.step)
+        at_node_group_lost(m, "it ended with another step than that of a receipt in the log");
     watch(m);
     hear_all(m);
     say(m);

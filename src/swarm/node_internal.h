@@ -109,14 +109,15 @@ enum { /* milliseconds */
        AT_NODE_FETCH_EARLY_MS = 2000, /* it has it not yet, and it is not needed yet: the next one is asked */
        AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
-       AT_NODE_TILES_POLL_MS = 1500,    /* a peer that does not hold the whole state is asked again */
-       AT_NODE_TILES_STARVED_MS = 3000, /* nobody has held a missing tile for so long */
-       AT_NODE_TILES_STEADY_MS = 500,   /* the newest state has been the newest for so long: it may be kept longer */
-       AT_NODE_EXCHANGE_MS = 2000,      /* updates are being exchanged: one was asked for so lately */
-       AT_NODE_PEER_STATE_S = 30,       /* one peer may take a state so often for ever */
-       AT_NODE_LEAVE_ALONE_MS = 3000,   /* a finishing member without a link goes without its LEAVE */
-       AT_NODE_FINAL_STATE_MS = 30000,  /* END is known, the final state cannot be had */
-       AT_NODE_MEASURE_FIRST_MS = 2000, /* see node_measure.c */
+       AT_NODE_TILES_POLL_MS = 1500,      /* a peer that does not hold the whole state is asked again */
+       AT_NODE_TILES_STARVED_MS = 3000,   /* nobody has held a missing tile for so long */
+       AT_NODE_TILES_STEADY_MS = 500,     /* the newest state has been the newest for so long: it may be kept longer */
+       AT_NODE_EXCHANGE_MS = 2000,        /* updates are being exchanged: one was asked for so lately */
+       AT_NODE_PEER_STATE_S = 30,         /* one peer may take a state so often for ever */
+       AT_NODE_LEAVE_ALONE_MS = 3000,     /* a finishing member without a link goes without its LEAVE */
+       AT_NODE_UNIT_FOREVER_MS = 1 << 30, /* the budget of a unit whose last step is known */
+       AT_NODE_FINAL_STATE_MS = 30000,    /* END is known, the final state cannot be had */
+       AT_NODE_MEASURE_FIRST_MS = 2000,   /* see node_measure.c */
        AT_NODE_MEASURE_SOON_MS = 5000,
        AT_NODE_MEASURE_AGAIN_MS = 10000,
        AT_NODE_MEASURE_FAILED_MS = 60000,
@@ -343,6 +344,7 @@ struct at_node_machine {
         bool running, done, enough; /* enough: it was told to end with its step */
         uint32_t round, step, open_round;
         uint64_t open_ms; /* when this node saw the OPEN of open_round */
+        uint64_t began_ms, budget_ms;
         uint64_t tokens;
         double tokens_per_s;
         struct at_node_own receipt; /* done */
@@ -631,6 +633,7 @@ void at_node_group_lost(struct at_node_machine *m, const char *reason); /* the u
 void at_node_group_moved(struct at_node_machine *m);                    /* it has done a step */
 uint32_t at_node_group_took_ms(const struct at_node_machine *m);        /* the unit that is done; 0: need not be said */
 uint32_t at_node_group_with(const struct at_node_machine *m);           /* whom a receipt of ours would name */
+uint32_t at_node_group_steps(const struct at_node_machine *m); /* that the unit must have: a receipt's; 0: any */
 uint64_t at_node_group_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_steward.c ---- */

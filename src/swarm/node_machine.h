@@ -342,6 +342,7 @@ struct at_node_op {
     struct {
         uint32_t round, replica, steps, samples;
         uint64_t start;
+        uint32_t stop_at;   /* UNIT_START: > 0: it ends with this step for all who compute it, whatever the budget */
         uint64_t budget_ms; /* UNIT_START: no step is begun that would end later than so long from now, but the first */
         uint32_t stage;     /* UPDATE_CHECK: the update has the blocks of this stage */
         struct at_stage_cut cut;

@@ -107,6 +107,11 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
                                                                 at_group_stage(rec.receipt.group, m->group.place));
     m->unit.receipt = (struct at_node_own){0};
     if (!at_node_sign_own(m, &rec, &m->unit.receipt.record)) return;
+    bool early = e->unit.steps < at_ledger_round(&m->ledger).steps && !m->unit.enough;
+    if (rec.receipt.group && early && at_node_group_steps(m) == 0 &&
+        m->now_ms < m->unit.began_ms + m->unit.budget_ms / 2)
+        at_node_note(m, "the unit of round %u ends after %u steps: another member of the group asked for that",
+                     e->unit.round + 1, e->unit.steps);
     m->unit.done = true;
     m->unit.submitted = false;
     m->unit.step = e->unit.steps;
@@ -158,14 +163,17 @@ void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u,
     op->unit.steps = at_ledger_round(&m->ledger).steps;
     op->unit.samples = (uint32_t)u->range.samples;
     op->unit.start = u->range.start;
-    op->unit.budget_ms = budget_ms(m);
+    op->unit.stop_at = at_node_group_steps(m);
+    op->unit.budget_ms = op->unit.stop_at > 0 ? AT_NODE_UNIT_FOREVER_MS : budget_ms(m);
+    m->unit.began_ms = m->now_ms;
+    m->unit.budget_ms = op->unit.budget_ms;
     op->team = team;
     op->counted = at_node_machine_counted(m);
 }
 
 static void cut_if_leaving(struct at_node_machine *m)
 {
-    if (!m->leaving || !m->unit.running || m->unit.enough) return;
+    if (!m->leaving || !m->unit.running || m->unit.enough || at_node_group_steps(m) > 0) return;
     m->unit.enough = true;
     at_node_op_add(m, AT_NODE_OP_UNIT_ENOUGH);
 }
