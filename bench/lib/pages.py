@@ -209,6 +209,13 @@ def swarm_rows(f):
         if "loop_of_processor" in c:
             yield ("there: processor time of the thread that sends and takes everything, of one processor", "≤ 2 %",
                    f"{100 * c['loop_of_processor']:.2f} % ({100 * c['loop_of_process']:.0f} % of what the process takes)", c["load"])
+    if "loss" in f:
+        c = f["loss"]
+        yield (f"held-out loss of rounds of {c['left']} against rounds of {c['members']}, as when three of ten die in each, "
+               f"{c['preset']}, at {c['tokens']:,} tokens", "within 1 %",
+               f"{c['heldout_at_tokens']:.4f} against {c['heldout_without']:.4f}: {100 * c['gap_at_tokens']:+.2f} %", c["load"])
+        yield (f"the same after as many rounds ({c['rounds']}), so with fewer tokens", "",
+               f"{c['heldout_at_rounds']:.4f}: {100 * c['gap_at_rounds']:+.2f} %", c["load"])
     if "churn" in f:
         c = f["churn"]
         yield (f"held-out loss, three of ten members dying in each round ({c['kills']} deaths in {c['rounds']} rounds, "
