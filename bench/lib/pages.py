@@ -212,7 +212,7 @@ def swarm_rows(f):
     if "loss" in f:
         c = f["loss"]
         yield (f"held-out loss of rounds of {c['left']} against rounds of {c['members']}, as when three of ten die in each, "
-               f"{c['preset']}, at {c['tokens']:,} tokens", "within 1 %",
+               f"{c['preset']}, at {c['tokens']:,} tokens", "at most +1 %",
                f"{c['heldout_at_tokens']:.4f} against {c['heldout_without']:.4f}: {100 * c['gap_at_tokens']:+.2f} %", c["load"])
         yield (f"the same after as many rounds ({c['rounds']}), so with fewer tokens", "",
                f"{c['heldout_at_rounds']:.4f}: {100 * c['gap_at_rounds']:+.2f} %", c["load"])
