@@ -61,7 +61,8 @@ alone() { [ "$(status "$WORK/$last" stewards_here)" -le 1 ] 2>/dev/null; }
 until_ 60 alone
 if status_is "$WORK/$last" role steward; then # or it had lost its seat meanwhile
     want 0 "$ATOLL" status --dir "$WORK/$last"
-    grep -q 'waiting for 3 of 4 stewards: 1 is here.*missing: .*, .*, .* (atoll start' "$WORK/out" ||
+    tr -s ' \n' ' ' <"$WORK/out" | # long lines are wrapped
+        grep -q 'waiting for 3 of 4 stewards: 1 is here.*missing: .*, .*, .* (atoll start' ||
         fail "status does not say who is missing: $(cat "$WORK/out")"
     refused 2 "only 0 of 4 stewards would stay and 3 are needed" "$ATOLL" finish --dir "$WORK/$last"
     is "$(status "$WORK/$last" running)" true
