@@ -153,6 +153,8 @@ static void steward_leaves_at_once(void **state)
     assert_true(at_world_status(w, who)->steward);
     uint32_t round = at_world_status(w, who)->round + 1;
     until_round(w, 0, round);
+    for (int i = 0; i < 1000 && at_world_status(w, who)->phase != AT_NODE_PHASE_TRAINING; i++)
+        assert_false(at_world_run(w, at_world_now_ms(w) + 10));
     uint64_t before = at_world_tokens(w, who), other = at_world_tokens(w, 5);
     at_world_leave(w, who, at_world_now_ms(w) + 150);
     must_finish(w, AT_EVER_MS);

@@ -60,6 +60,12 @@ static bool is_early(const struct at_node_machine *m)
     return !m->is_steward && m->ledger.phase == AT_LEDGER_TRAINING;
 }
 
+static uint32_t early_ms(const struct at_node_machine *m)
+{
+    uint32_t share = m->genesis.round_ms_max / AT_NODE_FETCH_EARLY_SHARE;
+    return share < AT_NODE_FETCH_EARLY_MS ? share : AT_NODE_FETCH_EARLY_MS;
+}
+
 struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key,
                                     uint64_t bytes_max, uint64_t bytes_exact, uint64_t only_link)
 {
@@ -191,7 +197,7 @@ void at_node_fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, st
     if (!next || next->id <= f->last_link)
         fetch_turn(m, f);
     else
-        fetch_wait(m, f, f->early ? AT_NODE_FETCH_EARLY_MS << (f->turns < 3 ? f->turns : 3) : 0);
+        fetch_wait(m, f, f->early ? early_ms(m) << (f->turns < 3 ? f->turns : 3) : 0);
 }
 
 /* Another peer goes on where this one stopped, if there is one. */

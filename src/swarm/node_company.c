@@ -15,7 +15,8 @@
 
 uint64_t at_node_company_most_ms(const struct at_node_machine *m)
 {
-    uint64_t ms = m->has_genesis ? m->genesis.round_ms_max / AT_NODE_COMPANY_SHARE : 0;
+    bool single = m->has_genesis && m->ledger.seats.count == 1;
+    uint64_t ms = single ? m->genesis.round_ms_max / AT_NODE_COMPANY_SHARE : 0;
     return ms < AT_NODE_COMPANY_MS ? ms : AT_NODE_COMPANY_MS;
 }
 

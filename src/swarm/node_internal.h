@@ -129,8 +129,10 @@ enum { /* milliseconds */
        AT_NODE_GROUP_AGAIN_MS = 500,   /* what was said is said again */
        AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
-#define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
-#define AT_NODE_COMPANY_MAX     32 /* so many are company enough */
+#define AT_NODE_COMPANY_SHARE 64 /* of a round it waits one part in so many */
+#define AT_NODE_COMPANY_MAX   32 /* so many are company enough */
+#define AT_NODE_FETCH_EARLY_SHARE                                                                                      \
+    256                            /* of the time that a round may take, if that is less than AT_NODE_FETCH_EARLY_MS */
 #define AT_NODE_LOOK_MEMBERS    64 /* more are many */
 #define AT_NODE_GROUP_TRIES     3  /* units lost with one group, then a member works alone */
 #define AT_NODE_LEFT_OUT        4  /* rounds in a row: then there is a pause */
