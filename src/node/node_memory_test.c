@@ -210,6 +210,8 @@ static void half_a_unit(void *arg, int rank, const struct at_comm *comm)
     struct pair *p = arg;
     struct at_compute_unit unit = {
         .samples = p->g->train.steps * p->g->train.batch, .serial = 1, .budget_ms = 10000000, .comm = comm};
+    const uint32_t alike[AT_STAGES_MAX] = {1, 1};
+    assert_true(at_stage_cut_by(&p->g->model, comm->ranks, alike, NULL, &unit.cut));
     p->err[rank] = at_compute_unit(p->compute[rank], &unit, no_progress, NULL, &p->diag[rank], &p->done[rank]);
     if (p->err[rank]) (comm->ops->fail)(comm->link, p->err[rank], p->diag[rank].where, p->diag[rank].text);
 }

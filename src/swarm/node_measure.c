@@ -8,14 +8,17 @@
  *   the ledger takes one more
  *
  * Much: speed or memory by half or more; or of the links it tells of and told of, every second is new, gone, or twice as
- * long or short. The nearest are told of, of equals those whose replicas follow on its own: so that members of a large
- * site tell of the same links. */
+ * long or short (below 8 ms all are alike). The nearest are told of, of equals those whose replicas follow on its own: so
+ * that members of a large site tell of the same links. */
 #include "swarm/node_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { OCTAVE = 8 }; /* codes */
+enum {
+    OCTAVE = 8,     /* codes */
+    NEAR_US = 8000, /* a busy processor makes round trips of microseconds last milliseconds: no news */
+};
 
 struct candidate {
     uint32_t replica, steps; /* from our own replica, round the members */
@@ -73,14 +76,21 @@ static bool apart(uint8_t a, uint8_t b)
     return a > b ? a - b >= OCTAVE : b - a >= OCTAVE;
 }
 
+static uint8_t at_least(uint8_t rtt, uint8_t least)
+{
+    return rtt > least ? rtt : least;
+}
+
 /* Links of a that b lacks, or has twice as long or short. */
 static uint32_t not_in(const struct at_measure *a, const struct at_measure *b)
 {
     uint32_t n = 0;
+    uint8_t near = at_measure_code(NEAR_US);
     for (uint32_t i = 0; i < a->link_count; i++) {
         bool same = false;
         for (uint32_t k = 0; k < b->link_count; k++)
-            same = same || (a->link[i].replica == b->link[k].replica && !apart(a->link[i].rtt, b->link[k].rtt));
+            same = same || (a->link[i].replica == b->link[k].replica &&
+                            !apart(at_least(a->link[i].rtt, near), at_least(b->link[k].rtt, near)));
         n += !same;
     }
     return n;
