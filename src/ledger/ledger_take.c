@@ -101,10 +101,12 @@ static void begin_phase(struct at_ledger *l, enum at_ledger_phase phase)
 static void form_groups(struct at_ledger *l, const struct at_replicas *in)
 {
     struct at_roles x = at_ledger_roles(l);
-    if (x.stages > 1)
-        at_roles_form(&x, l->groups, in, &l->room);
-    else
+    if (x.stages <= 1) {
         at_groups_form(l->groups, l->member_count, in, 1);
+        return;
+    }
+    at_roles_form(&x, l->groups, in, &l->room);
+    at_roles_rest(l->groups, l->member_count, l->measured);
 }
 
 /* A unit for each group; the groups of those whose first member comes first begin. */

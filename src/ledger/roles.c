@@ -104,15 +104,26 @@ void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_
     at_u128 promised = (at_u128)step_us * steps, took = (at_u128)took_ms * 1000;
     if (step_us == 0 || took_ms == 0) return;
     bool wrong = took > promised * AT_ROLES_DOUBT;
-    for (; wrong && took > promised * 2 && more < 40; more++) promised *= 2;
+    /* At once not more than three halvings: what a receipt says is one member's word, and a busy machine's time. */
+    for (; wrong && took > promised * 2 && more < 3; more++) promised *= 2;
     for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next) {
         struct at_measured *m = &measured[r];
-        if ((group >> g[r].place & 1) == 0) continue;
+        if ((group >> g[r].place & 1) == 0) { /* left behind by the others */
+            if (m->count > 0 && m->doubt < 40) m->doubt++;
+            continue;
+        }
         if (wrong)
             m->doubt = (uint8_t)(m->doubt + more > 40 ? 40 : m->doubt + more);
         else if (m->doubt > 0 && took <= promised * 2)
             m->doubt--;
     }
+}
+
+void at_roles_rest(const struct at_grouped *g, uint32_t members, struct at_measured *measured)
+{
+    for (uint32_t r = 0; r < members; r++)
+        if (g[r].role != AT_GROUP_ROLE_NONE && g[r].role != AT_GROUP_ROLE_TRAINS && measured[r].doubt > 0)
+            measured[r].doubt--;
 }
 
 /* ---- forming groups ---- */
@@ -196,18 +207,28 @@ static uint32_t nearest(const struct maker *k, const struct chain *c)
     return best;
 }
 
-static void write_group(const struct maker *k, const struct chain *c, bool fits)
+/* Of a chain that has not room for the model the one with the least gives way, and the others are free again. */
+static void give_way(const struct maker *k, const struct chain *c)
+{
+    int least = 0;
+    for (int s = 1; s < c->n; s++) {
+        uint64_t mib = memory_mib(k->x, c->r[s]), than = memory_mib(k->x, c->r[least]); /* 0: not known */
+        if (mib != 0 && (than == 0 || mib < than)) least = s;
+    }
+    *made(k, c->r[least]) = (struct at_grouped){.role = AT_GROUP_ROLE_NO_MEMORY};
+}
+
+static void write_group(const struct maker *k, const struct chain *c)
 {
     for (int s = 0; s < c->n; s++)
-        *made(k, c->r[s]) = fits ? (struct at_grouped){.lead = c->r[0],
-                                                       .next = s + 1 < c->n ? c->r[s + 1] : AT_GROUP_END,
-                                                       .place = (uint32_t)s,
-                                                       .size = (uint32_t)c->n,
-                                                       .speed = k->room->work[c->r[s]].speed,
-                                                       .memory_mib = memory_mib(k->x, c->r[s]),
-                                                       .role = AT_GROUP_ROLE_TRAINS,
-                                                       .planned = true}
-                                 : (struct at_grouped){.role = AT_GROUP_ROLE_NO_MEMORY}; /* not even together */
+        *made(k, c->r[s]) = (struct at_grouped){.lead = c->r[0],
+                                                .next = s + 1 < c->n ? c->r[s + 1] : AT_GROUP_END,
+                                                .place = (uint32_t)s,
+                                                .size = (uint32_t)c->n,
+                                                .speed = k->room->work[c->r[s]].speed,
+                                                .memory_mib = memory_mib(k->x, c->r[s]),
+                                                .role = AT_GROUP_ROLE_TRAINS,
+                                                .planned = true};
 }
 
 static void grow(const struct maker *k, uint32_t first)
@@ -228,7 +249,10 @@ static void grow(const struct maker *k, uint32_t first)
         us = with;
         fits = fits_with;
     }
-    write_group(k, &c, fits);
+    if (fits)
+        write_group(k, &c);
+    else
+        give_way(k, &c);
 }
 
 static int faster(const void *a, const void *b)
@@ -262,7 +286,7 @@ static void make(struct maker *k)
     }
     qsort(k->room->row, k->pool, sizeof *k->room->row, faster);
     for (k->at = 0; k->at < k->pool; k->at++)
-        if (is_free(k, k->room->row[k->at].replica)) grow(k, k->room->row[k->at].replica);
+        while (is_free(k, k->room->row[k->at].replica)) grow(k, k->room->row[k->at].replica);
 }
 
 /* ---- who trains ---- */

@@ -73,7 +73,9 @@ void at_roles_form(const struct at_roles *x, struct at_grouped *g, const struct 
 void at_roles_take(struct at_measured *m, const struct at_measure *told, uint32_t round, uint64_t time_ms);
 /* What a step of those in `group` should take, by what is believed of them now. 0: one of them has measured nothing. */
 uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group);
-/* What their unit of so many steps took: how far they are believed from now on. measured: those of x. */
+/* After at_roles_form: who does not train has no unit to show, and is believed again by and by. */
+void at_roles_rest(const struct at_grouped *g, uint32_t members, struct at_measured *measured);
+/* What their unit of so many steps took, and who was left behind: how far they are believed from now on. measured: those of x. */
 void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group, uint32_t steps,
                    uint64_t took_ms, struct at_measured *measured);
 

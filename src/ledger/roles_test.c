@@ -178,6 +178,50 @@ static void a_spare_takes_the_place_of_who_is_gone(void **state)
     if (other != dead && b.g[other].size) assert_int_equal(b.g[other].size, before.size);
 }
 
+/* Where memory is tight one with little of it, near and fast as it may be, does not keep those out who fit together. */
+static void who_has_least_memory_gives_way(void **state)
+{
+    struct bench b;
+    struct at_replicas in = all(3);
+    make(&b, 3, 2);
+    for (uint32_t r = 0; r < 3; r++) measure(&b, r, r == 1 ? 90 : 50, 1);
+    b.model.layers = 12; /* so that figures of four bits tell them apart */
+    for (uint32_t r = 0; r < 3; r++) {
+        uint64_t need = at_stage_bytes(&b.model, b.x.batch, 2, r == 1 ? 2 : 8, true, true);
+        while (at_measure_value(b.measured[r].last.memory) << 20 < need) b.measured[r].last.memory++;
+    }
+    linked(&b, 0, 1, 100);
+    linked(&b, 1, 2, 100);
+    linked(&b, 0, 2, 50000);
+    form(&b, &in);
+    assert_int_equal(b.g[1].role, AT_GROUP_ROLE_NO_MEMORY);
+    assert_int_equal(b.g[0].size, 2);
+    assert_int_equal(b.g[2].size, 2);
+    assert_int_equal(b.g[0].lead, b.g[2].lead);
+}
+
+/* One receipt that names an absurd time costs little, and who sits out for it trains again. */
+static void nobody_is_kept_out_for_ever(void **state)
+{
+    struct bench b;
+    struct at_replicas in = all(6);
+    make(&b, 6, 2);
+    for (uint32_t r = 0; r < 6; r++) measure(&b, r, 50, 8192);
+    for (uint32_t r = 1; r < 6; r++)
+        for (uint32_t k = 0; k < r; k++) linked(&b, k, r, 300);
+    form(&b, &in);
+    uint32_t lead = b.g[5].lead, rounds = 0, out = 0;
+    for (int i = 0; i < 4; i++) at_roles_seen(&b.x, b.g, lead, 3, 10, UINT32_MAX, b.measured);
+    assert_true(b.measured[5].doubt > 0 && b.measured[5].doubt <= 12);
+    do {
+        form(&b, &in);
+        at_roles_rest(b.g, 6, b.measured);
+        out += b.g[5].role != AT_GROUP_ROLE_TRAINS;
+    } while (b.g[5].role != AT_GROUP_ROLE_TRAINS && ++rounds < 40);
+    assert_true(out > 0);
+    assert_int_equal(b.g[5].role, AT_GROUP_ROLE_TRAINS);
+}
+
 /* Replica 1 says it is as fast as the others and is ten times slower. */
 static void a_claim_that_units_do_not_show_is_not_believed(void **state)
 {
@@ -496,6 +540,8 @@ int main(void)
                                        cmocka_unit_test(the_weak_sit_out),
                                        cmocka_unit_test(a_spare_takes_the_place_of_who_is_gone),
                                        cmocka_unit_test(a_claim_that_units_do_not_show_is_not_believed),
+                                       cmocka_unit_test(who_has_least_memory_gives_way),
+                                       cmocka_unit_test(nobody_is_kept_out_for_ever),
                                        cmocka_unit_test(a_link_counts_when_both_ends_tell_of_it),
                                        cmocka_unit_test(without_measurements_nothing_changes),
                                        cmocka_unit_test(random_members),

@@ -35,7 +35,8 @@ uint64_t at_stage_cut_flops(const struct at_model_config *c, const struct at_sta
  * third); more messages would be smaller. */
 int at_stage_microbatches(uint32_t batch, int stages);
 /* About what such a member needs, in bytes: weights, public weights, gradient, moments and an update; the activations of
- * as many microbatches as there are stages; the program. For plans, not for refusals. */
+ * as many microbatches as there are stages; the program. For plans, not for refusals. Roles of a run follow from both (ledger/roles.h): to change
+ * them is to change what a log of such a run means. */
 uint64_t at_stage_bytes(const struct at_model_config *c, uint32_t batch, int stages, uint32_t layers, bool first,
                         bool last);
 

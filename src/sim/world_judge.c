@@ -91,10 +91,12 @@ static void opened(struct at_world *w, const struct at_open *open)
     struct at_world_judge *j = &w->judge;
     struct at_roles x = roles(w);
     memset(j->received, 0, AT_MEMBERS_MAX * sizeof *j->received);
-    if (x.stages > 1)
+    if (x.stages > 1) {
         at_roles_form(&x, j->groups, &open->replicas, &j->room);
-    else
+        at_roles_rest(j->groups, j->members, j->measured);
+    } else {
         at_groups_form(j->groups, j->members, &open->replicas, 1);
+    }
     if (!at_hash_eq(open->state_root, at_world_state_root(w, j->h)))
         at_world_violate(w, "OPEN %u names another state", open->round);
 }

@@ -89,6 +89,7 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
     f->only_link = only_link;
     if (f->early && f->state == AT_FETCH_WAIT && !is_early(m)) { /* now it is needed */
         f->early = false;
+        f->turns = 0; /* those were in vain because nobody had it yet */
         f->moved_ms = m->now_ms;
     }
     return f;
@@ -192,6 +193,7 @@ void at_node_fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, st
     if (f->owed > 0) fall_behind(link);
     if (++f->misses % 4 == 0) f->written = f->late_link = 0; /* perhaps the rest that we kept is longer than the blob */
     struct at_node_link *next = at_node_fetch_peer(m, f);
+    if (f->early && !is_early(m)) f->turns = 0; /* now it is needed, and asking begins anew */
     /* Ahead of CLOSE there is time, and it is on its way from peer to peer. */
     f->early = f->kind == AT_BLOB_UPDATE && !f->only_link && is_early(m);
     if (!next || next->id <= f->last_link)

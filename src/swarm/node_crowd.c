@@ -143,6 +143,14 @@ void at_node_crowd_answer(struct at_node_machine *m, uint64_t link, const struct
 }
 
 /* ---- one that is no member, and was told of others ---- */
+struct at_node_hint *at_node_hint_of(struct at_node_machine *m, const struct at_node_id *node)
+{
+    for (uint32_t i = 0; i < m->mesh.hint_count; i++)
+        if (m->mesh.hints[i].where.counter && at_node_id_eq(&m->mesh.hints[i].where.node, node))
+            return &m->mesh.hints[i];
+    return NULL;
+}
+
 void at_node_hints(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg)
 {
     struct at_node_mesh *mesh = &m->mesh;
@@ -150,7 +158,9 @@ void at_node_hints(struct at_node_machine *m, struct at_node_link *link, const s
     if (at_node_id_eq(&link->node, &m->options.contact)) mesh->contact.failures = AT_NODE_CROWDED_FAILURES;
     for (uint32_t i = 0; i < msg->count && i < AT_NODE_HINTS_MAX; i++) {
         struct at_node_hint *h = &mesh->hints[i];
+        const struct at_node_hint *same = at_node_hint_of(m, &msg->list[i].node);
         if (h->dial.under_way || at_node_id_eq(&msg->list[i].node, &m->options.key.id)) continue;
+        if (same && same->dial.under_way) continue; /* a dial is found by its node */
         if (at_endpoints_verify(&msg->list[i], m->options.run, m->options.verifier)) {
             at_node_link_refuse(m, link, "a statement of where a member is, not signed by it");
             return;
@@ -158,12 +168,4 @@ void at_node_hints(struct at_node_machine *m, struct at_node_link *link, const s
         *h = (struct at_node_hint){.where = msg->list[i]};
         if (mesh->hint_count <= i) mesh->hint_count = i + 1;
     }
-}
-
-struct at_node_hint *at_node_hint_of(struct at_node_machine *m, const struct at_node_id *node)
-{
-    for (uint32_t i = 0; i < m->mesh.hint_count; i++)
-        if (m->mesh.hints[i].where.counter && at_node_id_eq(&m->mesh.hints[i].where.node, node))
-            return &m->mesh.hints[i];
-    return NULL;
 }

@@ -129,6 +129,9 @@ void at_node_measured(struct at_node_machine *m, const struct at_node_event *e)
     struct at_record rec = {.kind = AT_RECORD_MEASURE};
     const struct at_measured *before = &m->ledger.measured[at_node_self(m)];
     rec.measure = (struct at_measure){.speed = x->speed, .memory = code_of(e->measured.memory_mib)};
+    /* While it computes, what is missing is what this node itself has taken. */
+    bool computes = m->unit.running || m->state.busy != AT_STATE_IDLE;
+    if (before->count && computes && rec.measure.memory < before->last.memory) rec.measure.memory = before->last.memory;
     take_links(m, e, &rec.measure);
     if (before->count && (!much_has_changed(&rec.measure, &before->last) || !may_say(m, before))) return;
     uint64_t time_ms = m->wall_ms > before->time_ms ? m->wall_ms : before->time_ms + 1; /* clocks are set back */

@@ -287,8 +287,21 @@ static bool root_of_log(struct at_node_machine *m, uint32_t round, struct at_has
 }
 
 /* ---- ahead of CLOSE ---- */
+static bool is_counted(const struct at_node_machine *m, struct at_hash update)
+{
+    for (int h = 0; h < AT_NODE_HISTORY; h++)
+        for (size_t k = 0; k < m->history[h].count; k++)
+            if (at_hash_eq(m->history[h].list[k].update, update)) return true;
+    return false;
+}
+
 void at_node_state_opened(struct at_node_machine *m)
 {
+    for (size_t i = 0; i < m->fetch_top; i++) { /* what was asked for ahead and did not count: soon nobody has it */
+        struct at_node_fetch *f = &m->fetches[i];
+        bool ahead = f->state != AT_FETCH_NONE && f->kind == AT_BLOB_UPDATE && f->only_link == 0;
+        if (ahead && !is_counted(m, f->key)) at_node_fetch_cancel(m, f);
+    }
     m->state.arrived_count = m->state.prefetched = m->state.prefetched_here = 0;
     memset(m->state.early, 0, m->ledger.member_count * sizeof m->state.early[0]);
 }
