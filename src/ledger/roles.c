@@ -327,8 +327,16 @@ struct outcome {
     uint64_t slowest_us;
 };
 
-/* Who of the groups made trains. */
-static struct outcome settle(const struct maker *k)
+/* One of the groups before that goes on. */
+static bool is_kept(const struct maker *k, const struct at_grouped *before, uint32_t lead)
+{
+    return before && before[lead].planned && before[lead].place == 0 && before[lead].size == k->x->stages &&
+           made(k, lead)->size == k->x->stages && at_group_all_in(before, lead, k->in);
+}
+
+/* Who of the groups made trains. A group that did (before; NULL: none) is borne for half as long again: it would come and go
+ * with what the others happen to form. */
+static struct outcome settle(const struct maker *k, const struct at_grouped *before)
 {
     struct outcome o = {0};
     struct at_roles_row *row = k->room->row;
@@ -345,7 +353,7 @@ static struct outcome settle(const struct maker *k)
     for (uint32_t i = 0; i < n; i++) {
         uint32_t lead = row[i].replica;
         bool small = made(k, lead)->size < k->x->stages;
-        if (row[i].us > limit) {
+        if (row[i].us > (is_kept(k, before, lead) ? limit + limit / 2 : limit)) {
             sit_out(k, lead, AT_GROUP_ROLE_TOO_SLOW);
         } else if (small && full_us > 0 && row[i].us > full_us + full_us / 2) {
             sit_out(k, lead, AT_GROUP_ROLE_SPARE);
@@ -401,11 +409,11 @@ void at_roles_form(const struct at_roles *x, struct at_grouped *g, const struct 
     }
     keep(&k, g);
     make(&k);
-    kept = settle(&k);
+    kept = settle(&k, g);
     k.side = 1;
     for (uint32_t r = 0; r < x->members; r++) *made(&k, r) = (struct at_grouped){0};
     make(&k);
-    fresh = settle(&k);
+    fresh = settle(&k, NULL);
     if (kept.units == 0 && fresh.units == 0) { /* no group has room for the model, by what they say: */
         at_groups_form(g, x->members, in, x->stages);
         return;
