@@ -148,6 +148,12 @@ static void random_world(uint64_t seed, bool roles)
             at_world_wall(w, node, other, at, at + length);
         }
     }
+    /* Who reached nobody when it came gives up, and its user tries again. */
+    at_world_run(w, 60000);
+    for (int i = 1; i < o.nodes; i++) {
+        at_err_t err;
+        if (at_world_ended(w, i, &err) && err == AT_E_PEER) at_world_return_node(w, i, at_world_now_ms(w) + 1);
+    }
     must_finish(w, 400000);
     at_world_release(w);
 }
