@@ -1,5 +1,6 @@
 #include "os/file.h"
 
+#include "os/file_fail.h"
 #include "os/file_temp.h"
 
 #include <dirent.h>
@@ -13,44 +14,13 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-/* errno of `doing` (a verb phrase) on `path`, as an error with a text for people. */
-static at_err_t fail_errno(struct at_diag *diag, const char *path, const char *doing)
-{
-    int e = errno;
-    switch (e) {
-    case ENOENT:
-        return at_fail(diag, AT_E_NOT_FOUND, path, "cannot %s %s: there is no such file or folder", doing, path);
-    case EISDIR:
-        return at_fail(diag, AT_E_DATA, path, "cannot %s %s: it is a folder, not a file", doing, path);
-    case ENOTDIR:
-        return at_fail(diag, AT_E_DATA, path, "cannot %s %s: a part of the path is no folder", doing, path);
-    case EACCES:
-    case EPERM:
-        return at_fail(diag, AT_E_ENV, path, "cannot %s %s: no permission", doing, path);
-    case EROFS:
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the file system is read-only", doing, path);
-    case ENOSPC:
-    case EDQUOT:
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the disk is full", doing, path);
-    case EFBIG:
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the file would pass the size limit of this process", doing,
-                       path);
-    case EIO:
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the disk reports an I/O error", doing, path);
-    case ENOMEM:
-        return at_fail(diag, AT_E_NOMEM, path, "cannot %s %s: out of memory", doing, path);
-    default:
-        return at_fail(diag, AT_E_ENV, path, "cannot %s %s: %s", doing, path, strerror(e));
-    }
-}
-
 static at_err_t open_for_read(const char *path, struct at_diag *diag, int *ret_fd, uint64_t *ret_bytes)
 {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up before it is refused */
-    if (fd < 0) return fail_errno(diag, path, "read");
+    if (fd < 0) return at_file_fail(diag, errno, path, "read");
     if (fstat(fd, &st) != 0) {
-        at_err_t err = fail_errno(diag, path, "read");
+        at_err_t err = at_file_fail(diag, errno, path, "read");
         close(fd);
         return err;
     }
@@ -85,7 +55,7 @@ at_err_t at_file_read_any(const char *path, size_t bytes_max, struct at_diag *di
         ssize_t got = read(fd, p + n, (size_t)bytes - n);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) {
-            err = fail_errno(diag, path, "read");
+            err = at_file_fail(diag, errno, path, "read");
             goto out;
         }
         if (got == 0) { /* somebody cut it while we read */
@@ -114,7 +84,7 @@ static at_err_t write_all(int fd, struct at_span s, const char *path, struct at_
         size_t piece = s.n < ((size_t)64 << 20) ? s.n : (size_t)64 << 20;
         ssize_t put = write(fd, s.p, piece);
         if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return fail_errno(diag, path, "write");
+        if (put < 0) return at_file_fail(diag, errno, path, "write");
         s.p += put;
         s.n -= (size_t)put;
     }
@@ -131,9 +101,9 @@ static at_err_t sync_folder_of(const char *path, struct at_diag *diag)
     memcpy(dir, path, n);
     dir[n] = 0;
     int fd = open(slash ? (n ? dir : "/") : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return fail_errno(diag, path, "reach the folder of");
+    if (fd < 0) return at_file_fail(diag, errno, path, "reach the folder of");
     int rc = fsync(fd);
-    at_err_t err = rc != 0 && errno != EINVAL ? fail_errno(diag, path, "make durable")
+    at_err_t err = rc != 0 && errno != EINVAL ? at_file_fail(diag, errno, path, "make durable")
                                               : AT_OK; /* EINVAL: a file system without it */
     close(fd);
     return err;
@@ -148,20 +118,20 @@ at_err_t at_file_write_atomic(const char *path, const struct at_span *parts, int
     struct stat st;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
         errno = EISDIR;
-        return fail_errno(diag, path, "write");
+        return at_file_fail(diag, errno, path, "write");
     }
     at_err_t err = AT_OK;
     int note = at_file_temp_note(temp);
     int fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
     if (fd < 0) {
         at_file_temp_forget(note);
-        return fail_errno(diag, path, "write");
+        return at_file_fail(diag, errno, path, "write");
     }
     for (int i = 0; i < part_count && !err; i++) err = write_all(fd, parts[i], path, diag);
-    if (!err && fchmod(fd, (mode_t)mode) != 0) err = fail_errno(diag, path, "set the mode of");
-    if (!err && fsync(fd) != 0) err = fail_errno(diag, path, "write");
-    if (close(fd) != 0 && !err) err = fail_errno(diag, path, "write");
-    if (!err && rename(temp, path) != 0) err = fail_errno(diag, path, "replace");
+    if (!err && fchmod(fd, (mode_t)mode) != 0) err = at_file_fail(diag, errno, path, "set the mode of");
+    if (!err && fsync(fd) != 0) err = at_file_fail(diag, errno, path, "write");
+    if (close(fd) != 0 && !err) err = at_file_fail(diag, errno, path, "write");
+    if (!err && rename(temp, path) != 0) err = at_file_fail(diag, errno, path, "replace");
     if (err) unlink(temp);
     at_file_temp_forget(note);
     return err ? err : sync_folder_of(path, diag);
@@ -176,14 +146,14 @@ bool at_file_exists(const char *path)
 at_err_t at_file_size(const char *path, struct at_diag *diag, uint64_t *ret_bytes)
 {
     struct stat st;
-    if (stat(path, &st) != 0) return fail_errno(diag, path, "look at");
+    if (stat(path, &st) != 0) return at_file_fail(diag, errno, path, "look at");
     *ret_bytes = (uint64_t)st.st_size;
     return AT_OK;
 }
 
 at_err_t at_file_remove(const char *path, struct at_diag *diag)
 {
-    return unlink(path) != 0 && errno != ENOENT ? fail_errno(diag, path, "remove") : AT_OK;
+    return unlink(path) != 0 && errno != ENOENT ? at_file_fail(diag, errno, path, "remove") : AT_OK;
 }
 
 at_err_t at_file_erase(const char *path, struct at_diag *diag)
@@ -191,13 +161,13 @@ at_err_t at_file_erase(const char *path, struct at_diag *diag)
     static const uint8_t zero[4096];
     struct stat st;
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) return errno == ENOENT ? AT_OK : fail_errno(diag, path, "erase");
-    at_err_t err = fstat(fd, &st) != 0 ? fail_errno(diag, path, "erase") : AT_OK;
+    if (fd < 0) return errno == ENOENT ? AT_OK : at_file_fail(diag, errno, path, "erase");
+    at_err_t err = fstat(fd, &st) != 0 ? at_file_fail(diag, errno, path, "erase") : AT_OK;
     for (off_t at = 0; !err && at < st.st_size; at += (off_t)sizeof zero) {
         size_t left = (size_t)(st.st_size - at);
         err = write_all(fd, at_span(zero, left < sizeof zero ? left : sizeof zero), path, diag);
     }
-    if (!err && fsync(fd) != 0) err = fail_errno(diag, path, "erase");
+    if (!err && fsync(fd) != 0) err = at_file_fail(diag, errno, path, "erase");
     close(fd);
     if (!err) err = at_file_remove(path, diag);
     return err ? err : sync_folder_of(path, diag);
@@ -205,7 +175,7 @@ at_err_t at_file_erase(const char *path, struct at_diag *diag)
 
 at_err_t at_file_rename(const char *from, const char *to, struct at_diag *diag)
 {
-    return rename(from, to) != 0 ? fail_errno(diag, from, "rename") : sync_folder_of(to, diag);
+    return rename(from, to) != 0 ? at_file_fail(diag, errno, from, "rename") : sync_folder_of(to, diag);
 }
 
 at_err_t at_dir_make(const char *path, unsigned mode, struct at_diag *diag)
@@ -224,7 +194,7 @@ at_err_t at_dir_make(const char *path, unsigned mode, struct at_diag *diag)
             continue;
         }
         if (errno != EEXIST && !(stat(part, &st) == 0 && S_ISDIR(st.st_mode)))
-            return fail_errno(diag, part, "make the folder");
+            return at_file_fail(diag, errno, part, "make the folder");
         if (stat(part, &st) == 0 && !S_ISDIR(st.st_mode))
             return at_fail(diag, AT_E_DATA, part, "cannot make the folder %s: a file has that name", part);
     }
@@ -234,7 +204,7 @@ at_err_t at_dir_make(const char *path, unsigned mode, struct at_diag *diag)
 at_err_t at_dir_list(const char *path, struct at_diag *diag, at_dir_visit_fn *visit, void *user)
 {
     DIR *dir = opendir(path);
-    if (!dir) return fail_errno(diag, path, "open the folder");
+    if (!dir) return at_file_fail(diag, errno, path, "open the folder");
     at_err_t err = AT_OK;
     for (struct dirent *e; !err && (e = readdir(dir)) != NULL;)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) err = visit(user, e->d_name);
@@ -264,7 +234,7 @@ at_err_t at_dir_remove_empty(const char *path)
 at_err_t at_disk_free(const char *path, struct at_diag *diag, uint64_t *ret_bytes)
 {
     struct statvfs v;
-    if (statvfs(path, &v) != 0) return fail_errno(diag, path, "look at the disk of");
+    if (statvfs(path, &v) != 0) return at_file_fail(diag, errno, path, "look at the disk of");
     *ret_bytes = (uint64_t)v.f_bavail * (uint64_t)v.f_frsize;
     return AT_OK;
 }
@@ -286,21 +256,21 @@ at_err_t at_lock_take(struct at_lock *lock, const char *dir, struct at_diag *dia
     at_err_t err = at_path_join(dir, "lock", diag, path);
     if (err) return err;
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) return fail_errno(diag, path, "open");
+    if (fd < 0) return at_file_fail(diag, errno, path, "open");
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         if (errno == EWOULDBLOCK) {
             ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
             long holder = n > 0 ? atol(pid) : 0;
             err = at_fail(diag, AT_E_ENV, dir, "another atoll runs in %s, pid %ld", dir, holder);
         } else {
-            err = fail_errno(diag, path, "lock");
+            err = at_file_fail(diag, errno, path, "lock");
         }
         close(fd);
         return err;
     }
     int len = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
     if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, (size_t)len, 0) != len) {
-        err = fail_errno(diag, path, "write");
+        err = at_file_fail(diag, errno, path, "write");
         close(fd);
         return err;
     }

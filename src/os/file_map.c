@@ -2,6 +2,7 @@
 #include "os/file_map.h"
 
 #include "os/file.h"
+#include "os/file_fail.h"
 #include "os/file_temp.h"
 
 #include <errno.h>
@@ -74,21 +75,6 @@ static void guard_remove(const struct at_file_map *m)
 }
 
 /* ---- maps ---- */
-static at_err fail_with(struct at_diag *diag, int e, const char *path, const char *doing)
-{
-    if (e == ENOENT) return at_fail(diag, AT_E_NOT_FOUND, path, "cannot %s %s: there is no such file", doing, path);
-    if (e == ENOMEM) return at_fail(diag, AT_E_NOMEM, path, "cannot map %s: out of memory", path);
-    if (e == ENOSPC || e == EDQUOT)
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the disk is full", doing, path);
-    if (e == EFBIG)
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the file would pass the size limit of this process", doing,
-                       path);
-    if (e == EIO || e == EROFS) return at_fail(diag, AT_E_DISK, path, "cannot %s %s: %s", doing, path, strerror(e));
-    if (e == ENODEV)
-        return at_fail(diag, AT_E_ENV, path, "the file system of %s cannot map files into memory: use another", path);
-    return at_fail(diag, AT_E_ENV, path, "cannot %s %s: %s", doing, path, strerror(e));
-}
-
 static at_err own_memory(struct at_file_map *m, size_t bytes, struct at_diag *diag)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -104,7 +90,7 @@ static at_err make_nameless(const char *dir, struct at_diag *diag, int *ret_fd)
     at_err_t err = at_path_join(dir, ".scratch.XXXXXX", diag, path);
     if (err) return err;
     int fd = mkstemp(path);
-    if (fd < 0) return fail_with(diag, errno, dir, "write to");
+    if (fd < 0) return at_file_fail(diag, errno, dir, "write to");
     (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
     (void)unlink(path);
     *ret_fd = fd;
@@ -117,7 +103,7 @@ static at_err map_it(struct at_file_map *m, int fd, size_t bytes, int rights, co
     void *p = mmap(NULL, bytes, rights, MAP_SHARED, fd, 0);
     int e = errno;
     (void)close(fd);
-    if (p == MAP_FAILED) return fail_with(diag, e, path, "map");
+    if (p == MAP_FAILED) return at_file_fail(diag, e, path, "map");
     *m = (struct at_file_map){p, bytes};
     guard_add(m, path);
     return AT_OK;
@@ -138,7 +124,7 @@ at_err_t at_file_map_scratch(struct at_file_map *m, const char *dir, size_t byte
     if (e == ENOSPC || e == EDQUOT || e == EFBIG)
         return at_fail(diag, AT_E_DISK, dir, "%zu MB of disk are needed in %s, and %s", (bytes >> 20) + 1, dir,
                        e == EFBIG ? "that passes the size limit of this process' files" : "the disk is full");
-    return fail_with(diag, e, dir, "write to");
+    return at_file_fail(diag, e, dir, "write to");
 }
 
 at_err_t at_file_map_open(struct at_file_map *m, const char *path, size_t bytes_max, struct at_diag *diag)
@@ -146,10 +132,10 @@ at_err_t at_file_map_open(struct at_file_map *m, const char *path, size_t bytes_
     struct stat st;
     *m = (struct at_file_map){0};
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return fail_with(diag, errno, path, "read");
+    if (fd < 0) return at_file_fail(diag, errno, path, "read");
     at_err_t err = AT_OK;
     if (fstat(fd, &st) != 0)
-        err = fail_with(diag, errno, path, "read");
+        err = at_file_fail(diag, errno, path, "read");
     else if (!S_ISREG(st.st_mode))
         err = at_fail(diag, AT_E_DATA, path, "cannot read %s: it is no regular file", path);
     else if (st.st_size == 0)

@@ -3,7 +3,7 @@
  *
  * A page that cannot be read or written at last (a failing disk, a file made shorter by somebody else, no space on a file
  * system that promised it) is no error that a call returns: the process says which folder or file it was and ends with exit
- * code 5. Whatever is kept for good is therefore never kept in a map, but in files put in place whole (file.h).
+ * code 5 (of more than 256 maps at once the further ones: without a word, by the signal). Whatever is kept for good is therefore never kept in a map, but in files put in place whole (file.h).
  * Errors as in file.h, and AT_E_ENV where the file system cannot map. Thread rule: any thread, one at a time per object. */
 #ifndef ATOLL_OS_FILE_MAP_H
 #define ATOLL_OS_FILE_MAP_H

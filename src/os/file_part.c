@@ -1,5 +1,6 @@
 #include "os/file_part.h"
 
+#include "os/file_fail.h"
 #include "os/file_temp.h"
 
 #include <errno.h>
@@ -8,19 +9,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static at_err_t fail_errno(struct at_diag *diag, const char *path, const char *doing)
-{
-    int e = errno;
-    if (e == ENOENT) return at_fail(diag, AT_E_NOT_FOUND, path, "cannot %s %s: there is no such file", doing, path);
-    if (e == ENOSPC || e == EDQUOT)
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the disk is full", doing, path);
-    if (e == EFBIG)
-        return at_fail(diag, AT_E_DISK, path, "cannot %s %s: the file would pass the size limit of this process", doing,
-                       path);
-    if (e == EIO || e == EROFS) return at_fail(diag, AT_E_DISK, path, "cannot %s %s: %s", doing, path, strerror(e));
-    return at_fail(diag, AT_E_ENV, path, "cannot %s %s: %s", doing, path, strerror(e));
-}
 
 static at_err keep_path(struct at_file_part *f, const char *path, struct at_diag *diag)
 {
@@ -39,7 +27,7 @@ at_err_t at_file_part_create(struct at_file_part *f, const char *path, unsigned 
     int fd = open(f->temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, (mode_t)mode);
     if (fd < 0) {
         at_file_temp_forget(f->note);
-        return fail_errno(diag, path, "write");
+        return at_file_fail(diag, errno, path, "write");
     }
     f->fd_plus_1 = fd + 1;
     f->writing = true;
@@ -53,7 +41,7 @@ at_err_t at_file_part_put(struct at_file_part *f, uint64_t offset, struct at_spa
         size_t piece = bytes.n < ((size_t)64 << 20) ? bytes.n : (size_t)64 << 20;
         ssize_t put = pwrite(f->fd_plus_1 - 1, bytes.p, piece, (off_t)offset);
         if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return fail_errno(diag, f->path, "write");
+        if (put < 0) return at_file_fail(diag, errno, f->path, "write");
         bytes = at_span(bytes.p + put, bytes.n - (size_t)put);
         offset += (uint64_t)put;
     }
@@ -64,8 +52,8 @@ at_err_t at_file_part_commit(struct at_file_part *f, struct at_diag *diag)
 {
     AT_ASSERT(f->fd_plus_1 > 0 && f->writing);
     at_err_t err = AT_OK;
-    if (fsync(f->fd_plus_1 - 1) != 0) err = fail_errno(diag, f->path, "write");
-    if (close(f->fd_plus_1 - 1) != 0 && err == AT_OK) err = fail_errno(diag, f->path, "write");
+    if (fsync(f->fd_plus_1 - 1) != 0) err = at_file_fail(diag, errno, f->path, "write");
+    if (close(f->fd_plus_1 - 1) != 0 && err == AT_OK) err = at_file_fail(diag, errno, f->path, "write");
     f->fd_plus_1 = 0;
     if (err == AT_OK) err = at_file_rename(f->temp, f->path, diag);
     if (err != AT_OK) unlink(f->temp);
@@ -79,7 +67,7 @@ at_err_t at_file_part_open(struct at_file_part *f, const char *path, struct at_d
     at_err_t err = keep_path(f, path, diag);
     if (err != AT_OK) return err;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return fail_errno(diag, path, "read");
+    if (fd < 0) return at_file_fail(diag, errno, path, "read");
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(fd);
         return at_fail(diag, AT_E_DATA, path, "cannot read %s: it is no regular file", path);
@@ -95,7 +83,7 @@ at_err_t at_file_part_get(struct at_file_part *f, uint64_t offset, uint8_t *ret_
     while (n > 0) {
         ssize_t got = pread(f->fd_plus_1 - 1, ret_bytes, n, (off_t)offset);
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return fail_errno(diag, f->path, "read");
+        if (got < 0) return at_file_fail(diag, errno, f->path, "read");
         if (got == 0) return at_fail(diag, AT_E_TRUNCATED, f->path, "%s ends too early", f->path);
         ret_bytes += got;
         n -= (size_t)got;

@@ -141,8 +141,8 @@ enum at_node_event_kind {
     AT_NODE_EV_APPLIED,        /* .state: answers APPLY; round = the round applied, root = of the state after it */
     AT_NODE_EV_SAVED,          /* .state.round: answers SAVE (may come late, or for a later round only) */
     AT_NODE_EV_FINISH,         /* the user wants this node (steward: the run) to end after its round */
-    AT_NODE_EV_LEAVE,      /* the same, but now: its unit of work ends with the step it is in, and it leaves as soon as
-                                * that is in the log */
+    AT_NODE_EV_LEAVE, /* the same, but now: its unit of work ends with the step it is in, and it leaves when all parts
+                                * of that are in the log; one of several stewards at CLOSE, so that others have its update */
     AT_NODE_EV_REACHABLE,  /* .reachable: where others can dial this node; told at the start and when it changes */
     AT_NODE_EV_PEERS,      /* bytes: as PEERS_KEEP left them; once, right after START */
     AT_NODE_EV_SECRET,     /* .secret: answers SECRET_MAKE: it is durable */
