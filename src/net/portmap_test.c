@@ -1,6 +1,7 @@
 #define _DEFAULT_SOURCE /* mkdtemp */
 #include "net/portmap.h"
 
+#include "base/sanitized.h"
 #include "os/sys.h"
 
 #include <fcntl.h>
@@ -14,15 +15,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-/* The sanitizers take their memory beforehand, so that no limit holds what is allocated from it. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* gcc */
-#define SANITIZED 1
-#elif defined(__has_feature)
-#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define SANITIZED 0
-#endif
 
 /* Gateways of the test's own. Each question is a process, so what they remember is names of files: one of a mapping that
  * exists, and a numbered one for each time that one was made. */
@@ -224,7 +216,7 @@ static void a_gateway_has_so_much_time_and_memory(void **state)
     assert_false(last.mapped);
     assert_non_null(strstr(last.text, "in time"));
     stop(p);
-#if !SANITIZED
+#if !AT_SANITIZED /* they take their memory beforehand, so that no limit holds what is allocated from it */
     p = start(ENDLESS, 1, (struct at_portmap_options){0});
     wait_notes(1);
     assert_false(last.mapped);

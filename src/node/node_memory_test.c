@@ -1,22 +1,14 @@
 /* node_memory_test.c: in a run whose members share units, a member needs memory for its stage and not for the model. What a
  * process may take of its own (RLIMIT_DATA) is set far below what the model needs; pages of files do not count. The oracle
  * of the bits is the run in one process. */
+#include "base/sanitized.h"
 #include "node/node_compute.h"
 #include "node/node_held.h"
 #include "node/node_test_util.h"
 #include "parallel/comm_test_util.h"
 #include "store/blobs.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define LIMITED 0 /* a sanitizer's shadow counts as data */
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define LIMITED 0
-#endif
-#endif
-#ifndef LIMITED
-#define LIMITED 1
-#endif
+enum { LIMITED = !AT_SANITIZED }; /* a sanitizer's shadow counts as data */
 
 static uint64_t data_bytes(void)
 {

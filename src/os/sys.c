@@ -3,6 +3,8 @@
 #endif
 #include "os/sys.h"
 
+#include "base/sanitized.h"
+
 #include <inttypes.h>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -136,16 +138,8 @@ uint64_t at_sys_memory_peak(void)
     return proc_bytes("/proc/self/status", "VmHWM");
 }
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
-#define HAS_SHADOW
-#endif
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HAS_SHADOW
-#endif
-
 /* A sanitizer's shadow is terabytes of such blocks, touched here and there: there it must stay in small pages. */
-#if defined(MADV_HUGEPAGE) && !defined(HAS_SHADOW)
+#if defined(MADV_HUGEPAGE) && !AT_SANITIZED
 #define HUGE_MIN_BYTES (4u << 20) /* two huge pages: one of them surely lies inside */
 
 /* A line of /proc/self/maps: a private, writable mapping of no file, with no name but the heap's. */
@@ -200,12 +194,10 @@ int at_sys_terminal_columns(int fd)
 
 /* libuv closes descriptors by a raw system call that ThreadSanitizer cannot see. When the kernel hands the number out
  * again, to another thread, that looks like a race on the old descriptor; so it must not see libuv open them either. */
-#ifdef __has_feature
-#if __has_feature(thread_sanitizer)
+#if AT_SANITIZED_THREAD
 const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void)
 {
     return "called_from_lib:libuv.so\n";
 }
-#endif
 #endif

@@ -1,5 +1,6 @@
 /* A step that is not finite, somewhere in some replica: every rank of every cut tells the tensor, layer, replica, round and
  * step that one process tells, whichever replica is the fastest. */
+#include "base/sanitized.h"
 #include "parallel/rank_test_util.h"
 
 #include <setjmp.h>
@@ -132,6 +133,7 @@ static void replica_and_step_are_those_of_one_process(void **state)
         after += strstr(want.text, "after step 6") != NULL;
         assert_string_equal(want.where, "model.embed_tokens.weight");
         for (int c = 0; c < 3; c++) {
+            if (AT_SANITIZED && c != (int)(seed / 2 % 3)) continue;
             x.slow = (int)(seed + (uint64_t)c) % 4; /* 3: none */
             compare(&run, &outer, cuts[c], x, &want);
         }
@@ -151,6 +153,7 @@ static void check_tensor(const struct at_model_config *c, struct spoiled x, cons
     tell_alone(&run, &outer, &x, &want);
     assert_string_equal(want.where, name);
     for (int i = 0; i < 3; i++) {
+        if (AT_SANITIZED && i != x.layer % 3) continue;
         x.slow = i;
         compare(&run, &outer, cuts[i], x, &want);
     }

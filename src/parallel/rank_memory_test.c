@@ -1,6 +1,7 @@
 /* at_rank_bytes is what at_rank_init allocates, and an inner step allocates nothing: this program's own malloc counts. */
 #include "parallel/rank.h"
 
+#include "base/sanitized.h"
 #include "parallel/rank_test_util.h"
 
 #include <malloc.h>
@@ -12,17 +13,7 @@
 
 #include <cmocka.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTED 0
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define COUNTED 0
-#else
-#define COUNTED 1
-#endif
-#else
-#define COUNTED 1
-#endif
+#define COUNTED !AT_SANITIZED
 
 static atomic_size_t bytes_held, calls;
 

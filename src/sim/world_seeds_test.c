@@ -1,6 +1,9 @@
 /* world_seeds_test.c: a death at every event, hundreds of random worlds, and the canaries that must be seen.
  * ATOLL_SIM_SEED and ATOLL_SIM_SEEDS: the first seed and how many. */
+#include "base/sanitized.h"
 #include "sim/world_rig.h"
+
+enum { EVERY = AT_SANITIZED ? 4 : 1 }; /* so many events further each death */
 
 /* ---- the steward dies at every single event of a small run, before or after its operations ---- */
 static uint64_t run_with_steward_crash(uint64_t event, enum at_world_crash how, uint32_t restart_ms)
@@ -21,7 +24,7 @@ static void steward_killed_at_every_event(void **state)
 {
     (void)state;
     uint64_t events = run_with_steward_crash(UINT64_MAX, AT_WORLD_CRASH_NEVER, 0), runs = 0;
-    for (uint64_t k = 0; k < events; k++, runs += 2) {
+    for (uint64_t k = 0; k < events; k += EVERY, runs += 2) {
         run_with_steward_crash(k, AT_WORLD_CRASH_BEFORE_OPS, 50);
         run_with_steward_crash(k, AT_WORLD_CRASH_AFTER_OPS, k % 3 == 0 ? 3000 : 50);
     }
@@ -32,7 +35,7 @@ static void member_killed_at_every_event(void **state)
 {
     (void)state;
     uint64_t events = 1;
-    for (uint64_t k = 0; k < events; k++) {
+    for (uint64_t k = 0; k < events; k += k ? EVERY : 1) {
         struct at_world_options o = small(13);
         o.nodes = (int)(o.min_members = 2);
         struct at_world *w = make(&o);

@@ -1,6 +1,7 @@
 /* A unit of a split replica against the same unit alone: every rank is a thread, with its shard of the state and links of
  * the plainest kind. Weights, statistics and reports are the same to the bit; so is where it stops, what it refuses, and
  * what is joined late. */
+#include "base/sanitized.h"
 #include "model/tp_test_util.h"
 #include "train/train_test_util.h"
 
@@ -342,6 +343,7 @@ static void check_world(const struct world *w, struct trial x)
         for (int pp = 1; pp <= (int)c->layers; pp++) {
             x.micro = tp == 8 ? 4 : tp;
             x.recompute = pp == 2;
+            if (AT_SANITIZED && (tp + pp + (int)x.stop_after) % 2) continue;
             check_split(&x, tp, pp, &alone);
         }
     rank_release(&alone);
@@ -445,7 +447,7 @@ static void test_not_finite_in_a_split_replica(void **state)
         assert_non_null(strstr(alone.diag.text, "round 2, step 1"));
         for (int tp = 1; tp <= 4; tp *= 2)
             for (int pp = 1; pp <= 3; pp++)
-                if (tp * pp > 1) check_split(&x, tp, pp, &alone);
+                if (tp * pp > 1 && (!AT_SANITIZED || (tp + pp + (int)c) % 3 == 0)) check_split(&x, tp, pp, &alone);
         rank_release(&alone);
         world_release(&w);
     }
