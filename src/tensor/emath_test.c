@@ -54,7 +54,11 @@ static double worse(double a, double b)
     return b > a || b != b ? b : a;
 }
 
+#ifdef ATOLL_CROSS /* an emulated processor computes long doubles in software */
+#define STRIDE 5003
+#else
 #define STRIDE 1009 /* a prime: low bits of every kind */
+#endif
 
 static void test_exp_log_sigmoid_within_1_5_ulp(void **state)
 {

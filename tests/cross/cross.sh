@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds and runs tests of the pure layers for AArch64 on a machine that is none. Exit code 77: not here.
-#   cross.sh build gcc|clang FOLDER TESTS     TESTS: sources of test programs, with semicolons between
+#   cross.sh build gcc|clang FOLDER TESTS TARGET...     TESTS: sources of test programs, with semicolons between
 #   cross.sh run FOLDER/bin/PROGRAM           through $CROSS_RUN, which computes the digests that it asks for
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -19,9 +19,11 @@ echo 'int main(void) { return 0; }' | aarch64-linux-gnu-gcc -static -x c - -o /d
 case $1 in
 build)
     command -v "$2" >/dev/null || [ "$2" = gcc ] || skip "$2" "$2"
-    cmake -G Ninja -S "$root" -B "$3" -DATOLL_CROSS=ON -DATOLL_WERROR=ON -DATOLL_CROSS_COMPILER="$2" \
-        -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64.cmake" -DATOLL_CROSS_TESTS="$4"
-    cmake --build "$3"
+    compiler=$2 folder=$3 tests=$4
+    shift 4
+    cmake -G Ninja -S "$root" -B "$folder" -DATOLL_CROSS=ON -DATOLL_WERROR=ON -DATOLL_CROSS_COMPILER="$compiler" \
+        -DCMAKE_TOOLCHAIN_FILE="$root/cmake/aarch64.cmake" -DATOLL_CROSS_TESTS="$tests"
+    cmake --build "$folder" --target "$@"
     ;;
 run)
     shift
