@@ -24,7 +24,7 @@
  * before, for f such are borne, and whoever ran one folder twice by mistake must not stop the run. Points stay: nothing
  * is confiscated.
  *
- * Who may write what, and when a record is refused, is the one table in ledger.c. A record is judged by at_ledger_check
+ * Who may write what, and when a record is refused, is the one table in ledger_judge.c. A record is judged by at_ledger_check
  * (signature included) or at_ledger_judge (without), and taken by at_ledger_apply, which judges again but leaves the
  * signature to its caller. Nothing changes when a record is refused.
  * Codes: AT_E_DATA malformed or not canonical; AT_E_SIGNATURE; AT_E_VERIFY refused, `diag` says why; AT_E_NOMEM.

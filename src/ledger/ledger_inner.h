@@ -1,4 +1,4 @@
-/* ledger_inner.h: between ledger.c, which judges records, and ledger_take.c, which takes them. */
+/* ledger_inner.h: between ledger_judge.c, which judges records, ledger_take.c, which takes them, and ledger.c. */
 #ifndef ATOLL_LEDGER_LEDGER_INNER_H
 #define ATOLL_LEDGER_LEDGER_INNER_H
 

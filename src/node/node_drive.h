@@ -1,4 +1,4 @@
-/* node_drive.h: the running node's inside (node_drive.c, node_ops.c, node_save.c, node_run.c only): the machine and
+/* node_drive.h: the running node's inside (node_drive.c, node_ops.c, node_jobs.c, node_save.c, node_run.c only): the machine and
  * everything that gives it its effects, on one loop.
  *
  * Order: an event is stepped, its operations are done in their order, then what they answered at once (todo) is
@@ -118,6 +118,7 @@ void node_fail(struct node *n, at_err_t err, const struct at_diag *diag);
 at_err node_configure(struct node *n, const struct at_genesis *g, struct at_diag *diag); /* once it is known */
 void node_later(struct node *n, struct node_todo todo);
 void node_do(struct node *n, const struct at_node_op *op);
+void node_job(struct node *n, const struct at_node_op *op);     /* what takes long, begun */
 void node_save(struct node *n, const struct at_node_op *op);    /* SAVE */
 void node_measure(struct node *n, const struct at_node_op *op); /* MEASURE */
 /* The links' round trips and the memory into a MEASURED event; the caller frees what it lists. */

@@ -103,7 +103,7 @@ static bool much_has_changed(const struct at_measure *now, const struct at_measu
     return 2 * changed > now->link_count || 2 * gone > before->link_count;
 }
 
-/* By the table in ledger.c. */
+/* By the table in ledger_judge.c. */
 static bool may_say(const struct at_node_machine *m, const struct at_measured *before)
 {
     return before->count < AT_ROLES_MEASURES + (m->ledger.round - before->round) / AT_ROLES_MEASURE_ROUNDS ||
