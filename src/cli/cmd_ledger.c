@@ -228,6 +228,7 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_int(object, "flops", rec->receipt.flops);
         at_json_set_text(object, "update", at_hash_hex(rec->receipt.update).s);
         at_json_set_int(object, "update_bytes", rec->receipt.update_bytes);
+        if (rec->receipt.heldout != 0) at_json_set_9(object, "heldout_loss", at_heldout_join(rec->receipt.heldout, 1));
         if (!at_hash_is_zero(rec->receipt.feedback))
             at_json_set_text(object, "feedback", at_hash_hex(rec->receipt.feedback).s);
         break;
@@ -239,8 +240,9 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         set_replicas(object, "included_list", &rec->close.included);
         break;
     case AT_RECORD_EPOCH:
-        snprintf(line, line_bytes, "round %u ends on state %.16s, held-out %.4f", rec->epoch.round + 1,
-                 at_hash_hex(rec->epoch.state_root).s, rec->epoch.heldout_loss);
+        snprintf(line, line_bytes, "round %u ends on state %.16s, held-out %.4f%s", rec->epoch.round + 1,
+                 at_hash_hex(rec->epoch.state_root).s, rec->epoch.heldout_loss,
+                 rec->epoch.round + 1 < at_genesis_rounds(&ledger->genesis) ? " when it began" : "");
         at_json_set_int(object, "round", rec->epoch.round);
         at_json_set_text(object, "state_root", at_hash_hex(rec->epoch.state_root).s);
         at_json_set_9(object, "heldout_loss", rec->epoch.heldout_loss);

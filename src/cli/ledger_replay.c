@@ -185,6 +185,21 @@ static at_err_t check_part(struct job *j, const struct at_round *rule, uint32_t 
                    at_hash_hex(receipt->update).s, at_hash_hex(hash).s);
 }
 
+/* What the unit's parts say of the state's held-out loss. */
+static at_err_t check_heldout(struct job *j, uint32_t round, uint32_t lead)
+{
+    const struct at_ledger *l = &j->l->ledger;
+    struct at_heldout_share share = at_ledger_heldout_share(l, lead);
+    uint32_t code = at_heldout_of_share(&j->trainer, j->ex, &j->data, j->state.theta, share);
+    for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) {
+        const struct at_allotment *u = &l->allotments[r];
+        if (!u->included || u->receipt.heldout == 0 || u->receipt.heldout == code) continue;
+        return differs(j, round, "replica %u says held-out loss %.9g of its windows; computed again it is %.9g", r,
+                       at_heldout_join(u->receipt.heldout, 1), at_heldout_join(code, 1));
+    }
+    return AT_OK;
+}
+
 /* The unit of a group, whose counted parts have one range. */
 static at_err_t train_unit(struct job *j, uint32_t round, uint32_t lead, struct at_buf *blob, struct at_update *update)
 {
@@ -196,7 +211,9 @@ static at_err_t train_unit(struct job *j, uint32_t round, uint32_t lead, struct 
     struct at_unit unit = {.start = receipt->start, .samples = receipt->samples, .step_first = rule.step_first};
     struct at_unit_report report;
     blob->bytes_max = at_update_bytes_max(&j->model.params);
-    at_err_t err = at_unit_train(&j->trainer, j->ex, &j->data, &j->state, &unit, on_step, j, j->diag, &report);
+    at_err_t err = check_heldout(j, round, lead);
+    if (err) return err;
+    err = at_unit_train(&j->trainer, j->ex, &j->data, &j->state, &unit, on_step, j, j->diag, &report);
     if (!err && j->stopped) err = at_fail(j->diag, AT_E_INTERRUPTED, "replay", "interrupted");
     if (!err) err = encode(j, &rule, first, &report, blob);
     struct at_hash whole = at_sha256(blob->p, blob->n);
@@ -260,6 +277,15 @@ static at_err_t advance(struct job *j, uint32_t round)
     return err;
 }
 
+static at_err_t replayed(struct job *j)
+{
+    j->report.rounds = j->l->ledger.round;
+    j->report.state_root = j->root;
+    if (j->progress && !j->progress(j->user, &j->report, j->report.tokens, true))
+        return at_fail(j->diag, AT_E_INTERRUPTED, "replay", "interrupted");
+    return AT_OK;
+}
+
 /* The log has just said what the round ended with. */
 static at_err_t replay_round(struct job *j)
 {
@@ -271,14 +297,11 @@ static at_err_t replay_round(struct job *j)
     if (!at_hash_eq(j->root, l->state_root))
         return differs(j, round, "the log says that it ends on state %.16s; computed again it is %.16s",
                        at_hash_hex(l->state_root).s, at_hash_hex(j->root).s);
+    if (l->round < at_genesis_rounds(&l->genesis)) return replayed(j); /* its loss is the receipts' (ledger.h) */
     double loss = at_heldout_loss(&j->trainer, j->ex, &j->data, j->state.theta);
     if (loss != l->heldout_loss)
         return differs(j, round, "the log says held-out loss %.9g; computed again it is %.9g", l->heldout_loss, loss);
-    j->report.rounds = l->round;
-    j->report.state_root = j->root;
-    if (j->progress && !j->progress(j->user, &j->report, j->report.tokens, true))
-        return at_fail(j->diag, AT_E_INTERRUPTED, "replay", "interrupted");
-    return AT_OK;
+    return replayed(j);
 }
 
 static at_err_t take(void *user, uint64_t idx, const struct at_signed_record *rec, const struct at_record *body)

@@ -17,7 +17,7 @@
 #include <cmocka.h>
 
 enum { ROUNDS = 3, STEPS = 2 };
-enum lie { NO_LIE, LIE_UPDATE, LIE_ROOT, LIE_LOSS, LIE_START, LIE_FEEDBACK };
+enum lie { NO_LIE, LIE_UPDATE, LIE_ROOT, LIE_SHARE, LIE_LOSS, LIE_START, LIE_FEEDBACK };
 
 struct world {
     char dir[64], data[AT_PATH_BYTES];
@@ -103,10 +103,14 @@ static void work(struct world *w, int replica, uint32_t steps, struct at_buf *bl
                                       .stats = w->trainer.stats,
                                       .stats_public = w->state.stats};
     struct at_unit_report report;
+    struct at_heldout_share share = at_ledger_heldout_share(&w->log.ledger, (uint32_t)replica);
+    uint32_t heldout = at_heldout_of_share(&w->trainer, &w->ex, &w->text_data, w->state.theta, share);
     blob->bytes_max = at_update_bytes_max(&w->model.params);
     assert_int_equal(at_unit_train(&w->trainer, &w->ex, &w->text_data, &w->state, &unit, NULL, NULL, NULL, &report),
                      AT_OK);
     rec.receipt.feedback = at_error_feedback_hash(&w->feedback[replica]);
+    rec.receipt.heldout = heldout;
+    if (lie == LIE_SHARE && replica == 1) rec.receipt.heldout++;
     if (codec->beta == 0)
         assert_int_equal(at_update_encode(codec, rule.k, &report.info, &source, NULL, NULL, blob), AT_OK);
     else
@@ -152,7 +156,9 @@ static void one_round_of(struct world *w, unsigned in, unsigned done, unsigned l
     rec.epoch.round = w->log.ledger.round;
     rec.epoch.balances = at_ledger_balances(&w->log.ledger);
     assert_int_equal(at_state_root(&w->state, NULL, &rec.epoch.state_root), AT_OK);
-    rec.epoch.heldout_loss = at_heldout_loss(&w->trainer, &w->ex, &w->text_data, w->state.theta);
+    bool last = rec.epoch.round + 1 == at_genesis_rounds(&w->log.genesis);
+    rec.epoch.heldout_loss =
+        last ? at_heldout_loss(&w->trainer, &w->ex, &w->text_data, w->state.theta) : at_ledger_heldout(&w->log.ledger);
     if (lie == LIE_ROOT) rec.epoch.state_root = at_sha256("made up", 7);
     if (lie == LIE_LOSS) rec.epoch.heldout_loss /= 2;
     write_record(w, 0, &rec);
@@ -163,7 +169,7 @@ static void one_round_of(struct world *w, unsigned in, unsigned done, unsigned l
     }
 }
 
-/* The lie is told in the second round. */
+/* The lie is told in the second round; about the loss of the end in the last one. */
 static void one_round(struct world *w, unsigned in, unsigned done, uint32_t steps, enum lie lie)
 {
     one_round_of(w, in, done, 0, steps, lie);
@@ -219,8 +225,8 @@ static void story(struct world *w, enum lie lie)
     assert_int_equal(fixture_join(&w->log, 0), AT_OK);
     assert_int_equal(fixture_join(&w->log, 1), AT_OK);
     one_round(w, 3, 3, STEPS, lie == LIE_START ? lie : NO_LIE);
-    if (lie != LIE_START) one_round(w, 3, lie == NO_LIE ? 2 : 3, STEPS, lie);
-    if (lie == NO_LIE) one_round(w, 3, 3, STEPS - 1, NO_LIE);
+    if (lie != LIE_START) one_round(w, 3, lie == NO_LIE ? 2 : 3, STEPS, lie == LIE_LOSS ? NO_LIE : lie);
+    if (lie == NO_LIE || lie == LIE_LOSS) one_round(w, 3, 3, STEPS - 1, lie);
     keep(w);
 }
 
@@ -251,7 +257,8 @@ static void liars_are_named(void **state)
     } list[] = {{LIE_START, 0, "opens it on state"},
                 {LIE_UPDATE, 1, "replica 1 says its update"},
                 {LIE_ROOT, 1, "ends on state"},
-                {LIE_LOSS, 1, "held-out loss"}};
+                {LIE_SHARE, 1, "replica 1 says held-out loss"},
+                {LIE_LOSS, 2, "the log says held-out loss"}};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         struct world w;
         struct at_replay_report r;

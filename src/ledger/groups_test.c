@@ -81,6 +81,7 @@ static struct at_record receipt(struct log_fixture *f, int replica, uint32_t gro
 {
     struct at_record rec = fixture_receipt_record(f, replica, steps);
     rec.receipt.group = group;
+    if (group >> f->ledger.groups[replica].place > 1) rec.receipt.heldout = 0; /* it is not the last stage */
     if (group)
         rec.receipt.flops =
             rec.receipt.tokens * at_stage_flops_per_token(&f->genesis.model, at_group_stages(group),

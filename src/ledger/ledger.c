@@ -119,6 +119,33 @@ bool at_ledger_part_counts(const struct at_ledger *ledger, uint32_t replica)
     return complete != 0 && (complete >> ledger->groups[replica].place & 1) != 0;
 }
 
+struct at_heldout_share at_ledger_heldout_share(const struct at_ledger *l, uint32_t replica)
+{
+    struct at_heldout_share share = {0, 0};
+    if (at_ledger_allotment(l, replica) == NULL) return share;
+    uint32_t lead = l->groups[replica].lead;
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        if (!l->allotments[r].allotted || l->groups[r].place != 0) continue;
+        share.first += r < lead;
+        share.step++;
+    }
+    return share;
+}
+
+double at_ledger_heldout(const struct at_ledger *l)
+{
+    uint64_t sum = 0;
+    uint32_t shares = 0;
+    for (uint32_t r = 0; r < l->member_count; r++) {
+        const struct at_allotment *u = &l->allotments[r];
+        if (!u->allotted || !u->included || u->receipt.heldout == 0) continue;
+        sum += u->receipt.heldout;
+        shares++;
+    }
+    if (shares > 0) return at_heldout_join(sum, shares);
+    return l->heldout_loss < 0 ? 0 : l->heldout_loss;
+}
+
 struct at_hash at_ledger_root(const struct at_ledger *ledger)
 {
     return at_merkle_root(&ledger->tree);

@@ -19,6 +19,10 @@
  * Every record of several stewards is in a block, and whoever held the seats when its block came has ordered it: so after
  * the block that begins a term, the old seats sign its size, and then nothing any more.
  *
+ * The held-out loss of the state that a round began with comes with its receipts: each unit has a share of the windows
+ * (at_ledger_heldout_share), so nobody waits for one who computes it all, and EPOCH must say what follows from those that
+ * count. Of the last round's EPOCH it is of the state after it, which nobody trains from: the stewards compute that.
+ *
  * EVIDENCE, two things under one seat's key that exclude each other, costs its holder the right to a seat for good: the
  * term ends as soon as somebody without a seat stands, and the seat goes first. Until then its words and votes count as
  * before, for f such are borne, and whoever ran one folder twice by mistake must not stop the run. Points stay: nothing
@@ -38,6 +42,7 @@
 #include "ledger/roles.h"
 #include "ledger/seats.h"
 #include "ledger/words.h"
+#include "model/heldout.h"
 #include "wire/beacon.h"
 #include "wire/record.h"
 
@@ -77,7 +82,7 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     enum at_ledger_phase phase;
     uint32_t round; /* READY: the next one = rounds done; TRAINING, CLOSED: the current one; ENDED: rounds done */
     struct at_hash state_root; /* at the start of `round`: of the last EPOCH, or of OPEN in round 0; zero before that */
-    double heldout_loss;       /* of the last EPOCH; -1 before */
+    double heldout_loss;       /* of the last EPOCH: of the state before it, but at the end of the run; -1 before */
     uint64_t tokens;           /* of all included receipts */
     uint64_t confirmed;        /* micro-points issued in all */
     struct at_merkle tree;     /* size = records; root: at_ledger_root */
@@ -159,6 +164,11 @@ static inline bool at_ledger_in_round(const struct at_ledger *ledger, uint32_t r
 struct at_stage_cut at_ledger_cut(const struct at_ledger *ledger, uint32_t replica, uint32_t group);
 /* What a step takes those of the replica's group, in microseconds, as far as is known; 0: it is not. */
 uint64_t at_ledger_step_us(const struct at_ledger *ledger, uint32_t replica);
+/* The windows whose loss under the round's state the replica's unit tells of: of k units the u-th has every k-th one, from u
+ * on. step 0: it has no unit. In a group the last stage writes it. */
+struct at_heldout_share at_ledger_heldout_share(const struct at_ledger *ledger, uint32_t replica);
+/* Of a closed round: the loss of the state that it began with, by the receipts that count; when none tells, the last one. */
+double at_ledger_heldout(const struct at_ledger *ledger);
 /* Its receipt is one of those parts. */
 bool at_ledger_part_counts(const struct at_ledger *ledger, uint32_t replica);
 struct at_hash at_ledger_root(const struct at_ledger *ledger); /* the head */

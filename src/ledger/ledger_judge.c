@@ -21,11 +21,12 @@
  *                                              start as opened; counts follow from the steps
  *                                              done, the same for all; a plausible update
  *                                              size; error feedback where the round's codec
- *                                              has any
+ *                                              has any; a loss from the last stage alone
  *   CLOSE    the steward        TRAINING       round is the open one; includes only receipts  CLOSED, points confirmed,
  *                                              of complete units, and of each all or none     the unused samples freed
  *   EPOCH    the steward        CLOSED         round is the closed one; balances are the      READY, next round
- *                                              fold's; nobody in: same root
+ *                                              fold's; nobody in: same root; the loss is the
+ *                                              receipts', but in the last round
  *   END      the steward        READY          counts the rounds done                         ENDED, for good
  *   READY    an active member   any but ENDED  for the next term, once; shows its key; in a   a candidate for a seat
  *                                              young run a ticket that no other member has
@@ -207,6 +208,10 @@ static at_err_t judge_receipt(const struct context *c)
     struct at_round round = at_ledger_round(l);
     if (!at_round_is_lossy(&round) && !at_hash_is_zero(r->feedback))
         return refuse(c, "it names error feedback, and this round's updates leave nothing over");
+    struct at_stage_cut cut = at_ledger_cut(l, (uint32_t)c->replica, r->group);
+    if (r->heldout != 0 && cut.stages > 1 &&
+        at_group_stage(r->group, l->groups[c->replica].place) + 1 != (int)cut.stages)
+        return refuse(c, "it tells of a held-out loss, which only the last stage computes");
     return AT_OK;
 }
 
@@ -234,6 +239,9 @@ static at_err_t judge_epoch(const struct context *c)
     if (err) return err;
     if (!at_hash_eq(epoch->balances, at_ledger_balances(c->ledger)))
         return refuse(c, "its balances are not those of the log");
+    if (epoch->round + 1 < at_genesis_rounds(&c->ledger->genesis) &&
+        epoch->heldout_loss != at_ledger_heldout(c->ledger))
+        return refuse(c, "its held-out loss is not that of the receipts");
     if (c->ledger->included_count == 0 && !at_hash_eq(epoch->state_root, c->ledger->state_root))
         return refuse(c, "nobody finished the round, yet the state changed");
     return AT_OK;

@@ -117,6 +117,39 @@ static void nobody_finished(void **state)
     assert_true(at_ledger_allotment(&f->ledger, 0)->range.start == 0); /* the same samples again */
 }
 
+/* Who takes part shares the held-out windows; the loss is that of the receipts that count, in whatever order they came. */
+static void losses_of_shares(void **state)
+{
+    struct log_fixture *f = *state;
+    const uint32_t code[] = {3 * AT_HELDOUT_ONE, 0, 2 * AT_HELDOUT_ONE, 7 * AT_HELDOUT_ONE};
+    for (int k = 0; k < 5; k++) assert_int_equal(fixture_join(f, k), AT_OK);
+    struct at_record rec = fixture_open_record(f, 0x1b);
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+    for (uint32_t r = 0, u = 0; r < 6; r++) {
+        struct at_heldout_share share = at_ledger_heldout_share(&f->ledger, r);
+        bool in = r < 5 && r != 2;
+        assert_true(share.step == (in ? 4 : 0) && share.first == (in ? u : 0));
+        u += in;
+    }
+    for (int i = 3; i >= 0; i--) {
+        int r = i + (i > 1);
+        rec = fixture_receipt_record(f, r, 4);
+        rec.receipt.heldout = code[i];
+        assert_int_equal(fixture_write(f, r, &rec, NULL), AT_OK);
+    }
+    rec = fixture_close_record(f, 0xb); /* the last one does not count, and the second says nothing */
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+    assert_true(at_ledger_heldout(&f->ledger) == 2.5);
+    rec = fixture_epoch_record(f);
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+    assert_true(f->ledger.heldout_loss == 2.5);
+    rec = fixture_open_record(f, 0x1);
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+    rec = fixture_close_record(f, 0);
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+    assert_true(at_ledger_heldout(&f->ledger) == 2.5); /* nobody tells of this one */
+}
+
 /* ---- refusals: one honest record, one thing changed at a time ---------------------------------------------------- */
 static void expect_refused(struct log_fixture *f, int key, const struct at_record *rec, const char *why)
 {
@@ -212,6 +245,9 @@ static void steward_records_are_checked(void **state)
     rec = fixture_epoch_record(f);
     rec.epoch.balances.b[31] ^= 1;
     expect_refused(f, 0, &rec, "balances");
+    rec = fixture_epoch_record(f);
+    rec.epoch.heldout_loss += 1e-9;
+    expect_refused(f, 0, &rec, "held-out loss");
     rec = fixture_epoch_record(f);
     assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
     rec = fixture_end_record(f);
@@ -339,6 +375,7 @@ int main(void)
         T(ranges_without_deaths),
         T(points_are_pending_then_confirmed),
         T(nobody_finished),
+        T(losses_of_shares),
         T(receipts_are_checked_field_by_field),
         T(steward_records_are_checked),
         T(genesis_bounds_the_rounds),

@@ -131,6 +131,7 @@ static inline struct at_record fixture_receipt_record(struct log_fixture *f, int
     r->flops = r->tokens * at_model_flops_per_token(&f->genesis.model);
     r->update = at_sha256(&rec.time_ms, sizeof rec.time_ms);
     r->update_bytes = 1000;
+    r->heldout = at_heldout_code(5.5 / (1 + f->ledger.round), 1) + (uint32_t)replica;
     return rec;
 }
 
@@ -148,7 +149,7 @@ static inline struct at_record fixture_epoch_record(struct log_fixture *f)
     rec.epoch.round = f->ledger.round;
     rec.epoch.state_root =
         f->ledger.included_count != 0 ? at_sha256(&rec.epoch.round, sizeof rec.epoch.round) : f->ledger.state_root;
-    rec.epoch.heldout_loss = 5.5 / (1 + f->ledger.round);
+    rec.epoch.heldout_loss = at_ledger_heldout(&f->ledger);
     rec.epoch.balances = at_ledger_balances(&f->ledger);
     return rec;
 }

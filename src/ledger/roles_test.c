@@ -526,6 +526,11 @@ static void receipts_follow_the_cut(void **state)
         rec.receipt.group = 3;
         rec.receipt.took_ms = 1;
         refuses(&f, (int)r, &rec, "FLOPs");
+        if (f.ledger.groups[r].place == 0) {
+            rec.receipt.flops = rec.receipt.tokens * at_stage_cut_flops(&f.genesis.model, &cut, 0);
+            refuses(&f, (int)r, &rec, "only the last stage");
+            rec.receipt.heldout = 0;
+        }
         flops += at_stage_cut_flops(&f.genesis.model, &cut, (int)f.ledger.groups[r].place);
         rec.receipt.flops =
             rec.receipt.tokens * at_stage_cut_flops(&f.genesis.model, &cut, (int)f.ledger.groups[r].place);

@@ -256,7 +256,7 @@ struct unit_watch {
     const struct at_compute_unit *unit;
     at_compute_progress_fn *progress;
     void *user;
-    uint64_t start_ns;
+    uint64_t start_ns, steps_ns; /* steps: when they began, after the share of the held-out loss */
     bool cancelled;
 };
 
@@ -279,15 +279,21 @@ static bool is_cancelled(const struct at_compute *c, unsigned serial)
  * by all before it ends. */
 static bool is_late(const struct unit_watch *w, uint32_t steps)
 {
-    double spent_ms = (double)(at_clock_mono_ns() - w->start_ns) * 1e-6, more = w->unit->comm ? 2 : 1;
-    return spent_ms * ((double)steps + more) / (double)steps > (double)w->unit->budget_ms;
+    double spent_ms = (double)(at_clock_mono_ns() - w->steps_ns) * 1e-6, more = w->unit->comm ? 2 : 1;
+    double before_ms = (double)(w->steps_ns - w->start_ns) * 1e-6;
+    return before_ms + spent_ms * ((double)steps + more) / (double)steps > (double)w->unit->budget_ms;
+}
+
+static void on_begin(void *arg)
+{
+    ((struct unit_watch *)arg)->steps_ns = at_clock_mono_ns();
 }
 
 static bool on_step(void *arg, const struct at_unit_progress *p)
 {
     struct unit_watch *w = arg;
     w->cancelled = is_cancelled(w->c, w->unit->serial);
-    if (!w->cancelled) w->progress(w->user, p->step, p->tokens, rate(p->tokens, w->start_ns));
+    if (!w->cancelled) w->progress(w->user, p->step, p->tokens, rate(p->tokens, w->steps_ns));
     if (w->cancelled || (w->unit->stop_at > 0 && p->step >= w->unit->stop_at)) return false;
     return w->unit->stop_at > 0 || (!is_up_to(&w->c->enough, w->unit->serial) && !is_late(w, p->step));
 }
@@ -310,16 +316,23 @@ static at_err encode(struct at_compute *c, const struct at_round *rule, const st
 
 /* This member alone, or its stage: its blocks of the update, into the blob. */
 static at_err train(struct at_compute *c, const struct at_compute_unit *unit, struct unit_watch *w,
-                    struct at_diag *diag, struct at_buf *blob, struct at_unit_report *ret_report)
+                    struct at_diag *diag, struct at_buf *blob, struct at_unit_report *ret_report, uint32_t *ret_heldout)
 {
     const struct at_state *state = &c->held->state;
     struct at_round rule = at_genesis_round(&c->genesis, unit->round);
     struct at_unit work = {.start = unit->start, .samples = unit->samples, .step_first = rule.step_first};
-    if (unit->comm)
-        return at_stage_unit_run(unit->comm, &unit->cut, &c->genesis, &c->ex, &c->data, &c->paged, state, &work,
-                                 on_step, w, diag, blob, ret_report);
-    at_err_t err = at_compute_whole_begin(c, false, diag);
+    struct at_stage_watch watch = {.share = unit->heldout, .begins = on_begin, .progress = on_step, .arg = w};
+    at_err_t err;
+    if (unit->comm) {
+        err = at_stage_unit_run(unit->comm, &unit->cut, &c->genesis, &c->ex, &c->data, &c->paged, state, &work, &watch,
+                                diag, blob, ret_report);
+        *ret_heldout = watch.ret_heldout;
+        return err;
+    }
+    err = at_compute_whole_begin(c, false, diag);
     if (err) return err;
+    *ret_heldout = at_heldout_of_share(&c->trainer, &c->ex, &c->data, state->theta, unit->heldout);
+    on_begin(w);
     err = at_unit_train(&c->trainer, &c->ex, &c->data, state, &work, on_step, w, diag, ret_report);
     if (!err && !w->cancelled && !is_cancelled(c, unit->serial)) err = encode(c, &rule, ret_report, diag, blob);
     at_compute_whole_end(c);
@@ -329,7 +342,7 @@ static at_err train(struct at_compute *c, const struct at_compute_unit *unit, st
 at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *unit, at_compute_progress_fn *progress,
                          void *user, struct at_diag *diag, struct at_compute_done *ret_done)
 {
-    struct unit_watch w = {c, unit, progress, user, at_clock_mono_ns(), false};
+    struct unit_watch w = {c, unit, progress, user, at_clock_mono_ns(), at_clock_mono_ns(), false};
     struct at_file_map room = {0}; /* of the update, which may be as large as the model */
     struct at_unit_report report;
     struct at_compute_done d = {0};
@@ -346,7 +359,7 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
         d.feedback = at_error_feedback_hash(&c->feedback);
     }
     struct at_buf blob = {.p = room.p, .cap = room.n, .bytes_max = room.n}; /* never grows, nor is released */
-    if (!err) err = train(c, unit, &w, diag, &blob, &report);
+    if (!err) err = train(c, unit, &w, diag, &blob, &report, &d.heldout);
     if (!err && (w.cancelled || is_cancelled(c, unit->serial))) err = AT_E_INTERRUPTED;
     if (!err) err = at_blobs_put(&c->updates, at_buf_span(&blob), diag, &d.update);
     if (!err) {
@@ -354,7 +367,8 @@ at_err_t at_compute_unit(struct at_compute *c, const struct at_compute_unit *uni
         d.samples = report.info.samples;
         d.tokens = report.info.tokens;
         d.update_bytes = blob.n;
-        d.tokens_per_s = rate(d.tokens, w.start_ns);
+        d.tokens_per_s = rate(d.tokens, w.steps_ns);
+        d.share_ms = (uint32_t)((w.steps_ns - w.start_ns) / 1000000);
         d.feedback_lost = c->feedback_lost;
         c->feedback_lost = false;
         *ret_done = d;

@@ -8,6 +8,7 @@
 #define ATOLL_NODE_NODE_COMPUTE_H
 
 #include "base/comm.h"
+#include "model/heldout.h"
 #include "model/stages.h"
 #include "os/pool.h"
 #include "wire/genesis.h"
@@ -84,7 +85,8 @@ struct at_compute_unit {
     struct at_hash counted; /* this member's update that counted last; zero: none */
     uint32_t stop_at;       /* > 0: wants to end with this step, and not before */
     uint64_t budget_ms;     /* no step is begun that would end later, as far as the others tell; but the first */
-    unsigned serial;        /* given to at_compute_cancel and _enough */
+    struct at_heldout_share heldout; /* whose loss under the state is computed first */
+    unsigned serial;                 /* given to at_compute_cancel and _enough */
     /* The other members that compute it with this one; NULL: it works alone. This one is stage comm->rank of comm->ranks:
      * it computes that, and the update has its blocks. */
     const struct at_comm *comm;
@@ -92,6 +94,8 @@ struct at_compute_unit {
 };
 struct at_compute_done {
     uint32_t steps, samples;
+    uint32_t heldout;  /* code of its share's loss; 0: not this member's, or there is none */
+    uint32_t share_ms; /* which took so long, before the first step */
     uint64_t tokens, update_bytes;
     double tokens_per_s;
     struct at_hash update;   /* stored in D/updates, durable */

@@ -169,6 +169,8 @@ static void unit_done(struct at_work *work)
     ev.unit.tokens = j->unit_done.tokens;
     ev.unit.update_bytes = j->unit_done.update_bytes;
     ev.unit.tokens_per_s = j->unit_done.tokens_per_s;
+    ev.unit.heldout = j->unit_done.heldout;
+    ev.unit.share_ms = j->unit_done.share_ms;
     ev.unit.update = j->unit_done.update;
     ev.unit.feedback = j->unit_done.feedback;
     if (j->unit_done.feedback_lost)
@@ -205,6 +207,7 @@ static void do_unit(struct node *n, const struct at_node_op *op)
                                        .counted = op->counted,
                                        .budget_ms = op->unit.budget_ms,
                                        .stop_at = op->unit.stop_at,
+                                       .heldout = op->unit.heldout,
                                        .serial = ++n->unit_serial};
     if (op->team) {
         AT_ASSERT(n->team && at_team_session(n->team) == op->team->session);

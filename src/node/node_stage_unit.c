@@ -40,8 +40,8 @@ size_t at_stage_unit_bytes_max(const struct at_genesis *g)
 
 at_err_t at_stage_unit_run(const struct at_comm *comm, const struct at_stage_cut *cut, const struct at_genesis *g,
                            const struct at_exec *ex, const struct at_data *data, const struct at_memory *paged,
-                           const struct at_state *state, const struct at_unit *unit, at_unit_progress_fn *progress,
-                           void *arg, struct at_diag *diag, struct at_buf *out, struct at_unit_report *ret_report)
+                           const struct at_state *state, const struct at_unit *unit, struct at_stage_watch *watch,
+                           struct at_diag *diag, struct at_buf *out, struct at_unit_report *ret_report)
 {
     struct at_plan plan = {0};
     struct at_rank *rank = NULL;
@@ -51,7 +51,9 @@ at_err_t at_stage_unit_run(const struct at_comm *comm, const struct at_stage_cut
     if (!err) set_cut(&plan, cut);
     if (!err && at_rank_bytes(&options, comm->rank) > at_stage_unit_bytes_max(g)) options.memory = paged;
     if (!err) err = at_rank_init(&rank, comm, ex, &options, diag);
-    if (!err) err = at_rank_unit(rank, state, unit, progress, arg, diag, out, ret_report);
+    if (!err) err = at_rank_share(rank, state, watch->share, diag, &watch->ret_heldout);
+    if (!err) watch->begins(watch->arg);
+    if (!err) err = at_rank_unit(rank, state, unit, watch->progress, watch->arg, diag, out, ret_report);
     at_rank_release(rank);
     at_plan_release(&plan);
     return err;

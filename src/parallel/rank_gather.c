@@ -68,13 +68,12 @@ at_err at_rank_root(struct at_rank *r, struct at_diag *diag, struct at_hash *ret
 
 /* ---- the held-out loss ---- */
 
-/* Losses of windows [first, first + n) in r->loss of the last stage. */
-static at_err losses(struct at_rank *r, long first, long n, struct at_diag *diag)
+at_err at_rank_losses(struct at_rank *r, long first, long step, long n, struct at_diag *diag)
 {
     struct at_trainer *t = &r->trainer;
     int M = r->o.plan->microbatches;
     double unused = 0;
-    at_heldout_load(t, r->o.data, first, n);
+    at_heldout_load(t, r->o.data, first, step, n);
     struct at_pipeline_work work = {.theta = r->state.theta,
                                     .input = t->input,
                                     .target = t->target,
@@ -94,7 +93,7 @@ static at_err heldout(struct at_rank *r, struct at_diag *diag, double *ret_loss)
     for (long w = 0; w < windows; w += each) {
         long wave = windows - w < each ? windows - w : each, first = batch * r->place.replica;
         long n = wave - first < batch ? wave - first : batch;
-        at_err_t err = n > 0 ? losses(r, w + first, n, diag) : AT_OK;
+        at_err_t err = n > 0 ? at_rank_losses(r, w + first, 1, n, diag) : AT_OK;
         if (err != AT_OK) return err;
         memset(r->wave, 0, (size_t)(wave * T) * sizeof *r->wave);
         for (long i = 0; r->place.last && r->place.tp_rank == 0 && i < n * T; i++)

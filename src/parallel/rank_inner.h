@@ -103,6 +103,10 @@ at_err at_rank_tell_unit(struct at_rank *r, bool refused, struct at_diag *diag);
 at_err at_rank_settle_stop(struct at_rank *r, struct at_diag *diag);
 void at_rank_settle_found(struct at_rank *r);
 
+/* rank_gather.c. All ranks of the replica: the losses of windows first, first + step, ... (n of them, at most a batch), a
+ * value for each token in r->loss of the last stage. */
+at_err at_rank_losses(struct at_rank *r, long first, long step, long n, struct at_diag *diag);
+
 static inline double at_rank_seconds(const struct at_rank *r)
 {
     return r->o.seconds != NULL ? r->o.seconds(r->o.clock) : 0;

@@ -26,6 +26,35 @@ static bool is_owned(void *arg, int block)
     return at_params_owns(&r->model.params, &r->model.params.block[block]);
 }
 
+/* The others are told of what went wrong. */
+static at_err_t ended(struct at_rank *r, at_err_t err, struct at_diag *own, struct at_diag *diag)
+{
+    if (err == AT_OK) return AT_OK;
+    if (own->err == AT_OK) (void)at_fail(own, err, "unit", "%s", at_err_text(err));
+    if (r->comm.ranks > 1) r->comm.ops->fail(r->comm.link, own->err, own->where, own->text);
+    if (diag != NULL) *diag = *own;
+    return err;
+}
+
+at_err at_rank_share(struct at_rank *r, const struct at_state *whole, struct at_heldout_share share,
+                     struct at_diag *diag, uint32_t *ret_code)
+{
+    struct at_diag own = {0};
+    const struct at_data *data = r->o.data;
+    long windows = at_heldout_windows(data, share), batch = (long)r->o.train->batch;
+    double sum = 0;
+    at_err_t err = AT_OK;
+    AT_ASSERT(r->o.plan->replicas == 1);
+    take_shard(&r->state, whole);
+    for (long done = 0; done < windows && err == AT_OK; done += batch) {
+        long n = windows - done < batch ? windows - done : batch;
+        err = at_rank_losses(r, (long)share.first + done * (long)share.step, (long)share.step, n, &own);
+        for (long i = 0; err == AT_OK && r->place.last && i < n * data->seq_len; i++) sum += (double)r->loss[i];
+    }
+    *ret_code = r->place.last ? at_heldout_code(sum, (uint64_t)(windows * data->seq_len)) : 0;
+    return ended(r, err, &own, diag);
+}
+
 at_err at_rank_unit(struct at_rank *r, const struct at_state *whole, const struct at_unit *unit,
                     at_unit_progress_fn *progress, void *arg, struct at_diag *diag, struct at_buf *out,
                     struct at_unit_report *ret_report)
@@ -43,9 +72,5 @@ at_err at_rank_unit(struct at_rank *r, const struct at_state *whole, const struc
                                           .stats_public = r->state.stats};
         err = at_update_encode(&at_codec_plain, 0, &ret_report->info, &source, is_owned, r, out);
     }
-    if (err == AT_OK) return AT_OK;
-    if (own.err == AT_OK) (void)at_fail(&own, err, "unit", "%s", at_err_text(err));
-    if (r->comm.ranks > 1) r->comm.ops->fail(r->comm.link, own.err, own.where, own.text);
-    if (diag != NULL) *diag = own;
-    return err;
+    return ended(r, err, &own, diag);
 }

@@ -424,6 +424,7 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
         e.unit.update =
             at_world_update_of(w, n->root, n->unit.start + wrong, e.unit.samples, n->unit.stage, n->unit.stages, &blob);
         e.unit.update_bytes = blob.n;
+        if (n->unit.stage + 1 >= n->unit.stages) e.unit.heldout = at_heldout_code(at_world_loss(n->unit.round), 1);
         struct at_world_blob *b = at_world_blob_get(w, &n->disk, AT_BLOB_UPDATE, e.unit.update);
         if (b && !b->complete) at_world_blob_whole(w, b, &blob);
         at_buf_release(&blob);

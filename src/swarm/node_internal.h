@@ -633,8 +633,9 @@ void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const s
 void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u);
 void at_node_group_lost(struct at_node_machine *m, const char *reason); /* the unit that ran with others */
 void at_node_group_moved(struct at_node_machine *m);                    /* it has done a step */
-uint32_t at_node_group_took_ms(const struct at_node_machine *m);        /* the unit that is done; 0: need not be said */
-uint32_t at_node_group_with(const struct at_node_machine *m);           /* whom a receipt of ours would name */
+/* The steps of the unit that is done; 0: need not be said. */
+uint32_t at_node_group_took_ms(const struct at_node_machine *m, uint32_t share_ms);
+uint32_t at_node_group_with(const struct at_node_machine *m);  /* whom a receipt of ours would name */
 uint32_t at_node_group_steps(const struct at_node_machine *m); /* that the unit must have: a receipt's; 0: any */
 uint64_t at_node_group_deadline_ms(const struct at_node_machine *m);
 

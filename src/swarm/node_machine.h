@@ -198,12 +198,15 @@ struct at_node_event {
         double tokens_per_s;
         struct at_hash update;
         struct at_hash feedback; /* SHA-256 of the error feedback that the unit began with; zero: it was zero */
+        uint32_t heldout;  /* UNIT_DONE: of the share that UNIT_START named (model/heldout.h); 0: another of the group
+                                  * has computed it, or there is none */
+        uint32_t share_ms; /* UNIT_DONE: which took so long, before the first step */
     } unit;
     struct {
         uint32_t round;
         struct at_hash root;
         bool ok;
-        double heldout_loss; /* nats per byte; NaN when not asked for */
+        double heldout_loss; /* of the whole text, nats per byte; NaN when not asked for */
     } state;
     struct {
         uint32_t tiles; /* 1 .. AT_TILES_MAX */
@@ -344,7 +347,8 @@ struct at_node_op {
         uint64_t start;
         uint32_t stop_at;   /* UNIT_START: > 0: it ends with this step for all who compute it, whatever the budget */
         uint64_t budget_ms; /* UNIT_START: no step is begun that would end later than so long from now, but the first */
-        uint32_t stage;     /* UPDATE_CHECK: the update has the blocks of this stage */
+        struct at_heldout_share heldout; /* UNIT_START: whose loss under the state is computed, too */
+        uint32_t stage;                  /* UPDATE_CHECK: the update has the blocks of this stage */
         struct at_stage_cut cut;
     } unit;
     const struct at_node_team *team; /* GROUP, UNIT_START; NULL: alone */

@@ -99,9 +99,10 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
                                       .update = e->unit.update,
                                       .update_bytes = e->unit.update_bytes,
                                       .feedback = e->unit.feedback,
+                                      .heldout = e->unit.heldout,
                                       .group = at_node_group_with(m)};
     struct at_stage_cut cut = at_ledger_cut(&m->ledger, rec.receipt.replica, rec.receipt.group);
-    if (rec.receipt.group) rec.receipt.took_ms = at_node_group_took_ms(m);
+    if (rec.receipt.group) rec.receipt.took_ms = at_node_group_took_ms(m, e->unit.share_ms);
     if (rec.receipt.group)
         rec.receipt.flops = e->unit.tokens * at_stage_cut_flops(&m->genesis.model, &cut,
                                                                 at_group_stage(rec.receipt.group, m->group.place));
@@ -163,6 +164,7 @@ void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u,
     op->unit.steps = at_ledger_round(&m->ledger).steps;
     op->unit.samples = (uint32_t)u->range.samples;
     op->unit.start = u->range.start;
+    op->unit.heldout = at_ledger_heldout_share(&m->ledger, op->unit.replica);
     op->unit.stop_at = at_node_group_steps(m);
     op->unit.budget_ms = op->unit.stop_at > 0 ? AT_NODE_UNIT_FOREVER_MS : budget_ms(m);
     m->unit.began_ms = m->now_ms;

@@ -270,14 +270,15 @@ static void maybe_epoch(struct at_node_machine *m)
 {
     if (!m->state.has || m->state.busy || m->state.round != m->ledger.round + 1) return;
     struct at_record rec = {.kind = AT_RECORD_EPOCH};
-    if (!isfinite(m->state.loss) || m->state.loss < 0) {
+    bool last = m->state.round >= at_genesis_rounds(&m->genesis);
+    if (last && (!isfinite(m->state.loss) || m->state.loss < 0)) {
         if (!m->consensus) return; /* it became a steward with this state made: the others say it */
         at_node_end(m, AT_E_NONFINITE, "the held-out loss after round %u is not finite", m->ledger.round + 1);
         return;
     }
     rec.epoch = (struct at_epoch){.round = m->ledger.round,
                                   .state_root = m->state.root,
-                                  .heldout_loss = m->state.loss,
+                                  .heldout_loss = last ? m->state.loss : at_ledger_heldout(&m->ledger),
                                   .balances = at_ledger_balances(&m->ledger)};
     submit(m, &rec);
 }

@@ -205,19 +205,19 @@ at_err at_unit_run(struct at_trainer *t, const struct at_exec *ex, const struct 
 
 /* ---- held-out loss ---- */
 
-void at_heldout_load(struct at_trainer *t, const struct at_data *data, long first, long n)
+void at_heldout_load(struct at_trainer *t, const struct at_data *data, long first, long step, long n)
 {
     long T = data->seq_len;
-    AT_ASSERT(n >= 1 && n <= (long)t->config.batch && first >= 0 && first + n <= data->windows);
-    for (long i = 0; i < n; i++) at_data_window(data, first + i, t->input + i * T, t->target + i * T);
+    AT_ASSERT(n >= 1 && n <= (long)t->config.batch && first >= 0 && first + (n - 1) * step < data->windows);
+    for (long i = 0; i < n; i++) at_data_window(data, first + i * step, t->input + i * T, t->target + i * T);
 }
 
-/* Windows of one forward pass; their losses are in t->pass->loss then. */
+/* Windows of one forward pass, of those first, first + step, ... before `end`; their losses are in t->pass->loss then. */
 static long heldout_pass(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data, const real *theta,
-                         long first, long end, double *io_sum)
+                         long first, long step, long end, double *io_sum)
 {
-    long n = end - first < t->microbatch ? end - first : t->microbatch;
-    at_heldout_load(t, data, first, n);
+    long left = (end - first + step - 1) / step, n = left < t->microbatch ? left : t->microbatch;
+    at_heldout_load(t, data, first, step, n);
     at_model_forward(ex, t->model, t->act, theta, t->input, n);
     at_model_loss(ex, t->model, t->act, t->target, n, io_sum);
     return n;
@@ -228,7 +228,7 @@ void at_heldout_losses(struct at_trainer *t, const struct at_exec *ex, const str
 {
     double sum = 0;
     for (long w = first, have; w < first + n; w += have) {
-        have = heldout_pass(t, ex, data, theta, w, first + n, &sum);
+        have = heldout_pass(t, ex, data, theta, w, 1, first + n, &sum);
         memcpy(ret_loss + (w - first) * data->seq_len, t->pass->loss,
                (size_t)(have * data->seq_len) * sizeof *ret_loss);
     }
@@ -244,6 +244,22 @@ double at_heldout_mean(const real *loss, long windows, long seq_len)
 double at_heldout_loss(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data, const real *theta)
 {
     double sum = 0;
-    for (long w = 0; w < data->windows;) w += heldout_pass(t, ex, data, theta, w, data->windows, &sum);
+    for (long w = 0; w < data->windows;) w += heldout_pass(t, ex, data, theta, w, 1, data->windows, &sum);
     return sum / (double)(data->windows * data->seq_len);
+}
+
+long at_heldout_windows(const struct at_data *data, struct at_heldout_share share)
+{
+    long first = (long)share.first, step = (long)share.step;
+    return step > 0 && first < data->windows ? (data->windows - first + step - 1) / step : 0;
+}
+
+uint32_t at_heldout_of_share(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data,
+                             const real *theta, struct at_heldout_share share)
+{
+    double sum = 0;
+    long windows = at_heldout_windows(data, share), step = (long)share.step;
+    for (long done = 0; done < windows;)
+        done += heldout_pass(t, ex, data, theta, (long)share.first + done * step, step, data->windows, &sum);
+    return at_heldout_code(sum, (uint64_t)(windows * data->seq_len));
 }

@@ -22,6 +22,7 @@
 #ifndef ATOLL_TRAIN_UNIT_H
 #define ATOLL_TRAIN_UNIT_H
 
+#include "model/heldout.h"
 #include "model/transformer.h"
 #include "train/data.h"
 #include "train/gather.h"
@@ -149,9 +150,14 @@ at_err at_trainer_step(struct at_trainer *t, const struct at_exec *ex, uint32_t 
 
 /* Mean loss over the held-out windows, nats per token. Uses the activations of `t`. */
 double at_heldout_loss(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data, const real *theta);
-/* Its parts: windows [first, first + n), n <= batch, into t->input and t->target; the loss of each of their tokens,
- * ret_loss(n,T), alone; and the mean of the losses of all windows, loss(windows,T): a binary64 sum in order. */
-void at_heldout_load(struct at_trainer *t, const struct at_data *data, long first, long n);
+/* The same of a share of them, as its code (model/heldout.h). */
+uint32_t at_heldout_of_share(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data,
+                             const real *theta, struct at_heldout_share share);
+long at_heldout_windows(const struct at_data *data, struct at_heldout_share share); /* how many the share has */
+/* Its parts: windows first, first + step, ..., n <= batch of them, into t->input and t->target; of [first, first + n) the
+ * loss of each token, ret_loss(n,T), alone; and the mean of the losses of all windows, loss(windows,T): a binary64 sum in
+ * order. */
+void at_heldout_load(struct at_trainer *t, const struct at_data *data, long first, long step, long n);
 void at_heldout_losses(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data, const real *theta,
                        long first, long n, real *ret_loss);
 double at_heldout_mean(const real *loss, long windows, long seq_len);

@@ -5,6 +5,7 @@
 #include "model/tp_test_util.h"
 #include "train/train_test_util.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -492,6 +493,25 @@ static void test_heldout_in_parts(void **state)
     at_heldout_losses(&t, &r.ex, &r.data, theta, 0, half, loss);
     double want = at_heldout_loss(&t, &r.ex, &r.data, theta);
     assert_true(at_heldout_mean(loss, r.data.windows, r.data.seq_len) == want && want > 0);
+    assert_true(r.data.windows > 5);
+    for (uint32_t step = 1; step <= 4;
+         step++) { /* shares of them: every window once, and the means' mean is about it */
+        double mean = 0;
+        long windows = 0;
+        for (uint32_t first = 0; first < step; first++) {
+            struct at_heldout_share share = {first, step};
+            double sum = 0;
+            for (long w = first; w < r.data.windows; w += step, windows++)
+                for (long i = 0; i < r.data.seq_len; i++) sum += (double)loss[w * r.data.seq_len + i];
+            uint64_t tokens = (uint64_t)(at_heldout_windows(&r.data, share) * r.data.seq_len);
+            uint32_t code = at_heldout_of_share(&t, &r.ex, &r.data, theta, share);
+            assert_true(code == at_heldout_code(sum, tokens) && code > 0);
+            mean += at_heldout_join(code, 1) / step;
+        }
+        assert_true(windows == r.data.windows && fabs(mean - want) < 0.05 * want);
+    }
+    assert_int_equal(at_heldout_of_share(&t, &r.ex, &r.data, theta, (struct at_heldout_share){100000, 100001}), 0);
+    assert_int_equal(at_heldout_of_share(&t, &r.ex, &r.data, theta, (struct at_heldout_share){0, 0}), 0);
     free(theta);
     free(loss);
     at_trainer_release(&t);

@@ -83,6 +83,7 @@ static void build_receipt(const struct at_receipt *from, Atoll__Pb__Receipt *to)
     to->update_bytes = from->update_bytes;
     to->group = from->group;
     to->took_ms = from->took_ms;
+    to->heldout = from->heldout;
     if (!at_hash_is_zero(from->feedback)) to->feedback = pb_hash(&from->feedback);
 }
 
@@ -238,6 +239,7 @@ static bool read_receipt(const Atoll__Pb__Receipt *from, struct at_receipt *to)
     to->update_bytes = from->update_bytes;
     to->group = from->group;
     to->took_ms = from->took_ms;
+    to->heldout = from->heldout;
     return at_pb_fixed(&from->state_in, to->state_in.b, AT_HASH_BYTES) &&
            at_pb_fixed(&from->update, to->update.b, AT_HASH_BYTES) &&
            (from->feedback.len == 0 || at_pb_fixed(&from->feedback, to->feedback.b, AT_HASH_BYTES));

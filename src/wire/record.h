@@ -9,6 +9,7 @@
 
 #include "base/merkle.h"
 #include "base/sign.h"
+#include "model/heldout.h"
 #include "wire/genesis.h"
 #include "wire/measure.h"
 #include "wire/ticket.h"
@@ -72,6 +73,7 @@ struct at_receipt { /* the member that did the unit */
         group; /* in a run of stages: who computed the unit, bit i: place i of the group (ledger/groups.h). Else 0 */
     uint32_t took_ms;        /* there: how long the unit took, as its author saw it; 0: not said */
     struct at_hash feedback; /* SHA-256 of the error feedback that the unit began with; zero: it was zero */
+    uint32_t heldout;        /* of its share of the held-out text under state_in (model/heldout.h); 0: not computed */
 };
 struct at_close { /* the steward */
     uint32_t round;
@@ -80,7 +82,9 @@ struct at_close { /* the steward */
 struct at_epoch { /* the steward, when the round has been applied */
     uint32_t round;
     struct at_hash state_root;
-    double heldout_loss; /* nats per byte; finite, >= 0 */
+    double
+        heldout_loss; /* nats per byte; finite, >= 0. Of the state that the round began with, by the receipts (ledger.h); in
+                          * the last round of all, of state_root */
     struct at_hash balances;
 };
 struct at_end { /* the steward */

@@ -69,6 +69,7 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
                                         .update_bytes = 3700000,
                                         .group = 5,
                                         .took_ms = 61000,
+                                        .heldout = 30000000,
                                         .feedback = fixture_hash(17)};
         break;
     case AT_RECORD_CLOSE:
