@@ -96,6 +96,7 @@ enum at_world_hostile {
     AT_WORLD_HOSTILE_NOISE = 64,   /* says what is no message */
     AT_WORLD_HOSTILE_FLOOD = 128,  /* says everything many times */
     AT_WORLD_HOSTILE_READY = 256,  /* is ready with another state than it holds */
+    AT_WORLD_HOSTILE_STEPS = 2048, /* after its first step says that it has done them all */
     AT_WORLD_HOSTILE_ALL = 511,
     /* Of a steward among several: */
     AT_WORLD_HOSTILE_HOLD_VOTES = 512, /* says what stewards say to half of them only */

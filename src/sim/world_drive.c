@@ -407,6 +407,7 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
     e.unit.round = n->unit.round;
     e.unit.step = ++n->unit.step;
     uint64_t spent_ms = w->now_ms - n->unit.began_ms;
+    if (n->knob[AT_WORLD_HOSTILE] & AT_WORLD_HOSTILE_STEPS) e.unit.step = n->unit.step = n->unit.steps;
     if (n->unit.stop_at > 0)
         cut_to(w, ev->node, n->unit.stop_at);
     else if (w->now_ms + spent_ms / n->unit.step > n->unit.until_ms)

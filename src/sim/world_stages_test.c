@@ -102,6 +102,23 @@ static void a_member_that_stalls_is_done_without(void **state)
     at_world_release(w);
 }
 
+/* Of two members one says after its first step that it has done all of them. The round is too short for that: the other ends
+ * earlier, as it must, and its part goes with no receipt of the liar's. So it does what it can alone, in the same round. */
+static void a_false_number_of_steps_costs_time_only(void **state)
+{
+    (void)state;
+    struct at_world_options o = groups(39, 3, 2);
+    o.rounds = 2;
+    o.steps = 20;
+    o.step_ms = 4000; /* 20 of them take longer than the round may */
+    o.round_ms_max = 60000;
+    struct at_world *w = make(&o);
+    at_world_set(w, 1, AT_WORLD_HOSTILE, AT_WORLD_HOSTILE_STEPS, 0);
+    must_finish(w, 200000);
+    for (uint32_t r = 0; r < 2; r++) assert_int_equal(at_world_included(w, r), 2); /* of replicas 0 and 2 */
+    at_world_release(w);
+}
+
 static void stewards_of_a_run_of_stages(void **state)
 {
     (void)state;
@@ -188,6 +205,7 @@ int main(void)
         cmocka_unit_test(whoever_comes_back_stands_by),
         cmocka_unit_test(members_that_cannot_be_linked_work_alone),
         cmocka_unit_test(a_member_that_stalls_is_done_without),
+        cmocka_unit_test(a_false_number_of_steps_costs_time_only),
         cmocka_unit_test(stewards_of_a_run_of_stages),
         cmocka_unit_test(random_worlds),
         cmocka_unit_test(random_worlds_with_roles),

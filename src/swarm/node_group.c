@@ -6,7 +6,8 @@
  * the set (Stage). An attempt begins when all of the set have said that they mean the same set and know this one's number.
  * Any set that computes the unit gives the same bits, so members that disagree cost time and nothing else: the first set
  * whose receipts are complete counts. Where a unit ended early, another attempt of the same set might end with another
- * step; so once a receipt of the set is in the log, its steps are those of every further attempt.
+ * step; so once a receipt of the set is in the log, its steps are those of every further attempt. Unless they are more than
+ * can have been done: each step needs all of the set, so who was there knows how far they came.
  *
  *   what happens                                              then
  *   the round opens, this member is of a group of several     an attempt with all of them
@@ -19,6 +20,8 @@
  *   all are linked, and no step ends: nothing for twenty        an attempt alone
  *   seconds, a quarter of the round's time, and four times
  *   the slowest step so far
+ *   one of the set has a receipt of more steps than all        an attempt without it
+ *   have done, for two seconds
  *   a set of one                                              trains at once
  *   all have agreed                                           trains with them
  *   the unit's parts are all in the log, or CLOSE             stops
@@ -54,6 +57,8 @@ static void attempt(struct at_node_machine *m, uint32_t with)
 {
     struct at_node_group *g = &m->group;
     stop_unit(m);
+    if (with != g->with) g->most = 0;
+    if (with != g->with) g->claim_ms = 0;
     g->with = with;
     g->agreed = 0;
     g->begun_ms = m->now_ms;
@@ -83,8 +88,10 @@ static void begin(struct at_node_machine *m, uint32_t self)
                                 .place = own->place,
                                 .session = session,
                                 .since_ms = m->now_ms};
-    for (uint32_t k = own->lead; k != AT_GROUP_END; k = m->ledger.groups[k].next)
+    for (uint32_t k = own->lead; k != AT_GROUP_END; k = m->ledger.groups[k].next) {
         g->replica[m->ledger.groups[k].place] = k;
+        g->rejoined = g->rejoined || m->ledger.allotments[k].received;
+    }
     attempt(m, bit(g->size) - 1);
 }
 
@@ -223,14 +230,46 @@ static void train(struct at_node_machine *m, const struct at_allotment *u)
     at_node_unit_start(m, u, of_several(g) ? t : NULL);
 }
 
+/* The steps of the place's receipt with this set; 0: there is none. */
+static uint32_t claimed(const struct at_node_machine *m, uint32_t place)
+{
+    const struct at_allotment *u = at_ledger_allotment(&m->ledger, m->group.replica[place]);
+    return u && u->received && u->receipt.group == m->group.with ? u->receipt.steps : 0;
+}
+
+static bool is_possible(const struct at_node_group *g, uint32_t steps)
+{
+    return g->rejoined || steps <= g->most + 1;
+}
+
 uint32_t at_node_group_steps(const struct at_node_machine *m)
 {
     const struct at_node_group *g = &m->group;
     for (uint32_t p = 0; p < g->size && of_several(g); p++) {
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, g->replica[p]);
-        if (u && u->received && u->receipt.group == g->with) return u->receipt.steps;
+        uint32_t steps = claimed(m, p);
+        if (steps > 0 && is_possible(g, steps)) return steps;
     }
     return 0;
+}
+
+/* Its parts can be of no unit with that receipt, for the steps of a unit's parts are the same. So what is left of the round is
+ * for those without its author. News of our own steps may be behind the log's for a moment. */
+static void leave_out_liars(struct at_node_machine *m)
+{
+    struct at_node_group *g = &m->group;
+    uint32_t liars = 0;
+    if ((m->unit.running || m->unit.done) && m->unit.step > g->most) g->most = m->unit.step;
+    for (uint32_t p = 0; p < g->size && of_several(g); p++)
+        if (p != g->place && claimed(m, p) > 0 && !is_possible(g, claimed(m, p))) liars |= bit(p);
+    if (liars == 0) {
+        g->claim_ms = 0;
+    } else if (g->claim_ms == 0) {
+        g->claim_ms = m->now_ms + 1; /* never 0 */
+    } else if (m->now_ms > g->claim_ms + AT_NODE_GROUP_CLAIM_MS) {
+        at_node_note(m, "another member of the group claims more steps of round %u than were done: it is left out",
+                     g->round + 1);
+        attempt(m, g->with & ~liars);
+    }
 }
 
 void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u)
@@ -244,13 +283,14 @@ void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u
     }
     if (!open || !at_node_state_confirmed(m) || (!m->consensus && !m->log_synced)) return;
     if (!g->on) begin(m, (uint32_t)self);
+    leave_out_liars(m);
     uint32_t steps = at_node_group_steps(m);
     if (m->unit.done && steps > 0 && steps != m->unit.step)
         at_node_group_lost(m, "it ended with another step than that of a receipt in the log");
     watch(m);
     hear_all(m);
     say(m);
-    if (m->unit.done && !(u->received && u->receipt.group == g->with))
+    if (m->unit.done && g->claim_ms == 0 && !(u->received && u->receipt.group == g->with))
         at_node_unit_hand_in(m);
     else if (!m->unit.done && !m->unit.running && may_train(m))
         train(m, u);
@@ -280,11 +320,12 @@ uint32_t at_node_group_with(const struct at_node_machine *m)
 uint64_t at_node_group_deadline_ms(const struct at_node_machine *m)
 {
     const struct at_node_group *g = &m->group;
-    uint64_t deadline = UINT64_MAX;
+    uint64_t deadline = g->on && g->claim_ms ? g->claim_ms + AT_NODE_GROUP_CLAIM_MS + 1 : UINT64_MAX;
+    if (deadline <= m->now_ms) deadline = UINT64_MAX;
     if (!g->on || m->unit.done) return deadline;
     if (!of_several(g))
         return g->standby && g->begun_ms + patience_ms(m) > m->now_ms ? g->begun_ms + patience_ms(m) : deadline;
-    if (m->unit.running) return stalled_at(m) > m->now_ms ? stalled_at(m) : deadline;
+    if (m->unit.running) return stalled_at(m) > m->now_ms && stalled_at(m) < deadline ? stalled_at(m) : deadline;
     const uint64_t at[] = {g->since_ms + AT_NODE_GROUP_DIAL_MS, g->since_ms + AT_NODE_GROUP_LINK_MS,
                            g->begun_ms + AT_NODE_GROUP_ANSWER_MS};
     for (size_t i = 0; i < sizeof at / sizeof at[0]; i++)

@@ -126,6 +126,8 @@ enum { /* milliseconds */
        AT_NODE_GROUP_ANSWER_MS =
            15000, /* and one that is, and does not agree: it may apply the round before, or fetch */
        AT_NODE_GROUP_STALL_MS = 20000, /* a unit with others that does not go on */
+       AT_NODE_GROUP_CLAIM_MS =
+           2000, /* a receipt of steps that cannot have been done: the author is left out after this */
        AT_NODE_GROUP_AGAIN_MS = 500,   /* what was said is said again */
        AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
@@ -269,10 +271,14 @@ struct at_node_group { /* node_group.c; places as in ledger/groups.h */
     uint32_t peer[AT_STAGES_MAX];    /* their sessions; 0: not known */
     struct {
         uint32_t to;
-        uint64_t ms;               /* 0: nothing */
-    } told[AT_STAGES_MAX];         /* what each was told last */
-    uint64_t since_ms, begun_ms;   /* of the round, of the attempt */
-    uint64_t train_ms;             /* when the running unit began */
+        uint64_t ms;             /* 0: nothing */
+    } told[AT_STAGES_MAX];       /* what each was told last */
+    uint64_t since_ms, begun_ms; /* of the round, of the attempt */
+    uint64_t train_ms;           /* when the running unit began */
+    /* Steps of a receipt are believed up to one more than this node has done with the same set: nobody gets further alone. */
+    bool rejoined; /* the round had receipts of the group when this node began: it may have done more than it knows */
+    uint32_t most; /* steps of a unit with this set */
+    uint64_t claim_ms;             /* since when a receipt has said more; 0: none does */
     uint64_t moved_ms, slowest_ms; /* when the running unit's last step ended; the longest of them */
     struct at_node_team team;      /* as operations point to it */
 };
