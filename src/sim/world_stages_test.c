@@ -102,6 +102,45 @@ static void a_member_that_stalls_is_done_without(void **state)
     at_world_release(w);
 }
 
+static uint64_t time_of(struct at_world *w, bool (*true_now)(struct at_world *w))
+{
+    while (!true_now(w)) {
+        assert_true(at_world_now_ms(w) < 600000);
+        assert_false(at_world_run(w, at_world_now_ms(w) + 10));
+    }
+    return at_world_now_ms(w);
+}
+
+static bool second_round_opens(struct at_world *w)
+{
+    const struct at_node_status *s = at_world_status(w, 0);
+    return s && s->round == 1 && s->phase == AT_NODE_PHASE_TRAINING;
+}
+
+static bool second_round_closes(struct at_world *w)
+{
+    return at_world_included(w, 1) != UINT32_MAX;
+}
+
+/* Replicas 2 and 3 cannot be linked, and do their unit alone, 3 slowly. When 2 has done it nobody else is awaited, 3 neither:
+ * its receipt does not wait for company, which in a round of 44 s would be 690 ms. */
+static void a_receipt_waits_for_nobody_who_is_not_needed(void **state)
+{
+    (void)state;
+    struct at_world_options o = groups(40, 4, 2);
+    o.steps = 20;
+    o.step_ms = 2000;
+    o.round_ms_max = 150000;
+    struct at_world *w = make_down(&o);
+    at_world_wall(w, 2, 3, 0, AT_EVER_MS);
+    at_world_speed(w, 3, 0.5);
+    for (int i = 0; i < 4; i++) at_world_start_node(w, i, 1000 * (uint64_t)i); /* replicas in this order */
+    uint64_t opens = time_of(w, second_round_opens), closes = time_of(w, second_round_closes);
+    assert_int_equal(at_world_included(w, 1), 3);
+    assert_in_range(closes - opens, 44000, 44400); /* 4 s until 2 does without 3, and 20 steps */
+    at_world_release(w);
+}
+
 /* Of two members one says after its first step that it has done all of them. The round is too short for that: the other ends
  * earlier, as it must, and its part goes with no receipt of the liar's. So it does what it can alone, in the same round. */
 static void a_false_number_of_steps_costs_time_only(void **state)
@@ -205,6 +244,7 @@ int main(void)
         cmocka_unit_test(whoever_comes_back_stands_by),
         cmocka_unit_test(members_that_cannot_be_linked_work_alone),
         cmocka_unit_test(a_member_that_stalls_is_done_without),
+        cmocka_unit_test(a_receipt_waits_for_nobody_who_is_not_needed),
         cmocka_unit_test(a_false_number_of_steps_costs_time_only),
         cmocka_unit_test(stewards_of_a_run_of_stages),
         cmocka_unit_test(random_worlds),

@@ -4,7 +4,9 @@
  *   a fit receipt waits until             why
  *   32 wait                               that is company enough
  *   another record is ordered             they go with it
- *   nobody else's is awaited              the round need not wait for them
+ *   nobody else's is awaited              the round need not wait for them; nor for a member of a group whose unit the
+ *                                         receipts that wait complete without it
+ *   its author hands in another one       with fewer of its group: the one before is ordered at once
  *   it has waited 1/64 of what the last   so members can fetch its update long before the last one is in; nothing waits in
  *   round took, a minute at most          the first round after a start
  *   the round's time is over              it counts
@@ -37,11 +39,43 @@ void at_node_company_join(struct at_node_machine *m, struct at_node_receipt *w)
     m->company++;
 }
 
+static uint32_t place_of(const struct at_node_machine *m, uint32_t replica, uint32_t lead)
+{
+    const struct at_grouped *g = &m->ledger.groups[replica];
+    return g->size > 0 && g->lead == lead ? UINT32_C(1) << g->place : 0;
+}
+
+/* With those in the log, and the others that wait, this one's unit is complete. */
+static bool completes(const struct at_node_machine *m, const struct at_receipt *r)
+{
+    uint32_t lead = m->ledger.groups[r->replica].lead, parts = 0;
+    if (r->group == 0) return false; /* it is alone */
+    for (uint32_t k = lead; k != AT_GROUP_END; k = m->ledger.groups[k].next) {
+        const struct at_allotment *u = at_ledger_allotment(&m->ledger, k);
+        if (u && u->received && u->receipt.group == r->group) parts |= place_of(m, k, lead);
+    }
+    for (size_t i = 0; i < m->receipt_top; i++)
+        if (m->receipts[i].waits && m->receipts[i].rec.receipt.group == r->group)
+            parts |= place_of(m, m->receipts[i].rec.receipt.replica, lead);
+    return (r->group & ~parts) == 0;
+}
+
 bool at_node_in_company(const struct at_node_machine *m, uint32_t replica)
 {
-    for (size_t i = 0; i < m->receipt_top && m->company; i++)
-        if (m->receipts[i].waits && m->receipts[i].rec.receipt.replica == replica) return true;
+    for (size_t i = 0; i < m->receipt_top && m->company; i++) {
+        const struct at_receipt *r = &m->receipts[i].rec.receipt;
+        if (!m->receipts[i].waits) continue;
+        if (r->replica == replica || (place_of(m, replica, m->ledger.groups[r->replica].lead) && completes(m, r)))
+            return true;
+    }
     return false;
+}
+
+void at_node_company_leave(struct at_node_machine *m, struct at_node_receipt *w)
+{
+    w->used = w->waits = false;
+    m->company--;
+    at_node_submit_own(m, &w->record, w->link);
 }
 
 static uint64_t due_ms(const struct at_node_machine *m)
@@ -62,11 +96,8 @@ void at_node_company_drive(struct at_node_machine *m)
     if (!enough && m->consensus->queue_count == 0) return;
     for (size_t i = 0; i < m->receipt_top; i++) {
         struct at_node_receipt *w = &m->receipts[i];
-        if (!w->waits) continue;
-        w->used = w->waits = false;
-        at_node_submit_own(m, &w->record, w->link);
+        if (w->waits) at_node_company_leave(m, w);
     }
-    m->company = 0;
 }
 
 uint64_t at_node_company_deadline_ms(const struct at_node_machine *m)

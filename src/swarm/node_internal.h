@@ -523,7 +523,9 @@ uint64_t at_node_own_deadline_ms(const struct at_node_machine *m);
 /* ---- node_company.c ---- */
 /* The update of this waiting receipt is fit: it is ordered, soon. */
 void at_node_company_join(struct at_node_machine *m, struct at_node_receipt *w);
+/* The replica's receipt waits, or those that complete its unit do. */
 bool at_node_in_company(const struct at_node_machine *m, uint32_t replica);
+void at_node_company_leave(struct at_node_machine *m, struct at_node_receipt *w); /* it is ordered now */
 uint64_t at_node_company_most_ms(const struct at_node_machine *m); /* no receipt waits longer, at any steward */
 void at_node_company_drive(struct at_node_machine *m);
 uint64_t at_node_company_deadline_ms(const struct at_node_machine *m);

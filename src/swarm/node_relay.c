@@ -63,6 +63,11 @@ static void pass_on(struct at_node_machine *m, const struct at_signed_record *re
 }
 
 /* ---- receipts wait for their updates ---- */
+static bool is_of_fewer(const struct at_receipt *r, const struct at_receipt *than)
+{
+    return r->group != 0 && r->group != than->group && (r->group & ~than->group) == 0;
+}
+
 static void receipt_take(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record,
                          const struct at_record *rec)
 {
@@ -72,6 +77,11 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
         struct at_node_receipt *w = &m->receipts[i];
         if (!w->used && !slot) slot = w;
         if (!w->used || !at_node_id_eq(&w->record.author, &record->author)) continue;
+        if (w->waits && is_of_fewer(&rec->receipt, &w->rec.receipt)) { /* it computes without somebody now */
+            at_node_company_leave(m, w);
+            slot = slot ? slot : w;
+            continue;
+        }
         if (!at_hash_eq(leaf, at_signed_record_leaf(&w->record)))
             at_node_refused(m, link->id, leaf, "another receipt of yours waits for its update");
         return;
