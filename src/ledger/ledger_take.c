@@ -220,7 +220,10 @@ static void close_unit(struct at_ledger *l, uint32_t lead, const struct at_repli
     }
     uint64_t used = part ? part->samples : 0;
     at_samples_free(&l->samples, (struct at_range){range.start + used, range.samples - used});
-    if (part) see_unit(l, lead);
+    if (part)
+        see_unit(l, lead);
+    else
+        at_roles_idle(l->groups, lead, l->measured);
     l->included_count += part != NULL;
     l->tokens += part ? part->tokens : 0;
 }

@@ -102,6 +102,8 @@ void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_
 {
     uint64_t step_us = at_roles_step_us(x, g, lead, group), more = 0;
     at_u128 promised = (at_u128)step_us * steps, took = (at_u128)took_ms * 1000;
+    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next)
+        if (group >> g[r].place & 1) measured[r].idle = 0, measured[r].stalled = 0;
     if (step_us == 0 || took_ms == 0) return;
     bool wrong = took > promised * AT_ROLES_DOUBT;
     /* At once not more than three halvings: what a receipt says is one member's word, and a busy machine's time. */
@@ -119,11 +121,36 @@ void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_
     }
 }
 
+void at_roles_idle(const struct at_grouped *g, uint32_t lead, struct at_measured *measured)
+{
+    bool stalled = g[lead].size > 1;
+    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next) {
+        struct at_measured *m = &measured[r];
+        m->idle = (uint8_t)(g[lead].size == 1 ? 0 : m->idle < AT_ROLES_IDLE ? m->idle + 1 : AT_ROLES_IDLE);
+        stalled = stalled && m->idle >= AT_ROLES_IDLE;
+    }
+    for (uint32_t r = lead; r != AT_GROUP_END && stalled; r = g[r].next) {
+        struct at_measured *m = &measured[r];
+        m->idle = 0;
+        m->apart = AT_ROLES_APART;
+        m->stalled = lead + 1;
+        if (m->count > 0 && m->doubt < 40) m->doubt++;
+    }
+}
+
+static void rest(struct at_measured *m)
+{
+    if (m->doubt > 0) m->doubt--;
+    if (m->stalled && m->apart > 0 && --m->apart == 0) m->stalled = 0;
+}
+
 void at_roles_rest(const struct at_grouped *g, uint32_t members, struct at_measured *measured)
 {
-    for (uint32_t r = 0; r < members; r++)
-        if (g[r].role != AT_GROUP_ROLE_NONE && g[r].role != AT_GROUP_ROLE_TRAINS && measured[r].doubt > 0)
-            measured[r].doubt--;
+    for (uint32_t r = 0; r < members; r++) {
+        if (g[r].role == AT_GROUP_ROLE_TRAINS) continue;
+        measured[r].idle = 0;
+        if (g[r].role != AT_GROUP_ROLE_NONE) rest(&measured[r]);
+    }
 }
 
 /* ---- forming groups ---- */
@@ -173,16 +200,19 @@ static uint64_t adds_us(const struct maker *k, const struct chain *c, uint32_t r
     return work_us(k->x, flops, k->room->work[r].speed) + links_us(k->x, way_us(k->x, c, c->n - 1, r), 1, 1);
 }
 
-static bool in_chain(const struct chain *c, uint32_t r)
+/* It is in the chain, or was in a group that stalled with one who is. */
+static bool is_barred(const struct maker *k, const struct chain *c, uint32_t r)
 {
-    bool in = false;
-    for (int s = 0; s < c->n; s++) in = in || c->r[s] == r;
-    return in;
+    const struct at_measured *m = k->x->measured;
+    bool barred = false;
+    for (int s = 0; s < c->n; s++)
+        barred = barred || c->r[s] == r || (m[r].stalled != 0 && m[c->r[s]].stalled == m[r].stalled);
+    return barred;
 }
 
 static void propose(const struct maker *k, const struct chain *c, uint32_t r, uint64_t *io_least, uint32_t *io_best)
 {
-    if (!is_free(k, r) || in_chain(c, r)) return;
+    if (!is_free(k, r) || is_barred(k, c, r)) return;
     uint64_t us = adds_us(k, c, r);
     if (*io_best != AT_GROUP_END && (us > *io_least || (us == *io_least && r >= *io_best))) return;
     *io_least = us;
@@ -200,7 +230,7 @@ static uint32_t nearest(const struct maker *k, const struct chain *c)
     }
     for (uint32_t i = k->at; i < k->pool; i++) {
         uint32_t r = k->room->row[i].replica;
-        if (!is_free(k, r) || in_chain(c, r)) continue;
+        if (!is_free(k, r) || is_barred(k, c, r)) continue;
         propose(k, c, r, &least, &best);
         break;
     }
@@ -371,6 +401,17 @@ static bool is_worth_it(const struct outcome *fresh, const struct outcome *kept)
     return (at_u128)fresh->units * kept->slowest_us * 2 >= (at_u128)kept->units * fresh->slowest_us * 3;
 }
 
+/* Two of its members are not to be together. */
+static bool has_stalled(const struct maker *k, uint32_t lead)
+{
+    const struct at_measured *m = k->x->measured;
+    bool stalled = false;
+    for (uint32_t a = lead; a != AT_GROUP_END; a = made(k, a)->next)
+        for (uint32_t b = made(k, a)->next; b != AT_GROUP_END; b = made(k, b)->next)
+            stalled = stalled || (m[a].stalled != 0 && m[a].stalled == m[b].stalled);
+    return stalled;
+}
+
 /* What of the groups before goes on. */
 static void keep(const struct maker *k, const struct at_grouped *g)
 {
@@ -378,7 +419,8 @@ static void keep(const struct maker *k, const struct at_grouped *g)
         *made(k, r) = g[r].planned && g[r].size == k->x->stages ? g[r] : (struct at_grouped){0};
     for (uint32_t r = 0; r < k->x->members; r++) {
         struct at_grouped *at = made(k, r);
-        if (at->size > 0 && at->place == 0 && !at_group_all_in(g, r, k->in)) sit_out(k, r, AT_GROUP_ROLE_NONE);
+        if (at->size > 0 && at->place == 0 && (!at_group_all_in(g, r, k->in) || has_stalled(k, r)))
+            sit_out(k, r, AT_GROUP_ROLE_NONE);
     }
 }
 

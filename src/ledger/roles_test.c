@@ -105,6 +105,44 @@ static struct at_stage_cut cut_of(const struct bench *b, uint32_t r)
     return cut;
 }
 
+/* Three groups and one left over; one group is there for two rounds and hands in nothing. The others stay; of its members one
+ * is put together with whoever was left over. */
+static void a_group_that_stalls_is_taken_apart(void **state)
+{
+    struct bench b;
+    struct at_replicas in = all(7);
+    (void)state;
+    make(&b, 7, 2);
+    for (uint32_t r = 0; r < 7; r++) {
+        measure(&b, r, 50, 8192);
+        for (uint32_t k = 0; k < r; k++) linked(&b, k, r, 300);
+    }
+    form(&b, &in);
+    uint32_t lead = b.g[2].lead, other = b.g[lead].next;
+    assert_int_equal(b.g[lead].size, 2);
+    at_roles_idle(b.g, lead, b.measured);
+    form(&b, &in);
+    assert_int_equal(b.g[lead].next, other); /* once may be an accident */
+    at_roles_seen(&b.x, b.g, lead, 3, 1, 1, b.measured);
+    at_roles_idle(b.g, lead, b.measured);
+    form(&b, &in);
+    assert_int_equal(b.g[lead].next, other); /* not in a row */
+    at_roles_idle(b.g, lead, b.measured);
+    assert_true(b.measured[lead].doubt == 1 && b.measured[other].doubt == 1);
+    form(&b, &in);
+    assert_true(b.g[lead].lead != b.g[other].lead || b.g[lead].size == 0);
+    uint32_t works = b.g[lead].size == 2 ? lead : other, rests = works == lead ? other : lead, twos = 0;
+    for (uint32_t r = 0; r < 7; r++) twos += b.g[r].size == 2;
+    assert_true(twos == 6 && b.g[works].size == 2 && b.g[rests].role == AT_GROUP_ROLE_SPARE);
+    for (uint32_t round = 0; round < AT_ROLES_APART; round++) {
+        assert_true(b.measured[rests].stalled != 0 && b.measured[works].stalled != 0);
+        at_roles_rest(b.g, 7, b.measured);
+    }
+    assert_true(b.measured[rests].stalled == 0 && b.measured[rests].doubt == 0); /* it has rested for so long */
+    at_roles_seen(&b.x, b.g, b.g[works].lead, 3, 1, 1, b.measured);
+    assert_true(b.measured[works].stalled == 0 && b.measured[works].doubt == 0); /* its unit counts */
+}
+
 static void layers_go_by_speed_and_memory(void **state)
 {
     struct bench b;
@@ -546,7 +584,8 @@ static void receipts_follow_the_cut(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(groups_do_not_straddle_sites),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_group_that_stalls_is_taken_apart),
+                                       cmocka_unit_test(groups_do_not_straddle_sites),
                                        cmocka_unit_test(layers_go_by_speed_and_memory),
                                        cmocka_unit_test(the_weak_sit_out),
                                        cmocka_unit_test(a_spare_takes_the_place_of_who_is_gone),
