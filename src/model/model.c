@@ -143,12 +143,18 @@ at_err at_product_finish(const struct at_tp *tp)
 }
 
 void at_project_grad(const struct at_exec *ex, struct at_mat w, struct at_mat dy, struct at_mat a, long N, long T,
-                     long n, long k)
+                     long n, long k, bool fresh)
 {
-    at_gemm(
-        ex,
-        &(struct at_gemm){
-            .op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .seq_len = T, .m = n, .n = k, .k = N, .a = dy, .b = a, .c = w});
+    at_gemm(ex, &(struct at_gemm){.op = AT_GEMM_TN,
+                                  .join = AT_JOIN_GRAINS,
+                                  .seq_len = T,
+                                  .fresh = fresh,
+                                  .m = n,
+                                  .n = k,
+                                  .k = N,
+                                  .a = dy,
+                                  .b = a,
+                                  .c = w});
 }
 
 void at_layer_attention(const struct at_exec *ex, const struct at_model *m, const struct at_layer_weights *w,

@@ -37,9 +37,10 @@ void at_product(const struct at_exec *ex, enum at_gemm_op op, const struct at_pr
 at_err at_product_begin(const struct at_exec *ex, const struct at_tp *tp, enum at_gemm_op op,
                         const struct at_product *p);
 at_err at_product_finish(const struct at_tp *tp);
-/* Gradient of the weights, added: W(n,k) += dY(N,n)^T . A(N,k), in grains of sequences of length T. */
+/* Gradient of the weights, added: W(n,k) += dY(N,n)^T . A(N,k), in grains of sequences of length T. fresh: W holds
+ * nothing yet. */
 void at_project_grad(const struct at_exec *ex, struct at_mat w, struct at_mat dy, struct at_mat a, long N, long T,
-                     long n, long k);
+                     long n, long k, bool fresh);
 
 /* One layer forward. Rows' queries, keys and values are written to qkv; attention reads keys from kv (see ops.h). */
 struct at_layer_pass {

@@ -87,14 +87,18 @@ struct rank {
     double sum;
 };
 
-static void stage_init(struct stage *s, const struct whole *w, const struct at_shard *shard, long micro, bool recompute)
+static void stage_init(struct stage *s, const struct at_exec *ex, const struct whole *w, const struct at_shard *shard,
+                       long micro, bool recompute)
 {
     assert_int_equal(at_model_init_shard(&s->m, &w->m.params.config, shard, NULL), AT_OK);
     assert_int_equal(at_passing_init(&s->pass, &s->m, micro, recompute), AT_OK);
     for (int i = 0; i < SEQUENCES / micro; i++)
         assert_int_equal(at_activations_init(&s->act[i], &s->m, &s->pass), AT_OK);
     s->theta = malloc(s->m.params.count * sizeof(real));
-    s->grad = calloc(at_model_grad_count(&s->m), sizeof(real));
+    size_t grad_bytes = at_model_grad_count(&s->m) * sizeof(real);
+    s->grad = malloc(grad_bytes);
+    memset(s->grad, 0xff, grad_bytes); /* the whole model's starts as zeros: both ways to begin must agree */
+    at_model_grad_begin(ex, &s->m, &s->pass, s->grad);
     test_cut(&w->m.params, w->theta, &s->m.params, s->theta);
 }
 
@@ -208,7 +212,7 @@ static void check_split(const struct whole *w, int tp, int pp, long micro, bool 
         r->x = malloc((size_t)(w->N * (long)c->d_model) * sizeof(real));
         for (int p = 0; p < pp; p++) {
             struct at_shard shard = test_shard(c, tp, pp, i, p);
-            stage_init(&r->stage[p], w, &shard, micro, recompute);
+            stage_init(&r->stage[p], &r->ex, w, &shard, micro, recompute);
         }
     }
     for (int i = 0; i < tp; i++) assert_int_equal(pthread_create(&thread[i], NULL, run_rank, &rank[i]), 0);

@@ -2,8 +2,6 @@
 
 #include "model/model_inner.h"
 
-#include <string.h>
-
 bool at_model_is_whole(const struct at_model *m)
 {
     return m->params.shard.slots == m->params.slots && m->params.shard.layers == (int)m->params.config.layers;
@@ -170,9 +168,9 @@ static void hidden_grads(const struct layer_back *b)
 {
     const struct at_dims *z = &b->z;
     at_project_grad(b->ex, b->g.down, at_mat(b->pass->d_x, z->d), at_mat(b->k->hidden, z->ff_row), z->N, z->T, z->d,
-                    z->ff);
+                    z->ff, b->pass->grad_fresh);
     at_project_grad(b->ex, b->g.gate_up, at_mat(b->k->gate_up, z->gu_row), at_mat(b->k->norm2, z->d), z->N, z->T,
-                    2 * z->ff, z->d);
+                    2 * z->ff, z->d, b->pass->grad_fresh);
 }
 
 /* pass->d_x: from the gradient of the layer's output to that of x_mid. */
@@ -195,9 +193,10 @@ static at_err hidden_backward(const struct layer_back *b)
 static void attention_grads(const struct layer_back *b)
 {
     const struct at_dims *z = &b->z;
-    at_project_grad(b->ex, b->g.o, at_mat(b->pass->d_x, z->d), at_mat(b->k->attention, z->q), z->N, z->T, z->d, z->q);
+    at_project_grad(b->ex, b->g.o, at_mat(b->pass->d_x, z->d), at_mat(b->k->attention, z->q), z->N, z->T, z->d, z->q,
+                    b->pass->grad_fresh);
     at_project_grad(b->ex, b->g.qkv, at_mat(b->pass->d_wide, z->row), at_mat(b->k->norm1, z->d), z->N, z->T, z->row,
-                    z->d);
+                    z->d, b->pass->grad_fresh);
 }
 
 /* pass->d_x: from the gradient of x_mid to that of the layer's input. */
@@ -233,10 +232,10 @@ static at_err head_backward(const struct at_exec *ex, const struct at_model *m, 
     int err = at_product_begin(ex, tp, AT_GEMM_NN, &back);
     if (err != AT_OK) return err;
     at_project_grad(ex, at_mat(head_grad(m, grad), z->d), at_mat(pass->logits, z->V), at_mat(pass->norm_last, z->d),
-                    z->N, z->T, z->V, z->d);
+                    z->N, z->T, z->V, z->d, pass->grad_fresh);
     err = at_product_finish(tp);
     if (err != AT_OK) return err;
-    memset(pass->d_x, 0, (size_t)(z->N * z->d) * sizeof *pass->d_x);
+    at_zero(ex, pass->d_x, z->N * z->d);
     at_rmsnorm_backward(ex, pass->d_x, at_weights_of(m, grad, AT_ROLE_NORM_FINAL, 0), pass->sum, a->x_last,
                         pass->rstd_last, at_weights_of(m, theta, AT_ROLE_NORM_FINAL, 0), z->N, z->T, z->d);
     return AT_OK;
@@ -268,6 +267,7 @@ at_err at_stage_backward(const struct at_exec *ex, const struct at_model *m, con
         err = hidden_backward(&b);
         if (err == AT_OK) err = attention_backward(&b);
     }
+    a->pass->grad_fresh = false;
     return err;
 }
 
@@ -310,6 +310,17 @@ static size_t head_count(const struct at_model *m)
 size_t at_model_grad_count(const struct at_model *m)
 {
     return m->params.count + head_count(m);
+}
+
+void at_model_grad_begin(const struct at_exec *ex, const struct at_model *m, struct at_passing *pass, real *grad)
+{
+    const struct at_params *p = &m->params;
+    for (int i = 0; i < p->blocks; i++) {
+        enum at_role role = p->tensor[p->block[i].tensor].role;
+        if (role == AT_ROLE_EMBEDDING || at_role_is_gain(role))
+            at_zero(ex, grad + p->block[i].offset, (long)at_block_count(&p->block[i]));
+    }
+    pass->grad_fresh = true;
 }
 
 void at_model_grad_finish(const struct at_exec *ex, const struct at_model *m, real *grad)

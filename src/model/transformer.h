@@ -64,6 +64,7 @@ struct at_passing {
     real *joined;                                /* last stage: (3,N): maximum, target's score, sum of exponentials */
     struct at_layer_kept again;                  /* recompute: everything but x and x_mid, for one layer */
     const struct at_layer_kept *again_of;        /* whose values lie there; NULL: nobody's */
+    bool grad_fresh;                             /* the next backward pass is the first since at_model_grad_begin */
     struct at_memory memory;                     /* where it and its activations are from */
     void *block;
     size_t bytes;
@@ -124,14 +125,17 @@ void at_model_forward(const struct at_exec *ex, const struct at_model *m, struct
 /* Loss of each target after a forward pass: a->pass->loss(B*T), each added to *io_sum in token order, in binary64. */
 void at_model_loss(const struct at_exec *ex, const struct at_model *m, struct at_activations *a, const int32_t *target,
                    long B, double *io_sum);
-/* The same loss, then the gradient of (sum of losses * inv), added to grad (zero it before the first microbatch of a
- * step). inv = 1 / (loss tokens of the whole step). Consumes the activations. Cutting a step's sequences into
+/* The same loss, then the gradient of (sum of losses * inv), added to grad (at_model_grad_begin before the first
+ * microbatch of a step, or zeros). inv = 1 / (loss tokens of the whole step). Consumes the activations. Cutting a step's sequences into
  * microbatches in order never changes bits. */
 void at_model_backward(const struct at_exec *ex, const struct at_model *m, struct at_activations *a, const real *theta,
                        const int32_t *token, const int32_t *target, long B, real inv, real *grad, double *io_sum);
 
 /* Elements of grad: params.count, and for tied weights a separate accumulator for the head behind them. Of shards, too. */
 size_t at_model_grad_count(const struct at_model *m);
+/* Before a step's first backward pass with `pass`, instead of zeros in all of grad: matrices' gradients are then stored by
+ * that pass, which saves writing and reading them once more; only what is added to in other ways is cleared. */
+void at_model_grad_begin(const struct at_exec *ex, const struct at_model *m, struct at_passing *pass, real *grad);
 /* Once, after the step's last microbatch: tied weights: embedding gradient + head gradient (rule 8). */
 void at_model_grad_finish(const struct at_exec *ex, const struct at_model *m, real *grad);
 

@@ -223,7 +223,7 @@ static at_err gradient(void *arg, struct at_trainer *t, const struct at_exec *ex
                                     .microbatches = r->o.plan->microbatches,
                                     .grad = t->grad,
                                     .inv = (real)(1.0 / (double)(batch * T))};
-    memset(t->grad, 0, at_model_grad_count(t->model) * sizeof *t->grad);
+    at_model_grad_begin(ex, t->model, t->pass, t->grad);
     at_err_t err = at_pipeline_run(&r->pipeline, ex, &work, &sum, diag);
     if (err != AT_OK) return err;
     at_model_grad_finish(ex, t->model, t->grad);

@@ -81,6 +81,7 @@ static void check(const struct at_exec *ex, const struct at_gemm *g)
 {
     AT_ASSERT(g->m >= 1 && g->n >= 1 && g->k >= 1);
     AT_ASSERT(ex->scratch_bytes >= at_gemm_scratch_bytes(ex->par->threads));
+    AT_ASSERT(!g->fresh || g->join == AT_JOIN_GRAINS);
     if (g->join == AT_JOIN_GRAINS) AT_ASSERT(g->seq_len >= 1 && g->k % g->seq_len == 0);
     if (g->join == AT_JOIN_SLOTS)
         AT_ASSERT((g->slots == 1 || g->slots == 2 || g->slots == 4 || g->slots == 8) && g->k % g->slots == 0);

@@ -5,12 +5,14 @@
  *   AT_JOIN_CHAIN   one segment; C = chain(K)
  *   AT_JOIN_SLOTS   `slots` equal segments, joined by the binary tree ((s0+s1)+(s2+s3))+...; C = tree
  *   AT_JOIN_GRAINS  K is positions of sequences of length seq_len; segments of at most 256 consecutive positions of one
- *                   sequence; C = (((C + g0) + g1) + ...), ascending
+ *                   sequence; C = (((C + g0) + g1) + ...), ascending; where C is `fresh`, from +0
  * Cache blocks over K continue a chain (reload the accumulator), so block sizes are free. */
 #ifndef ATOLL_TENSOR_GEMM_H
 #define ATOLL_TENSOR_GEMM_H
 
 #include "tensor/exec.h"
+
+#include <stdbool.h>
 
 enum at_gemm_op {
     AT_GEMM_NN, /* C(m,n) = A(m,k) . B(k,n) */
@@ -48,6 +50,7 @@ struct at_gemm {
     enum at_gemm_join join;
     int slots;             /* AT_JOIN_SLOTS: 1, 2, 4 or 8; divides k */
     long seq_len;          /* AT_JOIN_GRAINS: divides k */
+    bool fresh;            /* AT_JOIN_GRAINS: C holds nothing yet; the bits are those of a C of +0, which is not read */
     long m, n, k;          /* any sizes >= 1 */
     struct at_mat a, b, c; /* a and b are only read; c must not overlap them */
 };

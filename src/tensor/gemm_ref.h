@@ -79,7 +79,7 @@ static void ref_one_tile(const struct at_gemm *g, struct at_gemm_part part, stru
     if (g->join == AT_JOIN_GRAINS) {
         for (long k = 0; k < g->k; k = ref_grain_end(g, k)) {
             ref_segment(g, t, i0, j0, k, ref_grain_end(g, k), t->slot[0]);
-            ref_store(g, part, i0, j0, t->slot[0], 1);
+            ref_store(g, part, i0, j0, t->slot[0], !g->fresh || k > 0);
         }
         return;
     }

@@ -89,6 +89,7 @@ static void naive(const struct at_gemm *g)
             if (g->join == AT_JOIN_CHAIN) *c = naive_chain(g, i, j, 0, g->k);
             if (g->join == AT_JOIN_SLOTS) *c = naive_slots(g, i, j, 0, g->slots);
             if (g->join != AT_JOIN_GRAINS) continue;
+            if (g->fresh) *c = 0;
             for (long s = 0; s < g->k; s += g->seq_len)
                 for (long p = 0; p < g->seq_len; p += AT_GRAIN_POSITIONS)
                     *c = *c + naive_chain(g, i, j, s + p, s + (p + 256 < g->seq_len ? p + 256 : g->seq_len));
@@ -188,7 +189,10 @@ static void test_random_shapes(void **state)
         g.slots = 1 << draw(4);
         if (g.join == AT_JOIN_SLOTS) g.k = g.slots * (1 + g.k / g.slots);
         g.seq_len = i % 2 ? 1 + (long)draw(30) : g.k;
-        if (g.join == AT_JOIN_GRAINS) g.k = g.seq_len * (1 + g.k / g.seq_len);
+        if (g.join == AT_JOIN_GRAINS) {
+            g.k = g.seq_len * (1 + g.k / g.seq_len);
+            g.fresh = draw(2);
+        }
         const int layout[3] = {(int)draw(3), (int)draw(3), (int)draw(3)};
         one_case(g, layout);
     }
@@ -204,6 +208,7 @@ static void test_long_shapes(void **state)
         {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 29, .n = 50, .k = 1200, .seq_len = 600},
         {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 17, .n = 48, .k = 1024, .seq_len = 256},
         {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 17, .n = 48, .k = 1400, .seq_len = 200},
+        {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 17, .n = 50, .k = 1400, .seq_len = 350, .fresh = true},
         {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 20, .n = 40, .k = 2048},
         {.op = AT_GEMM_NN, .join = AT_JOIN_SLOTS, .slots = 8, .m = 101, .n = 33, .k = 4112},
         {.op = AT_GEMM_NT, .join = AT_JOIN_SLOTS, .slots = 4, .m = 5, .n = 261, .k = 4100},
@@ -265,6 +270,7 @@ static void test_blocks(void **state)
         {.op = AT_GEMM_NT, .join = AT_JOIN_CHAIN, .m = 150, .n = 1100, .k = 1024}, /* blocks of B */
         {.op = AT_GEMM_NN, .join = AT_JOIN_CHAIN, .m = 150, .n = 100, .k = 2500},  /* pieces of K */
         {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 530, .n = 300, .k = 600, .seq_len = 300},
+        {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 530, .n = 300, .k = 600, .seq_len = 300, .fresh = true},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) blocks_case(list[i]);
 }

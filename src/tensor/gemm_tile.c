@@ -131,9 +131,9 @@ static void tile_segments(struct walk *w, int rows, int vecs)
         t->mode = w->k0 > w->k_from ? AT_TILE_LOAD : AT_TILE_STORE;
         w->kern->tile(rows, vecs, t);
     } else {
-        t->mode = AT_TILE_ADD;
         for (long k = w->k0; k < w->k1; k += t->k) {
             t->k = grain_end(g->seq_len, k) - k;
+            t->mode = g->fresh && k == 0 ? AT_TILE_STORE : AT_TILE_ADD; /* +0 + g0 is g0, which is never -0 */
             w->kern->tile(rows, vecs, t);
             t->a += t->a_rows ? t->k : t->k * t->lda;
             t->b += t->k * t->ldb;
@@ -171,7 +171,8 @@ static void one_tile(struct walk *w, long i, long j, int rows, long cols)
     }
     t->c = w->s->edge;
     t->ldc = AT_TILE_COLS_MAX;
-    if (w->join == AT_JOIN_GRAINS || w->k0 > w->k_from) edge_copy(&w->c, i, j, rows, cols, t->c, t->ldc, false);
+    if (w->k0 > w->k_from || (w->join == AT_JOIN_GRAINS && !w->g->fresh))
+        edge_copy(&w->c, i, j, rows, cols, t->c, t->ldc, false);
     tile_segments(w, rows, vecs);
     edge_copy(&w->c, i, j, rows, cols, t->c, t->ldc, true);
 }

@@ -9,6 +9,7 @@
 #include "tensor/rows_kern.h"
 
 #include <stdint.h>
+#include <string.h>
 
 #define SUM_ROWS 2048
 
@@ -278,6 +279,20 @@ struct elements {
     real w;
     uint8_t *finite; /* one flag for each job */
 };
+
+static void zero_job(void *arg, int job)
+{
+    const struct elements *e = arg;
+    long from, n;
+    share_elements(&e->split, job, e->n, &from, &n);
+    memset(e->y + from, 0, (size_t)n * sizeof *e->y);
+}
+
+void at_zero(const struct at_exec *ex, real *y, long n)
+{
+    struct elements e = {.split = split_elements(ex, n), .n = n, .y = y};
+    at_par_run(ex->par, e.split.jobs, zero_job, &e);
+}
 
 static void add_job(void *arg, int job)
 {

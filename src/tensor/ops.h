@@ -127,6 +127,8 @@ void at_cross_entropy_finish(const struct at_exec *ex, real *loss, real *d_logit
                              const real *score, const real *sum, const int32_t *target, long N,
                              const struct at_vocab_part *part, real inv);
 
+/* y = +0, n elements. */
+void at_zero(const struct at_exec *ex, real *y, long n);
 /* y = a + b, n elements; y may be a. */
 void at_add(const struct at_exec *ex, real *y, const real *a, const real *b, long n);
 

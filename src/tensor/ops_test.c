@@ -269,6 +269,11 @@ static void check_elements(const struct at_exec *ex)
     at_add(ex, got, got, other, ELEMENTS);
     assert_memory_equal(want, got, sizeof want);
 
+    memset(want, 0, sizeof want);
+    want[ELEMENTS - 1] = got[ELEMENTS - 1];
+    at_zero(ex, got, ELEMENTS - 1);
+    assert_memory_equal(want, got, sizeof want);
+
     for (long i = 0; i < ELEMENTS; i++) want[i] = fmaf(-0.9f, other[i], theta[i]);
     memcpy(got, theta, sizeof got);
     at_axpy(ex, got, -0.9f, other, ELEMENTS);

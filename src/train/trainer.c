@@ -185,7 +185,7 @@ double at_trainer_gradient(struct at_trainer *t, const struct at_exec *ex, const
     long batch = t->config.batch, T = t->model->params.config.seq_len;
     real inv = (real)(1.0 / (double)(batch * T));
     double sum = 0;
-    memset(t->grad, 0, at_model_grad_count(t->model) * sizeof *t->grad);
+    at_model_grad_begin(ex, t->model, t->pass, t->grad);
     for (long b = 0; b < batch; b += t->microbatch) {
         long n = batch - b < t->microbatch ? batch - b : t->microbatch;
         at_model_forward(ex, t->model, t->act, theta, t->input + b * T, n);
