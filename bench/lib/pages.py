@@ -186,7 +186,8 @@ def swarm_rows(f):
         b = f["back"]
         of = f" of {b['others']} other{'s' if b['others'] != 1 else ''}, `--outer {b['outer']}`" if "outer" in b else ""
         yield (f"return after 5 missed rounds{of}, {b['preset']}: bytes", "≤ 2 % of the model's",
-               f"{b['bytes'] / 1e6:.2f} MB = {100 * b['ratio']:.2f} %", b["load"])
+               f"{b['bytes'] / 1e6:.2f} MB = {100 * b['ratio']:.2f} %"
+               + (f"; {b['rounds_replayed']} rounds' updates until it was ready" if "rounds_replayed" in b else ""), b["load"])
         yield "the same: time until ready for the running round", "≤ 5 s", f"{b['seconds']:.1f} s", b["load"]
     if "evict" in f:
         e = f["evict"]

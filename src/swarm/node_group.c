@@ -57,8 +57,10 @@ static void attempt(struct at_node_machine *m, uint32_t with)
 {
     struct at_node_group *g = &m->group;
     stop_unit(m);
-    if (with != g->with) g->most = 0;
-    if (with != g->with) g->claim_ms = 0;
+    if (with != g->with) {
+        g->most = 0;
+        g->claim_ms = 0;
+    }
     g->with = with;
     g->agreed = 0;
     g->begun_ms = m->now_ms;

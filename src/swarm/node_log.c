@@ -187,9 +187,8 @@ void at_node_log_data(struct at_node_machine *m, const struct at_node_event *e)
         return;
     }
     if (count > 0) count = (size_t)(e->log.checkpoints[checkpoints - 1].size - e->log.from);
-    size_t last = checkpoints; /* of cosigned ones those of the last size do */
-    while (last > 0 && e->log.checkpoints[last - 1].size == e->log.checkpoints[checkpoints - 1].size) last--;
-    size_t skip = checkpoints - last > 1 ? last : 0;
+    size_t skip = checkpoints; /* those of the last size do: they vouch for all before it */
+    while (skip > 0 && e->log.checkpoints[skip - 1].size == e->log.checkpoints[checkpoints - 1].size) skip--;
     link->log_live = !link->log_once && e->log.from + count == final_size;
     send_part(m, link->id, e->log.from, e->log.records, count, e->log.checkpoints + skip, checkpoints - skip,
               link->log_live);
