@@ -80,7 +80,8 @@ def train(f):
                          f"{p['memory_bytes'][n] / 1e6:,.0f} MB"])
     return ("## Training steps\n\n"
             f"{machine(f)}. Whole steps (forward, backward, clip, AdamW) in binary32; PyTorch runs the same model. FLOPs are "
-            "tokens × (6 × matmul parameters + 6 × layers × T × heads × head size); memory is the most a process held."
+            "tokens × (6 × matmul parameters + 6 × layers × T × heads × head size); memory is the most a process held. "
+            "Where a step's time goes, and what the goals lack: [ADR 0028](adr/0028-where-a-step-goes.md)."
             f"{noisy(f)}\n\n"
             + table(["model", "batch", "threads", "program", "tok/s", "of FMA peak", "goal", "Atoll / PyTorch", "goal", "memory"],
                     rows, [":--", "--:", "--:", ":--", "--:", "--:", ":--", "--:", ":--", "--:"]))
