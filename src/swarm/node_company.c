@@ -12,7 +12,11 @@
  *   the round's time is over              it counts
  *
  * Who waits counts as here: its author need not be any more. Its author knows how long that may be and does not take its
- * receipt for lost before. A receipt that waits when the steward dies is lost, and sent again over the new link. */
+ * receipt for lost before. A receipt that waits when the steward dies is lost, and sent again over the new link.
+ *
+ * JOINs that come faster than that go together, too: the first is ordered at once, those behind it when as many
+ * milliseconds have passed as there are members (a second at most), when another record is ordered, or when they fill a
+ * block. They do not wait in the consensus's queue, where the steward would do nothing else. */
 #include "swarm/node_internal.h"
 
 uint64_t at_node_company_most_ms(const struct at_node_machine *m)
@@ -88,9 +92,46 @@ static uint64_t due_ms(const struct at_node_machine *m)
     return due;
 }
 
+/* ---- JOINs ---- */
+static void joins_order(struct at_node_machine *m)
+{
+    struct at_node_joins *j = m->joins;
+    j->ordered_ms = m->now_ms + 1;
+    for (uint32_t i = 0; i < j->count; i++) at_node_submit_own(m, &j->list[i].record, j->list[i].link);
+    j->count = 0;
+}
+
+void at_node_company_newcomer(struct at_node_machine *m, const struct at_signed_record *record, uint64_t link)
+{
+    struct at_node_joins *j = m->joins;
+    for (uint32_t i = 0; i < j->count; i++) {
+        if (!at_node_id_eq(&j->list[i].record.author, &record->author)) continue;
+        j->list[i].link = link; /* it waits already */
+        return;
+    }
+    j->list[j->count].record = *record;
+    j->list[j->count++].link = link;
+    if (j->count == AT_NODE_JOINS_MAX) joins_order(m);
+}
+
+static uint64_t joins_due_ms(const struct at_node_machine *m)
+{
+    uint32_t gap = m->ledger.member_count < AT_NODE_JOINS_MS ? m->ledger.member_count : AT_NODE_JOINS_MS;
+    return m->joins->ordered_ms ? m->joins->ordered_ms + gap : 0;
+}
+
+static void joins_drive(struct at_node_machine *m)
+{
+    if (!m->joins || m->joins->count == 0) return;
+    bool with_others = !m->consensus || m->consensus->queue_count > 0 || m->ledger.seats.count > 1;
+    if (with_others || m->now_ms >= joins_due_ms(m)) joins_order(m);
+}
+
 void at_node_company_drive(struct at_node_machine *m)
 {
-    if (!m->company || m->ended) return;
+    if (m->ended) return;
+    joins_drive(m);
+    if (!m->company) return;
     bool enough = m->company >= AT_NODE_COMPANY_MAX || m->now_ms >= due_ms(m);
     if (!enough && at_node_settled(m)) enough = !at_node_steward_awaits_more(m);
     if (!enough && m->consensus->queue_count == 0) return;
@@ -102,7 +143,7 @@ void at_node_company_drive(struct at_node_machine *m)
 
 uint64_t at_node_company_deadline_ms(const struct at_node_machine *m)
 {
-    if (!m->company) return UINT64_MAX;
-    uint64_t due = due_ms(m);
+    uint64_t due = m->company ? due_ms(m) : UINT64_MAX;
+    if (m->joins && m->joins->count > 0 && joins_due_ms(m) < due) due = joins_due_ms(m);
     return due > m->now_ms ? due : UINT64_MAX;
 }

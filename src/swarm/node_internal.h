@@ -91,6 +91,7 @@ enum { /* milliseconds */
        AT_NODE_DISTRUST_MS = 60000,    /* a way to the steward on which our words get lost is not taken */
        AT_NODE_RESUBMIT_MS = 5000,     /* a record of ours is not in the log: once more */
        AT_NODE_COMPANY_MS = 60000,     /* a receipt waits at most so long for others */
+       AT_NODE_JOINS_MS = 1000,        /* and a JOIN at most so long for others: as many ms as there are members */
        AT_NODE_RELAY_AGAIN_MS = 2000,  /* the same record is not passed on again before */
        AT_NODE_ABSENT_MS = 1000,       /* a participant that is not here is given up after this */
        AT_NODE_ABSENT_FAR_MS = 3000,   /* one whose words came through others: it may be looking for another way */
@@ -379,6 +380,7 @@ struct at_node_machine {
     struct at_node_receipt *receipts; /* AT_NODE_RECEIPTS_MAX; passed on by a member, ordered by the steward */
     size_t receipt_top;               /* none waits from here on: as link_top */
     uint32_t company;                 /* so many of them wait for company */
+    struct at_node_joins *joins;      /* owned; NULL: not the single steward */
     bool done[AT_MEMBERS_MAX];        /* by replica: said goodbye after END */
     bool unfit[AT_MEMBERS_MAX];       /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
@@ -526,6 +528,8 @@ void at_node_company_join(struct at_node_machine *m, struct at_node_receipt *w);
 /* The replica's receipt waits, or those that complete its unit do. */
 bool at_node_in_company(const struct at_node_machine *m, uint32_t replica);
 void at_node_company_leave(struct at_node_machine *m, struct at_node_receipt *w); /* it is ordered now */
+/* A JOIN that the fold would take: it is ordered, soon. */
+void at_node_company_newcomer(struct at_node_machine *m, const struct at_signed_record *record, uint64_t link);
 uint64_t at_node_company_most_ms(const struct at_node_machine *m); /* no receipt waits longer, at any steward */
 void at_node_company_drive(struct at_node_machine *m);
 uint64_t at_node_company_deadline_ms(const struct at_node_machine *m);

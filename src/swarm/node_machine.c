@@ -34,6 +34,7 @@ static at_err_t take_memory(struct at_node_machine *m)
     m->status_members = calloc(AT_MEMBERS_MAX, sizeof *m->status_members);
     if (!m->ops || !m->ops_sorted || !m->absent_ms || !m->receipts || !m->status_members) return AT_E_NOMEM;
     if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
+    if (m->is_steward && !(m->joins = calloc(1, sizeof *m->joins))) return AT_E_NOMEM;
     m->agree.out.bytes_max = AT_AGREE_BYTES_MAX;
     m->out.bytes_max = AT_NODE_OUT_BYTES_MAX;
     return at_buf_reserve(&m->out, (size_t)1 << 20, &at);
@@ -93,6 +94,7 @@ void at_node_machine_release(struct at_node_machine *m)
     free(m->ops_sorted);
     free(m->absent_ms);
     free(m->receipts);
+    free(m->joins);
     free(m->status_members);
     free(m->keep);
     at_tiles_release(&m->tiles.pick);

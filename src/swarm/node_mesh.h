@@ -27,6 +27,7 @@
 #define AT_NODE_RELAY_BELOW      2 /* a relay is asked for while fewer members than this are linked */
 #define AT_NODE_ROOM_KEPT        8 /* links that members leave to the steward and to newcomers */
 #define AT_NODE_HINTS_MAX        8 /* members that a newcomer is told of where there is no room */
+#define AT_NODE_JOINS_MAX        64 /* JOINs that are ordered together: a block */
 #define AT_NODE_LET_GO_TRIES     4 /* each waits twice as long as the one before */
 #define AT_NODE_CROWDED_FAILURES 3 /* as many failures as it counts like that there was no room */
 
@@ -138,6 +139,15 @@ struct at_node_receipt { /* waits for its update */
     uint64_t link;       /* it came over this one, and so does the update; UINT64_MAX: that is down */
     struct at_signed_record record;
     struct at_record rec;
+};
+
+struct at_node_joins { /* a single steward's: JOINs that wait for each other (node_company.c) */
+    uint32_t count;
+    uint64_t ordered_ms; /* when some were ordered last, + 1; 0: none yet */
+    struct {
+        struct at_signed_record record;
+        uint64_t link; /* it came over this one */
+    } list[AT_NODE_JOINS_MAX];
 };
 
 struct at_node_own { /* a record of ours on its way into the log */

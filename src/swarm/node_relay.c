@@ -224,6 +224,8 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
     bool fetch = rec.kind == AT_RECORD_RECEIPT && m->options.canary != AT_NODE_CANARY_COUNT_UNFETCHED;
     if (fetch)
         receipt_take(m, link, record, &rec);
+    else if (rec.kind == AT_RECORD_JOIN && m->joins && m->ledger.seats.count == 1)
+        at_node_company_newcomer(m, record, link->id);
     else if (m->is_steward)
         at_node_submit_own(m, record, link->id);
     else
