@@ -1,6 +1,7 @@
 /* node_drive.c: events in, operations out: the loop's side of the machine. */
 #include "node/node_drive.h"
 
+#include "node/node_bundle.h"
 #include "node/node_report.h"
 #include "os/sys.h"
 
@@ -144,26 +145,6 @@ static at_err read_agree(struct node *n, const struct at_agree_question *questio
     return err;
 }
 
-/* Whole updates; those that are not here, or too large, are empty. Good until the next call. */
-static at_err_t read_bundle(struct node *n, const struct node_todo *todo, struct at_span data[AT_BUNDLE_MAX],
-                            struct at_node_event *ev)
-{
-    uint8_t *at;
-    at_buf_clear(&n->bundle);
-    at_err_t err = at_buf_reserve(&n->bundle, (size_t)AT_BUNDLE_MAX * AT_BUNDLE_EACH_MAX, &at);
-    for (uint32_t i = 0; i < todo->bytes && !err; i++) {
-        uint64_t total = 0;
-        struct at_span bytes = {0};
-        bool here =
-            at_vault_read(&n->vault, AT_BLOB_UPDATE, todo->keys[i], 0, AT_BUNDLE_EACH_MAX, &total, &bytes) == AT_OK;
-        data[i] = at_span(n->bundle.p + n->bundle.n, here && total == bytes.n ? bytes.n : 0);
-        if (data[i].n) err = at_buf_append(&n->bundle, bytes.p, bytes.n);
-    }
-    ev->bundle.data = data;
-    ev->bundle.count = todo->bytes;
-    return err;
-}
-
 void node_answer(struct node *n, const struct node_todo *todo)
 {
     struct at_node_event ev = {
@@ -186,7 +167,9 @@ void node_answer(struct node *n, const struct node_todo *todo)
         ev.blob.ok = at_vault_read(&n->vault, todo->blob, todo->key, todo->offset, todo->bytes, &ev.blob.total,
                                    &ev.bytes) == AT_OK;
     else if (todo->kind == AT_NODE_EV_BUNDLE_DATA)
-        err = read_bundle(n, todo, data, &ev);
+        err = node_bundle_read(n, todo, data, &ev);
+    else if (todo->kind == AT_NODE_EV_BUNDLE_STATE)
+        node_bundle_stat(n, todo, &ev);
     else if (todo->kind == AT_NODE_EV_STATE_SHAPE)
         ev.shape.tiles = at_compute_tiles(n->compute, &tile, &ev.shape.bytes);
     else if (todo->kind == AT_NODE_EV_LINK_DOWN)

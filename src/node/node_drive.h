@@ -33,11 +33,11 @@ struct node_todo { /* an event to come, kept small: its data is read when its tu
     struct at_hash key;
     struct at_node_id node;
     uint64_t link, offset, dial, last; /* last: LOG_DATA */
-    uint32_t bytes;
+    uint32_t bytes, bytes_max;         /* max: BUNDLE_DATA, of all together */
     bool ok;
     struct at_agree_question agree;     /* AGREE_DATA */
     uint32_t term;                      /* SECRET */
-    struct at_hash keys[AT_BUNDLE_MAX]; /* BUNDLE_DATA: so many as `bytes` says */
+    struct at_hash keys[AT_BUNDLE_MAX]; /* BUNDLE_DATA, _STATE: so many as `bytes` says */
 };
 
 struct node_dial { /* under way: net's name for it, and the machine's */

@@ -1,6 +1,6 @@
 /* node_ops.c: what the machine asks for, done; what takes long by node_jobs.c. */
 #include "net/address.h"
-#include "node/node_drive.h"
+#include "node/node_bundle.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -93,7 +93,9 @@ static void do_blob(struct node *n, const struct at_node_op *op)
         todo.kind = AT_NODE_EV_BLOB_DATA;
         break;
     case AT_NODE_OP_BUNDLE_READ:
-        todo.kind = AT_NODE_EV_BUNDLE_DATA;
+    case AT_NODE_OP_BUNDLE_STAT:
+        todo.kind = op->kind == AT_NODE_OP_BUNDLE_READ ? AT_NODE_EV_BUNDLE_DATA : AT_NODE_EV_BUNDLE_STATE;
+        todo.bytes_max = op->bundle.bytes_max;
         todo.bytes = op->bundle.count;
         memcpy(todo.keys, op->bundle.keys, op->bundle.count * sizeof *todo.keys);
         break;
@@ -163,8 +165,12 @@ void node_do(struct node *n, const struct at_node_op *op)
     case AT_NODE_OP_BLOB_DROP:
     case AT_NODE_OP_BLOB_READ:
     case AT_NODE_OP_BUNDLE_READ:
+    case AT_NODE_OP_BUNDLE_STAT:
     case AT_NODE_OP_BLOB_PRUNE:
         do_blob(n, op);
+        break;
+    case AT_NODE_OP_BUNDLE_WRITE:
+        node_bundle_write(n, op);
         break;
     case AT_NODE_OP_STATE_SHAPE:
         node_later(n, (struct node_todo){.kind = AT_NODE_EV_STATE_SHAPE});

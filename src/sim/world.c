@@ -170,11 +170,11 @@ static uint32_t canary_of(const struct at_world *w, int node)
     return node == 0 || w->options.canary == AT_NODE_CANARY_NO_DUMMIES ? w->options.canary : 0;
 }
 
-/* A stand-in goes in a bundle only if what it stands for would. */
-static uint32_t bundle_each(const struct at_world *w)
+/* As many stand-ins go in a bundle as of what they stand for would. */
+static uint32_t bundle_bytes(const struct at_world *w)
 {
     uint32_t weight = w->options.lines && w->options.bulk_weight > 1 ? w->options.bulk_weight : 1;
-    return AT_BUNDLE_EACH_MAX / weight > 1 ? AT_BUNDLE_EACH_MAX / weight : 1;
+    return AT_BUNDLE_BYTES_MAX / weight > 1 ? AT_BUNDLE_BYTES_MAX / weight : 1;
 }
 
 static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag *diag)
@@ -195,7 +195,7 @@ static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag
                                               .secrets = n->secrets,
                                               .secret_count = n->secret_count,
                                               .nonce = ((uint64_t)node << 32) + n->life,
-                                              .bundle_each = bundle_each(w),
+                                              .bundle_bytes = bundle_bytes(w),
                                               .beacon_links = 4096,
                                               .canary = canary_of(w, node)};
     options.genesis = n->disk.has_genesis ? at_buf_span(&w->genesis) : at_span(NULL, 0);

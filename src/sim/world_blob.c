@@ -105,11 +105,12 @@ void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_
     at_buf_release(&b->part);
 }
 
-/* ---- many small ones, read at once ---- */
+/* ---- many at once ---- */
 void at_world_bundle_ask(struct at_world *w, int node, const struct at_node_op *op)
 {
     struct at_world_event *ev = at_world_push(w, AT_WORLD_BUNDLE_READ, node, at_world_draw(w, 2));
     ev->id = op->link;
+    ev->arg = op->bundle.bytes_max;
     at_world_payload(ev, at_span(op->bundle.keys[0].b, op->bundle.count * sizeof *op->bundle.keys));
 }
 
@@ -117,14 +118,51 @@ void at_world_bundle_read(struct at_world *w, const struct at_world_event *ev)
 {
     struct at_span data[AT_BUNDLE_MAX] = {{0}};
     struct at_node_event e = {.kind = AT_NODE_EV_BUNDLE_DATA, .link = ev->id};
-    uint32_t count = (uint32_t)(ev->e.bytes.n / sizeof(struct at_hash));
-    for (uint32_t i = 0; i < count; i++) {
+    uint32_t count = (uint32_t)(ev->e.bytes.n / sizeof(struct at_hash)), i = 0;
+    for (size_t left = ev->arg; i < count; i++) {
         struct at_hash key;
         memcpy(key.b, ev->e.bytes.p + i * sizeof key.b, sizeof key.b);
         const struct at_world_blob *b = at_world_blob_find(&w->nodes[ev->node].disk, AT_BLOB_UPDATE, key);
-        if (b && b->complete && at_world_blob_bytes(b).n <= AT_BUNDLE_EACH_MAX) data[i] = at_world_blob_bytes(b);
+        if (!b || !b->complete || at_world_blob_bytes(b).n > ev->arg) continue;
+        if (at_world_blob_bytes(b).n > left) break;
+        data[i] = at_world_blob_bytes(b);
+        left -= data[i].n;
     }
     e.bundle.data = data;
-    e.bundle.count = count;
+    e.bundle.count = i;
     at_world_step_node(w, ev->node, &e);
+}
+
+void at_world_bundle_stat(struct at_world *w, int node, const struct at_node_op *op)
+{
+    struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, 0);
+    ev->e.kind = AT_NODE_EV_BUNDLE_STATE;
+    ev->e.bundle.count = op->bundle.count;
+    for (uint32_t i = 0; i < op->bundle.count; i++) {
+        const struct at_world_blob *b = at_world_blob_find(&w->nodes[node].disk, AT_BLOB_UPDATE, op->bundle.keys[i]);
+        if (b && b->complete) ev->e.bundle.ok |= 1u << i;
+    }
+}
+
+/* Durable before BUNDLE_STORED is told, as in BLOB_FINISH. */
+void at_world_bundle_write(struct at_world *w, int node, const struct at_node_op *op)
+{
+    struct at_world_event *ev = at_world_push(w, AT_WORLD_DELIVER, node, at_world_sync_ms(w, node));
+    ev->e.kind = AT_NODE_EV_BUNDLE_STORED;
+    ev->e.bundle.count = op->bundle.count;
+    at_world_payload(ev, at_span(op->bundle.keys[0].b, op->bundle.count * sizeof *op->bundle.keys));
+    for (uint32_t i = 0; i < op->bundle.count; i++) {
+        struct at_span data = op->bundle.data[i];
+        struct at_buf bytes = {0};
+        if (!at_hash_eq(at_sha256(data.p, data.n), op->bundle.keys[i])) continue;
+        struct at_world_blob *b = at_world_blob_get(w, &w->nodes[node].disk, AT_BLOB_UPDATE, op->bundle.keys[i]);
+        if (!b) return;
+        if (b->complete) {
+            at_world_violate(w, "node %d writes an update that it has", node);
+            return;
+        }
+        if (at_buf_append(&bytes, data.p, data.n)) at_world_violate(w, "out of memory");
+        at_world_blob_whole(w, b, &bytes);
+        ev->e.bundle.ok |= 1u << i;
+    }
 }

@@ -280,6 +280,13 @@ void at_world_do_op(struct at_world *w, int node, const struct at_node_op *op)
     case AT_NODE_OP_BUNDLE_READ:
         at_world_bundle_ask(w, node, op);
         break;
+    case AT_NODE_OP_BUNDLE_STAT:
+        at_world_bundle_stat(w, node, op);
+        break;
+    case AT_NODE_OP_BUNDLE_WRITE:
+        if (!disk_takes(w, node)) return;
+        at_world_bundle_write(w, node, op);
+        break;
     case AT_NODE_OP_STATE_SHAPE:
         answer(w, node, op, AT_NODE_EV_STATE_SHAPE, 0, &ev);
         ev->e.shape.tiles = at_world_tiles(w);

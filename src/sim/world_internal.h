@@ -353,6 +353,8 @@ double at_world_loss(uint32_t round);
 /* world_blob.c */
 void at_world_bundle_ask(struct at_world *w, int node, const struct at_node_op *op);
 void at_world_bundle_read(struct at_world *w, const struct at_world_event *ev);
+void at_world_bundle_stat(struct at_world *w, int node, const struct at_node_op *op);
+void at_world_bundle_write(struct at_world *w, int node, const struct at_node_op *op);
 struct at_world_blob *at_world_blob_find(struct at_world_disk *d, enum at_blob_kind kind, struct at_hash key);
 struct at_world_blob *at_world_blob_get(struct at_world *w, struct at_world_disk *d, enum at_blob_kind kind,
                                         struct at_hash key); /* found or made */

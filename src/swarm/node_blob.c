@@ -51,19 +51,26 @@ void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch
         op->read.kind = fetch->kind;
         op->read.key = fetch->key;
     }
+    at_node_held_asked(m, fetch, false);
     fetch->state = AT_FETCH_NONE;
 }
 
 /* What is fetched is of the open round, and needed when it has closed; of several stewards it is needed for that. */
-static bool is_early(const struct at_node_machine *m)
+static bool is_early(const struct at_node_machine *m, const struct at_node_fetch *f)
 {
-    return !m->is_steward && m->ledger.phase == AT_LEDGER_TRAINING;
+    bool ahead = f->replica1 && f->round == m->ledger.round && m->ledger.phase == AT_LEDGER_TRAINING;
+    return ahead && !f->only_link && !m->is_steward;
 }
 
-static uint32_t early_ms(const struct at_node_machine *m)
+struct at_node_fetch *at_node_fetch_update(struct at_node_machine *m, uint32_t round, uint32_t replica,
+                                           struct at_hash update, uint64_t bytes)
 {
-    uint32_t share = m->genesis.round_ms_max / AT_NODE_FETCH_EARLY_SHARE;
-    return share < AT_NODE_FETCH_EARLY_MS ? share : AT_NODE_FETCH_EARLY_MS;
+    struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, update, bytes, bytes, 0);
+    if (!f || (f->replica1 == replica + 1 && f->round == round)) return f;
+    f->round = round;
+    f->replica1 = replica + 1;
+    at_node_held_asked(m, f, true);
+    return f;
 }
 
 struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key,
@@ -80,18 +87,14 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
                                         .bytes_max = bytes_max,
                                         .bytes_exact = bytes_exact,
                                         .moved_ms = m->now_ms};
-            if (in_memory(kind)) break;
+            f->last_link = m->bundle.last_link;
+            if (in_memory(kind) || at_node_is_small(m, f)) break; /* the small ones are looked for together */
             struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_STAT);
             op->read.kind = kind;
             op->read.key = key;
         }
     if (!f) return NULL;
     f->only_link = only_link;
-    if (f->early && f->state == AT_FETCH_WAIT && !is_early(m)) { /* now it is needed */
-        f->early = false;
-        f->turns = 0; /* those were in vain because nobody had it yet */
-        f->moved_ms = m->now_ms;
-    }
     return f;
 }
 
@@ -102,15 +105,20 @@ void at_node_blob_state(struct at_node_machine *m, const struct at_node_event *e
         return;
     }
     struct at_node_fetch *f = at_node_fetch_find(m, e->blob.kind, e->blob.key);
-    if (!f || f->state != AT_FETCH_STAT) return;
-    if (e->blob.complete) {
+    if (f && f->state == AT_FETCH_STAT) at_node_fetch_looked(m, f, e->blob.complete, e->blob.bytes_have);
+}
+
+void at_node_fetch_looked(struct at_node_machine *m, struct at_node_fetch *f, bool complete, uint64_t bytes_have)
+{
+    if (complete) {
         f->state = AT_FETCH_NONE;
+        at_node_held_fetched(m, f);
         at_node_fetched(m, f->kind, f->key);
         return;
     }
     f->state = AT_FETCH_WAIT;
     f->moved_ms = m->now_ms;
-    f->written = e->blob.bytes_have;
+    f->written = bytes_have;
     /* A rest that cannot be the beginning of this blob: from the start. The driver overwrites. */
     if (f->written >= (f->bytes_exact ? f->bytes_exact : f->bytes_max)) f->written = 0;
 }
@@ -137,20 +145,56 @@ static void want_pieces(struct at_node_machine *m, struct at_node_fetch *f)
     }
 }
 
-/* The open peer whose id follows the one asked last: all are tried in turn. */
-struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct at_node_fetch *f)
+/* A peer that may be asked, now or when it has answered what it was asked before. */
+static bool is_askable(const struct at_node_link *l, const struct at_node_fetch *f)
+{
+    return at_node_link_open(l) && !l->late && (!f->only_link || l->id == f->only_link);
+}
+
+static bool is_busy(const struct at_node_machine *m, const struct at_node_link *l, const struct at_node_fetch *f)
+{
+    if (l->bundle_out && at_node_is_small(m, f)) return true;
+    return l->wants_out > AT_NODE_PIECES_MAX - AT_NODE_WINDOW_PIECES; /* as many as it takes at once */
+}
+
+/* The best that is known of any peer that may be asked. */
+static enum at_node_holds best_holds(struct at_node_machine *m, const struct at_node_fetch *f)
+{
+    enum at_node_holds best = AT_NODE_HOLDS_NOT;
+    for (size_t i = 0; i < m->link_top && f->replica1 && best != AT_NODE_HOLDS; i++) {
+        if (!is_askable(&m->links[i], f)) continue;
+        enum at_node_holds holds = at_node_held_by(m, &m->links[i], f);
+        if (holds > best) best = holds;
+    }
+    return best;
+}
+
+/* Of those who have it for all that is known, or else of all, the peer whose id follows the one asked last: all are tried
+ * in turn. */
+static struct at_node_link *next_peer(struct at_node_machine *m, const struct at_node_fetch *f, bool busy_too)
 {
     struct at_node_link *best = NULL, *first = NULL;
+    enum at_node_holds least = best_holds(m, f);
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        if (!at_node_link_open(l) || l->late || (l->bundle_out && at_node_is_small(m, f)) ||
-            (f->only_link && l->id != f->only_link))
-            continue;
-        if (l->wants_out > AT_NODE_PIECES_MAX - AT_NODE_WINDOW_PIECES) continue; /* as many as it takes at once */
+        if (!is_askable(l, f) || (!busy_too && is_busy(m, l, f))) continue;
+        if (least != AT_NODE_HOLDS_NOT && at_node_held_by(m, l, f) < least) continue;
         if (!first || l->id < first->id) first = l;
         if (l->id > f->last_link && (!best || l->id < best->id)) best = l;
     }
     return best ? best : first;
+}
+
+struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct at_node_fetch *f)
+{
+    return next_peer(m, f, false);
+}
+
+bool at_node_fetch_suits(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link)
+{
+    enum at_node_holds least = best_holds(m, f);
+    if (least == AT_NODE_HOLDS_NOT) return next_peer(m, f, false) == link;
+    return is_askable(link, f) && !is_busy(m, link, f) && at_node_held_by(m, link, f) >= least;
 }
 
 void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
@@ -161,6 +205,7 @@ void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
     f->link = f->last_link = link->id;
     f->asked = f->written;
     f->owed = 0;
+    f->bundled = false;
     f->moved_ms = m->now_ms;
     want_pieces(m, f);
 }
@@ -187,19 +232,28 @@ static void fall_behind(struct at_node_link *link)
     if (link->late < link->pieces_out) link->late = link->pieces_out;
 }
 
+/* It is not needed yet, and nobody is known to have it: it is looked for again when somebody tells so. */
+static bool gives_up(struct at_node_machine *m, struct at_node_fetch *f)
+{
+    bool look = m->held.look;
+    if (!is_early(m, f) || best_holds(m, f) == AT_NODE_HOLDS) return false;
+    at_node_fetch_cancel(m, f);
+    m->held.look = look; /* nothing new is known by that */
+    return true;
+}
+
 /* The peer asked does not have it. */
 void at_node_fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link)
 {
     if (f->owed > 0) fall_behind(link);
+    at_node_held_missed(m, f, link);
     if (++f->misses % 4 == 0) f->written = f->late_link = 0; /* perhaps the rest that we kept is longer than the blob */
-    struct at_node_link *next = at_node_fetch_peer(m, f);
-    if (f->early && !is_early(m)) f->turns = 0; /* now it is needed, and asking begins anew */
-    /* Ahead of CLOSE there is time, and it is on its way from peer to peer. */
-    f->early = f->kind == AT_BLOB_UPDATE && !f->only_link && is_early(m);
-    if (!next || next->id <= f->last_link)
+    if (gives_up(m, f)) return;
+    struct at_node_link *next = next_peer(m, f, true);
+    if (best_holds(m, f) != AT_NODE_HOLDS && (!next || next->id <= f->last_link))
         fetch_turn(m, f);
     else
-        fetch_wait(m, f, f->early ? early_ms(m) << (f->turns < 3 ? f->turns : 3) : 0);
+        fetch_wait(m, f, 0);
 }
 
 /* Another peer goes on where this one stopped, if there is one. */
@@ -313,23 +367,47 @@ bool at_node_fetch_answered(struct at_node_machine *m, struct at_node_link *link
     return true;
 }
 
-void at_node_fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
-                         const struct at_msg_piece *piece)
+static bool piece_is_due(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
+                         const struct at_msg_piece *piece, bool *ret_known)
 {
-    bool known, asked = f->state == AT_FETCH_RUN && f->link == link->id;
-    const char *fault = piece_fault(f, piece, &known);
-    if (!asked && (fault || f->late_link != link->id)) return; /* given up meanwhile */
+    bool asked = f->state == AT_FETCH_RUN && f->link == link->id;
+    const char *fault = piece_fault(f, piece, ret_known);
+    if (!asked && (fault || f->late_link != link->id)) return false; /* given up meanwhile */
     if (asked && f->owed > 0) f->owed--;
-    if (!known && (fault || !piece_keep(m, f, piece))) {
-        at_node_link_refuse(m, link, fault ? fault : "out of memory");
-        return;
-    }
+    if (!*ret_known && fault) at_node_link_refuse(m, link, fault);
+    return *ret_known || !fault;
+}
+
+static void piece_came(struct at_node_machine *m, struct at_node_fetch *f, const struct at_msg_piece *piece, bool known)
+{
     f->total = piece->total;
     if (!known) f->written += piece->data.n;
     f->moved_ms = m->now_ms;
     f->misses = 0;
     if (f->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
+}
+
+static void fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
+                        const struct at_msg_piece *piece)
+{
+    bool known;
+    if (!piece_is_due(m, f, link, piece, &known)) return;
+    if (!known && !piece_keep(m, f, piece)) {
+        at_node_link_refuse(m, link, "out of memory");
+        return;
+    }
+    piece_came(m, f, piece, known);
     piece_took(m, f, link);
+}
+
+bool at_node_fetch_whole(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
+                         const struct at_msg_piece *piece)
+{
+    bool known;
+    if (f->written > 0 || !piece_is_due(m, f, link, piece, &known)) return false;
+    piece_came(m, f, piece, false);
+    f->state = AT_FETCH_CHECK;
+    return true;
 }
 
 void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece)
@@ -343,7 +421,7 @@ void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const s
         return;
     }
     struct at_node_fetch *f = at_node_fetch_find(m, piece->kind, piece->key);
-    if (f && (f->state == AT_FETCH_RUN || f->state == AT_FETCH_WAIT)) at_node_fetch_piece(m, f, link, piece);
+    if (f && (f->state == AT_FETCH_RUN || f->state == AT_FETCH_WAIT)) fetch_piece(m, f, link, piece);
 }
 
 void at_node_missing(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_missing *missing)
@@ -369,9 +447,14 @@ void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *
         return;
     }
     struct at_node_fetch *f = at_node_fetch_find(m, e->blob.kind, e->blob.key);
-    if (!f || f->state != AT_FETCH_CHECK) return;
-    if (e->blob.ok) {
+    if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, e->blob.ok);
+}
+
+void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok)
+{
+    if (ok) {
         f->state = AT_FETCH_NONE;
+        at_node_held_fetched(m, f);
         at_node_fetched(m, f->kind, f->key);
         return;
     }
@@ -398,6 +481,7 @@ void at_node_blob_link_down(struct at_node_machine *m, uint64_t link)
 
 void at_node_blob_drive(struct at_node_machine *m)
 {
+    at_node_bundle_drive(m);
     if (!m->has_genesis && at_node_linked(m) && !at_node_fetch_find(m, AT_BLOB_GENESIS, m->options.run))
         at_node_fetch(m, AT_BLOB_GENESIS, m->options.run, AT_GENESIS_BYTES_MAX, 0, 0);
     for (size_t i = 0; i < m->link_top; i++) {
@@ -409,7 +493,7 @@ void at_node_blob_drive(struct at_node_machine *m)
     for (size_t i = 0; i < m->fetch_top; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_RUN) watch(m, f);
-        if (f->state != AT_FETCH_WAIT || m->now_ms < f->moved_ms) continue;
+        if (f->state != AT_FETCH_WAIT || m->now_ms < f->moved_ms || gives_up(m, f)) continue;
         if (at_node_is_small(m, f))
             at_node_bundle_ask(m, f);
         else

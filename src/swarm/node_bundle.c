@@ -1,24 +1,62 @@
-/* node_bundle.c: small updates, many in one message: at a thousand members a want, a piece and an answer for each would be
- * three thousand messages for each of them in every round.
+/* node_bundle.c: updates that are no larger than a piece, many in one want: at a thousand members a want, a piece, and a
+ * question and an answer of the disk for each would be five events for each pair of members in every round.
  *
  *   asks                                     answers
- *   for up to 16 that wait to be fetched,    reads them all at once; one message with those that are here, the others
- *   one bundle of a peer at a time           empty. To a peer that asks for a second one meanwhile: Bye
+ *   the disk which of up to 16 are there     all at once
+ *   for up to 16 that wait to be fetched,    reads as many as fill a message, sends them, reads on: one or several
+ *   one want of a peer at a time             bundles, in the order of the want, those that are not here empty. To a peer
+ *                                            that asks for more meanwhile: Bye
+ *   the disk to keep all of a bundle         each is checked against its key; all at once
  *
- * For the bounds of wants and pieces a bundle is one. What comes is then looked at as pieces are (node_blob.c): each is a
- * whole blob. */
+ * A single one goes in pieces. For the bounds of wants and pieces such a want is one, until the last of its bundles has come. What comes is looked at
+ * as pieces are (node_blob.c): each is a whole blob. */
 #include "swarm/node_internal.h"
 
 #include <string.h>
 
+static uint32_t bundle_bytes(const struct at_node_machine *m)
+{
+    return m->options.bundle_bytes ? m->options.bundle_bytes : AT_BUNDLE_BYTES_MAX;
+}
+
+/* Does it go in bundles? */
 bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes)
 {
-    return bytes > 0 && bytes <= (m->options.bundle_each ? m->options.bundle_each : AT_BUNDLE_EACH_MAX);
+    return bytes > 0 && bytes <= bundle_bytes(m);
+}
+
+uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes)
+{
+    if (!at_node_small_update(m, bytes)) return AT_NODE_APPLY_SMALL;
+    return bytes <= bundle_bytes(m) / AT_BUNDLE_MAX ? 1 : AT_NODE_APPLY_SMALL / 2;
 }
 
 bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f)
 {
     return f->kind == AT_BLOB_UPDATE && f->written == 0 && at_node_small_update(m, f->bytes_exact);
+}
+
+/* ---- what is there already ---- */
+static void stat_ask(struct at_node_machine *m)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < m->fetch_top && n < AT_BUNDLE_MAX && !m->bundle.looking; i++)
+        if (m->fetches[i].state == AT_FETCH_STAT && at_node_is_small(m, &m->fetches[i]))
+            m->bundle.look[n++] = m->fetches[i].key;
+    if (n == 0) return;
+    m->bundle.looking = true;
+    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BUNDLE_STAT);
+    op->bundle.keys = m->bundle.look;
+    op->bundle.count = n;
+}
+
+void at_node_bundle_state(struct at_node_machine *m, const struct at_node_event *e)
+{
+    m->bundle.looking = false;
+    for (uint32_t i = 0; i < e->bundle.count && i < AT_BUNDLE_MAX; i++) {
+        struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, m->bundle.look[i]);
+        if (f && f->state == AT_FETCH_STAT) at_node_fetch_looked(m, f, e->bundle.ok >> i & 1, 0);
+    }
 }
 
 /* ---- asking ---- */
@@ -28,10 +66,12 @@ static void asked(struct at_node_machine *m, struct at_node_fetch *f, uint64_t l
     f->link = f->last_link = link;
     f->asked = f->bytes_exact;
     f->owed = 1;
+    f->bundled = true;
+    m->bundle.last_link = link;
     f->moved_ms = m->now_ms;
 }
 
-/* What is to be fetched is looked for here first (BLOB_STAT): until the last of these answers has come, more may join. */
+/* What is to be fetched is looked for here first: until the last of these answers has come, more may join. */
 static bool more_may_join(const struct at_node_machine *m)
 {
     for (size_t i = 0; i < m->fetch_top; i++)
@@ -49,7 +89,7 @@ void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
     for (size_t i = (size_t)(first - m->fetches); link && i < m->fetch_top && n < AT_BUNDLE_MAX; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         bool waits = f->state == AT_FETCH_WAIT && m->now_ms >= f->moved_ms && at_node_is_small(m, f);
-        if (waits && at_node_fetch_peer(m, f) == link) all[n++] = f;
+        if (waits && at_node_fetch_suits(m, f, link)) all[n++] = f;
     }
     if (n <= 1) {
         if (n == 1) at_node_fetch_start(m, first);
@@ -59,20 +99,35 @@ void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
         keys[i] = all[i]->key;
         asked(m, all[i], link->id);
     }
-    msg.bundle_want.count = n;
-    link->bundle_out = true;
+    msg.bundle_want.count = link->bundle_out = n;
     if (link->wants_out++ == 0) link->answer_ms = m->now_ms;
     link->pieces_out++;
     at_node_send(m, link->id, &msg);
 }
 
+/* What the link's want still waits for: it has moved; or, when that was all, was not in it. */
+static void others_of(struct at_node_machine *m, struct at_node_link *link, bool all)
+{
+    for (size_t i = 0; i < m->fetch_top && !link->closing; i++) {
+        struct at_node_fetch *f = &m->fetches[i];
+        if (f->state != AT_FETCH_RUN || !f->bundled || f->link != link->id) continue;
+        f->moved_ms = m->now_ms;
+        if (!all) continue;
+        f->owed = 0;
+        at_node_fetch_missed(m, f, link);
+    }
+}
+
 void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle *bundle)
 {
-    if (!link->bundle_out || !at_node_fetch_answered(m, link, AT_BLOB_UPDATE)) {
+    struct at_node_op *op = NULL;
+    if (bundle->count > link->bundle_out) {
         at_node_link_refuse(m, link, "a bundle that nobody asked for");
         return;
     }
-    link->bundle_out = false;
+    link->bundle_out -= bundle->count;
+    link->answer_ms = m->now_ms;
+    if (link->bundle_out == 0) (void)at_node_fetch_answered(m, link, AT_BLOB_UPDATE);
     for (uint32_t i = 0; i < bundle->count && !link->closing; i++) {
         struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, bundle->keys[i]);
         struct at_span data = bundle->data[i];
@@ -80,12 +135,29 @@ void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const 
             .kind = AT_BLOB_UPDATE, .key = bundle->keys[i], .offset = 0, .total = data.n, .data = data};
         if (!f || !(f->state == AT_FETCH_RUN || f->state == AT_FETCH_WAIT)) continue;
         bool due = f->state == AT_FETCH_RUN && f->link == link->id;
-        if (data.n > 0) {
-            at_node_fetch_piece(m, f, link, &piece);
-        } else if (due) {
+        if (data.n == 0 && due) {
             f->owed = 0;
             at_node_fetch_missed(m, f, link);
         }
+        if (data.n == 0 || !at_node_fetch_whole(m, f, link, &piece)) continue;
+        if (!op) {
+            op = at_node_op_add(m, AT_NODE_OP_BUNDLE_WRITE);
+            op->bundle.keys = m->bundle.write;
+            op->bundle.data = m->bundle.data;
+        }
+        m->bundle.write[op->bundle.count] = f->key;
+        m->bundle.data[op->bundle.count++] = data;
+    }
+    if (!link->closing) others_of(m, link, link->bundle_out == 0);
+}
+
+void at_node_bundle_stored(struct at_node_machine *m, const struct at_node_event *e)
+{
+    for (uint32_t i = 0; i < e->bundle.count && (i + 1) * sizeof(struct at_hash) <= e->bytes.n; i++) {
+        struct at_hash key;
+        memcpy(key.b, e->bytes.p + i * sizeof key.b, sizeof key.b);
+        struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, key);
+        if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, e->bundle.ok >> i & 1);
     }
 }
 
@@ -101,6 +173,7 @@ void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, c
     m->tiles.exchange_ms = m->now_ms;
     memcpy(link->bundle, want->keys, want->count * sizeof *want->keys);
     link->bundle_count = want->count;
+    link->bundle_at = link->bundle_before = 0;
     link->want[link->want_count++] = (struct at_node_want){.kind = AT_BLOB_UPDATE};
     at_node_serve_next(m, link);
 }
@@ -109,8 +182,9 @@ void at_node_bundle_read(struct at_node_machine *m, struct at_node_link *link)
 {
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BUNDLE_READ);
     op->link = link->id;
-    op->bundle.keys = link->bundle;
-    op->bundle.count = link->bundle_count;
+    op->bundle.keys = link->bundle + link->bundle_at;
+    op->bundle.count = link->bundle_count - link->bundle_at;
+    op->bundle.bytes_max = bundle_bytes(m);
 }
 
 void at_node_bundle_data(struct at_node_machine *m, const struct at_node_event *e)
@@ -118,12 +192,21 @@ void at_node_bundle_data(struct at_node_machine *m, const struct at_node_event *
     struct at_node_link *link = at_node_link_find(m, e->link);
     struct at_message msg = {.kind = AT_MSG_BUNDLE};
     if (!link || !link->want_reading || link->reading.bytes != 0) return;
-    bool drop = link->want_drop || link->closing || e->bundle.count != link->bundle_count;
+    uint32_t left = link->bundle_count - link->bundle_at, count = e->bundle.count;
+    bool drop = link->want_drop || link->closing || count < 1 || count > left;
     link->want_reading = link->want_drop = false;
     if (!drop) {
         link->answered = link->reading;
-        msg.bundle = (struct at_msg_bundle){link->bundle, e->bundle.data, link->bundle_count};
+        msg.bundle = (struct at_msg_bundle){link->bundle + link->bundle_at, e->bundle.data, count};
         at_node_send(m, link->id, &msg);
+        link->bundle_before = link->bundle_at;
+        link->bundle_at += count;
+        if (count < left) at_node_serve_first(link, &link->reading);
     }
     at_node_serve_next(m, link);
+}
+
+void at_node_bundle_drive(struct at_node_machine *m)
+{
+    stat_ask(m);
 }

@@ -14,7 +14,8 @@
  *   node_presence.c who is here, as the steward and those between hear of it
  *   node_serve.c    serving blobs
  *   node_blob.c     fetching them
- *   node_bundle.c   small updates, many in one message
+ *   node_bundle.c   updates no larger than a piece, many in one want
+ *   node_held.c     who has which update of the round
  *   node_tiles.c    fetching a state by tiles from many peers, and serving them within a budget
  *   node_state.c    which state this node holds and how it comes to the one it needs
  *   node_round.c    a member's part in a round: unit, receipt, joining, leaving, ending
@@ -107,7 +108,8 @@ enum { /* milliseconds */
        AT_NODE_UNINVITED_MS = 10000,  /* no member, no invite, no link */
        AT_NODE_REFUSED_MS = 3000,     /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
-       AT_NODE_FETCH_EARLY_MS = 2000, /* it has it not yet, and it is not needed yet: the next one is asked */
+       AT_NODE_HELD_MS = 600000,   /* peers are told which updates are here at most so often while a round is open, */
+       AT_NODE_HELD_SOON_MS = 100, /* and so often once it is closed */
        AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
        AT_NODE_TILES_POLL_MS = 1500,      /* a peer that does not hold the whole state is asked again */
@@ -132,10 +134,11 @@ enum { /* milliseconds */
        AT_NODE_GROUP_AGAIN_MS = 500,   /* what was said is said again */
        AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
-#define AT_NODE_COMPANY_SHARE 64 /* of a round it waits one part in so many */
-#define AT_NODE_COMPANY_MAX   32 /* so many are company enough */
-#define AT_NODE_FETCH_EARLY_SHARE                                                                                      \
-    256                            /* of the time that a round may take, if that is less than AT_NODE_FETCH_EARLY_MS */
+#define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
+#define AT_NODE_COMPANY_MAX     32 /* so many are company enough */
+#define AT_NODE_HELD_SHARE      16 /* of the time that a round may take, if that is less than AT_NODE_HELD_MS */
+#define AT_NODE_HELD_SOURCES    8  /* members that take an update from the single steward itself */
+#define AT_NODE_HELD_MISSES     4  /* so often it was not where it was told to be: then peers are asked by turns */
 #define AT_NODE_LOOK_MEMBERS    64 /* more are many */
 #define AT_NODE_GROUP_TRIES     3  /* units lost with one group, then a member works alone */
 #define AT_NODE_LEFT_OUT        4  /* rounds in a row: then there is a pause */
@@ -182,11 +185,12 @@ struct at_node_link {
     bool full;                                /* the link took no more: nothing is read until it drains */
     struct at_node_want reading, answered;    /* answered: the last piece sent; again when it was refused */
     struct at_hash bundle[AT_BUNDLE_MAX];     /* the updates that it asked for together last */
-    uint32_t bundle_count;
+    uint32_t bundle_count, bundle_at,
+        bundle_before; /* those before `at` are sent; `before`: all but the last of these */
     /* our wants to it */
     uint32_t wants_out, pieces_out; /* not answered yet, and those of them that are not tiles */
     uint32_t late;                  /* pieces that it is behind with: before they have come, no fetch begins at it */
-    bool bundle_out;                /* one of them is a bundle: of these it takes one at a time */
+    uint32_t bundle_out;            /* one of them is for so many updates together: of these it takes one at a time */
     uint64_t answer_ms;             /* its last answer, or when the first of them was asked */
     /* the tiles of the state that this node fetches */
     bool tiles_whole;
@@ -213,11 +217,24 @@ struct at_node_fetch {
     uint64_t link, last_link;        /* asked now; asked last: the next one tried comes after it */
     uint64_t late_link;              /* passed over last: its pieces count, should they come after all; 0: none */
     uint64_t total, written, asked;
-    uint32_t owed;     /* wants that `link` has not answered */
-    uint64_t moved_ms; /* WAIT: when it may be tried again */
-    uint32_t misses;   /* peers that did not have it, in a row */
-    uint32_t turns;    /* how often all have been asked */
-    bool early;        /* WAIT: because it is not needed yet */
+    uint32_t owed;            /* wants that `link` has not answered */
+    bool bundled;             /* RUN: asked for together with others */
+    uint64_t moved_ms;        /* WAIT: when it may be tried again */
+    uint32_t misses;          /* peers that did not have it, in a row */
+    uint32_t round, replica1; /* it is this one's update of this round, + 1; 0: not known whose */
+    uint32_t turns;           /* how often all have been asked */
+};
+
+struct at_node_held { /* node_held.c */
+    bool known;       /* a round has opened: */
+    uint32_t round;
+    struct at_replicas logged, here, asked; /* whose updates: receipt in the log; of these: here; being fetched */
+    bool look;                              /* one may be fetched that could not before */
+    uint64_t fresh_ms, told_ms; /* since when there is something to tell, 0: nothing; when peers were told last */
+    struct at_node_link_held {  /* by the link's place */
+        uint32_t round1;        /* `has` is of this round, + 1; 0: it told nothing */
+        struct at_replicas has, told, lacks; /* lacks: it did not have it when it was asked */
+    } link[AT_NODE_LINKS_MAX];
 };
 
 struct at_node_history { /* what a round's outer step needs, kept while updates are */
@@ -327,6 +344,13 @@ struct at_node_machine {
     uint32_t shard_next; /* shards below it are here */
     bool shards_here;
     struct at_node_tiles tiles;
+    struct {          /* node_bundle.c */
+        bool looking; /* BUNDLE_STAT is under way, for the keys in `look` */
+        struct at_hash look[AT_BUNDLE_MAX], write[AT_BUNDLE_MAX];
+        struct at_span data[AT_BUNDLE_MAX]; /* what a BUNDLE_WRITE of this step points to */
+        uint64_t last_link;                 /* asked last */
+    } bundle;
+    struct at_node_held held;
     /* state */
     struct {
         bool has, force_fetch;
@@ -342,11 +366,6 @@ struct at_node_machine {
         uint32_t fetch_round; /* of the state fetched and being installed */
         struct at_hash fetch_root;
         bool desync;
-        /* Of the open round, or the one just closed: whose receipts are in the log, in that order; how many of their
-         * updates were asked for ahead of CLOSE; before which all of those are here; whose are. */
-        uint16_t arrived[AT_MEMBERS_MAX];
-        uint32_t arrived_count, prefetched, prefetched_here;
-        bool early[AT_MEMBERS_MAX];
     } state;
     /* own part in the round */
     struct {
@@ -551,7 +570,8 @@ bool at_node_presence_due(const struct at_node_machine *m); /* there is more to 
 void at_node_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_want *want);
 void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, bool room);
-void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link); /* the next of its wants */
+void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link);        /* the next of its wants */
+void at_node_serve_first(struct at_node_link *link, const struct at_node_want *want); /* it is before all others */
 
 /* ---- node_blob.c ---- */
 void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece);
@@ -564,6 +584,9 @@ void at_node_blob_drive(struct at_node_machine *m);
 struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key,
                                     uint64_t bytes_max, uint64_t bytes_exact, uint64_t only_link);
 struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
+/* The update of a receipt in the log. */
+struct at_node_fetch *at_node_fetch_update(struct at_node_machine *m, uint32_t round, uint32_t replica,
+                                           struct at_hash update, uint64_t bytes);
 void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch); /* NULL is fine */
 uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m);
 /* The blob is here (fetched, or found in the folder). */
@@ -573,17 +596,44 @@ bool at_node_fetch_answered(struct at_node_machine *m, struct at_node_link *link
 struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct at_node_fetch *f); /* NULL: none now */
 void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f);
 void at_node_fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link);
-void at_node_fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
+/* Would `link` be as good as any to ask for it now? */
+bool at_node_fetch_suits(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link);
+/* This is all of it. True: it was asked for, and is to be written. */
+bool at_node_fetch_whole(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
                          const struct at_msg_piece *piece);
+void at_node_fetch_looked(struct at_node_machine *m, struct at_node_fetch *f, bool complete, uint64_t bytes_have);
+void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok);
 
 /* ---- node_bundle.c ---- */
 bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes);
+/* How much room it takes among those that are fetched side by side, of AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL. */
+uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes);
 bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f); /* it goes in bundles */
 void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first);
 void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle_want *want);
 void at_node_bundle_read(struct at_node_machine *m, struct at_node_link *link);
 void at_node_bundle_data(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_bundle_state(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_bundle_stored(struct at_node_machine *m, const struct at_node_event *e);
+void at_node_bundle_drive(struct at_node_machine *m);
 void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle *bundle);
+
+/* ---- node_held.c ---- */
+enum at_node_holds { AT_NODE_HOLDS_NOT, AT_NODE_HOLDS_TOO /* but others are to be asked before */, AT_NODE_HOLDS };
+void at_node_held_opened(struct at_node_machine *m);
+void at_node_held_receipt(struct at_node_machine *m, uint32_t replica); /* it is in the log */
+bool at_node_held_here(const struct at_node_machine *m, uint32_t round, uint32_t replica);
+void at_node_held_asked(struct at_node_machine *m, const struct at_node_fetch *f, bool asked);
+void at_node_held_fetched(struct at_node_machine *m, const struct at_node_fetch *f);
+void at_node_held_link(struct at_node_machine *m, const struct at_node_link *link); /* it is new */
+void at_node_held_hello(struct at_node_machine *m);                                 /* one has said hello */
+void at_node_held(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_held *msg);
+void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link);
+enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_node_link *l,
+                                   const struct at_node_fetch *f);
+void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered);
+void at_node_held_drive(struct at_node_machine *m);
+uint64_t at_node_held_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_tiles.c ---- */
 /* Begins to fetch the state, or goes on; instead of what was fetched before. */
@@ -620,7 +670,6 @@ bool at_node_state_confirmed(const struct at_node_machine *m); /* it is the one 
 
 bool at_node_state_is_saved(const struct at_node_machine *m); /* and durable here */
 void at_node_state_opened(struct at_node_machine *m);
-void at_node_state_receipt(struct at_node_machine *m, uint32_t replica); /* it is in the log */
 void at_node_say_saved(struct at_node_machine *m); /* that, to every member linked, once per round */
 
 /* ---- node_round.c ---- */

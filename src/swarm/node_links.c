@@ -187,6 +187,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     know(m, link);
     size_t index = (size_t)(link - m->links);
     if (m->link_top <= index) m->link_top = index + 1;
+    at_node_held_link(m, link);
     link->submits.ms = link->frames.ms = link->kib.ms = m->now_ms;
     at_node_say_hello(m, e->link);
 }
@@ -248,7 +249,7 @@ static void hello(struct at_node_machine *m, struct at_node_link *link, const st
         return;
     }
     if (msg->protocol != AT_PROTOCOL_VERSION) {
-        at_node_link_refuse(m, link, "this node speaks protocol 2");
+        at_node_link_refuse(m, link, "this node speaks protocol 4");
         return;
     }
     if (!settle_double(m, link)) return;
@@ -259,6 +260,7 @@ static void hello(struct at_node_machine *m, struct at_node_link *link, const st
     at_node_mesh_hello(m, &link->node);
     at_node_peers_link(m, link);
     at_node_agree_link(m, link);
+    at_node_held_hello(m);
 }
 
 static void said_bye(struct at_node_machine *m, struct at_node_link *link, const char *reason)
@@ -388,6 +390,9 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         break;
     case AT_MSG_BUNDLE:
         at_node_bundle(m, link, &msg.bundle);
+        break;
+    case AT_MSG_HELD:
+        at_node_held(m, link, &msg.held);
         break;
     case AT_MSG_STAGE:
         at_node_stage(m, link, &msg.stage);

@@ -211,6 +211,12 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     case AT_NODE_EV_BUNDLE_DATA:
         at_node_bundle_data(m, e);
         break;
+    case AT_NODE_EV_BUNDLE_STATE:
+        at_node_bundle_state(m, e);
+        break;
+    case AT_NODE_EV_BUNDLE_STORED:
+        at_node_bundle_stored(m, e);
+        break;
     case AT_NODE_EV_STATE_SHAPE:
         at_node_tiles_shape(m, e);
         break;
@@ -276,6 +282,7 @@ static void drive(struct at_node_machine *m)
     at_node_state_drive(m);
     at_node_blob_drive(m);
     at_node_tiles_drive(m);
+    at_node_held_drive(m);
     at_node_relay_drive(m);
     at_node_company_drive(m);
     at_node_member_drive(m);
@@ -316,7 +323,7 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
                             at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),
                             at_node_climb_deadline_ms(m),   at_node_group_deadline_ms(m),
                             at_node_crowd_deadline_ms(m),   at_node_company_deadline_ms(m),
-                            at_node_measure_deadline_ms(m)};
+                            at_node_measure_deadline_ms(m), at_node_held_deadline_ms(m)};
     uint64_t deadline = UINT64_MAX;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];

@@ -102,7 +102,7 @@ struct at_node_machine_options {
     const struct at_node_secret *secrets; /* those stored, <= AT_NODE_SECRETS; copied */
     size_t secret_count;
     uint64_t nonce;        /* random: of this start */
-    uint32_t bundle_each;  /* 0: AT_BUNDLE_EACH_MAX. Less only where updates are smaller than what they stand for */
+    uint32_t bundle_bytes; /* 0: AT_BUNDLE_BYTES_MAX. Less only where updates are smaller than what they stand for */
     uint32_t beacon_links; /* 0: AT_BEACON_LENGTH_MAX. Less only where time is virtual: they take 20 ms of hashing */
     uint32_t canary;       /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
 };
@@ -129,7 +129,11 @@ enum at_node_event_kind {
     AT_NODE_EV_BLOB_STATE,     /* .blob: bytes_have, complete; answers BLOB_STAT */
     AT_NODE_EV_BLOB_STORED,    /* .blob: ok; answers BLOB_FINISH: content checked against the key, durable */
     AT_NODE_EV_BLOB_DATA,      /* .blob and bytes, answers BLOB_READ; ok false: not here */
-    AT_NODE_EV_BUNDLE_DATA,    /* link, .bundle, answers BUNDLE_READ: the same updates in the same order */
+    AT_NODE_EV_BUNDLE_DATA,    /* link, .bundle, answers BUNDLE_READ: the first `count` of its updates, at least one, in
+                                * order */
+    AT_NODE_EV_BUNDLE_STATE,   /* .bundle: count, ok: which of BUNDLE_STAT's are whole here */
+    AT_NODE_EV_BUNDLE_STORED,  /* bytes: BUNDLE_WRITE's keys; .bundle: count, ok: which of them are durable; the others
+                                * are not what their keys say */
     AT_NODE_EV_STATE_SHAPE,    /* .shape; answers STATE_SHAPE */
     AT_NODE_EV_TILES_FOUND,    /* .blob.key, ok, bytes: bit i of byte i/8: tile i is here; answers TILES_FIND */
     AT_NODE_EV_UPDATE_CHECKED, /* link, .blob: key, ok; reason; answers UPDATE_CHECK */
@@ -189,8 +193,9 @@ struct at_node_event {
         bool complete, ok;
     } blob;
     struct {
-        const struct at_span *data; /* n 0: not here, or larger than AT_BUNDLE_EACH_MAX */
+        const struct at_span *data; /* n 0: not here, or larger than bytes_max */
         uint32_t count;             /* <= AT_BUNDLE_MAX */
+        uint32_t ok;                /* bit i: the i-th */
     } bundle;
     struct {
         uint32_t round, step, steps, samples, session;
@@ -236,24 +241,27 @@ struct at_node_block {
 
 /* ---- what it asks for ---- */
 enum at_node_op_kind {
-    AT_NODE_OP_PERSIST = 1,  /* .persist, one transaction; then PERSISTED */
-    AT_NODE_OP_SEND,         /* link, frame_class, bytes (an encoded Message) */
-    AT_NODE_OP_DIAL,         /* node, endpoint (port 0: where the invite says), dial: then LINK_UP or LINK_DOWN */
-    AT_NODE_OP_MEET,         /* node, how, link, dial: a meeting arranged by who is at the other end of that link; the
+    AT_NODE_OP_PERSIST = 1, /* .persist, one transaction; then PERSISTED */
+    AT_NODE_OP_SEND,        /* link, frame_class, bytes (an encoded Message) */
+    AT_NODE_OP_DIAL,        /* node, endpoint (port 0: where the invite says), dial: then LINK_UP or LINK_DOWN */
+    AT_NODE_OP_MEET,        /* node, how, link, dial: a meeting arranged by who is at the other end of that link; the
                               * same answers */
-    AT_NODE_OP_DIAL_OFF,     /* dial: not wanted any more */
-    AT_NODE_OP_CLOSE,        /* link, reason; what was sent before goes out first; LINK_DOWN follows */
-    AT_NODE_OP_GENESIS,      /* bytes: fetched, checked against the run id; to be stored before anything else */
-    AT_NODE_OP_LOG_READ,     /* link, .read.offset = first index, <= AT_LOG_PART_MAX records up to the last stored
+    AT_NODE_OP_DIAL_OFF,    /* dial: not wanted any more */
+    AT_NODE_OP_CLOSE,       /* link, reason; what was sent before goes out first; LINK_DOWN follows */
+    AT_NODE_OP_GENESIS,     /* bytes: fetched, checked against the run id; to be stored before anything else */
+    AT_NODE_OP_LOG_READ,    /* link, .read.offset = first index, <= AT_LOG_PART_MAX records up to the last stored
                               * checkpoint of at most .read.total records; then LOG_DATA */
-    AT_NODE_OP_BLOB_STAT,    /* .read.kind, key: what is there? then BLOB_STATE */
-    AT_NODE_OP_BLOB_WRITE,   /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps. TILE: tile
+    AT_NODE_OP_BLOB_STAT,   /* .read.kind, key: what is there? then BLOB_STATE */
+    AT_NODE_OP_BLOB_WRITE,  /* .read.kind, key, offset, total; bytes: pieces come ascending, without gaps. TILE: tile
                                * number `offset` of the state `key`, checked already, in any order, after TILES_FOUND */
-    AT_NODE_OP_BLOB_FINISH,  /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
-    AT_NODE_OP_BLOB_DROP,    /* .read.kind, key: forget what a fetch has kept (wrong, given up); not what is whole */
-    AT_NODE_OP_BLOB_READ,    /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link. Never
+    AT_NODE_OP_BLOB_FINISH, /* .read.kind, key: all bytes are there: check, make durable, then BLOB_STORED */
+    AT_NODE_OP_BLOB_DROP,   /* .read.kind, key: forget what a fetch has kept (wrong, given up); not what is whole */
+    AT_NODE_OP_BLOB_READ,   /* link, .read.kind, key, offset, bytes: for a peer; BLOB_DATA with the same link. Never
                                * STATE; LEAVES and TILE as in the messages */
-    AT_NODE_OP_BUNDLE_READ,  /* link, .bundle: whole updates for a peer; then BUNDLE_DATA with the same link */
+    AT_NODE_OP_BUNDLE_READ, /* link, .bundle: whole updates for a peer, as many of the first as are no more than bytes_max
+                              * together; then BUNDLE_DATA with the same link */
+    AT_NODE_OP_BUNDLE_STAT,  /* .bundle: which are here? then BUNDLE_STATE. One at a time */
+    AT_NODE_OP_BUNDLE_WRITE, /* .bundle: whole updates: check each, make it durable; then BUNDLE_STORED */
     AT_NODE_OP_STATE_SHAPE,  /* how large is a state of this run? Then STATE_SHAPE. After GENESIS */
     AT_NODE_OP_TILES_FIND,   /* root, round, bytes: its leaves, 32 bytes each. Which tiles are here: of an earlier fetch
                                * of it (each is checked: a crash may have spoilt some), or the same in a state that is
@@ -336,7 +344,9 @@ struct at_node_op {
     } read;
     struct {
         const struct at_hash *keys; /* UPDATE blobs */
+        const struct at_span *data; /* BUNDLE_WRITE: none is empty */
         uint32_t count;             /* 1 .. AT_BUNDLE_MAX */
+        uint32_t bytes_max;         /* BUNDLE_READ */
     } bundle;
     struct {
         const struct at_hash *keep; /* UPDATE blobs */

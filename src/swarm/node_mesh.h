@@ -24,12 +24,12 @@
 #define AT_NODE_HEADS            1  /* is told of it at a time */
 #define AT_NODE_DIALS_MAX        8  /* nodes being reached at once */
 #define AT_NODE_CLIMBS_MAX       (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
-#define AT_NODE_RELAY_BELOW      2 /* a relay is asked for while fewer members than this are linked */
-#define AT_NODE_ROOM_KEPT        8 /* links that members leave to the steward and to newcomers */
-#define AT_NODE_HINTS_MAX        8 /* members that a newcomer is told of where there is no room */
+#define AT_NODE_RELAY_BELOW      2  /* a relay is asked for while fewer members than this are linked */
+#define AT_NODE_ROOM_KEPT        8  /* links that members leave to the steward and to newcomers */
+#define AT_NODE_HINTS_MAX        8  /* members that a newcomer is told of where there is no room */
 #define AT_NODE_JOINS_MAX        64 /* JOINs that are ordered together: a block */
-#define AT_NODE_LET_GO_TRIES     4 /* each waits twice as long as the one before */
-#define AT_NODE_CROWDED_FAILURES 3 /* as many failures as it counts like that there was no room */
+#define AT_NODE_LET_GO_TRIES     4  /* each waits twice as long as the one before */
+#define AT_NODE_CROWDED_FAILURES 3  /* as many failures as it counts like that there was no room */
 
 /* A bucket of `burst` drops that lose one every `ms`: what may be spent at once and in the long run. */
 struct at_node_bucket {

@@ -35,7 +35,7 @@ static void serve_genesis(struct at_node_machine *m, struct at_node_link *link, 
     send_piece(m, link->id, want, total, at_span(m->genesis_bytes.p + want->offset, (size_t)n));
 }
 
-static void want_back(struct at_node_link *link, const struct at_node_want *want)
+void at_node_serve_first(struct at_node_link *link, const struct at_node_want *want)
 {
     AT_ASSERT(link->want_count < AT_NODE_WANTS_ROOM);
     memmove(&link->want[1], &link->want[0], link->want_count * sizeof link->want[0]);
@@ -138,9 +138,11 @@ void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, boo
 {
     if (!link || link->closing) return;
     if (!room && !link->full) {
-        if (link->want_reading && !link->want_drop) want_back(link, &link->reading);
+        bool next = link->want_reading && !link->want_drop, bundle = link->answered.bytes == 0;
+        if (next) at_node_serve_first(link, &link->reading);
         link->want_drop = link->want_reading;
-        want_back(link, &link->answered);
+        if (bundle) link->bundle_at = link->bundle_before;
+        if (!bundle || !next || link->reading.bytes > 0) at_node_serve_first(link, &link->answered);
     }
     link->full = !room;
     at_node_serve_next(m, link);

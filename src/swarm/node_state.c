@@ -112,20 +112,13 @@ static bool asked_in_vain(const struct at_node_machine *m, const struct at_node_
     return f->turns >= (h->round + AT_NODE_KEEP_LEAST >= m->ledger.round ? AT_NODE_FETCH_TURNS : 1);
 }
 
-/* How much room an update takes among those that are fetched side by side. */
-static uint32_t fetch_cost(const struct at_node_machine *m, uint64_t bytes)
-{
-    return at_node_small_update(m, bytes) ? 1 : AT_NODE_APPLY_SMALL;
-}
-
 /* Every included update of the round is here; those that are not are being fetched. All before `have_first` are here. */
 static bool updates_here(struct at_node_machine *m, const struct at_node_history *h)
 {
     uint32_t cost = 0;
     bool missing = false;
     if (!m->state.have_valid || m->state.have_round != h->round) {
-        bool fresh = h->round == m->ledger.round; /* what was fetched ahead is of this round */
-        for (size_t i = 0; i < h->count; i++) m->state.have[i] = fresh && m->state.early[h->list[i].replica];
+        for (size_t i = 0; i < h->count; i++) m->state.have[i] = at_node_held_here(m, h->round, h->list[i].replica);
         m->state.have_round = h->round;
         m->state.have_first = 0;
         m->state.have_valid = true;
@@ -135,9 +128,9 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         const struct at_node_contribution *c = &h->list[i];
         if (m->state.have[i]) continue;
         missing = true;
-        cost += fetch_cost(m, c->update_bytes);
+        cost += at_node_update_cost(m, c->update_bytes);
         if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
-        struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0);
+        struct at_node_fetch *f = at_node_fetch_update(m, h->round, c->replica, c->update, c->update_bytes);
         if (!f || !asked_in_vain(m, h, f)) continue;
         if (m->consensus) {
             at_node_end(m, AT_E_DISK, "an update that was counted is gone from this folder: %.16s…",
@@ -246,8 +239,6 @@ void at_node_state_applied(struct at_node_machine *m, const struct at_node_event
     m->state.have_valid = false;
 }
 
-static void prefetch_took(struct at_node_machine *m, struct at_hash key);
-
 void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
 {
     if (kind == AT_BLOB_STATE && !m->state.busy && !m->state.has) {
@@ -261,7 +252,6 @@ void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, st
         op->read.key = key;
         return;
     }
-    if (kind == AT_BLOB_UPDATE) prefetch_took(m, key);
     if (kind != AT_BLOB_UPDATE || !m->state.has || !m->state.have_valid) return;
     const struct at_node_history *h = at_node_history(m, m->state.have_round);
     uint32_t missing =
@@ -302,42 +292,29 @@ void at_node_state_opened(struct at_node_machine *m)
         bool ahead = f->state != AT_FETCH_NONE && f->kind == AT_BLOB_UPDATE && f->only_link == 0;
         if (ahead && !is_counted(m, f->key)) at_node_fetch_cancel(m, f);
     }
-    m->state.arrived_count = m->state.prefetched = m->state.prefetched_here = 0;
-    memset(m->state.early, 0, m->ledger.member_count * sizeof m->state.early[0]);
+    at_node_held_opened(m);
 }
 
-void at_node_state_receipt(struct at_node_machine *m, uint32_t replica)
-{
-    m->state.early[replica] = false; /* a group's receipt may take the place of an earlier one */
-    if (m->state.arrived_count < AT_MEMBERS_MAX) m->state.arrived[m->state.arrived_count++] = (uint16_t)replica;
-}
-
-/* With its own unit done, a member fetches what the others have handed in so far: the outer step then waits less. */
+/* With its own unit done, a member fetches what the others have handed in so far, from those who are known to have it: the
+ * outer step then waits less. Each begins somewhere else, so that soon somebody has any of them. */
 static void prefetch(struct at_node_machine *m)
 {
-    uint32_t cost = 0;
-    if (m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running || !at_node_linked(m)) return;
-    if (m->state.prefetched == m->state.arrived_count) return;
+    uint32_t cost = 0, count = m->ledger.member_count;
+    struct at_replicas offered;
+    if (!m->held.look || m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running) return;
+    m->held.look = false;
+    at_node_held_offered(m, &offered);
     for (size_t i = 0; i < m->fetch_top; i++)
         if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
-            cost += fetch_cost(m, m->fetches[i].bytes_exact);
-    for (; m->state.prefetched < m->state.arrived_count; m->state.prefetched++) {
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, m->state.arrived[m->state.prefetched]);
-        if (!u || !u->received) continue;
-        const struct at_receipt *c = &u->receipt;
-        cost += fetch_cost(m, c->update_bytes);
-        if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
-        if (!at_node_fetch(m, AT_BLOB_UPDATE, c->update, c->update_bytes, c->update_bytes, 0)) break;
-    }
-}
-
-static void prefetch_took(struct at_node_machine *m, struct at_hash key)
-{
-    for (uint32_t k = m->state.prefetched_here; k < m->state.prefetched; k++) {
-        uint32_t r = m->state.arrived[k];
-        const struct at_allotment *u = at_ledger_allotment(&m->ledger, r);
-        if (u && u->received && at_hash_eq(u->receipt.update, key)) m->state.early[r] = true;
-        if (k == m->state.prefetched_here && (!u || m->state.early[r])) m->state.prefetched_here++;
+            cost += at_node_update_cost(m, m->fetches[i].bytes_exact);
+    uint32_t first = (uint32_t)at_node_self(m) * 7 % count, r = at_replicas_next(&offered, first);
+    for (uint32_t k = 0; k < count; k++, r = at_replicas_next(&offered, r + 1)) {
+        if (r == AT_MEMBERS_MAX) r = at_replicas_next(&offered, 0);
+        const struct at_allotment *u = r < count ? at_ledger_allotment(&m->ledger, r) : NULL;
+        if (!u || !u->received || at_replicas_has(&m->held.asked, r)) return; /* that was all of them */
+        cost += at_node_update_cost(m, u->receipt.update_bytes);
+        if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) return;
+        if (!at_node_fetch_update(m, m->ledger.round, r, u->receipt.update, u->receipt.update_bytes)) return;
     }
 }
 

@@ -109,7 +109,6 @@ void at_node_hold_drive(struct at_node_machine *m)
         if (m->agree.hold[r].state != AT_NODE_HOLD_NONE && at_hash_eq(m->agree.hold[r].update, receipt->update))
             continue;
         m->agree.hold[r].state = AT_NODE_HOLD_NONE;
-        fetches +=
-            at_node_fetch(m, AT_BLOB_UPDATE, receipt->update, receipt->update_bytes, receipt->update_bytes, 0) != NULL;
+        fetches += at_node_fetch_update(m, m->ledger.round, r, receipt->update, receipt->update_bytes) != NULL;
     }
 }

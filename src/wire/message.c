@@ -13,9 +13,10 @@
 const char *at_message_kind_name(enum at_message_kind kind)
 {
     static const char *const name[AT_MSG_KIND_COUNT] = {
-        "none",      "hello",      "want",  "piece", "missing", "log_get",   "log_part", "submit",      "refused",
-        "ready",     "progress",   "ping",  "pong",  "bye",     "peers_get", "peers",    "head",        "gone",
-        "tiles_ask", "tiles_have", "saved", "agree", "cosign",  "meet",      "stage",    "bundle_want", "bundle"};
+        "none",      "hello",   "want",  "piece",    "missing",     "log_get",    "log_part",
+        "submit",    "refused", "ready", "progress", "ping",        "pong",       "bye",
+        "peers_get", "peers",   "head",  "gone",     "tiles_ask",   "tiles_have", "saved",
+        "agree",     "cosign",  "meet",  "stage",    "bundle_want", "bundle",     "held"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -221,6 +222,7 @@ static void build(const struct at_message *msg, struct message_pb *pb)
         break;
     case AT_MSG_BUNDLE_WANT:
     case AT_MSG_BUNDLE:
+    case AT_MSG_HELD:
         at_message_bundle_build(msg, pb);
         break;
     case AT_MSG_MEET:
@@ -327,6 +329,7 @@ static const char *fault(const struct at_message *m)
         return at_message_mesh_fault(m);
     case AT_MSG_BUNDLE_WANT:
     case AT_MSG_BUNDLE:
+    case AT_MSG_HELD:
         return at_message_bundle_fault(m);
     case AT_MSG_TILES_ASK:
     case AT_MSG_SAVED:
@@ -473,6 +476,7 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
         return at_pb_checkpoint_read(pb->cosign->checkpoint, &m->cosign.cosignature);
     case AT_MSG_BUNDLE_WANT:
     case AT_MSG_BUNDLE:
+    case AT_MSG_HELD:
         return at_message_bundle_read(pb, arena, m);
     case AT_MSG_MEET:
         return at_meet_read(pb->meet, &m->meet);

@@ -3,7 +3,7 @@
  * A decoded message borrows from the caller's `struct at_message_mem`, until the next decode into it or its release; a
  * message to encode borrows from wherever its maker keeps the bytes. Decoding is bounded: every size has a limit, the
  * memory too, and what a peer sends can only be refused (AT_E_PEER), never crash or hoard. Unknown fields and messages
- * of another protocol are refused as well: protocol 2 is all there is. */
+ * of another protocol are refused as well: protocol 4 is all there is. */
 #ifndef ATOLL_WIRE_MESSAGE_H
 #define ATOLL_WIRE_MESSAGE_H
 
@@ -20,8 +20,8 @@
 #define AT_PROGRAM_BYTES_MAX 64
 #define AT_TILE_DATA_MAX     ((uint32_t)64 * 1024)   /* the bytes of a state's tile */
 #define AT_TILES_MAX         ((uint32_t)1024 * 1024) /* tiles of a state */
-#define AT_BUNDLE_MAX        16                      /* updates of one Bundle */
-#define AT_BUNDLE_EACH_MAX   ((uint32_t)16 * 1024)   /* bytes of each */
+#define AT_BUNDLE_MAX        16                      /* updates of one BundleWant, or Bundle */
+#define AT_BUNDLE_BYTES_MAX  AT_PIECE_BYTES_MAX      /* of all in a Bundle */
 #define AT_PEERS_MAX         64                      /* statements of one Peers, members of one Gone */
 #define AT_HOPS_NONE         255
 #define AT_AGREE_BYTES_MAX   ((uint32_t)256 * 1024) /* the largest block with 32 certificates of 21 seats: 125 KB */
@@ -54,6 +54,7 @@ enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_STAGE,
                        AT_MSG_BUNDLE_WANT,
                        AT_MSG_BUNDLE,
+                       AT_MSG_HELD,
                        AT_MSG_KIND_COUNT
 };
 const char *at_message_kind_name(enum at_message_kind kind); /* "hello", ...; never NULL */
@@ -98,10 +99,14 @@ struct at_msg_bundle_want { /* whole small updates */
     const struct at_hash *keys;
     uint32_t count; /* 1 .. AT_BUNDLE_MAX */
 };
-struct at_msg_bundle { /* its answer: the same keys in the same order */
+struct at_msg_bundle { /* one of its answers, which name the same keys in the same order, all together */
     const struct at_hash *keys;
-    const struct at_span *data; /* <= AT_BUNDLE_EACH_MAX; n 0: the sender does not have it */
+    const struct at_span *data; /* <= AT_BUNDLE_BYTES_MAX together; n 0: the sender does not have it */
     uint32_t count;             /* 1 .. AT_BUNDLE_MAX */
+};
+struct at_msg_held { /* "the updates of these replicas for this round are here"; not passed on, so not signed */
+    uint32_t round;
+    struct at_span bits; /* bit i of byte i/8: replica i; no zero byte at the end, <= AT_MEMBERS_MAX / 8 bytes */
 };
 struct at_msg_log_get {
     uint64_t from;
@@ -182,6 +187,7 @@ struct at_message {
         struct at_msg_missing missing;
         struct at_msg_bundle_want bundle_want;
         struct at_msg_bundle bundle;
+        struct at_msg_held held;
         struct at_msg_log_get log_get;
         struct at_msg_log_part log_part;
         struct at_msg_submit submit;

@@ -36,6 +36,7 @@ struct message_pb {
         Atoll__Pb__Stage stage;
         Atoll__Pb__BundleWant bundle_want;
         Atoll__Pb__Bundle bundle;
+        Atoll__Pb__Held held;
     };
     Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
     Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];

@@ -27,9 +27,9 @@ static int setup(void **state)
     }
     for (uint32_t i = 0; i < AT_BUNDLE_MAX; i++) {
         keys[i] = fixture_hash((uint8_t)(20 + i));
-        whole[i] = large[i] = at_span(data + i, i == 1 ? 0 : AT_BUNDLE_EACH_MAX);
+        whole[i] = large[i] = at_span(data + i, i == 1 ? 0 : AT_BUNDLE_BYTES_MAX / (AT_BUNDLE_MAX - 1));
     }
-    large[3].n++;
+    large[3].n += AT_BUNDLE_BYTES_MAX % (AT_BUNDLE_MAX - 1) + 1;
     few[0] = at_span(data, 20);
     for (uint32_t i = 0; i < AT_PEERS_MAX; i++) {
         memset(&ids[i], (int)i + 1, sizeof ids[i]);
@@ -139,6 +139,9 @@ static struct at_message example(enum at_message_kind kind)
     case AT_MSG_BUNDLE_WANT:
         m.bundle_want = (struct at_msg_bundle_want){.keys = keys, .count = AT_BUNDLE_MAX};
         break;
+    case AT_MSG_HELD:
+        m.held = (struct at_msg_held){.round = 7, .bits = at_span(data + 2, AT_MEMBERS_MAX / 8)};
+        break;
     case AT_MSG_BUNDLE: /* the second is not there */
         m.bundle = (struct at_msg_bundle){.keys = keys, .data = whole, .count = AT_BUNDLE_MAX};
         break;
@@ -242,6 +245,8 @@ static void limits_hold_for_what_we_send(void **state)
     WITH(AT_MSG_GONE, gone.count = 0);
     WITH(AT_MSG_BUNDLE_WANT, bundle_want.count++);
     WITH(AT_MSG_BUNDLE_WANT, bundle_want.count = 0);
+    WITH(AT_MSG_HELD, held.bits.n++);
+    WITH(AT_MSG_HELD, held.bits.n = 255); /* a zero at the end */
     WITH(AT_MSG_BUNDLE, bundle.count++);
     WITH(AT_MSG_BUNDLE, bundle.data = large);
     endpoints[3].list[0].port = 0;

@@ -1,0 +1,222 @@
+/* node_held.c: which updates of the round are here, and which peers have told that they have which. So nobody asks in
+ * vain: at 300 members three of four messages were questions for updates that had not come to the one who was asked.
+ *
+ *   event                                  does
+ *   an update whose receipt is in the log  it is told to every peer that has not told the same: many together, every 16th
+ *   has come                               of the longest that a round may take, and soon once the round is closed
+ *   a peer tells what it has               remembered until its link is down or the next round opens
+ *   the round is open                      only who has told it, who wrote the receipt, or the steward, see below, is asked
+ *   the round is closed                    these before all others; without any, everybody by turns (node_blob.c)
+ *   it was not there                       that peer is not asked again before it tells it anew
+ *
+ * A single steward has what its log has receipts for, and tells nobody. Of the members linked to it, some eight take an
+ * update from it, by replica number, and tell the others: else it would send every update to each of them.
+ * What a peer tells is no more than a reason to ask it first: one that tells what it does not have is asked once for each
+ * time that it tells it, and after a few answers of that kind all peers are asked by turns. */
+#include "swarm/node_internal.h"
+
+#include <string.h>
+
+static struct at_node_link_held *of_link(struct at_node_machine *m, const struct at_node_link *l)
+{
+    return &m->held.link[l - m->links];
+}
+
+static bool is_of_round(const struct at_node_machine *m, uint32_t round)
+{
+    return m->held.known && m->held.round == round;
+}
+
+static void drop(struct at_replicas *set, uint32_t replica)
+{
+    set->b[replica / 8] &= (uint8_t) ~(1u << replica % 8);
+}
+
+static void fresh(struct at_node_machine *m)
+{
+    if (!m->consensus && !m->held.fresh_ms) m->held.fresh_ms = m->now_ms ? m->now_ms : 1;
+}
+
+/* ---- what is here ---- */
+void at_node_held_opened(struct at_node_machine *m)
+{
+    struct at_node_held *h = &m->held;
+    h->known = true;
+    h->round = m->ledger.round;
+    h->fresh_ms = 0;
+    memset(&h->here, 0, sizeof h->here);
+    memset(&h->asked, 0, sizeof h->asked);
+    memset(&h->logged, 0, sizeof h->logged);
+    for (size_t i = 0; i < m->link_top; i++) {
+        memset(&h->link[i].told, 0, sizeof h->link[i].told);
+        memset(&h->link[i].lacks, 0, sizeof h->link[i].lacks);
+    }
+}
+
+void at_node_held_receipt(struct at_node_machine *m, uint32_t replica)
+{
+    struct at_node_held *h = &m->held;
+    bool own = (int)replica == at_node_self(m) && m->unit.done && m->unit.round == m->ledger.round;
+    drop(&h->here, replica); /* a group's receipt may take the place of an earlier one */
+    drop(&h->asked, replica);
+    at_replicas_add(&h->logged, replica);
+    if (own) at_replicas_add(&h->here, replica);
+    h->look = true;
+}
+
+bool at_node_held_here(const struct at_node_machine *m, uint32_t round, uint32_t replica)
+{
+    return is_of_round(m, round) && at_replicas_has(&m->held.here, replica);
+}
+
+void at_node_held_asked(struct at_node_machine *m, const struct at_node_fetch *f, bool asked)
+{
+    m->held.look = true;
+    if (!f->replica1 || !is_of_round(m, f->round)) return;
+    drop(&m->held.asked, f->replica1 - 1);
+    if (asked) at_replicas_add(&m->held.asked, f->replica1 - 1);
+}
+
+void at_node_held_fetched(struct at_node_machine *m, const struct at_node_fetch *f)
+{
+    const struct at_allotment *u = NULL;
+    at_node_held_asked(m, f, false);
+    if (f->replica1 && is_of_round(m, f->round) && m->ledger.round == f->round)
+        u = at_ledger_allotment(&m->ledger, f->replica1 - 1);
+    if (!u || !u->received || !at_hash_eq(u->receipt.update, f->key)) return;
+    at_replicas_add(&m->held.here, f->replica1 - 1);
+    fresh(m);
+}
+
+/* ---- what others have ---- */
+void at_node_held_link(struct at_node_machine *m, const struct at_node_link *link)
+{
+    struct at_node_link_held *lh = of_link(m, link);
+    lh->round1 = 0;
+    memset(&lh->told, 0, sizeof lh->told);
+    memset(&lh->lacks, 0, sizeof lh->lacks);
+}
+
+void at_node_held_hello(struct at_node_machine *m)
+{
+    m->held.look = true;
+    fresh(m);
+}
+
+void at_node_held(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_held *msg)
+{
+    struct at_node_link_held *lh = of_link(m, link);
+    if (!at_node_link_member(m, link) || (m->held.known && msg->round < m->held.round)) return;
+    lh->round1 = msg->round + 1;
+    memset(&lh->has, 0, sizeof lh->has);
+    if (msg->bits.n) memcpy(lh->has.b, msg->bits.p, msg->bits.n);
+    m->held.look = true;
+}
+
+void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link)
+{
+    if (!f->replica1 || !is_of_round(m, f->round)) return;
+    drop(&of_link(m, link)->has, f->replica1 - 1);
+    at_replicas_add(&of_link(m, link)->lacks, f->replica1 - 1);
+}
+
+/* Does this member take the replica's update from the steward? */
+static bool from_steward(const struct at_node_machine *m, uint32_t replica)
+{
+    uint32_t near = m->ledger.member_count < AT_NODE_NEAR_MAX ? m->ledger.member_count : AT_NODE_NEAR_MAX;
+    uint32_t shares = near / AT_NODE_HELD_SOURCES;
+    return shares <= 1 || replica % shares == m->self1 % shares;
+}
+
+static enum at_node_holds holds(struct at_node_machine *m, const struct at_node_link *l, uint32_t replica)
+{
+    const struct at_node_link_held *lh = of_link(m, l);
+    bool tried = at_replicas_has(&lh->lacks, replica);
+    if (lh->round1 == m->held.round + 1 && at_replicas_has(&lh->has, replica)) return AT_NODE_HOLDS;
+    bool author = l->replica1 == replica + 1, steward = m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node);
+    if (!tried && (author || (steward && from_steward(m, replica)))) return AT_NODE_HOLDS;
+    return steward ? AT_NODE_HOLDS_TOO : AT_NODE_HOLDS_NOT;
+}
+
+enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_node_link *l,
+                                   const struct at_node_fetch *f)
+{
+    if (!f->replica1 || !is_of_round(m, f->round) || f->misses >= AT_NODE_HELD_MISSES) return AT_NODE_HOLDS_NOT;
+    return holds(m, l, f->replica1 - 1);
+}
+
+/* Those of the round that are not here, nor asked for, and that somebody who can be asked has. */
+void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
+{
+    const struct at_node_held *h = &m->held;
+    size_t bytes = (m->ledger.member_count + 7) / 8;
+    const struct at_replicas *steward_lacks = NULL;
+    struct at_replicas wanted;
+    memset(ret_offered, 0, sizeof *ret_offered);
+    for (size_t b = 0; b < bytes; b++) wanted.b[b] = (uint8_t)(h->logged.b[b] & ~(h->here.b[b] | h->asked.b[b]));
+    for (size_t i = 0; i < m->link_top; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || l->late) continue;
+        if (m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node)) steward_lacks = &h->link[i].lacks;
+        if (l->replica1 && !at_replicas_has(&h->link[i].lacks, l->replica1 - 1))
+            at_replicas_add(ret_offered, l->replica1 - 1);
+        for (size_t b = 0; b < bytes && h->link[i].round1 == h->round + 1; b++)
+            ret_offered->b[b] |= h->link[i].has.b[b];
+    }
+    for (uint32_t r = 0; r < m->ledger.member_count && steward_lacks; r++)
+        if (wanted.b[r / 8] >> r % 8 & 1 && from_steward(m, r) && !at_replicas_has(steward_lacks, r))
+            at_replicas_add(ret_offered, r);
+    for (size_t b = 0; b < bytes; b++) ret_offered->b[b] &= wanted.b[b];
+}
+
+/* ---- telling ---- */
+static uint64_t due_ms(const struct at_node_machine *m)
+{
+    const struct at_node_held *h = &m->held;
+    bool open = m->ledger.phase == AT_LEDGER_TRAINING && !m->is_steward;
+    uint64_t gap = open ? m->genesis.round_ms_max / AT_NODE_HELD_SHARE : AT_NODE_HELD_SOON_MS;
+    if (gap > AT_NODE_HELD_MS) gap = AT_NODE_HELD_MS;
+    uint64_t company = h->fresh_ms + gap / 8, next = h->told_ms + gap; /* it waits for others, a little */
+    return company > next ? company : next;
+}
+
+static bool lacks(const struct at_node_held *h, const struct at_node_link_held *lh, size_t bytes)
+{
+    static const struct at_replicas none;
+    const struct at_replicas *has = lh->round1 == h->round + 1 ? &lh->has : &none;
+    for (size_t b = 0; b < bytes; b++)
+        if (h->here.b[b] & ~(has->b[b] | lh->told.b[b])) return true;
+    return false;
+}
+
+void at_node_held_drive(struct at_node_machine *m)
+{
+    struct at_node_held *h = &m->held;
+    bool single = m->ledger.seats.count == 1; /* then this is not the steward */
+    if (!h->fresh_ms || !h->known || m->ended || m->now_ms < due_ms(m)) return;
+    size_t bytes = (m->ledger.member_count + 7) / 8, n = bytes;
+    h->fresh_ms = 0;
+    h->told_ms = m->now_ms;
+    while (n > 0 && h->here.b[n - 1] == 0) n--;
+    if (n == 0) return;
+    struct at_message msg = {.kind = AT_MSG_HELD, .held = {h->round, at_span(h->here.b, n)}};
+    bool encoded = false;
+    for (size_t i = 0; i < m->link_top; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || !at_node_link_member(m, l) || (single && at_node_is_seat(m, &l->node))) continue;
+        if (!lacks(h, &h->link[i], bytes)) continue;
+        h->link[i].told = h->here;
+        if (encoded)
+            at_node_send_again(m, l->id);
+        else
+            at_node_send(m, l->id, &msg);
+        encoded = true;
+    }
+}
+
+uint64_t at_node_held_deadline_ms(const struct at_node_machine *m)
+{
+    if (!m->held.fresh_ms || !m->held.known) return UINT64_MAX;
+    uint64_t due = due_ms(m);
+    return due > m->now_ms ? due : UINT64_MAX;
+}
