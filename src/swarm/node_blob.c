@@ -202,7 +202,7 @@ void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
     struct at_node_link *link = at_node_fetch_peer(m, f);
     if (!link) return;
     f->state = AT_FETCH_RUN;
-    f->link = f->last_link = link->id;
+    f->link = f->last_link = m->bundle.last_link = link->id;
     f->asked = f->written;
     f->owed = 0;
     f->bundled = false;
