@@ -69,6 +69,7 @@ struct at_node_fetch *at_node_fetch_update(struct at_node_machine *m, uint32_t r
     if (!f || (f->replica1 == replica + 1 && f->round == round)) return f;
     f->round = round;
     f->replica1 = replica + 1;
+    if (f->last_link == 0) f->last_link = m->bundle.last_link; /* one peer after the other */
     at_node_held_asked(m, f, true);
     return f;
 }
@@ -87,7 +88,6 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
                                         .bytes_max = bytes_max,
                                         .bytes_exact = bytes_exact,
                                         .moved_ms = m->now_ms};
-            f->last_link = m->bundle.last_link;
             if (in_memory(kind) || at_node_is_small(m, f)) break; /* the small ones are looked for together */
             struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_STAT);
             op->read.kind = kind;

@@ -4,7 +4,8 @@
  *   a Submit of                        at a member                              at the steward
  *   its sender's own, beyond its       Bye, closes                              Bye, closes
  *   budget
- *   another's, sender no member        refused                                  refused
+ *   another's, sender no member        refused; but a JOIN: its own may be on   the same
+ *                                      its way, and all newcomers' have a budget
  *   another's, beyond its author's     dropped (whoever passes it on is         dropped
  *   budget                             not to blame)
  *   one that the fold would refuse     refused                                  refused
@@ -187,13 +188,17 @@ void at_node_relay_drive(struct at_node_machine *m)
 }
 
 /* ---- submitting ---- */
-bool at_node_joins_again(const struct at_node_machine *m, const struct at_signed_record *record)
+static bool is_join(const struct at_signed_record *record)
 {
     struct at_record rec;
-    int r = at_ledger_find(&m->ledger, &record->author);
-    if (r < 0 || !m->ledger.members[r].active) return false;
     at_err_t err = at_record_decode(at_span(record->body, record->body_bytes), NULL, &rec);
     return !err && rec.kind == AT_RECORD_JOIN;
+}
+
+bool at_node_joins_again(const struct at_node_machine *m, const struct at_signed_record *record)
+{
+    int r = at_ledger_find(&m->ledger, &record->author);
+    return r >= 0 && m->ledger.members[r].active && is_join(record);
 }
 
 void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record)
@@ -207,7 +212,7 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
         return;
     }
     if (!m->has_genesis || (!m->is_steward && !m->mesh.path)) return; /* it will come again */
-    if (!own && !at_node_link_member(m, link)) {
+    if (!own && !at_node_link_member(m, link) && !is_join(record)) {
         at_node_refused(m, link->id, leaf, "the record's author is not the one who sends it");
         return;
     }
