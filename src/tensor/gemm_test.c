@@ -270,7 +270,6 @@ static void test_blocks(void **state)
         {.op = AT_GEMM_NT, .join = AT_JOIN_CHAIN, .m = 150, .n = 1100, .k = 1024}, /* blocks of B */
         {.op = AT_GEMM_NN, .join = AT_JOIN_CHAIN, .m = 150, .n = 100, .k = 2500},  /* pieces of K */
         {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 530, .n = 300, .k = 600, .seq_len = 300},
-        {.op = AT_GEMM_TN, .join = AT_JOIN_GRAINS, .m = 530, .n = 300, .k = 600, .seq_len = 300, .fresh = true},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) blocks_case(list[i]);
 }
