@@ -6,13 +6,6 @@
 
 __extension__ typedef unsigned __int128 u128;
 
-int at_seats_find(const struct at_seats *seats, const struct at_node_id *member)
-{
-    for (uint32_t i = 0; i < seats->count; i++)
-        if (at_node_id_eq(&seats->seat[i].member, member)) return (int)i;
-    return -1;
-}
-
 enum { GROWTH = 3, VOUCHED_BELOW = 10 /* seats */ };
 
 static bool may_be_added(const struct at_seats *seats, const struct at_candidate *c)

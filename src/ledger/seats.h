@@ -37,8 +37,13 @@ struct at_candidate {
     bool vouched;        /* by the founder's ticket, or is the founder */
 };
 
-/* -1: none. */
-int at_seats_find(const struct at_seats *seats, const struct at_node_id *member);
+/* -1: none. Asked for every link in every step of a node: inline. */
+static inline int at_seats_find(const struct at_seats *seats, const struct at_node_id *member)
+{
+    for (uint32_t i = 0; i < seats->count; i++)
+        if (at_node_id_eq(&seats->seat[i].member, member)) return (int)i;
+    return -1;
+}
 /* The number of seats that the next term has with these candidates. */
 uint32_t at_seats_next_count(const struct at_seats *seats, const struct at_candidate *candidates, size_t count);
 /* The seats of the term after `seats`. Reorders `candidates`; no member may be there twice, and none that is barred.

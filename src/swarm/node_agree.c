@@ -22,11 +22,6 @@
 #define OPS_LEFT 512 /* of a step's operations, for what may not be left out */
 
 /* ---- whom it talks to ---- */
-bool at_node_is_seat(const struct at_node_machine *m, const struct at_node_id *node)
-{
-    return m->has_genesis && at_ledger_seat(&m->ledger, node) >= 0;
-}
-
 bool at_node_among_several(const struct at_node_machine *m)
 {
     return m->agree.simplex != NULL;

@@ -33,6 +33,9 @@
  * event not getting lost: after a restart the same drives go on from what the log and the folder say. Each asks for a
  * thing once (a flag remembers) and asks again when the link or the round has changed.
  *
+ * Rule of quiet: whoever takes an event that changes nothing that a drive looks at, and most are such, says so
+ * (at_node_quiet); until the deadline the drives would find nothing to do, and are not called.
+ *
  * Rule of the fold: on a single steward the ledger includes the block in flight; so nothing that depends on the ledger is
  * done while one is (at_node_settled). Among several it is of final records only.
  *
@@ -154,6 +157,7 @@ struct at_node_want {
     uint32_t bytes; /* 0: the link's bundle */
 };
 
+/* What drives look at in every step comes first: it shares few cache lines. */
 struct at_node_link {
     bool used, dialed, hello, closing;
     enum at_node_way way;
@@ -177,16 +181,6 @@ struct at_node_link {
     /* the directory */
     bool peers_asking;
     uint64_t peers_asked_ms; /* 0: never */
-    /* serving blobs */
-    struct at_node_want want[AT_NODE_WANTS_ROOM]; /* in order; those for a state wait for the others, and the budget */
-    uint32_t want_count;
-    struct at_budget tile_budget, ask_budget; /* of states; of questions (one "byte" each) */
-    bool want_reading, want_drop;             /* a BLOB_READ for it is under way; its answer is to be dropped */
-    bool full;                                /* the link took no more: nothing is read until it drains */
-    struct at_node_want reading, answered;    /* answered: the last piece sent; again when it was refused */
-    struct at_hash bundle[AT_BUNDLE_MAX];     /* the updates that it asked for together last */
-    uint32_t bundle_count, bundle_at,
-        bundle_before; /* those before `at` are sent; `before`: all but the last of these */
     /* our wants to it */
     uint32_t wants_out, pieces_out; /* not answered yet, and those of them that are not tiles */
     uint32_t late;                  /* pieces that it is behind with: before they have come, no fetch begins at it */
@@ -205,6 +199,16 @@ struct at_node_link {
     struct at_msg_progress progress; /* as it said */
     struct at_msg_stage stage;       /* likewise; from 0: nothing */
     bool stage_heard;                /* and that has not been looked at */
+    /* serving blobs */
+    struct at_node_want want[AT_NODE_WANTS_ROOM]; /* in order; those for a state wait for the others, and the budget */
+    uint32_t want_count;
+    struct at_budget tile_budget, ask_budget; /* of states; of questions (one "byte" each) */
+    bool want_reading, want_drop;             /* a BLOB_READ for it is under way; its answer is to be dropped */
+    bool full;                                /* the link took no more: nothing is read until it drains */
+    struct at_node_want reading, answered;    /* answered: the last piece sent; again when it was refused */
+    struct at_hash bundle[AT_BUNDLE_MAX];     /* the updates that it asked for together last */
+    uint32_t bundle_count, bundle_at,
+        bundle_before; /* those before `at` are sent; `before`: all but the last of these */
 };
 
 enum at_node_fetch_state { AT_FETCH_NONE, AT_FETCH_STAT, AT_FETCH_WAIT, AT_FETCH_RUN, AT_FETCH_CHECK };
@@ -318,6 +322,8 @@ struct at_node_machine {
     uint64_t now_ms, wall_ms;
     bool started, ended, finishing, leaving; /* leaving: finishing, and now */
     bool again;                              /* a drive changed what an earlier one looks at, without an operation */
+    bool quiet;                              /* see at_node_quiet */
+    uint64_t due_ms;                         /* the deadline, as it was after the last step that was not quiet */
     /* genesis, ledger, order */
     bool has_genesis, is_steward;
     struct at_buf genesis_bytes;
@@ -332,7 +338,8 @@ struct at_node_machine {
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
     size_t link_top;         /* none is used from here on: every drive looks at all links, and most nodes have few */
-    uint8_t link_hint[1024]; /* by a node's id: where its link was found last; looked at first, never trusted */
+    /* By a node's id, by a link's: where the link was found last; looked at first, never trusted. */
+    uint8_t link_hint[1024], link_hint_id[256];
     struct at_node_mesh mesh;
     uint64_t pathless_ms, linkless_ms; /* since when; 0: there is a way to the steward, a link */
     bool ever_linked;
@@ -395,15 +402,15 @@ struct at_node_machine {
     uint64_t look_ms;                 /* when all members were looked at last, whether their receipts are awaited; */
     uint32_t awaited;                 /* one whose was; */
     bool look_due;                    /* since then only that one was looked at */
-    uint64_t *absent_ms;              /* by replica: since when it is not here; 0: here */
-    struct at_node_receipt *receipts; /* AT_NODE_RECEIPTS_MAX; passed on by a member, ordered by the steward */
+    uint64_t absent_ms[AT_MEMBERS_MAX]; /* by replica: since when it is not here; 0: here */
+    struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
     size_t receipt_top;               /* none waits from here on: as link_top */
     uint32_t company;                 /* so many of them wait for company */
     struct at_node_joins *joins;      /* owned; NULL: not the single steward */
     bool done[AT_MEMBERS_MAX];        /* by replica: said goodbye after END */
     bool unfit[AT_MEMBERS_MAX];       /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
-    struct at_node_op *ops, *ops_sorted;
+    struct at_node_op ops[AT_NODE_OPS_MAX], ops_sorted[AT_NODE_OPS_MAX];
     size_t op_count;
     struct at_buf out;
     size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
@@ -411,9 +418,16 @@ struct at_node_machine {
     struct at_message_mem mem;
     struct at_hash *keep; /* owned: for BLOB_PRUNE */
     struct at_node_status status;
-    struct at_node_member_status *status_members;
+    struct at_node_member_status status_members[AT_MEMBERS_MAX];
     char last_event[AT_NODE_REASON_MAX];
 };
+
+/* The event that is being handled has changed nothing that a drive or a deadline depends on, but perhaps to make the deadline
+ * later. The last word of its handler. */
+static inline void at_node_quiet(struct at_node_machine *m)
+{
+    m->quiet = true;
+}
 
 /* ---- node_out.c ---- */
 struct at_node_op *at_node_op_add(struct at_node_machine *m, enum at_node_op_kind kind);
@@ -427,8 +441,16 @@ void at_node_end(struct at_node_machine *m, at_err_t err, const char *fmt, ...) 
 struct at_node_link *at_node_link_find(struct at_node_machine *m, uint64_t id); /* open, or NULL */
 struct at_node_link *at_node_link_of(struct at_node_machine *m,
                                      const struct at_node_id *node); /* hello said, or NULL */
-bool at_node_link_open(const struct at_node_link *link);             /* hello said, not closing */
-bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link); /* its node is active */
+/* Asked in every loop over links, so they are inline. */
+static inline bool at_node_link_open(const struct at_node_link *link) /* hello said, not closing */
+{
+    return link->used && link->hello && !link->closing;
+}
+static inline bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link)
+{
+    (void)m;
+    return link->member; /* its node is active */
+}
 bool at_node_linked(const struct at_node_machine *m);                                       /* to anybody */
 bool at_node_spend(struct at_node_bucket *b, uint64_t now_ms, uint32_t cost, uint32_t burst, uint32_t ms);
 void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id); /* it has just joined, or left */
@@ -709,8 +731,11 @@ void at_node_steward_drive(struct at_node_machine *m);
 uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_agree.c ---- */
-bool at_node_is_seat(const struct at_node_machine *m,
-                     const struct at_node_id *node);         /* holds one in our ledger's term */
+/* It holds a seat in our ledger's term. */
+static inline bool at_node_is_seat(const struct at_node_machine *m, const struct at_node_id *node)
+{
+    return m->has_genesis && at_ledger_seat(&m->ledger, node) >= 0;
+}
 bool at_node_among_several(const struct at_node_machine *m); /* this node is a steward of them */
 uint32_t at_node_seats_here(struct at_node_machine *m);      /* holders that are linked, and this node */
 /* To the holders of seats (bit i: seat i) that are linked, this node excepted. */

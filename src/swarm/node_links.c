@@ -23,8 +23,13 @@
 
 struct at_node_link *at_node_link_find(struct at_node_machine *m, uint64_t id)
 {
-    for (size_t i = 0; i < m->link_top; i++)
-        if (m->links[i].used && m->links[i].id == id) return &m->links[i];
+    uint8_t *hint = &m->link_hint_id[id % sizeof m->link_hint_id];
+    if (m->links[*hint].used && m->links[*hint].id == id) return &m->links[*hint];
+    for (size_t i = 0; i < m->link_top; i++) {
+        if (!m->links[i].used || m->links[i].id != id) continue;
+        *hint = (uint8_t)i;
+        return &m->links[i];
+    }
     return NULL;
 }
 
@@ -45,16 +50,6 @@ struct at_node_link *at_node_link_of(struct at_node_machine *m, const struct at_
         return &m->links[i];
     }
     return NULL;
-}
-
-bool at_node_link_open(const struct at_node_link *link)
-{
-    return link->used && link->hello && !link->closing;
-}
-
-bool at_node_link_member(const struct at_node_machine *m, const struct at_node_link *link)
-{
-    return link->member;
 }
 
 bool at_node_linked(const struct at_node_machine *m)
@@ -151,12 +146,13 @@ static struct at_node_link *room_for(struct at_node_machine *m, const struct at_
     struct at_node_link fresh = {.node = e->node}, *free_link = NULL;
     know(m, &fresh);
     uint32_t max = m->options.links_max ? m->options.links_max : AT_NODE_LINKS_MAX, used = 0, members = 0;
-    for (size_t i = 0; i < AT_NODE_LINKS_MAX; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         used += l->used;
         members += l->used && at_node_link_member(m, l);
         if (!l->used && !free_link) free_link = &m->links[i];
     }
+    if (!free_link && m->link_top < AT_NODE_LINKS_MAX) free_link = &m->links[m->link_top];
     bool steward = at_node_is_seat(m, &e->node);
     uint32_t kept = max > 2 * AT_NODE_ROOM_KEPT ? AT_NODE_ROOM_KEPT : 0;
     if (!steward && members + kept >= max && at_node_link_member(m, &fresh))
@@ -283,6 +279,7 @@ static void pong(struct at_node_machine *m, struct at_node_link *link, const str
     struct at_message msg = {.kind = AT_MSG_PONG};
     msg.pong = *ping;
     at_node_send(m, link->id, &msg);
+    at_node_quiet(m);
 }
 
 /* Wants are bounded by what may wait, and what was asked for by the asking: pieces, parts of a log that is followed. */
@@ -347,12 +344,14 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         break;
     case AT_MSG_PROGRESS:
         link->progress = msg.progress;
+        at_node_quiet(m);
         break;
     case AT_MSG_PING:
         pong(m, link, &msg.ping);
         break;
     case AT_MSG_PONG:
     case AT_MSG_MEET: /* the link layer keeps these to itself where it takes part in meetings */
+        at_node_quiet(m);
         break;
     case AT_MSG_BYE:
         said_bye(m, link, msg.bye.reason);
@@ -378,6 +377,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
     case AT_MSG_SAVED:
         link->has_saved = true;
         link->saved = msg.saved;
+        at_node_quiet(m);
         break;
     case AT_MSG_AGREE:
         at_node_agree_message(m, link, msg.agree.bytes);

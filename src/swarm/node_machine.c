@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { OUT_BYTES = 32 * 1024 }; /* of what a step says, as most do; it grows */
+
 static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, struct at_diag *diag)
 {
     at_err_t err;
@@ -27,17 +29,11 @@ static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, st
 static at_err_t take_memory(struct at_node_machine *m)
 {
     uint8_t *at;
-    m->ops = calloc(AT_NODE_OPS_MAX, sizeof *m->ops);
-    m->ops_sorted = calloc(AT_NODE_OPS_MAX, sizeof *m->ops_sorted);
-    m->absent_ms = calloc(AT_MEMBERS_MAX, sizeof *m->absent_ms);
-    m->receipts = calloc(AT_NODE_RECEIPTS_MAX, sizeof *m->receipts);
-    m->status_members = calloc(AT_MEMBERS_MAX, sizeof *m->status_members);
-    if (!m->ops || !m->ops_sorted || !m->absent_ms || !m->receipts || !m->status_members) return AT_E_NOMEM;
     if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
     if (m->is_steward && !(m->joins = calloc(1, sizeof *m->joins))) return AT_E_NOMEM;
     m->agree.out.bytes_max = AT_AGREE_BYTES_MAX;
     m->out.bytes_max = AT_NODE_OUT_BYTES_MAX;
-    return at_buf_reserve(&m->out, (size_t)1 << 20, &at);
+    return at_buf_reserve(&m->out, OUT_BYTES, &at);
 }
 
 /* A name that no JOIN record could carry is found here and not when the node is linked. */
@@ -65,7 +61,7 @@ static void take_seats(struct at_node_machine *m, const struct at_node_machine_o
 at_err at_node_machine_init(const struct at_node_machine_options *options, struct at_diag *diag,
                             struct at_node_machine **ret_machine)
 {
-    struct at_node_machine *m = calloc(1, sizeof *m);
+    struct at_node_machine *m = calloc(1, sizeof *m); /* one block: most of its pages are never touched */
     if (!m) return at_fail(diag, AT_E_NOMEM, "node", "out of memory");
     m->options = *options;
     m->options.genesis = at_span(NULL, 0);
@@ -90,12 +86,7 @@ void at_node_machine_release(struct at_node_machine *m)
     for (size_t i = 0; i < AT_NODE_HISTORY; i++) free(m->history[i].list);
     at_node_agree_release(m);
     free(m->consensus);
-    free(m->ops);
-    free(m->ops_sorted);
-    free(m->absent_ms);
-    free(m->receipts);
     free(m->joins);
-    free(m->status_members);
     free(m->keep);
     at_tiles_release(&m->tiles.pick);
     at_buf_release(&m->tiles.leaves);
@@ -294,28 +285,8 @@ static void drive(struct at_node_machine *m)
     at_node_consensus_tick(m);
 }
 
-void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,
-                          struct at_node_update *ret_update)
+static uint64_t deadline_ms(const struct at_node_machine *m)
 {
-    bool over = m->ended || (!m->started && event->kind != AT_NODE_EV_START);
-    m->op_count = 0;
-    m->agree.record_count = m->agree.kept_count = m->agree.cosigned_count = m->agree.cosigned_done = 0;
-    at_buf_clear(&m->out);
-    if (event->time_ms > m->now_ms) m->now_ms = event->time_ms;
-    m->wall_ms = event->wall_ms;
-    if (!over) handle(m, event);
-    size_t before = SIZE_MAX;
-    for (int pass = 0; pass < AT_NODE_PASSES_MAX && !over && !m->ended && (m->again || before != m->op_count); pass++) {
-        before = m->op_count;
-        m->again = false;
-        drive(m);
-    }
-    at_node_out_finish(m, ret_update);
-}
-
-uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
-{
-    if (m->ended || !m->started) return UINT64_MAX;
     const uint64_t all[] = {at_node_fetch_deadline_ms(m),   at_node_member_deadline_ms(m),
                             at_node_steward_deadline_ms(m), at_node_links_deadline_ms(m),
                             at_node_route_deadline_ms(m),   at_node_mesh_deadline_ms(m),
@@ -328,6 +299,34 @@ uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];
     return deadline;
+}
+
+void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,
+                          struct at_node_update *ret_update)
+{
+    bool over = m->ended || (!m->started && event->kind != AT_NODE_EV_START);
+    m->op_count = 0;
+    m->agree.record_count = m->agree.kept_count = m->agree.cosigned_count = m->agree.cosigned_done = 0;
+    at_buf_clear(&m->out);
+    if (event->time_ms > m->now_ms) m->now_ms = event->time_ms;
+    m->wall_ms = event->wall_ms;
+    m->quiet = false;
+    if (!over) handle(m, event);
+    over = over || (m->quiet && !m->again && m->now_ms < m->due_ms); /* then the drives find nothing to do */
+    size_t before = SIZE_MAX;
+    for (int pass = 0; pass < AT_NODE_PASSES_MAX && !over && !m->ended && (m->again || before != m->op_count); pass++) {
+        before = m->op_count;
+        m->again = false;
+        drive(m);
+    }
+    m->again = m->again || (!over && before != m->op_count); /* after the last pass: the next step goes on */
+    if (!over) m->due_ms = deadline_ms(m);
+    at_node_out_finish(m, ret_update);
+}
+
+uint64_t at_node_machine_deadline_ms(const struct at_node_machine *m)
+{
+    return m->ended || !m->started ? UINT64_MAX : m->due_ms;
 }
 
 bool at_node_machine_is_member(const struct at_node_machine *m, const struct at_node_id *node)

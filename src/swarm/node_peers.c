@@ -218,6 +218,7 @@ void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const s
         return;
     }
     if (count && (!asked || msg->count == 1)) pass_on(m, fresh, count, link->id);
+    if (!count && !asked && at_node_joined(m) && !m->mesh.own_stale) at_node_quiet(m);
     if (!asked) return;
     link->peers_asking = false;
     if (msg->count == AT_PEERS_MAX) ask(m, link, &msg->list[msg->count - 1].node);
@@ -235,6 +236,7 @@ void at_node_peers_get(struct at_node_machine *m, struct at_node_link *link, con
         if (answer.peers.count == AT_PEERS_MAX) break;
     }
     at_node_send(m, link->id, &answer);
+    at_node_quiet(m);
 }
 
 /* ---- on disk ---- */

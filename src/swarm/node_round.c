@@ -129,6 +129,7 @@ void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e
         m->unit.tokens = e->unit.tokens;
         m->unit.tokens_per_s = e->unit.tokens_per_s >= 0 && e->unit.tokens_per_s < 1e15 ? e->unit.tokens_per_s : 0;
         send_progress(m, false);
+        if (!m->group.on) at_node_quiet(m);
     } else if (e->kind == AT_NODE_EV_UNIT_DONE) {
         unit_done(m, e);
     } else if (e->kind == AT_NODE_EV_UNIT_LOST || (m->group.on && at_group_stages(m->group.with) > 1)) {

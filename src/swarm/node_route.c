@@ -57,6 +57,10 @@ static void hold(struct at_node_machine *m)
 
 void at_node_head(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_head *msg)
 {
+    if (msg->hops == link->hops && msg->log_size <= link->head) {
+        at_node_quiet(m);
+        return;
+    }
     if (msg->hops > link->hops) link->worse_ms = m->now_ms + 1;
     if (msg->hops < link->hops && link->worse_ms && m->now_ms < link->worse_ms + AT_NODE_FLAP_MS)
         link->distrust_ms = link->worse_ms + AT_NODE_FLAP_MS;

@@ -105,6 +105,7 @@ void at_node_want(struct at_node_machine *m, struct at_node_link *link, const st
     link->want[link->want_count++] =
         (struct at_node_want){.kind = want->kind, .key = want->key, .offset = want->offset, .bytes = want->bytes};
     at_node_serve_next(m, link);
+    if (!m->tiles.out_blocked) at_node_quiet(m);
 }
 
 void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
@@ -130,6 +131,7 @@ void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
     else
         send_missing(m, link->id, want);
     at_node_serve_next(m, link);
+    if (!m->tiles.out_blocked) at_node_quiet(m);
 }
 
 /* room false: the piece just sent was not taken. It is read and sent again once there is room, before what
