@@ -90,17 +90,19 @@ static at_err_t read_checkpoints(struct job *j)
 
 static void verify_record_signature(void *arg, int i)
 {
-    struct record_slot *slot = &((struct job *)arg)->rows[i];
+    struct job *j = arg;
+    struct record_slot *slot = &j->rows[i];
     /* What nobody has signed may be a block's beginning: the fold refuses anything else. */
     if (slot->err == AT_OK && !at_signed_record_is_unsigned(&slot->rec))
-        slot->err = at_signed_record_verify(&slot->rec);
+        slot->err = at_signed_record_verify_by(&slot->rec, j->source->verifier);
 }
 
 static void verify_checkpoint_signature(void *arg, int i)
 {
     struct job *j = arg;
     struct checkpoint_slot *slot = &j->checkpoints[i];
-    if (slot->sound) slot->sound = at_log_checkpoint_verify(&slot->c, j->ledger->run) == AT_OK;
+    if (slot->sound)
+        slot->sound = at_log_checkpoint_verify_by(&slot->c, j->ledger->run, j->source->verifier) == AT_OK;
 }
 
 static at_err_t refill_checkpoints(struct job *j)

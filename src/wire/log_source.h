@@ -3,7 +3,7 @@
 #ifndef ATOLL_WIRE_LOG_SOURCE_H
 #define ATOLL_WIRE_LOG_SOURCE_H
 
-#include "base/bytes.h"
+#include "base/sign.h"
 
 struct at_log_row { /* spans borrowed until the next call */
     uint64_t idx;
@@ -17,6 +17,7 @@ struct at_log_checkpoint_row {
 /* Each call gives the next row; AT_E_NOT_FOUND after the last; any other code: the store itself failed. */
 struct at_log_source {
     void *ctx;
+    const struct at_verifier *verifier; /* NULL: at_verify. It is asked by as many threads as the caller hands down */
     at_err_t (*next_record)(void *ctx, struct at_diag *diag, struct at_log_row *ret_row);
     at_err_t (*next_checkpoint)(void *ctx, struct at_diag *diag, struct at_log_checkpoint_row *ret_row);
 };
