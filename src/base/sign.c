@@ -1,6 +1,9 @@
 #include "base/sign.h"
 
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <openssl/rand.h>
 #include <string.h>
 
@@ -25,11 +28,25 @@ at_err at_keypair_generate(struct at_keypair *ret_key)
     return at_keypair_from_seed(seed, ret_key);
 }
 
+/* OpenSSL would compute the public key anew for each signature, which takes as long as the signature. NULL: no memory. */
+static EVP_PKEY *private_key(const struct at_keypair *key)
+{
+    struct at_keypair own = *key; /* its parameters are not const */
+    EVP_PKEY *pkey = NULL;
+    OSSL_PARAM params[] = {OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PRIV_KEY, own.seed, sizeof own.seed),
+                           OSSL_PARAM_octet_string(OSSL_PKEY_PARAM_PUB_KEY, own.id.b, sizeof own.id.b), OSSL_PARAM_END};
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_id(EVP_PKEY_ED25519, NULL);
+    bool fine = ctx && EVP_PKEY_fromdata_init(ctx) == 1 && EVP_PKEY_fromdata(ctx, &pkey, EVP_PKEY_KEYPAIR, params) == 1;
+    EVP_PKEY_CTX_free(ctx);
+    OPENSSL_cleanse(own.seed, sizeof own.seed);
+    return fine ? pkey : NULL;
+}
+
 struct at_sig at_sign(const struct at_keypair *key, struct at_span message)
 {
     struct at_sig sig;
     size_t n = sizeof sig.b;
-    EVP_PKEY *pkey = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, key->seed, sizeof key->seed);
+    EVP_PKEY *pkey = private_key(key);
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     AT_ASSERT(pkey != NULL && md != NULL);
     AT_ASSERT(EVP_DigestSignInit(md, NULL, NULL, NULL, pkey) == 1);
