@@ -101,8 +101,7 @@ static void verify_checkpoint_signature(void *arg, int i)
 {
     struct job *j = arg;
     struct checkpoint_slot *slot = &j->checkpoints[i];
-    if (slot->sound)
-        slot->sound = at_log_checkpoint_verify_by(&slot->c, j->ledger->run, j->source->verifier) == AT_OK;
+    if (slot->sound) slot->sound = at_log_checkpoint_verify_by(&slot->c, j->ledger->run, j->source->verifier) == AT_OK;
 }
 
 static at_err_t refill_checkpoints(struct job *j)

@@ -97,7 +97,7 @@ static bool climb_once(struct at_node_machine *m, struct at_node_climb *c, struc
             call_off(m, number_of(c, op->attempt));
         } else if (op->kind == AT_REACH_GIVE_UP) {
             end(m, c);
-            at_node_mesh_down(m, &c->node, 0, false, why_failed(&c->reach));
+            at_node_mesh_down(m, &c->node, 0, false, 0, why_failed(&c->reach));
         }
     }
     return unwanted;

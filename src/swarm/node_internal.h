@@ -76,16 +76,20 @@
 
 enum { /* milliseconds */
        AT_NODE_DIAL_MIN_MS = 200,
-       AT_NODE_DIAL_MAX_MS = 5000,     /* to the steward, or while nobody is linked */
-       AT_NODE_DIAL_FAR_MS = 60000,    /* to others */
-       AT_NODE_CROSSED_MS = 5000,      /* two links this close, one dialled by each side, have crossed */
-       AT_NODE_LONELY_MS = 3000,       /* the steward waits so long for members to dial it */
-       AT_NODE_PATHLESS_MS = 1000,     /* a member that is not near dials it after so long without a way there */
-       AT_NODE_LET_GO_MS = 2000,       /* another way there must have been one for so long, and up to four times more */
-       AT_NODE_WHERE_MS = 1000,        /* a member's next statement of where it is, at the earliest */
-       AT_NODE_FRESH_MS = 500,         /* where many members are is passed on together, so often */
-       AT_NODE_KEEP_MS = 1000,         /* the directory is written down at most so often */
+       AT_NODE_DIAL_CALM_MS = 500,
+       AT_NODE_DIAL_MAX_MS = 5000,  /* to the steward, or while nobody is linked */
+       AT_NODE_DIAL_FAR_MS = 60000, /* to others */
+       AT_NODE_STEADY_MS = 10000,   /* a link that lasts so long was worth dialling */
+       AT_NODE_CROSSED_MS = 5000,   /* two links this close, one dialled by each side, have crossed */
+       AT_NODE_LONELY_MS = 3000,    /* the steward waits so long for members to dial it */
+       AT_NODE_PATHLESS_MS = 1000,  /* a member that is not near dials it after so long without a way there */
+       AT_NODE_LET_GO_MS = 2000,    /* another way there must have been one for so long, and up to four times more */
+       AT_NODE_WHERE_MS = 1000,     /* a member's next statement of where it is, at the earliest */
+       AT_NODE_FRESH_MS = 500,      /* where members are is passed on together, after half of this to one and a half */
+       AT_NODE_KEEP_MS = 1000,      /* the directory is written down at most so often */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
+       AT_NODE_PEERS_SOON_MS = 500,    /* and another one, after an answer; */
+       AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news */
        AT_NODE_HEAD_MS = 500,          /* so often peers hear of a longer log, see node_route.c */
        AT_NODE_HEAD_MAX_MS = 30000,
        AT_NODE_FLAP_MS = 1000,  /* a peer that was further away, and is nearer again so soon, is not taken before */
@@ -337,7 +341,7 @@ struct at_node_machine {
     struct at_node_history history[AT_NODE_HISTORY];
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
-    size_t link_top;         /* none is used from here on: every drive looks at all links, and most nodes have few */
+    size_t link_top; /* none is used from here on: every drive looks at all links, and most nodes have few */
     /* By a node's id, by a link's: where the link was found last; looked at first, never trusted. */
     uint8_t link_hint[1024], link_hint_id[256];
     struct at_node_mesh mesh;
@@ -399,16 +403,16 @@ struct at_node_machine {
     bool is_ready, is_end;
     uint64_t pause_ms, pause_end_ms; /* how long OPEN waits for members left out; the end of the last pause, 0: none */
     uint64_t start_ms;
-    uint64_t look_ms;                 /* when all members were looked at last, whether their receipts are awaited; */
-    uint32_t awaited;                 /* one whose was; */
-    bool look_due;                    /* since then only that one was looked at */
+    uint64_t look_ms;                   /* when all members were looked at last, whether their receipts are awaited; */
+    uint32_t awaited;                   /* one whose was; */
+    bool look_due;                      /* since then only that one was looked at */
     uint64_t absent_ms[AT_MEMBERS_MAX]; /* by replica: since when it is not here; 0: here */
     struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
-    size_t receipt_top;               /* none waits from here on: as link_top */
-    uint32_t company;                 /* so many of them wait for company */
-    struct at_node_joins *joins;      /* owned; NULL: not the single steward */
-    bool done[AT_MEMBERS_MAX];        /* by replica: said goodbye after END */
-    bool unfit[AT_MEMBERS_MAX];       /* by replica: its update of this round cannot be applied; not waited for */
+    size_t receipt_top;                                    /* none waits from here on: as link_top */
+    uint32_t company;                                      /* so many of them wait for company */
+    struct at_node_joins *joins;                           /* owned; NULL: not the single steward */
+    bool done[AT_MEMBERS_MAX];                             /* by replica: said goodbye after END */
+    bool unfit[AT_MEMBERS_MAX]; /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
     struct at_node_op ops[AT_NODE_OPS_MAX], ops_sorted[AT_NODE_OPS_MAX];
     size_t op_count;
@@ -451,7 +455,7 @@ static inline bool at_node_link_member(const struct at_node_machine *m, const st
     (void)m;
     return link->member; /* its node is active */
 }
-bool at_node_linked(const struct at_node_machine *m);                                       /* to anybody */
+bool at_node_linked(const struct at_node_machine *m); /* to anybody */
 bool at_node_spend(struct at_node_bucket *b, uint64_t now_ms, uint32_t cost, uint32_t burst, uint32_t ms);
 void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id); /* it has just joined, or left */
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e);
@@ -470,7 +474,8 @@ uint32_t at_node_ring_find(const struct at_node_machine *m, const struct at_node
 uint64_t at_node_counter(struct at_node_machine *m);                                      /* the next of ours */
 void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_peers_kept(struct at_node_machine *m, const struct at_node_event *e);
-void at_node_peers_link(struct at_node_machine *m, struct at_node_link *link); /* it has said hello */
+void at_node_peers_link(struct at_node_machine *m, struct at_node_link *link);           /* it has said hello */
+void at_node_peers_link_new(struct at_node_machine *m, const struct at_node_link *link); /* it is there */
 void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg);
 void at_node_peers_get(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers_get *msg);
 void at_node_peers_drive(struct at_node_machine *m);
@@ -481,9 +486,9 @@ uint32_t at_node_peers_known(const struct at_node_machine *m);
 /* A dial of ours has come up. Returns the size that our log had when it began. */
 uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node, uint64_t dial);
 void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node); /* it takes part */
-/* link 0: no way led there. was_open: it had said hello. */
+/* link 0: no way led there. was_open: it had said hello, and been up for so long. */
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
-                       const char *reason);
+                       uint64_t up_ms, const char *reason);
 /* True: linked, or being dialled. False: not now. */
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node);
 void at_node_mesh_drive(struct at_node_machine *m);

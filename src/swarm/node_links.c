@@ -168,7 +168,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     if (!link) {
         if (!myself) at_node_crowd_answer(m, e->link, &e->node);
         link_close(m, e->link, myself ? "this is myself" : "no room for another link");
-        if (e->dialed) at_node_mesh_down(m, &e->node, e->link, false, "no room here");
+        if (e->dialed) at_node_mesh_down(m, &e->node, e->link, false, 0, "no room here");
         return;
     }
     *link = (struct at_node_link){.used = true,
@@ -184,6 +184,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     size_t index = (size_t)(link - m->links);
     if (m->link_top <= index) m->link_top = index + 1;
     at_node_held_link(m, link);
+    at_node_peers_link_new(m, link);
     link->submits.ms = link->frames.ms = link->kib.ms = m->now_ms;
     at_node_say_hello(m, e->link);
 }
@@ -199,7 +200,7 @@ void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e)
     link->used = false;
     while (m->link_top > 0 && !m->links[m->link_top - 1].used) m->link_top--;
     if (tell) at_node_note(m, "the way to the steward is down: %s", e->reason ? e->reason : "closed");
-    at_node_mesh_down(m, &node, e->link, was_open, e->reason ? e->reason : "no answer");
+    at_node_mesh_down(m, &node, e->link, was_open, m->now_ms - link->up_ms, e->reason ? e->reason : "no answer");
 }
 
 /* Does the size that the peer claims for its log fit what we know of the past? What has come from others since this

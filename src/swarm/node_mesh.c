@@ -24,8 +24,11 @@
  *
  *   "dials"                      next
  *   comes up, says Hello         none of its failures counts any more
- *   fails, or no Hello           again after 200 ms, doubling: up to 5 s (steward, or nobody is linked) or 60 s
- *   a link goes down             again after 200 ms
+ *   fails, or no Hello           again after 400 ms (a member, while some way leads to the steward: 1 s), doubling: up to
+ *                                5 s (steward) or 60 s; while nobody is linked up to 5 s for each eight members that
+ *                                there are
+ *   a link goes down             again after 200 ms; when that happens again within ten seconds, as after a failure:
+ *                                whoever is shown the door, or shows it to the other, does not come back at once for ever
  * To dial is to try every way there is: node_climb.c. Of two members half a ring apart the smaller id dials. */
 #include "swarm/node_internal.h"
 
@@ -64,7 +67,8 @@ void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node
     struct at_node_dial *d = dial_of(m, node);
     if (d) d->failures = 0;
     dial_over(m, d);
-    at_node_climb_over(m, node, 0); /* it was the one that dialled */
+    at_node_climb_over(m, node, 0);                               /* it was the one that dialled */
+    if (m->linkless_ms) m->mesh.ask_ms = m->mesh.ask_wait_ms = 0; /* much may have been told meanwhile */
     m->linkless_ms = 0;
 }
 
@@ -83,14 +87,26 @@ static bool has_contact(const struct at_node_machine *m)
            !at_node_id_eq(&m->options.contact, &nobody);
 }
 
+/* Who is linked to nobody dials as many in a second, however many there are to be dialled. */
+static uint64_t lonely_ms(const struct at_node_machine *m)
+{
+    uint64_t ms = (uint64_t)AT_NODE_DIAL_MAX_MS * m->mesh.ring_count / AT_NODE_DIALS_MAX;
+    return ms < AT_NODE_DIAL_MAX_MS ? AT_NODE_DIAL_MAX_MS : ms > AT_NODE_DIAL_FAR_MS ? AT_NODE_DIAL_FAR_MS : ms;
+}
+
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
-                       const char *reason)
+                       uint64_t up_ms, const char *reason)
 {
     struct at_node_dial *d = dial_of(m, node);
     if (!m->linkless_ms && !at_node_linked(m)) m->linkless_ms = m->now_ms;
     if (!d) return;
     if (link == 0) dial_over(m, d);
-    if (!was_open) d->failures++;
+    if (!was_open)
+        d->failures++;
+    else if (up_ms >= AT_NODE_STEADY_MS)
+        d->shorts = 0;
+    else if (!at_node_link_of(m, node)) /* of two that have crossed one goes at once */
+        d->shorts++;
     if (d->failures == 2) m->mesh.ask_wanted = true;
     if (d->failures >= AT_NODE_FIRST_DIALS_MAX && d == &m->mesh.contact && !at_node_joined(m) && !some_member(m)) {
         at_node_end(m, AT_E_PEER,
@@ -99,25 +115,29 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
                     reason);
         return;
     }
-    uint64_t most = m->linkless_ms || is_steward(m, node) ? AT_NODE_DIAL_MAX_MS : AT_NODE_DIAL_FAR_MS;
-    uint64_t wait = d->failures < 16 ? (uint64_t)AT_NODE_DIAL_MIN_MS << d->failures : most;
+    uint64_t most = is_steward(m, node) ? AT_NODE_DIAL_MAX_MS : m->linkless_ms ? lonely_ms(m) : AT_NODE_DIAL_FAR_MS;
+    uint32_t vain = d->failures + (d->shorts > 1 ? d->shorts - 1 : 0); /* once is bad luck */
+    bool calm = m->mesh.path && !is_steward(m, node) && vain > 0;
+    uint64_t least = calm ? AT_NODE_DIAL_CALM_MS : AT_NODE_DIAL_MIN_MS;
+    uint64_t wait = vain < 16 ? least << vain : most;
     d->due_ms = m->now_ms + (wait < most ? wait : most);
 }
 
 /* ---- the drive ---- */
-static bool has_link(struct at_node_machine *m, const struct at_node_id *node) /* one that may yet say hello, too */
+/* Also one that may yet say hello, or that has yet to go down. */
+static bool has_link(struct at_node_machine *m, const struct at_node_id *node)
 {
     if (at_node_link_of(m, node)) return true;
     for (size_t i = 0; i < m->link_top; i++)
-        if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, node)) return true;
+        if (m->links[i].used && at_node_id_eq(&m->links[i].node, node)) return true;
     return false;
 }
 
-/* The steward is dialled every five seconds, for it may have come back; others need not be asked as often to arrange what
- * has failed before, while some way leads there. */
-static bool worth_meeting(const struct at_node_machine *m, const struct at_node_id *node, const struct at_node_dial *d)
+/* Who does not answer is dialled again, for it may have come back; others need not be asked as often to arrange what has
+ * failed before, while some way leads to the steward. */
+static bool worth_meeting(const struct at_node_machine *m, const struct at_node_dial *d)
 {
-    return !is_steward(m, node) || !m->mesh.path || d->failures < 3 || d->failures % 8 == 0;
+    return !m->mesh.path || d->failures < 3 || d->failures % 8 == 0;
 }
 
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node)
@@ -133,7 +153,7 @@ bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node
     }
     const struct at_node_hint *hint = r < 0 ? at_node_hint_of(m, node) : NULL;
     const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : hint ? &hint->where : NULL;
-    bool meet = worth_meeting(m, node, d);
+    bool meet = worth_meeting(m, d);
     if (!at_node_climb_begin(m, node, d == &m->mesh.contact, where, meet, d->turn++)) return false;
     m->mesh.dials++;
     d->log_size = at_node_log_size(m);

@@ -25,6 +25,8 @@
 #define AT_NODE_DIALS_MAX        8  /* nodes being reached at once */
 #define AT_NODE_CLIMBS_MAX       (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
 #define AT_NODE_RELAY_BELOW      2  /* a relay is asked for while fewer members than this are linked */
+#define AT_NODE_FRESH_FEW        8  /* members, among whom a statement is passed on at once */
+#define AT_NODE_FRESH_MANY       64 /* and those among whom it waits as long as it may */
 #define AT_NODE_ROOM_KEPT        8  /* links that members leave to the steward and to newcomers */
 #define AT_NODE_HINTS_MAX        8  /* members that a newcomer is told of where there is no room */
 #define AT_NODE_JOINS_MAX        64 /* JOINs that are ordered together: a block */
@@ -40,6 +42,7 @@ struct at_node_bucket {
 struct at_node_dial {
     bool under_way;
     uint32_t failures; /* in a row */
+    uint32_t shorts;   /* links to it in a row that went down within AT_NODE_STEADY_MS */
     uint32_t turn;     /* who arranges first, should a meeting be needed */
     uint64_t due_ms;   /* not before */
     uint64_t log_size; /* of our log when the last one began: the steward's is no shorter by now */
@@ -89,9 +92,12 @@ struct at_node_mesh {
     uint64_t counter; /* of the last statement or presence of ours */
     /* the directory */
     bool ask_wanted, keep_wanted;
-    struct { /* members' newer statements that are to be passed on, but not where they came from */
+    bool ask_news;        /* the answer that is coming in has said something new */
+    uint64_t ask_ms;      /* nobody is asked before */
+    uint32_t ask_wait_ms; /* after an answer without anything new so long, then twice that */
+    struct {              /* members' newer statements that are to be passed on, but not to those who know them */
         uint32_t replica;
-        uint64_t from;
+        uint64_t known[AT_NODE_LINKS_MAX / 64]; /* bit i: over links[i] it has come, too */
     } fresh[AT_PEERS_MAX];
     uint32_t fresh_count;
     uint64_t fresh_ms; /* when */

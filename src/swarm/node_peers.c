@@ -1,17 +1,21 @@
 /* node_peers.c: the directory: where members can be reached, in their own signed words (wire/endpoints.h).
  *
  *   event                                       does
- *   REACHABLE, and this node is a member        signs a statement, tells it to every linked member
+ *   REACHABLE, and this node is a member        signs a statement, tells it to every linked member; unless the last one
+ *                                               says the same: a node that starts again is where it was
  *   a member's link says Hello                  tells it the own statement
  *   PeersGet                                    answers with up to 64 statements, ids ascending behind the one named
  *   Peers: not a member's, or not newer         ignored: the peer may know a longer log
  *   Peers: newer, too soon after the last       ignored: nobody can make others pass on more than one per second
  *   Peers: newer, signature wrong               Bye, closes
- *   Peers: newer                                kept; passed on to the other linked members unless it was asked for; in a
- *                                               run of more than 64 members together with what comes in the next half
- *                                               second: a thousand that join cost each other one thousandth part
- *   Peers: own, newer than the own counter      the counter goes on from there, and a new statement is signed
- *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page
+ *   Peers: newer                                kept; unless it was asked for, passed on within three quarters of a second,
+ *                                               together with what else comes until then, to those linked members
+ *                                               from whom it has not come, too
+ *   Peers: own, newer than the own counter      it is the own one again, if it is true; else the counter goes on from
+ *                                               there, and a new statement is signed
+ *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page, half
+ *                                               a second apart; the next one later and later, up to a minute, while the
+ *                                               answers say nothing new: some members can never be reached
  *
  * One statement per member of the log, its newest, is all that is ever kept. Members that cannot be reached make none.
  * The directory is written down now and then (PEERS_KEEP): length (le32) ‖ one encoded Peers, repeated. */
@@ -99,14 +103,14 @@ uint64_t at_node_counter(struct at_node_machine *m)
     return m->mesh.counter;
 }
 
-/* One message to every linked member but `except`. */
-static void tell(struct at_node_machine *m, const struct at_endpoints *list, uint32_t count, uint64_t except)
+/* The own statement, to every linked member. */
+static void tell(struct at_node_machine *m, const struct at_endpoints *own)
 {
-    struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, count}};
+    struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {own, 1}};
     bool encoded = false;
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
-        if (!at_node_link_open(l) || l->id == except || !at_node_link_member(m, l)) continue;
+        if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
         if (encoded)
             at_node_send_again(m, l->id);
         else
@@ -123,13 +127,21 @@ void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e)
     m->mesh.own_stale = true;
 }
 
-static void sign_own(struct at_node_machine *m)
+static bool is_true(const struct at_node_machine *m, const struct at_endpoints *own)
+{
+    bool same = own->counter > 0 && own->count == m->mesh.own_count;
+    for (uint32_t i = 0; i < own->count && same; i++) same = at_endpoint_eq(&own->list[i], &m->mesh.own[i]);
+    return same;
+}
+
+static void tell_own(struct at_node_machine *m)
 {
     struct at_endpoints *own = &m->mesh.peers[at_node_self(m)].where;
     m->mesh.own_stale = false;
+    if (is_true(m, own)) return; /* who has missed it hears it when it links here */
     *own = at_endpoints_sign(&m->options.key, m->options.run, at_node_counter(m), m->mesh.own, m->mesh.own_count);
     m->mesh.keep_wanted = true;
-    tell(m, own, 1, 0);
+    tell(m, own);
 }
 
 void at_node_peers_link(struct at_node_machine *m, struct at_node_link *link)
@@ -155,12 +167,15 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
     if (at_endpoints_verify(e, m->options.run, m->options.verifier)) return FORGED;
     if (own) {
         m->mesh.counter = e->counter;
+        peer->where = *e;
         m->mesh.own_stale = true;
         return IGNORED;
     }
     peer->where = *e;
     peer->where_ms = m->now_ms;
-    if (!peer->dial.under_way) peer->dial = (struct at_node_dial){0};
+    struct at_node_dial *d = &peer->dial;
+    if (!d->under_way && !d->shorts)
+        *d = (struct at_node_dial){0}; /* a new address is tried at once, unless links end early */
     m->mesh.keep_wanted = !from_disk;
     return TAKEN;
 }
@@ -174,54 +189,118 @@ static void ask(struct at_node_machine *m, struct at_node_link *link, const stru
     link->peers_asked_ms = m->now_ms ? m->now_ms : 1;
 }
 
-/* What has come lately, to every linked member but those that it came from. */
+/* ---- passing on ---- */
+static uint64_t bit_of(const struct at_node_machine *m, const struct at_node_link *l, size_t *ret_word)
+{
+    size_t i = (size_t)(l - m->links);
+    *ret_word = i / 64;
+    return UINT64_C(1) << (i % 64);
+}
+
+/* What has come lately, to every linked member that has not said it itself meanwhile. */
 static void tell_fresh(struct at_node_machine *m)
 {
     struct at_endpoints list[AT_PEERS_MAX];
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
+        size_t word;
+        uint64_t bit = bit_of(m, l, &word);
         if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
         for (uint32_t k = 0; k < m->mesh.fresh_count; k++)
-            if (m->mesh.fresh[k].from != l->id) list[msg.peers.count++] = m->mesh.peers[m->mesh.fresh[k].replica].where;
+            if (!(m->mesh.fresh[k].known[word] & bit))
+                list[msg.peers.count++] = m->mesh.peers[m->mesh.fresh[k].replica].where;
         if (msg.peers.count) at_node_send(m, l->id, &msg);
     }
     m->mesh.fresh_count = 0;
 }
 
-static void pass_on(struct at_node_machine *m, const struct at_endpoints *list, uint32_t count, uint64_t from)
+/* Its place among the fresh ones; none: their count. */
+static uint32_t fresh_find(const struct at_node_machine *m, uint32_t replica)
 {
-    if (m->ledger.member_count <= AT_NODE_LOOK_MEMBERS) {
-        tell(m, list, count, from);
-        return;
+    uint32_t k = 0;
+    while (k < m->mesh.fresh_count && m->mesh.fresh[k].replica != replica) k++;
+    return k;
+}
+
+/* Each waits another time, so that most have heard it before their own turn to tell it has come: the longer the more there
+ * are, and not at all among a few, who all have links to each other. */
+static uint64_t patience_ms(const struct at_node_machine *m)
+{
+    uint64_t n = m->ledger.member_count < AT_NODE_FRESH_MANY ? m->ledger.member_count : AT_NODE_FRESH_MANY;
+    uint64_t ms = n > AT_NODE_FRESH_FEW ? AT_NODE_FRESH_MS * n / AT_NODE_FRESH_MANY : 0;
+    return ms / 2 + (ms ? at_load_le32(m->options.key.id.b) % ms : 0);
+}
+
+static void pass_on(struct at_node_machine *m, uint32_t replica, const struct at_node_link *from)
+{
+    size_t word;
+    uint64_t bit = bit_of(m, from, &word);
+    uint32_t k = fresh_find(m, replica);
+    if (k == AT_PEERS_MAX) {
+        tell_fresh(m);
+        k = 0;
     }
-    for (uint32_t i = 0; i < count; i++) {
-        if (m->mesh.fresh_count == AT_PEERS_MAX) tell_fresh(m);
-        if (m->mesh.fresh_count == 0) m->mesh.fresh_ms = m->now_ms + AT_NODE_FRESH_MS;
-        m->mesh.fresh[m->mesh.fresh_count].replica = (uint32_t)at_ledger_find(&m->ledger, &list[i].node);
-        m->mesh.fresh[m->mesh.fresh_count++].from = from;
-    }
+    if (m->mesh.fresh_count == 0) m->mesh.fresh_ms = m->now_ms + patience_ms(m);
+    if (k == m->mesh.fresh_count) m->mesh.fresh_count++;
+    memset(&m->mesh.fresh[k], 0, sizeof m->mesh.fresh[k]);
+    m->mesh.fresh[k].replica = replica;
+    m->mesh.fresh[k].known[word] = bit;
+}
+
+/* It has said what we have, too. */
+static void knows(struct at_node_machine *m, const struct at_endpoints *e, const struct at_node_link *from)
+{
+    int r = m->mesh.fresh_count ? at_ledger_find(&m->ledger, &e->node) : -1;
+    uint32_t k = r >= 0 ? fresh_find(m, (uint32_t)r) : m->mesh.fresh_count;
+    size_t word;
+    uint64_t bit = bit_of(m, from, &word);
+    if (k < m->mesh.fresh_count && e->counter == m->mesh.peers[r].where.counter) m->mesh.fresh[k].known[word] |= bit;
+}
+
+void at_node_peers_link_new(struct at_node_machine *m, const struct at_node_link *link)
+{
+    size_t word;
+    uint64_t bit = bit_of(m, link, &word);
+    for (uint32_t k = 0; k < m->mesh.fresh_count; k++) m->mesh.fresh[k].known[word] &= ~bit;
+}
+
+/* The whole directory of a peer has come in. */
+static void answered(struct at_node_machine *m)
+{
+    struct at_node_mesh *mesh = &m->mesh;
+    mesh->ask_wait_ms = mesh->ask_news || !mesh->ask_wait_ms ? AT_NODE_PEERS_SOON_MS : 2 * mesh->ask_wait_ms;
+    if (mesh->ask_wait_ms > AT_NODE_PEERS_LATE_MS) mesh->ask_wait_ms = AT_NODE_PEERS_LATE_MS;
+    mesh->ask_ms = m->now_ms + mesh->ask_wait_ms;
+    mesh->ask_news = false;
 }
 
 void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg)
 {
-    struct at_endpoints fresh[AT_PEERS_MAX];
     uint32_t count = 0;
     bool asked = link->peers_asking;
     at_node_hints(m, link, msg);
     if (!m->has_genesis || link->closing) return;
     for (uint32_t i = 0; i < msg->count; i++) {
-        enum taken taken = take(m, &msg->list[i], false);
-        if (taken == TAKEN) fresh[count++] = msg->list[i];
-        if (taken != FORGED) continue;
-        at_node_link_refuse(m, link, "a statement of where a member is, not signed by it");
-        return;
+        const struct at_endpoints *e = &msg->list[i];
+        enum taken taken = take(m, e, false);
+        if (taken == FORGED) {
+            at_node_link_refuse(m, link, "a statement of where a member is, not signed by it");
+            return;
+        }
+        if (taken == IGNORED) knows(m, e, link);
+        if (taken == IGNORED) continue;
+        count++;
+        if (!asked || msg->count == 1) pass_on(m, (uint32_t)at_ledger_find(&m->ledger, &e->node), link);
     }
-    if (count && (!asked || msg->count == 1)) pass_on(m, fresh, count, link->id);
     if (!count && !asked && at_node_joined(m) && !m->mesh.own_stale) at_node_quiet(m);
     if (!asked) return;
     link->peers_asking = false;
-    if (msg->count == AT_PEERS_MAX) ask(m, link, &msg->list[msg->count - 1].node);
+    m->mesh.ask_news = m->mesh.ask_news || count > 0;
+    if (msg->count == AT_PEERS_MAX)
+        ask(m, link, &msg->list[msg->count - 1].node);
+    else
+        answered(m);
 }
 
 void at_node_peers_get(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers_get *msg)
@@ -305,11 +384,16 @@ static void maybe_ask(struct at_node_machine *m)
         m->mesh.ask_wanted = false;
 }
 
+static bool may_ask(const struct at_node_machine *m)
+{
+    return m->mesh.ask_wanted && (m->is_steward || m->log_synced);
+}
+
 void at_node_peers_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || m->ended || !at_node_settled(m)) return;
-    if (m->mesh.own_stale && m->mesh.own_count && at_node_joined(m)) sign_own(m);
-    if (m->mesh.ask_wanted && (m->is_steward || m->log_synced)) maybe_ask(m);
+    if (m->mesh.own_stale && m->mesh.own_count && at_node_joined(m)) tell_own(m);
+    if (may_ask(m) && m->now_ms >= m->mesh.ask_ms) maybe_ask(m);
     if (m->mesh.fresh_count && m->now_ms >= m->mesh.fresh_ms) tell_fresh(m);
     if (m->mesh.keep_wanted && m->now_ms >= m->mesh.keep_ms) keep(m);
 }
@@ -317,6 +401,7 @@ void at_node_peers_drive(struct at_node_machine *m)
 uint64_t at_node_peers_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = m->mesh.keep_wanted && m->mesh.keep_ms > m->now_ms ? m->mesh.keep_ms : UINT64_MAX;
+    if (may_ask(m) && m->mesh.ask_ms > m->now_ms && m->mesh.ask_ms < deadline) deadline = m->mesh.ask_ms;
     bool fresh = m->mesh.fresh_count && m->mesh.fresh_ms > m->now_ms && m->mesh.fresh_ms < deadline;
     return fresh ? m->mesh.fresh_ms : deadline;
 }

@@ -74,7 +74,7 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
 {
     struct at_node_receipt *slot = NULL;
     struct at_hash leaf = at_signed_record_leaf(record);
-    for (size_t i = 0; i < AT_NODE_RECEIPTS_MAX; i++) {
+    for (size_t i = 0; i < m->receipt_top; i++) {
         struct at_node_receipt *w = &m->receipts[i];
         if (!w->used && !slot) slot = w;
         if (!w->used || !at_node_id_eq(&w->record.author, &record->author)) continue;
@@ -87,6 +87,7 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
             at_node_refused(m, link->id, leaf, "another receipt of yours waits for its update");
         return;
     }
+    if (!slot && m->receipt_top < AT_NODE_RECEIPTS_MAX) slot = &m->receipts[m->receipt_top];
     const struct at_receipt *r = &rec->receipt;
     if (!slot || !at_node_fetch(m, AT_BLOB_UPDATE, r->update, r->update_bytes, r->update_bytes, link->id)) {
         at_node_refused(m, link->id, leaf, "the steward fetches too many updates");
