@@ -12,6 +12,10 @@ enum { NEAR = 48, APART_MS = 20 /* of many nodes: invited by the steward; betwee
 enum { AT_ONCE = 8 /* updates over a member's line */ };
 enum { ROUNDS_LEAST = 15, ROUNDS_LEAST_CALM = 6 };
 enum { LOOK_MS = 1000 }; /* so often the stewards' seats are looked at: at fixed times, however time is let pass */
+/* What a run promises once its faults are over, in the worst case: the round that is open lasts its whole time, two rounds;
+ * the next one waits a quarter of that for stragglers, and AT_NODE_PAUSE_MAX_MS for members left out; it lasts its whole
+ * time again; and after each the outer step is made, with updates to be fetched. That is two rounds done. */
+enum { PROMISE_ROUNDS = 5, PROMISE_PAUSE_MS = 30000 };
 
 uint64_t at_sim_draw(struct at_sim *s, uint64_t below)
 {
@@ -178,7 +182,7 @@ at_err_t at_sim_init(const struct at_sim_options *options, struct at_diag *diag,
     }
     bool short_one = o->duration_ms < ROUNDS_LEAST * (uint64_t)o->round_ms;
     s->heal_ms = short_one ? o->duration_ms / 5 : o->duration_ms / 5 * 4;
-    s->limit_ms = o->duration_ms + 10 * o->round_ms + 120000;
+    s->limit_ms = o->duration_ms + (10 + PROMISE_ROUNDS) * o->round_ms + PROMISE_PAUSE_MS + 120000;
     struct at_world_options world = {.seed = o->seed,
                                      .nodes = o->nodes,
                                      .rounds = (uint32_t)(10 * o->duration_ms / o->round_ms),
@@ -246,6 +250,16 @@ static void next_phase(struct at_sim *s)
     }
 }
 
+/* Until when the run goes on unhurt: to its time; one whose rounds are late, until it has broken its promise. */
+static uint64_t unhurt_until(struct at_sim *s)
+{
+    struct at_world_counts counts;
+    uint64_t promise = s->heal_ms + PROMISE_ROUNDS * (uint64_t)s->options.round_ms + PROMISE_PAUSE_MS;
+    at_world_counts(s->world, &counts);
+    bool kept = counts.rounds >= s->rounds_at_heal + ROUNDS_AFTER_MIN;
+    return kept || promise < s->options.duration_ms ? s->options.duration_ms : promise;
+}
+
 static const char *behind(struct at_sim *s)
 {
     return at_world_behind(s->world, s->records_at_end, s->rounds_at_end);
@@ -257,10 +271,12 @@ bool at_sim_advance(struct at_sim *s, uint64_t ms)
     bool several = s->options.stewards > 1;
     while (s->phase != AT_SIM_OVER && at_world_now_ms(s->world) < until) {
         uint64_t end = s->phase == AT_SIM_FAULTS   ? s->heal_ms
-                       : s->phase == AT_SIM_HEALED ? s->options.duration_ms
+                       : s->phase == AT_SIM_HEALED ? unhurt_until(s)
                                                    : s->limit_ms;
         uint64_t stop = end < until ? end : until, look = (at_world_now_ms(s->world) / LOOK_MS + 1) * LOOK_MS;
-        if (at_world_run(s->world, several && look < stop ? look : stop) || at_world_violation(s->world))
+        bool late = s->phase == AT_SIM_HEALED && at_world_now_ms(s->world) >= s->options.duration_ms;
+        if (s->phase == AT_SIM_HEALED && !late && s->options.duration_ms < stop) stop = s->options.duration_ms;
+        if (at_world_run(s->world, (several || late) && look < stop ? look : stop) || at_world_violation(s->world))
             s->phase = AT_SIM_OVER; /* nobody goes on */
         else if (at_world_now_ms(s->world) >= end)
             next_phase(s);

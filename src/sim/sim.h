@@ -5,6 +5,9 @@
  *             faults; Byzantine nodes  all faults end, everybody starts  the steward is asked  everybody has ended,
  *                                      again; rounds must go on          to end the run        or is named
  *
+ * A run whose first two rounds after the faults are late goes on for as long as they may take in the worst case, five
+ * times round_ms and 30 s (sim.c), before the steward is asked.
+ *
  * Safety is judged on every step, from outside (world.h); the first violation stops the world. Liveness: after the
  * faults at least two rounds were done with contributions in them, and every member that is up ended with the run and
  * holds its last state. Of several stewards nobody can end the run alone: there every member that is up must come to the

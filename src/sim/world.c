@@ -444,10 +444,21 @@ void at_world_happen(struct at_world *w, struct at_world_event *ev)
     }
 }
 
+/* One that was left behind may dial for ever, unless it knows that the run is over: then it ends by itself, after a while,
+ * and where that may be without the final state it is waited for. */
+static bool goes_on(const struct at_world *w, int node)
+{
+    const struct at_world_node *n = &w->nodes[node];
+    if (n->ended || !at_world_is_honest(w, node)) return false;
+    bool ends =
+        w->options.peers_give_up && n->machine && at_node_machine_status(n->machine)->phase == AT_NODE_PHASE_ENDING;
+    return !n->left_behind || ends;
+}
+
 static bool somebody_goes_on(const struct at_world *w)
 {
     for (int i = 0; i < w->options.nodes; i++)
-        if (!w->nodes[i].ended && !w->nodes[i].left_behind && at_world_is_honest(w, i)) return true;
+        if (goes_on(w, i)) return true;
     return false;
 }
 
