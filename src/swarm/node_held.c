@@ -111,6 +111,11 @@ void at_node_held(struct at_node_machine *m, struct at_node_link *link, const st
     memset(&lh->has, 0, sizeof lh->has);
     if (msg->bits.n) memcpy(lh->has.b, msg->bits.p, msg->bits.n);
     m->held.look = true;
+    for (size_t i = 0; i < m->fetch_top; i++) { /* who waited because nobody had it */
+        struct at_node_fetch *f = &m->fetches[i];
+        if (f->state == AT_FETCH_WAIT && f->moved_ms > m->now_ms && at_node_held_by(m, link, f) == AT_NODE_HOLDS)
+            f->moved_ms = m->now_ms;
+    }
 }
 
 void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link)

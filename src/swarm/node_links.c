@@ -378,7 +378,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
     case AT_MSG_SAVED:
         link->has_saved = true;
         link->saved = msg.saved;
-        at_node_quiet(m);
+        if (m->ledger.phase != AT_LEDGER_ENDED) at_node_quiet(m); /* there it is waited for */
         break;
     case AT_MSG_AGREE:
         at_node_agree_message(m, link, msg.agree.bytes);

@@ -12,7 +12,8 @@
  *   committing   CLOSE (the receipt is handed in, node_relay.c)    unit_drive
  *   applying     EPOCH with the same root                          node_state.c
  *   ending       END, final state confirmed and saved; those who   member_drive
- *                follow this node have said goodbye, or 10 s
+ *                follow this node have said goodbye, all linked
+ *                have the final state; or 10 s
  * A unit that was under way when the process died is simply started again: the same (state, range) give the same
  * update.
  *
@@ -271,6 +272,17 @@ static bool stewards_know(struct at_node_machine *m)
     return m->agree.told == m->ledger.tree.size;
 }
 
+/* A member linked here has not said that it has the final state on its disk: it may be about to ask for what it lacks. */
+static bool somebody_lacks_it(const struct at_node_machine *m)
+{
+    for (size_t i = 0; i < m->link_top; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
+        if (!l->has_saved || l->saved.round < m->state.round) return true;
+    }
+    return false;
+}
+
 /* END is known, and the final state is with nobody: no link for a while, or only to those who lack it too. */
 static bool final_state_is_gone(const struct at_node_machine *m)
 {
@@ -288,7 +300,8 @@ static void end(struct at_node_machine *m)
         at_node_say_ready(m);
         if (!m->state.saved || m->state.saved_round != m->state.round) return;
         if (!m->child_end_ms) m->child_end_ms = m->now_ms;
-        if ((has_followers(m) || !stewards_know(m)) && m->now_ms < m->child_end_ms + AT_NODE_END_LINGER_MS) return;
+        bool needed = has_followers(m) || !stewards_know(m) || somebody_lacks_it(m);
+        if (needed && m->now_ms < m->child_end_ms + AT_NODE_END_LINGER_MS) return;
         for (size_t i = 0; i < m->link_top; i++) /* so that nobody need wait for this node */
             if (at_node_link_open(&m->links[i])) at_node_link_refuse(m, &m->links[i], "the run has ended here");
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
