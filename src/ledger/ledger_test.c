@@ -199,6 +199,10 @@ static void receipts_are_checked_field_by_field(void **state)
     assert_int_equal(fixture_write(f, 1, &good, NULL), AT_OK);
     good.time_ms++;
     expect_refused(f, 1, &good, "already in the log");
+    bad = fixture_receipt_record(f, 0, 4);
+    bad.receipt.update = good.receipt.update;
+    bad.receipt.update_bytes = good.receipt.update_bytes + 1;
+    expect_refused(f, 0, &bad, "with another size");
     assert_int_equal(fixture_leave(f, 2), AT_OK);
     bad = fixture_receipt_record(f, 2, 4);
     expect_refused(f, 2, &bad, "has left");

@@ -13,10 +13,11 @@ at_err_t node_bundle_read(struct node *n, const struct node_todo *todo, struct a
     for (; i < todo->bytes && !err; i++) {
         uint64_t total = 0;
         struct at_span bytes = {0};
-        bool here =
-            at_vault_read(&n->vault, AT_BLOB_UPDATE, todo->keys[i], 0, todo->bytes_max, &total, &bytes) == AT_OK;
-        here = here && total == bytes.n; /* else it is larger */
-        if (here && n->bundle.n + bytes.n > todo->bytes_max) break;
+        bool here = at_blobs_size(&n->vault.updates, todo->keys[i], &total) == AT_OK && total <= todo->bytes_max;
+        if (here && n->bundle.n + total > todo->bytes_max) break; /* before it is read */
+        here = here &&
+               at_vault_read(&n->vault, AT_BLOB_UPDATE, todo->keys[i], 0, (uint32_t)total, &total, &bytes) == AT_OK;
+        here = here && total == bytes.n;
         data[i] = at_span(n->bundle.p + n->bundle.n, here ? bytes.n : 0);
         if (here) err = at_buf_append(&n->bundle, bytes.p, bytes.n);
     }

@@ -77,6 +77,22 @@ static void hostile_records(struct hostile *h)
     must_close(h, "too many records");
 }
 
+/* What a stranger carries for other newcomers must be signed by them, or it would spend what all of them may have. */
+static void hostile_carrier(struct hostile *h)
+{
+    struct at_keypair other;
+    struct at_signed_record rec;
+    struct at_record join = {.kind = AT_RECORD_JOIN, .run = at_world_run_id(h->w), .time_ms = 1};
+    struct at_message msg = {.kind = AT_MSG_SUBMIT, .submit = {.record = &rec}};
+    uint8_t seed[AT_KEY_BYTES] = {77};
+    assert_int_equal(at_keypair_from_seed(seed, &other), AT_OK);
+    assert_int_equal(at_record_sign(&join, &other, NULL, &rec), AT_OK);
+    rec.sig.b[5] ^= 1;
+    greet(h, false);
+    say(h, &msg);
+    must_close(h, "wrong signature");
+}
+
 static void hostile_blobs(struct hostile *h)
 {
     struct at_message want = {.kind = AT_MSG_WANT}, piece = {.kind = AT_MSG_PIECE}, missing = {.kind = AT_MSG_MISSING};
@@ -157,6 +173,7 @@ static void hostile_peer(void **state)
     say(&h, &hello);
     must_close(&h, "second hello");
     hostile_records(&h);
+    hostile_carrier(&h);
     hostile_blobs(&h);
     hostile_log(&h);
     must_finish(h.w, 60000);

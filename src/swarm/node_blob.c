@@ -65,11 +65,15 @@ static bool is_early(const struct at_node_machine *m, const struct at_node_fetch
 struct at_node_fetch *at_node_fetch_update(struct at_node_machine *m, uint32_t round, uint32_t replica,
                                            struct at_hash update, uint64_t bytes)
 {
-    struct at_node_fetch *f = at_node_fetch(m, AT_BLOB_UPDATE, update, bytes, bytes, 0);
+    struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, update);
+    /* A receipt that is in no log may have named it with a size that no honest peer's bytes have. */
+    if (f && f->replica1 == 0 && f->bytes_exact != bytes) at_node_fetch_cancel(m, f);
+    f = at_node_fetch(m, AT_BLOB_UPDATE, update, bytes, bytes, 0);
     if (!f || (f->replica1 == replica + 1 && f->round == round)) return f;
     f->round = round;
     f->replica1 = replica + 1;
-    if (f->last_link == 0) f->last_link = m->bundle.last_link; /* one peer after the other */
+    /* One peer after the other; of an older round all are asked, from the first one on, before it counts as not to be had. */
+    if (f->last_link == 0 && m->held.known && m->held.round == round) f->last_link = m->bundle.last_link;
     at_node_held_asked(m, f, true);
     return f;
 }

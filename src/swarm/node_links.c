@@ -283,12 +283,12 @@ static void pong(struct at_node_machine *m, struct at_node_link *link, const str
     at_node_quiet(m);
 }
 
-/* Wants are bounded by what may wait, and what was asked for by the asking: pieces, parts of a log that is followed. */
+/* Wants of pieces are bounded by what may wait, and what was asked for by the asking: pieces, parts of a log that is followed. */
 static bool within_budget(struct at_node_machine *m, struct at_node_link *link, const struct at_message *msg, size_t n)
 {
     uint32_t frames = msg->kind == AT_MSG_PEERS_GET ? AT_NODE_PAGE_FRAMES : 1, kib = (uint32_t)(n >> 10) + 1;
     if (msg->kind == AT_MSG_WANT || msg->kind == AT_MSG_PIECE || msg->kind == AT_MSG_MISSING) return true;
-    if (msg->kind == AT_MSG_BUNDLE_WANT || msg->kind == AT_MSG_BUNDLE) return true;
+    if (msg->kind == AT_MSG_BUNDLE) return true;
     if (!at_node_spend(&link->frames, m->now_ms, frames, AT_NODE_FRAME_BURST, AT_NODE_FRAME_MS)) return false;
     if (msg->kind == AT_MSG_LOG_PART || (msg->kind == AT_MSG_AGREE && at_node_is_seat(m, &link->node))) return true;
     return at_node_spend(&link->kib, m->now_ms, kib, AT_NODE_KIB_BURST, AT_NODE_KIB_MS);

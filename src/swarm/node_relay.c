@@ -5,7 +5,10 @@
  *   its sender's own, beyond its       Bye, closes                              Bye, closes
  *   budget
  *   another's, sender no member        refused; but a JOIN: its own may be on   the same
- *                                      its way, and all newcomers' have a budget
+ *                                      its way. It pays from its own budget,
+ *                                      and a wrong signature is its fault: Bye
+ *   a JOIN, beyond what all newcomers  dropped                                  dropped
+ *   may have, or a carrier's budget
  *   another's, beyond its author's     dropped (whoever passes it on is         dropped
  *   budget                             not to blame)
  *   one that the fold would refuse     refused                                  refused
@@ -89,6 +92,11 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
     }
     if (!slot && m->receipt_top < AT_NODE_RECEIPTS_MAX) slot = &m->receipts[m->receipt_top];
     const struct at_receipt *r = &rec->receipt;
+    const struct at_node_fetch *known = at_node_fetch_find(m, AT_BLOB_UPDATE, r->update);
+    if (known && known->bytes_exact != r->update_bytes) {
+        at_node_refused(m, link->id, leaf, "its update is known with another size");
+        return;
+    }
     if (!slot || !at_node_fetch(m, AT_BLOB_UPDATE, r->update, r->update_bytes, r->update_bytes, link->id)) {
         at_node_refused(m, link->id, leaf, "the steward fetches too many updates");
         return;
@@ -207,19 +215,26 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
     struct at_diag diag = {0};
     struct at_record rec;
     struct at_hash leaf = at_signed_record_leaf(record);
-    bool own = at_node_id_eq(&record->author, &link->node);
-    if (own && !at_node_spend(&link->submits, m->now_ms, 1, AT_NODE_SUBMIT_BURST, AT_NODE_SUBMIT_MS)) {
-        at_node_link_refuse(m, link, "too many records");
+    bool own = at_node_id_eq(&record->author, &link->node), member = at_node_link_member(m, link);
+    bool newcomer = at_ledger_find(&m->ledger, &record->author) < 0;
+    /* A carrier pays for newcomers, whose keys cost nothing; a member, who may pass on what it did not ask for, is not
+     * shown the door for it. */
+    if ((own || newcomer || !member) &&
+        !at_node_spend(&link->submits, m->now_ms, 1, AT_NODE_SUBMIT_BURST, AT_NODE_SUBMIT_MS)) {
+        if (own || !member) at_node_link_refuse(m, link, "too many records");
         return;
     }
     if (!m->has_genesis || (!m->is_steward && !m->mesh.path)) return; /* it will come again */
-    if (!own && !at_node_link_member(m, link) && !is_join(record)) {
+    if (!own && !member && !is_join(record)) {
         at_node_refused(m, link->id, leaf, "the record's author is not the one who sends it");
         return;
     }
-    if (!own && !at_node_author_spend(m, &record->author)) return;
+    if (!own && !newcomer && !at_node_author_spend(m, &record->author)) return;
     if (at_signed_record_verify_by(record, m->options.verifier)) {
-        at_node_refused(m, link->id, leaf, "wrong signature");
+        if (member || own)
+            at_node_refused(m, link->id, leaf, "wrong signature");
+        else
+            at_node_link_refuse(m, link, "a record with a wrong signature");
         return;
     }
     if (at_node_joins_again(m, record)) return;
@@ -227,6 +242,7 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
         at_node_refused(m, link->id, leaf, diag.text);
         return;
     }
+    if (!own && newcomer && !at_node_author_spend(m, &record->author)) return; /* all of them together */
     bool fetch = rec.kind == AT_RECORD_RECEIPT && m->options.canary != AT_NODE_CANARY_COUNT_UNFETCHED;
     if (fetch)
         receipt_take(m, link, record, &rec);
