@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define GENESIS_VERSION 1u
+/* Of the format and of what a log means under it: 2, since EPOCH's held-out loss follows from receipts. */
+#define GENESIS_VERSION 2u
 #define MIB             ((uint64_t)1 << 20)
 
 static at_err_t bad(struct at_diag *diag, const char *field, const char *want)
@@ -284,7 +285,12 @@ static void read_outer(const Atoll__Pb__Outer *pb, struct at_outer_config *c)
 /* Copies what fits our fixed arrays; ranges are judged by at_genesis_check afterwards. */
 static at_err_t read_fields(const Atoll__Pb__Genesis *pb, struct at_diag *diag, struct at_genesis *g)
 {
-    if (pb->version != GENESIS_VERSION) return bad(diag, "version", "1: made by another version of the program?");
+    if (pb->version != GENESIS_VERSION)
+        return at_fail(
+            diag, AT_E_DATA, "version",
+            "this run was made by another version of the program (its genesis is of version %u, this program's "
+            "of %u): go on with the program that made it, or begin a new run with this one",
+            pb->version, GENESIS_VERSION);
     if (pb->model == NULL) return bad(diag, "model", "present");
     if (pb->train == NULL) return bad(diag, "train", "present");
     if (pb->n_shards > AT_GENESIS_SHARDS_MAX) return bad(diag, "shards", "1 to 64");
