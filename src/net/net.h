@@ -127,7 +127,7 @@ at_err at_net_dial(struct at_net *net, const char *host, uint16_t port, const st
 at_err at_net_meet(struct at_net *net, struct at_link_id via, enum at_meet_how how, const struct at_node_id *target,
                    struct at_link_id *ret_link);
 
-/* Asks the other end of a direct link that we dialed how it sees us; every peer of protocol 2 understands it.
+/* Asks the other end of a direct link that we dialed how it sees us; every peer understands it.
  * AT_E_NOT_FOUND: the link is not up; AT_E_USAGE: no such link, or no `allow`. */
 at_err at_net_look(struct at_net *net, struct at_link_id link);
 /* The answer. AT_E_NOT_FOUND: it has not said so (yet). */

@@ -22,15 +22,20 @@ static void say(struct hostile *h, const struct at_message *msg)
     at_world_stranger_send(h->w, h->link, at_buf_span(&h->bytes));
 }
 
-static void greet(struct hostile *h, bool other_run)
+static void greet_with(struct hostile *h, uint32_t protocol, bool other_run)
 {
     struct at_message msg = {.kind = AT_MSG_HELLO};
     h->link = at_world_stranger_link(h->w, &h->key, 0);
-    msg.hello.protocol = AT_PROTOCOL_VERSION;
+    msg.hello.protocol = protocol;
     msg.hello.run = at_world_run_id(h->w);
     if (other_run) msg.hello.run.b[0] ^= 1;
     say(h, &msg);
     settle(h);
+}
+
+static void greet(struct hostile *h, bool other_run)
+{
+    greet_with(h, AT_PROTOCOL_VERSION, other_run);
 }
 
 static void must_close(struct hostile *h, const char *reason)
@@ -158,6 +163,11 @@ static void hostile_peer(void **state)
     settle(&h);
     greet(&h, true);
     must_close(&h, "another run");
+    /* An older program hears what is spoken here, whatever number that is. */
+    char spoken[64];
+    greet_with(&h, AT_PROTOCOL_VERSION - 1, false);
+    snprintf(spoken, sizeof spoken, "speaks protocol %d, and you %d:", AT_PROTOCOL_VERSION, AT_PROTOCOL_VERSION - 1);
+    must_close(&h, spoken);
     h.link = at_world_stranger_link(h.w, &h.key, 0);
     say(&h, &ping);
     must_close(&h, "must be a hello");

@@ -246,7 +246,10 @@ static void hello(struct at_node_machine *m, struct at_node_link *link, const st
         return;
     }
     if (msg->protocol != AT_PROTOCOL_VERSION) {
-        at_node_link_refuse(m, link, "this node speaks protocol 4");
+        char reason[96];
+        snprintf(reason, sizeof reason, "this node speaks protocol %d, and you %u: use the same version of the program",
+                 AT_PROTOCOL_VERSION, msg->protocol);
+        at_node_link_refuse(m, link, reason);
         return;
     }
     if (!settle_double(m, link)) return;

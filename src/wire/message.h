@@ -3,7 +3,7 @@
  * A decoded message borrows from the caller's `struct at_message_mem`, until the next decode into it or its release; a
  * message to encode borrows from wherever its maker keeps the bytes. Decoding is bounded: every size has a limit, the
  * memory too, and what a peer sends can only be refused (AT_E_PEER), never crash or hoard. Unknown fields and messages
- * of another protocol are refused as well: protocol 4 is all there is. */
+ * of another protocol are refused as well: nobody speaks more than AT_PROTOCOL_VERSION. */
 #ifndef ATOLL_WIRE_MESSAGE_H
 #define ATOLL_WIRE_MESSAGE_H
 
