@@ -223,7 +223,7 @@ static void close_unit(struct at_ledger *l, uint32_t lead, const struct at_repli
     if (part)
         see_unit(l, lead);
     else
-        at_roles_idle(l->groups, lead, l->measured);
+        at_roles_idle(l->groups, lead, l->round, l->measured);
     l->included_count += part != NULL;
     l->tokens += part ? part->tokens : 0;
 }

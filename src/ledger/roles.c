@@ -43,13 +43,6 @@ static uint64_t way_us(const struct at_roles *x, const struct chain *c, int last
     return best;
 }
 
-void at_roles_take(struct at_measured *m, const struct at_measure *told, uint32_t round, uint64_t time_ms)
-{
-    if (m->count++ == 0) m->round = round;
-    m->last = *told;
-    m->time_ms = time_ms;
-}
-
 /* ---- what a step takes ---- */
 static uint64_t step_tokens(const struct at_roles *x)
 {
@@ -97,68 +90,13 @@ uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, 
     return chain_step_us(x, &c, speed, &cut);
 }
 
-void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group, uint32_t steps,
-                   uint64_t took_ms, struct at_measured *measured)
-{
-    uint64_t step_us = at_roles_step_us(x, g, lead, group), more = 0;
-    at_u128 promised = (at_u128)step_us * steps, took = (at_u128)took_ms * 1000;
-    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next)
-        if (group >> g[r].place & 1) measured[r].idle = 0, measured[r].stalled = 0;
-    if (step_us == 0 || took_ms == 0) return;
-    bool wrong = took > promised * AT_ROLES_DOUBT;
-    /* At once not more than three halvings: what a receipt says is one member's word, and a busy machine's time. */
-    for (; wrong && took > promised * 2 && more < 3; more++) promised *= 2;
-    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next) {
-        struct at_measured *m = &measured[r];
-        if ((group >> g[r].place & 1) == 0) { /* left behind by the others */
-            if (m->count > 0 && m->doubt < 40) m->doubt++;
-            continue;
-        }
-        if (wrong)
-            m->doubt = (uint8_t)(m->doubt + more > 40 ? 40 : m->doubt + more);
-        else if (m->doubt > 0 && took <= promised * 2)
-            m->doubt--;
-    }
-}
-
-void at_roles_idle(const struct at_grouped *g, uint32_t lead, struct at_measured *measured)
-{
-    bool stalled = g[lead].size > 1;
-    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next) {
-        struct at_measured *m = &measured[r];
-        m->idle = (uint8_t)(g[lead].size == 1 ? 0 : m->idle < AT_ROLES_IDLE ? m->idle + 1 : AT_ROLES_IDLE);
-        stalled = stalled && m->idle >= AT_ROLES_IDLE;
-    }
-    for (uint32_t r = lead; r != AT_GROUP_END && stalled; r = g[r].next) {
-        struct at_measured *m = &measured[r];
-        m->idle = 0;
-        m->apart = AT_ROLES_APART;
-        m->stalled = lead + 1;
-        if (m->count > 0 && m->doubt < 40) m->doubt++;
-    }
-}
-
-static void rest(struct at_measured *m)
-{
-    if (m->doubt > 0) m->doubt--;
-    if (m->stalled && m->apart > 0 && --m->apart == 0) m->stalled = 0;
-}
-
-void at_roles_rest(const struct at_grouped *g, uint32_t members, struct at_measured *measured)
-{
-    for (uint32_t r = 0; r < members; r++) {
-        if (g[r].role == AT_GROUP_ROLE_TRAINS) continue;
-        measured[r].idle = 0;
-        if (g[r].role != AT_GROUP_ROLE_NONE) rest(&measured[r]);
-    }
-}
-
 /* ---- forming groups ---- */
 struct maker {
     const struct at_roles *x;
     const struct at_replicas *in;
     const struct at_roles_room *room;
     int side;          /* group[side] of each member is made */
+    bool again;        /* those who stalled together may be put together */
     uint32_t pool, at; /* row[0 .. pool): who is to be put into groups; those before `at` are in one */
 };
 
@@ -200,52 +138,66 @@ static uint64_t adds_us(const struct maker *k, const struct chain *c, uint32_t r
     return work_us(k->x, flops, k->room->work[r].speed) + links_us(k->x, way_us(k->x, c, c->n - 1, r), 1, 1);
 }
 
-/* It is in the chain, or was in a group that stalled with one who is. */
+/* How often a suspect has stalled; 0: it is none. */
+static uint32_t suspicion(const struct maker *k, uint32_t r)
+{
+    const struct at_measured *m = &k->x->measured[r];
+    return m->apart > 0 ? m->stalls : 0;
+}
+
+/* It is in the chain, or with it all are who stalled together. */
 static bool is_barred(const struct maker *k, const struct chain *c, uint32_t r)
 {
     const struct at_measured *m = k->x->measured;
-    bool barred = false;
-    for (int s = 0; s < c->n; s++)
-        barred = barred || c->r[s] == r || (m[r].stalled != 0 && m[c->r[s]].stalled == m[r].stalled);
-    return barred;
+    uint32_t same = 1;
+    for (int s = 0; s < c->n; s++) {
+        if (c->r[s] == r) return true;
+        same += m[c->r[s]].stalled == m[r].stalled;
+    }
+    return !k->again && m[r].stalled != 0 && same >= m[r].together;
 }
 
-static void propose(const struct maker *k, const struct chain *c, uint32_t r, uint64_t *io_least, uint32_t *io_best)
+struct candidate {
+    uint32_t suspicion, r; /* r: AT_GROUP_END if there is none */
+    uint64_t us;
+};
+
+static void propose(const struct maker *k, const struct chain *c, uint32_t r, struct candidate *io_best)
 {
     if (!is_free(k, r) || is_barred(k, c, r)) return;
-    uint64_t us = adds_us(k, c, r);
-    if (*io_best != AT_GROUP_END && (us > *io_least || (us == *io_least && r >= *io_best))) return;
-    *io_least = us;
-    *io_best = r;
+    struct candidate x = {.suspicion = suspicion(k, r), .r = r, .us = adds_us(k, c, r)};
+    bool better = x.us != io_best->us ? x.us < io_best->us : r < io_best->r;
+    if (x.suspicion != io_best->suspicion) better = x.suspicion < io_best->suspicion;
+    if (better || io_best->r == AT_GROUP_END) *io_best = x;
 }
 
-/* Who adds least to the chain: of those that its last members have links with, or the fastest of all. */
+/* Who adds least to the chain: of those that its last members have links with, or the fastest of all; of those who have
+ * stalled least. */
 static uint32_t nearest(const struct maker *k, const struct chain *c)
 {
-    uint32_t best = AT_GROUP_END;
-    uint64_t least = 0;
+    struct candidate best = {.r = AT_GROUP_END};
     for (int i = c->n - 1; i >= 0 && i >= c->n - NEAR; i--) {
         const struct at_measure *m = &k->x->measured[c->r[i]].last;
-        for (uint32_t l = 0; l < m->link_count; l++) propose(k, c, m->link[l].replica, &least, &best);
+        for (uint32_t l = 0; l < m->link_count; l++) propose(k, c, m->link[l].replica, &best);
     }
     for (uint32_t i = k->at; i < k->pool; i++) {
         uint32_t r = k->room->row[i].replica;
         if (!is_free(k, r) || is_barred(k, c, r)) continue;
-        propose(k, c, r, &least, &best);
+        propose(k, c, r, &best);
         break;
     }
-    return best;
+    return best.r;
 }
 
 /* Of a chain that has not room for the model the one with the least gives way, and the others are free again. */
-static void give_way(const struct maker *k, const struct chain *c)
+static void give_way(const struct maker *k, const struct chain *c, enum at_group_role role)
 {
     int least = 0;
     for (int s = 1; s < c->n; s++) {
         uint64_t mib = memory_mib(k->x, c->r[s]), than = memory_mib(k->x, c->r[least]); /* 0: not known */
         if (mib != 0 && (than == 0 || mib < than)) least = s;
     }
-    *made(k, c->r[least]) = (struct at_grouped){.role = AT_GROUP_ROLE_NO_MEMORY};
+    *made(k, c->r[least]) = (struct at_grouped){.role = (uint8_t)role};
 }
 
 static void write_group(const struct maker *k, const struct chain *c)
@@ -264,12 +216,13 @@ static void write_group(const struct maker *k, const struct chain *c)
 static void grow(const struct maker *k, uint32_t first)
 {
     struct chain c = {.r = {first}, .n = 1};
-    bool fits;
+    bool fits, alone = false; /* alone: there is nobody for the next place */
     uint64_t us = weigh(k, &c, &fits);
     while (c.n < (int)k->x->stages) {
         bool fits_with;
         c.r[c.n] = nearest(k, &c);
-        if (c.r[c.n] == AT_GROUP_END) break;
+        alone = c.r[c.n] == AT_GROUP_END;
+        if (alone || (fits && c.n > 1 && suspicion(k, c.r[c.n]) > 0)) break;
         c.n++;
         uint64_t with = weigh(k, &c, &fits_with);
         if (fits && with >= us) {
@@ -282,12 +235,14 @@ static void grow(const struct maker *k, uint32_t first)
     if (fits)
         write_group(k, &c);
     else
-        give_way(k, &c);
+        give_way(k, &c, alone ? AT_GROUP_ROLE_SPARE : AT_GROUP_ROLE_NO_MEMORY);
 }
 
+/* Who has stalled less, who is faster. */
 static int faster(const void *a, const void *b)
 {
     const struct at_roles_row *x = a, *y = b;
+    if (x->us != y->us) return x->us < y->us ? -1 : 1;
     if (x->speed != y->speed) return x->speed > y->speed ? -1 : 1;
     return x->replica < y->replica ? -1 : x->replica > y->replica;
 }
@@ -310,7 +265,8 @@ static void make(struct maker *k)
     for (uint32_t r = 0; r < k->x->members; r++) {
         if (!is_free(k, r)) continue;
         if (has_room(k->x, r))
-            k->room->row[k->pool++] = (struct at_roles_row){.speed = k->room->work[r].speed, .replica = r};
+            k->room->row[k->pool++] =
+                (struct at_roles_row){.us = suspicion(k, r), .speed = k->room->work[r].speed, .replica = r};
         else
             made(k, r)->role = AT_GROUP_ROLE_NO_MEMORY;
     }
@@ -401,14 +357,15 @@ static bool is_worth_it(const struct outcome *fresh, const struct outcome *kept)
     return (at_u128)fresh->units * kept->slowest_us * 2 >= (at_u128)kept->units * fresh->slowest_us * 3;
 }
 
-/* Two of its members are not to be together. */
+/* All are in it who stalled together. */
 static bool has_stalled(const struct maker *k, uint32_t lead)
 {
-    const struct at_measured *m = k->x->measured;
+    struct chain c = {.n = 0};
     bool stalled = false;
-    for (uint32_t a = lead; a != AT_GROUP_END; a = made(k, a)->next)
-        for (uint32_t b = made(k, a)->next; b != AT_GROUP_END; b = made(k, b)->next)
-            stalled = stalled || (m[a].stalled != 0 && m[a].stalled == m[b].stalled);
+    for (uint32_t r = lead; r != AT_GROUP_END; r = made(k, r)->next) {
+        stalled = stalled || is_barred(k, &c, r);
+        c.r[c.n++] = r;
+    }
     return stalled;
 }
 
@@ -449,13 +406,18 @@ void at_roles_form(const struct at_roles *x, struct at_grouped *g, const struct 
         at_groups_form(g, x->members, in, x->stages);
         return;
     }
-    keep(&k, g);
-    make(&k);
-    kept = settle(&k, g);
-    k.side = 1;
-    for (uint32_t r = 0; r < x->members; r++) *made(&k, r) = (struct at_grouped){0};
-    make(&k);
-    fresh = settle(&k, NULL);
+    for (int i = 0; i < 2; i++) {
+        k.again = i == 1; /* as a last resort */
+        k.side = 0;
+        keep(&k, g);
+        make(&k);
+        kept = settle(&k, g);
+        k.side = 1;
+        for (uint32_t r = 0; r < x->members; r++) *made(&k, r) = (struct at_grouped){0};
+        make(&k);
+        fresh = settle(&k, NULL);
+        if (kept.units > 0 || fresh.units > 0) break;
+    }
     if (kept.units == 0 && fresh.units == 0) { /* no group has room for the model, by what they say: */
         at_groups_form(g, x->members, in, x->stages);
         return;

@@ -17,9 +17,12 @@
  * round trip to it); again, until the group is full. It takes nobody with whom a step would take longer than without, as
  * long as there is room for the model without: who is too far away or too slow to be of use to a group is not put in.
  *
- * Who gets on with whom: a group of members that all took part and handed nothing in AT_ROLES_IDLE rounds in a row is taken
- * apart. Its members are believed half, and are not put together again until one of their units counts, or they have not
- * trained for AT_ROLES_APART rounds: one of them may stall the others, and who cannot be known.
+ * Who gets on with whom: a group of members that all took part and handed in nothing in AT_ROLES_IDLE rounds in a row has
+ * stalled. One of them is to blame, and who cannot be known; so all are suspects for AT_ROLES_APART rounds, twice as long
+ * each time, until a unit of theirs with others counts. Suspects who stalled together are not all put together again. Groups
+ * take those who have stalled least first, and where several have room for the model nobody under suspicion: so whoever
+ * stalls is put with those who are left over, stalls with them, and in the end has stalled more often than anybody else.
+ * Where no other group has room for the model, the one that stalled stays.
  *
  * Who stays: whole groups that were formed so, and whose members all take part, stay as they are; the rest, spares too, is formed anew. Everything
  * is formed anew only when that gives half as much again: units a second, of rounds that end with the slowest group.
@@ -39,6 +42,7 @@
 #define AT_ROLES_SLOW   4
 #define AT_ROLES_IDLE   2
 #define AT_ROLES_APART  8
+#define AT_ROLES_STALLS 6 /* so many are counted */
 
 /* A member may measure itself so often (its links may double so often while a run begins), and once more for each eight
  * rounds since: */
@@ -47,10 +51,12 @@
 
 struct at_measured { /* a member's; all zero: it has told nothing */
     struct at_measure last;
-    uint8_t doubt;    /* its speed counts half so often */
-    uint8_t idle;     /* rounds in a row in which its group was whole and handed in nothing */
-    uint8_t apart;    /* so many rounds of rest, then it may be put together again with those who were in that group, */
-    uint32_t stalled; /* which this one led, + 1; 0: none */
+    uint8_t doubt;         /* its speed counts half so often */
+    uint8_t idle;          /* rounds in a row in which its group was whole and handed in nothing */
+    uint8_t stalls;        /* how often its groups have stalled, less the units since that counted */
+    uint16_t apart;        /* so many rounds more it is a suspect, */
+    uint32_t stalled;      /* since this group stalled: a number of its own; 0: it is none */
+    uint8_t together;      /* how many there were in it */
     uint32_t count, round; /* records; round of the first */
     uint64_t time_ms;      /* of the last: an old one cannot be said again */
 };
@@ -82,9 +88,9 @@ void at_roles_form(const struct at_roles *x, struct at_grouped *g, const struct 
 void at_roles_take(struct at_measured *m, const struct at_measure *told, uint32_t round, uint64_t time_ms);
 /* What a step of those in `group` should take, by what is believed of them now. 0: one of them has measured nothing. */
 uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group);
-/* Nobody of the group has handed in a unit that counts. measured: as before. */
-void at_roles_idle(const struct at_grouped *g, uint32_t lead, struct at_measured *measured);
-/* After at_roles_form: who does not train has no unit to show, and is believed again by and by. */
+/* Nobody of the group has handed in a unit of this round that counts. measured: as before. */
+void at_roles_idle(const struct at_grouped *g, uint32_t lead, uint32_t round, struct at_measured *measured);
+/* After at_roles_form: who does not train has no unit to show, and is believed again by and by; suspicion passes. */
 void at_roles_rest(const struct at_grouped *g, uint32_t members, struct at_measured *measured);
 /* What their unit of so many steps took, and who was left behind: how far they are believed from now on. measured: those of x. */
 void at_roles_seen(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group, uint32_t steps,

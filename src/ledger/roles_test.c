@@ -120,27 +120,153 @@ static void a_group_that_stalls_is_taken_apart(void **state)
     form(&b, &in);
     uint32_t lead = b.g[2].lead, other = b.g[lead].next;
     assert_int_equal(b.g[lead].size, 2);
-    at_roles_idle(b.g, lead, b.measured);
+    at_roles_idle(b.g, lead, 0, b.measured);
     form(&b, &in);
     assert_int_equal(b.g[lead].next, other); /* once may be an accident */
-    at_roles_seen(&b.x, b.g, lead, 3, 1, 1, b.measured);
-    at_roles_idle(b.g, lead, b.measured);
+    at_roles_seen(&b.x, b.g, lead, 1, 1, 1, b.measured);
+    at_roles_idle(b.g, lead, 2, b.measured);
+    assert_true(b.measured[other].idle == 1); /* not in a row, not even for the one that was left behind */
     form(&b, &in);
-    assert_int_equal(b.g[lead].next, other); /* not in a row */
-    at_roles_idle(b.g, lead, b.measured);
-    assert_true(b.measured[lead].doubt == 1 && b.measured[other].doubt == 1);
+    assert_int_equal(b.g[lead].next, other);
+    at_roles_idle(b.g, lead, 3, b.measured);
     form(&b, &in);
     assert_true(b.g[lead].lead != b.g[other].lead || b.g[lead].size == 0);
     uint32_t works = b.g[lead].size == 2 ? lead : other, rests = works == lead ? other : lead, twos = 0;
     for (uint32_t r = 0; r < 7; r++) twos += b.g[r].size == 2;
     assert_true(twos == 6 && b.g[works].size == 2 && b.g[rests].role == AT_GROUP_ROLE_SPARE);
+    at_roles_seen(&b.x, b.g, b.g[works].lead, 3, 1, 1, b.measured);
+    assert_true(b.measured[works].stalled == 0 && b.measured[works].stalls == 0); /* its unit counts */
     for (uint32_t round = 0; round < AT_ROLES_APART; round++) {
-        assert_true(b.measured[rests].stalled != 0 && b.measured[works].stalled != 0);
+        assert_true(b.measured[rests].apart > 0); /* not the other's */
         at_roles_rest(b.g, 7, b.measured);
     }
-    assert_true(b.measured[rests].stalled == 0 && b.measured[rests].doubt == 0); /* it has rested for so long */
-    at_roles_seen(&b.x, b.g, b.g[works].lead, 3, 1, 1, b.measured);
-    assert_true(b.measured[works].stalled == 0 && b.measured[works].doubt == 0); /* its unit counts */
+    assert_true(b.measured[rests].apart == 0 && b.measured[rests].stalled == 0); /* it has rested for so long */
+    assert_int_equal(b.measured[rests].stalls, 1);                               /* the next time it is for longer */
+}
+
+/* Groups that the same member leads, in other rounds, are others. */
+static void who_never_met_is_not_kept_apart(void **state)
+{
+    struct bench b;
+    struct at_replicas in = all(4);
+    (void)state;
+    make(&b, 4, 2);
+    for (uint32_t r = 0; r < 4; r++) measure(&b, r, 50, 8192);
+    linked(&b, 1, 2, 300);
+    for (uint32_t with = 1; with <= 2; with++) { /* 0 leads a pair with 1, later one with 2 */
+        struct at_replicas pair = {.b = {(uint8_t)(1 | 1 << with)}};
+        memset(b.g, 0, sizeof b.g);
+        at_groups_form(b.g, 4, &pair, 2);
+        assert_true(b.g[0].lead == 0 && b.g[0].next == with);
+        for (uint32_t round = 0; round < AT_ROLES_IDLE; round++) at_roles_idle(b.g, 0, 10 * with + round, b.measured);
+    }
+    assert_true(b.measured[1].stalled != 0 && b.measured[2].stalled != 0);
+    assert_true(b.measured[1].stalled != b.measured[2].stalled);
+    in.b[0] = 6;
+    form(&b, &in);
+    assert_true(b.g[1].lead == b.g[2].lead && b.g[1].size == 2);
+}
+
+/* Members that each have room for 1/parts of the model. */
+static void make_tight(struct bench *b, uint32_t members, uint32_t stages, uint64_t memory_mib, uint32_t parts)
+{
+    struct at_replicas in = all(members);
+    make(b, members, stages);
+    for (uint32_t r = 0; r < members; r++) {
+        measure(b, r, 50, memory_mib);
+        for (uint32_t k = 0; k < r; k++) linked(b, k, r, 300);
+    }
+    form(b, &in);
+    for (uint32_t n = 1; n <= parts; n++) {
+        struct at_grouped g[AT_STAGES_MAX];
+        struct at_stage_cut cut;
+        for (uint32_t s = 0; s < n; s++) {
+            at_group_one(g, s, 50);
+            g[s].place = s;
+            g[s].memory_mib = (uint32_t)at_measure_value(b->measured[0].last.memory);
+            g[s].next = s + 1 < n ? s + 1 : AT_GROUP_END;
+        }
+        bool fits = at_group_cut(g, 0, (UINT32_C(1) << n) - 1, &b->model, b->x.batch, &cut);
+        assert_true(fits == (n == parts));
+    }
+    memset(b->g, 0, sizeof b->g);
+}
+
+enum { LOOP_ROUNDS = 40, WAITS_MAX = 8 };
+
+struct loop {
+    uint32_t units;  /* of all rounds */
+    uint32_t whole;  /* rounds with as many units as the others can do without the staller */
+    uint32_t waits;  /* rounds with a group that the staller is in */
+    bool has_memory; /* nobody was said to have no room */
+};
+
+/* Whoever is with `staller` hands in nothing; the others do what they should. */
+static struct loop with_a_staller(struct bench *b, uint32_t staller, uint32_t possible)
+{
+    struct at_replicas in = all(b->x.members);
+    struct loop l = {.has_memory = true};
+    for (uint32_t round = 0; round < LOOP_ROUNDS; round++) {
+        uint32_t units = 0;
+        form(b, &in);
+        at_roles_rest(b->g, b->x.members, b->measured);
+        for (uint32_t r = 0; r < b->x.members; r++) {
+            const struct at_grouped *g = &b->g[r];
+            l.has_memory = l.has_memory && g->role != AT_GROUP_ROLE_NO_MEMORY;
+            if (g->size == 0 || g->place != 0) continue;
+            if (b->g[staller].size > 0 && b->g[staller].lead == r) {
+                at_roles_idle(b->g, r, round, b->measured);
+                l.waits++;
+                continue;
+            }
+            uint32_t group = (UINT32_C(1) << g->size) - 1;
+            uint64_t step_us = at_roles_step_us(&b->x, b->g, r, group);
+            at_roles_seen(&b->x, b->g, r, group, 100, step_us * 100 / 1000, b->measured);
+            units++;
+        }
+        l.units += units;
+        l.whole += units >= possible;
+    }
+    return l;
+}
+
+/* One member is there in every round, and whoever is with it hands in nothing. */
+static void a_staller_costs_few_rounds(void **state)
+{
+    static const struct {
+        uint32_t members, stages, memory_mib, parts, possible, rounds_lost;
+    } of[] = {
+        {4, 2, 300, 2, 1, 0},                         /* the other pair goes on */
+        {5, 2, 300, 2, 2, 8},                         /* its partner finds another one */
+        {6, 2, 300, 2, 2, 0},  {3, 4, 300, 2, 1, 8},  /* two are enough, where four might be */
+        {7, 2, 300, 2, 3, 8},  {8, 4, 200, 3, 2, 10}, /* trios */
+        {7, 4, 200, 3, 2, 10}, {9, 3, 200, 3, 2, 0},  {10, 3, 200, 3, 3, 10},
+    };
+    struct bench b;
+    (void)state;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+        for (uint32_t staller = 0; staller < of[i].members; staller++) {
+            make_tight(&b, of[i].members, of[i].stages, of[i].memory_mib, of[i].parts);
+            struct loop l = with_a_staller(&b, staller, of[i].possible);
+            if (l.whole + of[i].rounds_lost < LOOP_ROUNDS || l.waits > WAITS_MAX || !l.has_memory)
+                fail_msg("%u members, %u stages: with %u as the staller %u of %d rounds have %u units", of[i].members,
+                         of[i].stages, staller, l.whole, LOOP_ROUNDS, of[i].possible);
+        }
+}
+
+/* Where no other has room for the model, the group that stalls is formed again: one of them may have been ill. */
+static void the_only_possible_group_stays(void **state)
+{
+    struct bench b;
+    (void)state;
+    for (uint32_t members = 2; members <= 3; members++) {
+        make_tight(&b, members, members, members == 2 ? 300 : 200, members);
+        struct loop l = with_a_staller(&b, 0, 0);
+        assert_true(l.waits == LOOP_ROUNDS && l.units == 0 && l.has_memory);
+        l = with_a_staller(&b, members, 1); /* nobody: it is over */
+        assert_int_equal(l.whole, LOOP_ROUNDS);
+        for (uint32_t r = 0; r < members; r++) assert_int_equal(b.measured[r].stalls, 0);
+    }
 }
 
 static void layers_go_by_speed_and_memory(void **state)
@@ -585,6 +711,9 @@ static void receipts_follow_the_cut(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_group_that_stalls_is_taken_apart),
+                                       cmocka_unit_test(who_never_met_is_not_kept_apart),
+                                       cmocka_unit_test(a_staller_costs_few_rounds),
+                                       cmocka_unit_test(the_only_possible_group_stays),
                                        cmocka_unit_test(groups_do_not_straddle_sites),
                                        cmocka_unit_test(layers_go_by_speed_and_memory),
                                        cmocka_unit_test(the_weak_sit_out),
