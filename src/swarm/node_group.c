@@ -89,11 +89,10 @@ static void begin(struct at_node_machine *m, uint32_t self)
                                 .size = own->size,
                                 .place = own->place,
                                 .session = session,
+                                .rejoined = m->began_in == m->ledger.round,
                                 .since_ms = m->now_ms};
-    for (uint32_t k = own->lead; k != AT_GROUP_END; k = m->ledger.groups[k].next) {
+    for (uint32_t k = own->lead; k != AT_GROUP_END; k = m->ledger.groups[k].next)
         g->replica[m->ledger.groups[k].place] = k;
-        g->rejoined = g->rejoined || m->ledger.allotments[k].received;
-    }
     attempt(m, bit(g->size) - 1);
 }
 
@@ -283,7 +282,12 @@ void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u
         stop_unit(m);
         g->on = false;
     }
-    if (!open || !at_node_state_confirmed(m) || (!m->consensus && !m->log_synced)) return;
+    bool synced = m->consensus || m->log_synced;
+    if (synced && !m->began) {
+        m->began = true;
+        m->began_in = m->ledger.phase == AT_LEDGER_TRAINING ? m->ledger.round : UINT32_MAX;
+    }
+    if (!open || !at_node_state_confirmed(m) || !synced) return;
     if (!g->on) begin(m, (uint32_t)self);
     leave_out_liars(m);
     uint32_t steps = at_node_group_steps(m);

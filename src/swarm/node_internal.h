@@ -302,9 +302,9 @@ struct at_node_group { /* node_group.c; places as in ledger/groups.h */
     uint64_t since_ms, begun_ms; /* of the round, of the attempt */
     uint64_t train_ms;           /* when the running unit began */
     /* Steps of a receipt are believed up to one more than this node has done with the same set: nobody gets further alone. */
-    bool rejoined; /* the round had receipts of the group when this node began: it may have done more than it knows */
-    uint32_t most; /* steps of a unit with this set */
-    uint64_t claim_ms;             /* since when a receipt has said more; 0: none does */
+    bool rejoined;     /* this process began in the middle of the round: it may have done more than it knows */
+    uint32_t most;     /* steps of a unit with this set */
+    uint64_t claim_ms; /* since when a receipt has said more; 0: none does */
     uint64_t moved_ms, slowest_ms; /* when the running unit's last step ended; the longest of them */
     struct at_node_team team;      /* as operations point to it */
 };
@@ -349,6 +349,8 @@ struct at_node_machine {
     bool ever_linked;
     /* the member's log */
     bool log_asked, log_synced;
+    bool began;        /* the log has been known whole; */
+    uint32_t began_in; /* the round that was open then, or UINT32_MAX */
     /* blobs */
     struct at_node_fetch fetches[AT_NODE_FETCHES_MAX];
     size_t fetch_top;    /* none runs from here on: as link_top */
