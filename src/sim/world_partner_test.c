@@ -123,6 +123,31 @@ static void end(struct partner *p)
     at_world_release(p->w);
 }
 
+/* Its first receipt's update cannot be had from it. Then it computes without the other one, and the receipt that says so
+ * is not refused for the first. */
+static void a_receipt_of_fewer_replaces_one_that_is_being_fetched(void **state)
+{
+    struct at_world_options o = small(51);
+    struct partner p;
+    (void)state;
+    o.step_ms = 4000;
+    o.round_ms_max = 60000;
+    begin(&p, &o);
+    ready(&p);
+    struct at_record rec = receipt(&p, 3);
+    submit(&p, rec);
+    hears(&p, AT_MSG_WANT);
+    rec = receipt(&p, 2);
+    submit(&p, rec);
+    hears(&p, AT_MSG_WANT);
+    give(&p, &rec.receipt);
+    go_on(&p, 2000);
+    assert_int_equal(at_world_log_count(p.w, AT_RECORD_RECEIPT), 1);
+    must_finish(p.w, 120000);
+    assert_int_equal(at_world_included(p.w, 0), 3); /* of 0, 1 and the partner: whose unit is complete */
+    end(&p);
+}
+
 /* It says at once that all steps are done. The other one hears of the round and of that at the same time, and has been here
  * for long: it does not believe it, and goes on alone after two seconds. The partner's silence would be noticed after fifteen. */
 static void a_false_number_that_comes_with_the_round_is_not_believed(void **state)
@@ -156,6 +181,7 @@ static void a_false_number_that_comes_with_the_round_is_not_believed(void **stat
 int main(void)
 {
     if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_false_number_that_comes_with_the_round_is_not_believed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_receipt_of_fewer_replaces_one_that_is_being_fetched),
+                                       cmocka_unit_test(a_false_number_that_comes_with_the_round_is_not_believed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

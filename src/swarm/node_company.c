@@ -6,7 +6,8 @@
  *   another record is ordered             they go with it
  *   nobody else's is awaited              the round need not wait for them; nor for a member of a group whose unit the
  *                                         receipts that wait complete without it
- *   its author hands in another one       with fewer of its group: the one before is ordered at once
+ *   its author hands in another one       with fewer of its group: the one before is ordered at once, or dropped if its
+ *                                         update is not here yet
  *   it has waited 1/64 of what the last   so members can fetch its update long before the last one is in; nothing waits in
  *   round took, a minute at most          the first round after a start
  *   the round's time is over              it counts

@@ -72,6 +72,21 @@ static bool is_of_fewer(const struct at_receipt *r, const struct at_receipt *tha
     return r->group != 0 && r->group != than->group && (r->group & ~than->group) == 0;
 }
 
+/* It comes instead of that one, or beside it while that one's update is looked at; whose answer would be taken for its own if
+ * the update were the same, though it may not fit its stage. */
+static bool replaces(const struct at_receipt *r, const struct at_node_receipt *w)
+{
+    return is_of_fewer(r, &w->rec.receipt) && !(w->checks && at_hash_eq(r->update, w->rec.receipt.update));
+}
+
+static void receipt_drop(struct at_node_machine *m, struct at_node_receipt *w)
+{
+    struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, w->rec.receipt.update);
+    m->company -= w->waits;
+    w->used = w->waits = false;
+    if (f && f->only_link == w->link) at_node_fetch_cancel(m, f);
+}
+
 static void receipt_take(struct at_node_machine *m, struct at_node_link *link, const struct at_signed_record *record,
                          const struct at_record *rec)
 {
@@ -81,9 +96,12 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
         struct at_node_receipt *w = &m->receipts[i];
         if (!w->used && !slot) slot = w;
         if (!w->used || !at_node_id_eq(&w->record.author, &record->author)) continue;
-        if (w->waits && is_of_fewer(&rec->receipt, &w->rec.receipt)) { /* it computes without somebody now */
-            at_node_company_leave(m, w);
-            slot = slot ? slot : w;
+        if (replaces(&rec->receipt, w)) { /* it computes without somebody now */
+            if (w->waits)
+                at_node_company_leave(m, w);
+            else if (!w->checks)
+                receipt_drop(m, w);
+            if (!w->used && !slot) slot = w;
             continue;
         }
         if (!at_hash_eq(leaf, at_signed_record_leaf(&w->record)))
@@ -159,14 +177,6 @@ void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event
                             e->reason && e->reason[0] ? e->reason : "its update cannot be applied");
         return;
     }
-}
-
-static void receipt_drop(struct at_node_machine *m, struct at_node_receipt *w)
-{
-    struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, w->rec.receipt.update);
-    m->company -= w->waits;
-    w->used = w->waits = false;
-    if (f && f->only_link == w->link) at_node_fetch_cancel(m, f);
 }
 
 void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *link)
