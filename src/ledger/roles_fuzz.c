@@ -1,5 +1,5 @@
 /* What members say of themselves comes from peers, and every node forms groups from it. The input is a script: who tells
- * what, who takes part, what units took. Properties: everybody who takes part has one part; a group is a chain that its
+ * what, who takes part, what units took, which groups hand in nothing. Properties: everybody who takes part has one part; a group is a chain that its
  * members agree on, of at most as many as there are stages; somebody trains; the cut of every group has all layers. */
 #include "ledger/roles.h"
 
@@ -77,6 +77,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         } else if (what % 4 == 2) {
             uint32_t r = next(&s) % MEMBERS;
             if (w.g[r].size == 0) continue;
+            if (what % 8 == 6) {
+                at_roles_idle(w.g, w.g[r].lead, (uint32_t)i, w.measured);
+                continue;
+            }
             uint32_t group = (next(&s) & ((UINT32_C(1) << w.g[r].size) - 1)) | 1u << w.g[r].place;
             at_roles_seen(&x, w.g, w.g[r].lead, group, 1 + next(&s), (uint64_t)next(&s) << next(&s) % 32, w.measured);
         } else {
@@ -86,6 +90,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             if (at_replicas_count(&in) == 0) continue;
             at_roles_form(&x, w.g, &in, &room);
             check(&w, &x, &in);
+            at_roles_rest(w.g, MEMBERS, w.measured);
+            for (uint32_t r = 0; r < MEMBERS; r++) {
+                const struct at_measured *m = &w.measured[r];
+                AT_ASSERT(m->stalls <= AT_ROLES_STALLS && (m->apart > 0) == (m->stalled != 0));
+            }
         }
     }
     return 0;
