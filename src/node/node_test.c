@@ -73,6 +73,41 @@ static void test_steward_dies_and_returns(void **state)
     expect_agreement(m, 3, ROUNDS);
 }
 
+/* What a node has logged so far has this in it. */
+static bool log_says(const struct member *m, const char *what)
+{
+    char path[AT_PATH_BYTES + 16];
+    struct at_buf text = {0};
+    snprintf(path, sizeof path, "%.1023s.log", m->dir);
+    bool says = at_file_read(path, 1 << 26, NULL, &text) == AT_OK && at_buf_append(&text, "", 1) == AT_OK &&
+                strstr((const char *)text.p, what) != NULL;
+    at_buf_release(&text);
+    return says;
+}
+
+/* Rounds that are mostly over before anybody can have done a step: nobody is in, the state is the same but for the number of
+ * its round, and the run goes on, in a new process, too. */
+static void test_rounds_of_nobody(void **state)
+{
+    struct member m[1] = {{{0}, 0}};
+    struct at_node_place place;
+    struct at_buf answer = {0};
+    run_round_ms = 1;
+    found(&m[0], 100000, 1, &place);
+    run_round_ms = 0;
+    start_node(&m[0]);
+    WAIT_FOR(log_says(&m[0], "closes with 0 contributions"), 60000, m, 1);
+    double round = ask(&m[0], "rounds_done");
+    WAIT_FOR(ask(&m[0], "rounds_done") >= round + 2, 60000, m, 1);
+    kill_node(&m[0]);
+    start_node(&m[0]);
+    WAIT_FOR(ask(&m[0], "rounds_done") >= round + 4, 60000, m, 1);
+    assert_int_equal(at_control_call(m[0].dir, "finish", 3000, NULL, &answer), AT_OK);
+    at_buf_release(&answer);
+    expect_exit(m, 1, 0, 0, 60000);
+    expect_agreement(m, 1, read_result(&m[0]).rounds);
+}
+
 /* The text of a node's status field; empty when it does not answer. */
 static void ask_text(const struct member *m, const char *field, char *ret, size_t n)
 {
@@ -367,6 +402,7 @@ int main(int argc, char **argv)
         CASE(test_three_nodes_reach_the_root_of_one_process),
         CASE(test_member_dies_and_returns),
         CASE(test_steward_dies_and_returns),
+        CASE(test_rounds_of_nobody),
         CASE(test_in_through_a_member),
         CASE(test_asked_to_end),
         CASE(test_full_disk),

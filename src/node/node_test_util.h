@@ -123,6 +123,8 @@ static inline void start_node(struct member *m)
     if (m->pid == 0) run_child(m->dir);
 }
 
+static uint32_t run_round_ms; /* 0: long enough for every unit */
+
 /* steps 0: the preset's; stages 0: everybody works alone. */
 static inline void found_as(struct member *m, uint32_t rounds, uint32_t min_members, uint32_t steps, uint32_t stages,
                             struct at_node_place *place)
@@ -141,7 +143,9 @@ static inline void found_as(struct member *m, uint32_t rounds, uint32_t min_memb
                                      .rounds = rounds,
                                      .seed = &seed,
                                      .min_members = min_members,
-                                     .round_ms_max = strcmp(run_preset, "tiny") == 0 ? 10000 : 200000};
+                                     .round_ms_max = run_round_ms                      ? run_round_ms
+                                                     : strcmp(run_preset, "tiny") == 0 ? 10000
+                                                                                       : 200000};
     if (at_node_init(&o, &diag, place)) fail_msg("init: %s: %s", diag.where, diag.text);
 }
 

@@ -232,7 +232,7 @@ static void node_start(struct at_world *w, int node)
     n->has_before = false;
     n->state_round = n->disk.saved_round;
     n->h = n->disk.saved_h;
-    if (n->has_state) n->root = at_world_state_root(w, n->h);
+    if (n->has_state) n->root = at_world_state_root(w, n->state_round, n->h);
     n->unit_id++;
     n->unit.team.session = 0;
     at_world_count_life(w, node, true);

@@ -195,12 +195,12 @@ bool at_world_check(struct at_world *w)
     const struct at_world_disk *d = &w->nodes[at_world_longest(w)].disk;
     if (w->violated) return false;
     check_log(w, d);
-    struct at_hash root = at_world_state_root(w, w->judge.h);
+    struct at_hash root = at_world_root(w);
     for (int i = 0; i < w->options.nodes && !w->violated; i++) {
         const struct at_world_node *n = &w->nodes[i];
         if (n->disk.durable > d->durable) at_world_violate(w, "node %d's log is longer than the steward's", i);
         if (n->run_ended && !n->end_err &&
-            (!n->disk.saved || !at_hash_eq(at_world_state_root(w, n->disk.saved_h), root)))
+            (!n->disk.saved || !at_hash_eq(at_world_state_root(w, n->disk.saved_round, n->disk.saved_h), root)))
             at_world_violate(w, "node %d ended without the final state", i);
     }
     return !w->violated;

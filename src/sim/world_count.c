@@ -139,7 +139,7 @@ uint32_t at_world_kept_out(struct at_world *w)
 
 struct at_hash at_world_root(struct at_world *w)
 {
-    return at_world_state_root(w, w->judge.h);
+    return at_world_state_root(w, w->judge.round, w->judge.h);
 }
 
 static int ascending(const void *a, const void *b)

@@ -114,26 +114,29 @@ struct at_span at_world_tile(const struct at_world *w, struct at_span blob, uint
     return at_span(blob.p + at, left < tile_bytes(w) ? left : tile_bytes(w));
 }
 
-static struct at_hash leaf(const struct at_world *w, struct at_span blob, uint32_t i)
+/* Leaf 0 has the round, as that of a real state does: after a round in which nobody finished it alone is another. */
+static struct at_hash leaf(const struct at_world *w, uint32_t round, struct at_span blob, uint32_t i)
 {
-    return at_merkle_leaf(i == 0 ? at_span("world state", 11) : at_world_tile(w, blob, i - 1));
+    uint8_t shape[15] = "world state";
+    at_store_le32(shape + 11, round);
+    return at_merkle_leaf(i == 0 ? at_span(shape, sizeof shape) : at_world_tile(w, blob, i - 1));
 }
 
-void at_world_leaves(const struct at_world *w, struct at_span blob, struct at_buf *out)
+void at_world_leaves(const struct at_world *w, uint32_t round, struct at_span blob, struct at_buf *out)
 {
     at_buf_clear(out);
     for (uint32_t i = 0; i <= at_world_tiles(w); i++) {
-        struct at_hash h = leaf(w, blob, i);
+        struct at_hash h = leaf(w, round, blob, i);
         if (at_buf_append(out, h.b, sizeof h.b)) return; /* too short: whoever compares will say so */
     }
 }
 
-struct at_hash at_world_state_root(const struct at_world *w, struct at_hash h)
+struct at_hash at_world_state_root(const struct at_world *w, uint32_t round, struct at_hash h)
 {
     struct at_buf blob = {0};
     struct at_merkle tree = {0};
     at_world_expand(h, w->options.state_bytes, &blob);
-    for (uint32_t i = 0; i <= at_world_tiles(w); i++) at_merkle_append(&tree, leaf(w, at_buf_span(&blob), i));
+    for (uint32_t i = 0; i <= at_world_tiles(w); i++) at_merkle_append(&tree, leaf(w, round, at_buf_span(&blob), i));
     at_buf_release(&blob);
     return at_merkle_root(&tree);
 }
@@ -142,11 +145,12 @@ void at_world_set_state(const struct at_world *w, struct at_world_node *n, uint3
 {
     n->has_before = n->has_state;
     n->h_before = n->h;
+    n->round_before = n->state_round;
     n->root_before = n->root;
     n->has_state = true;
     n->state_round = round;
     n->h = h;
-    n->root = at_world_state_root(w, h);
+    n->root = at_world_state_root(w, round, h);
 }
 
 struct at_hash at_world_h0(const struct at_world *w)

@@ -124,7 +124,7 @@ static void op_install(struct at_world *w, int node, const struct at_node_op *op
     struct at_hash h;
     if (bytes.n < sizeof h.b) return;
     memcpy(h.b, bytes.p, sizeof h.b);
-    ev->e.state.ok = at_hash_eq(at_world_state_root(w, h), op->root);
+    ev->e.state.ok = at_hash_eq(at_world_state_root(w, op->round, h), op->root);
     if (!ev->e.state.ok)
         at_world_violate(w, "node %d installs a state that was checked tile by tile and is wrong", node);
     at_world_set_state(w, n, op->round, h);

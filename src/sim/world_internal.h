@@ -99,6 +99,7 @@ struct at_world_node {
     uint32_t state_round;
     struct at_hash h, h_before; /* of the state held, and of the one held before it */
     struct at_hash root, root_before;
+    uint32_t round_before;
     uint64_t unit_id, tokens; /* tokens: of its work that a CLOSE counted */
     struct {
         uint32_t round, steps, step, samples, stage, stages;
@@ -194,9 +195,10 @@ struct at_world_due { /* an entry of the heap */
     struct at_world_event *event;
 };
 
-struct at_world_judge { /* what the log says, recounted without the fold */
-    size_t judged;      /* records */
-    struct at_hash h;
+struct at_world_judge {          /* what the log says, recounted without the fold */
+    size_t judged;               /* records */
+    uint32_t round;              /* of the state that is due: the CLOSEs so far */
+    struct at_hash h;            /* that state's */
     struct at_receipt *receipts; /* by replica, of the round */
     bool *received;
     int *node_of;              /* by replica; -1: none of the world's */
@@ -336,11 +338,12 @@ void at_world_disk_rot(struct at_world *w, int node);
 void at_world_disk_wipe(struct at_world *w, int node);
 uint64_t at_world_sync_ms(struct at_world *w, int node);                    /* how long a write takes to be durable */
 void at_world_expand(struct at_hash h, uint32_t bytes, struct at_buf *out); /* a blob that only h determines */
-struct at_hash at_world_state_root(const struct at_world *w, struct at_hash h);
+struct at_hash at_world_state_root(const struct at_world *w, uint32_t round, struct at_hash h);
 /* Of the blob of h, tile by tile; leaf 0 is the same for all. */
 uint32_t at_world_tiles(const struct at_world *w);
 struct at_span at_world_tile(const struct at_world *w, struct at_span blob, uint32_t tile);
-void at_world_leaves(const struct at_world *w, struct at_span blob, struct at_buf *out); /* 32 bytes each, 0 first */
+/* 32 bytes each, 0 first */
+void at_world_leaves(const struct at_world *w, uint32_t round, struct at_span blob, struct at_buf *out);
 void at_world_set_state(const struct at_world *w, struct at_world_node *n, uint32_t round,
                         struct at_hash h); /* held from now on */
 struct at_hash at_world_h0(const struct at_world *w);

@@ -97,7 +97,7 @@ static void opened(struct at_world *w, const struct at_open *open)
     } else {
         at_groups_form(j->groups, j->members, &open->replicas, 1);
     }
-    if (!at_hash_eq(open->state_root, at_world_state_root(w, j->h)))
+    if (!at_hash_eq(open->state_root, at_world_root(w)))
         at_world_violate(w, "OPEN %u names another state", open->round);
 }
 
@@ -156,13 +156,14 @@ static void closed(struct at_world *w, const struct at_close *close)
     struct at_world_judge *j = &w->judge;
     uint32_t count = at_replicas_count(&close->included), n = 0;
     struct at_node_contribution *list = calloc(count + 1, sizeof *list);
-    struct at_hash root = at_world_state_root(w, j->h);
+    struct at_hash root = at_world_root(w);
     for (uint32_t r = 0; list && r < j->members; r++)
         if (j->groups[r].size > 0 && j->groups[r].place == 0) closed_unit(w, close, r, root, list, &n);
     if (list && n != count) at_world_violate(w, "round %u counts who takes no part", close->round);
     if (count) j->points += w->g.issuance;
     w->counts.contributions += count;
     if (list) j->h = at_world_h_next(j->h, list, n);
+    j->round++;
     free(list);
 }
 
@@ -199,7 +200,7 @@ static void judge(struct at_world *w, const struct at_signed_record *signed_rec,
         closed(w, &rec->close);
     } else if (rec->kind == AT_RECORD_EPOCH) {
         w->counts.rounds++;
-        if (!at_hash_eq(rec->epoch.state_root, at_world_state_root(w, j->h)))
+        if (!at_hash_eq(rec->epoch.state_root, at_world_root(w)))
             at_world_violate(w, "EPOCH %u names a root that its updates do not give", rec->epoch.round);
     }
 }

@@ -7,12 +7,13 @@
 #include <string.h>
 
 /* The blob of the state with this root that the node holds, made anew; false: it holds none. */
-static bool held(struct at_world *w, int node, struct at_hash root, struct at_buf *out)
+static bool held(struct at_world *w, int node, struct at_hash root, struct at_buf *out, uint32_t *ret_round)
 {
     const struct at_world_node *n = &w->nodes[node];
     const struct at_hash *h = NULL;
     if (n->has_before && at_hash_eq(n->root_before, root)) h = &n->h_before;
     if (n->has_state && at_hash_eq(n->root, root)) h = &n->h;
+    *ret_round = h == &n->h_before ? n->round_before : n->state_round;
     if (h) at_world_expand(*h, w->options.state_bytes, out);
     return h != NULL;
 }
@@ -31,7 +32,8 @@ static void read_tile(struct at_world *w, int node, const struct at_node_op *op,
 void at_world_state_read(struct at_world *w, int node, const struct at_node_op *op, struct at_world_event *ev)
 {
     struct at_buf blob = {0}, leaves = {0};
-    bool whole = held(w, node, op->read.key, &blob);
+    uint32_t round;
+    bool whole = held(w, node, op->read.key, &blob, &round);
     const struct at_world_blob *part = at_world_blob_find(&w->nodes[node].disk, AT_BLOB_STATE, op->read.key);
     ev->e.blob.ok = false;
     if (op->read.kind == AT_BLOB_TILE && whole) {
@@ -39,7 +41,7 @@ void at_world_state_read(struct at_world *w, int node, const struct at_node_op *
     } else if (op->read.kind == AT_BLOB_TILE && part) {
         read_tile(w, node, op, at_world_blob_bytes(part), ev);
     } else if (whole) {
-        at_world_leaves(w, at_buf_span(&blob), &leaves);
+        at_world_leaves(w, round, at_buf_span(&blob), &leaves);
         if (op->read.offset < leaves.n) {
             size_t rest = leaves.n - (size_t)op->read.offset;
             ev->e.blob.ok = true;
