@@ -190,7 +190,7 @@ static at_err_t check_heldout(struct job *j, uint32_t round, uint32_t lead)
 {
     const struct at_ledger *l = &j->l->ledger;
     struct at_heldout_share share = at_ledger_heldout_share(l, lead);
-    uint32_t code = at_heldout_of_share(&j->trainer, j->ex, &j->data, j->state.theta, share);
+    uint32_t code = at_heldout_of_share(&j->trainer, j->ex, &j->data, j->state.theta, share, NULL, NULL);
     for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) {
         const struct at_allotment *u = &l->allotments[r];
         if (!u->included || u->receipt.heldout == 0 || u->receipt.heldout == code) continue;

@@ -104,7 +104,7 @@ static void work(struct world *w, int replica, uint32_t steps, struct at_buf *bl
                                       .stats_public = w->state.stats};
     struct at_unit_report report;
     struct at_heldout_share share = at_ledger_heldout_share(&w->log.ledger, (uint32_t)replica);
-    uint32_t heldout = at_heldout_of_share(&w->trainer, &w->ex, &w->text_data, w->state.theta, share);
+    uint32_t heldout = at_heldout_of_share(&w->trainer, &w->ex, &w->text_data, w->state.theta, share, NULL, NULL);
     blob->bytes_max = at_update_bytes_max(&w->model.params);
     assert_int_equal(at_unit_train(&w->trainer, &w->ex, &w->text_data, &w->state, &unit, NULL, NULL, NULL, &report),
                      AT_OK);

@@ -121,7 +121,7 @@ bool at_ledger_part_counts(const struct at_ledger *ledger, uint32_t replica)
 
 struct at_heldout_share at_ledger_heldout_share(const struct at_ledger *l, uint32_t replica)
 {
-    struct at_heldout_share share = {0, 0};
+    struct at_heldout_share share = {0};
     if (at_ledger_allotment(l, replica) == NULL) return share;
     uint32_t lead = l->groups[replica].lead;
     for (uint32_t r = 0; r < l->member_count; r++) {
@@ -129,6 +129,11 @@ struct at_heldout_share at_ledger_heldout_share(const struct at_ledger *l, uint3
         share.first += r < lead;
         share.step++;
     }
+    bool open =
+        l->phase == AT_LEDGER_TRAINING || l->phase == AT_LEDGER_CLOSED; /* else the allotments are the last one's */
+    struct at_round round = at_genesis_round(&l->genesis, open ? l->round : l->round - 1);
+    uint64_t most = (uint64_t)round.steps * l->genesis.train.batch * 3 / 8; /* forward is a third of a step */
+    share.most = most < 1 ? 1 : most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
     return share;
 }
 

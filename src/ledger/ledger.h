@@ -164,8 +164,9 @@ static inline bool at_ledger_in_round(const struct at_ledger *ledger, uint32_t r
 struct at_stage_cut at_ledger_cut(const struct at_ledger *ledger, uint32_t replica, uint32_t group);
 /* What a step takes those of the replica's group, in microseconds, as far as is known; 0: it is not. */
 uint64_t at_ledger_step_us(const struct at_ledger *ledger, uint32_t replica);
-/* The windows whose loss under the round's state the replica's unit tells of: of k units the u-th has every k-th one, from u
- * on. step 0: it has no unit. In a group the last stage writes it. */
+/* The windows whose loss under the round's state the replica's unit tells of: the units take turns along the text, and none
+ * has more of them than cost an eighth of its steps, or one. The same for every round of as many units and steps. step 0: it
+ * has no unit. In a group the last stage writes it. */
 struct at_heldout_share at_ledger_heldout_share(const struct at_ledger *ledger, uint32_t replica);
 /* Of a closed round: the loss of the state that it began with, by the receipts that count; when none tells, the last one. */
 double at_ledger_heldout(const struct at_ledger *ledger);

@@ -128,6 +128,7 @@ static void losses_of_shares(void **state)
         struct at_heldout_share share = at_ledger_heldout_share(&f->ledger, r);
         bool in = r < 5 && r != 2;
         assert_true(share.step == (in ? 4 : 0) && share.first == (in ? u : 0));
+        if (in) assert_int_equal(share.most, f->genesis.train.steps * f->genesis.train.batch * 3 / 8);
         u += in;
     }
     for (int i = 3; i >= 0; i--) {
@@ -142,6 +143,8 @@ static void losses_of_shares(void **state)
     rec = fixture_epoch_record(f);
     assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
     assert_true(f->ledger.heldout_loss == 2.5);
+    struct at_heldout_share after = at_ledger_heldout_share(&f->ledger, 0); /* as replay asks, when the round is over */
+    assert_true(after.step == 4 && after.most == f->genesis.train.steps * f->genesis.train.batch * 3 / 8);
     rec = fixture_open_record(f, 0x1);
     assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
     rec = fixture_close_record(f, 0);

@@ -284,6 +284,17 @@ static bool is_late(const struct unit_watch *w, uint32_t steps)
     return before_ms + spent_ms * ((double)steps + more) / (double)steps > (double)w->unit->budget_ms;
 }
 
+/* Between the passes of the share: it ends, and is no news, when it takes more than an eighth of the unit's time, or the unit
+ * is to end. */
+static bool on_share(void *arg)
+{
+    struct unit_watch *w = arg;
+    w->cancelled = is_cancelled(w->c, w->unit->serial);
+    if (!w->cancelled) w->progress(w->user, 0, 0, 0);
+    uint64_t spent_ms = (at_clock_mono_ns() - w->start_ns) / 1000000;
+    return !w->cancelled && !is_up_to(&w->c->enough, w->unit->serial) && spent_ms <= w->unit->budget_ms / 8;
+}
+
 static void on_begin(void *arg)
 {
     ((struct unit_watch *)arg)->steps_ns = at_clock_mono_ns();
@@ -321,7 +332,8 @@ static at_err train(struct at_compute *c, const struct at_compute_unit *unit, st
     const struct at_state *state = &c->held->state;
     struct at_round rule = at_genesis_round(&c->genesis, unit->round);
     struct at_unit work = {.start = unit->start, .samples = unit->samples, .step_first = rule.step_first};
-    struct at_stage_watch watch = {.share = unit->heldout, .begins = on_begin, .progress = on_step, .arg = w};
+    struct at_stage_watch watch = {
+        .share = unit->heldout, .share_goes = on_share, .begins = on_begin, .progress = on_step, .arg = w};
     at_err_t err;
     if (unit->comm) {
         err = at_stage_unit_run(unit->comm, &unit->cut, &c->genesis, &c->ex, &c->data, &c->paged, state, &work, &watch,
@@ -331,9 +343,11 @@ static at_err train(struct at_compute *c, const struct at_compute_unit *unit, st
     }
     err = at_compute_whole_begin(c, false, diag);
     if (err) return err;
-    *ret_heldout = at_heldout_of_share(&c->trainer, &c->ex, &c->data, state->theta, unit->heldout);
+    *ret_heldout = at_heldout_of_share(&c->trainer, &c->ex, &c->data, state->theta, unit->heldout, on_share, w);
     on_begin(w);
-    err = at_unit_train(&c->trainer, &c->ex, &c->data, state, &work, on_step, w, diag, ret_report);
+    err = is_cancelled(c, unit->serial)
+              ? AT_E_INTERRUPTED
+              : at_unit_train(&c->trainer, &c->ex, &c->data, state, &work, on_step, w, diag, ret_report);
     if (!err && !w->cancelled && !is_cancelled(c, unit->serial)) err = encode(c, &rule, ret_report, diag, blob);
     at_compute_whole_end(c);
     return err;

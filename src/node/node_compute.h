@@ -94,7 +94,7 @@ struct at_compute_unit {
 };
 struct at_compute_done {
     uint32_t steps, samples;
-    uint32_t heldout;  /* code of its share's loss; 0: not this member's, or there is none */
+    uint32_t heldout;  /* code of its share's loss; 0: not this member's, there is none, or there was no time for it */
     uint32_t share_ms; /* which took so long, before the first step */
     uint64_t tokens, update_bytes;
     double tokens_per_s;
@@ -102,6 +102,7 @@ struct at_compute_done {
     struct at_hash feedback; /* of the error feedback that it began with; zero: it was zero, */
     bool feedback_lost;      /* because what there was of it is not here; told once */
 };
+/* step 0: it is at its share of the held-out loss. */
 typedef void at_compute_progress_fn(void *user, uint32_t step, uint64_t tokens,
                                     double tokens_per_s); /* on the calling thread */
 /* AT_E_INTERRUPTED when it was cancelled. With others: AT_E_PEER when the links to them are over. */

@@ -81,7 +81,8 @@ static at_err read_texts(const struct at_node_init_options *o, struct at_genesis
 }
 
 /* The dead are noticed by their links; this only ends a round for peers that are linked and never finish, so it must
- * leave time for the slowest honest member. */
+ * leave time for the slowest honest member. A unit's share of the held-out loss is an eighth of it at most, and is given up
+ * when it takes longer than an eighth of the round's time (node_compute.c). */
 static uint32_t default_round_ms(const struct at_genesis *g)
 {
     uint64_t unit_ms = at_genesis_unit_tokens(g) * at_model_flops_per_token(&g->model) / SLOW_FLOPS_MS;

@@ -51,7 +51,7 @@ at_err_t at_stage_unit_run(const struct at_comm *comm, const struct at_stage_cut
     if (!err) set_cut(&plan, cut);
     if (!err && at_rank_bytes(&options, comm->rank) > at_stage_unit_bytes_max(g)) options.memory = paged;
     if (!err) err = at_rank_init(&rank, comm, ex, &options, diag);
-    if (!err) err = at_rank_share(rank, state, watch->share, diag, &watch->ret_heldout);
+    if (!err) err = at_rank_share(rank, state, watch->share, watch->share_goes, watch->arg, diag, &watch->ret_heldout);
     if (!err) watch->begins(watch->arg);
     if (!err) err = at_rank_unit(rank, state, unit, watch->progress, watch->arg, diag, out, ret_report);
     at_rank_release(rank);

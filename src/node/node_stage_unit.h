@@ -17,7 +17,8 @@ size_t at_stage_unit_bytes_max(const struct at_genesis *g);
 
 struct at_stage_watch {
     struct at_heldout_share share; /* of the held-out windows: their loss under `state` is computed first, */
-    uint32_t ret_heldout;          /* its code, on the last stage; 0 on the others */
+    uint32_t ret_heldout;          /* its code, on the last stage; 0 on the others, and where there is none */
+    at_heldout_go_fn *share_goes;  /* unless one of the group says no */
     void (*begins)(void *arg);     /* the steps begin */
     at_unit_progress_fn *progress;
     void *arg;

@@ -65,9 +65,11 @@ at_err at_rank_unit(struct at_rank *r, const struct at_state *whole, const struc
                     at_unit_progress_fn *progress, void *arg, struct at_diag *diag, struct at_buf *out,
                     struct at_unit_report *ret_report);
 /* Collective, before at_rank_unit, of such a run and state: its loss on this share of the held-out windows, on the last stage;
- * 0 on the others. After an error as there. */
+ * 0 on the others. go: asked on every rank before the first wave of at most a batch of windows, and after each: false on any
+ * ends it for all, and the code is 0; so does a share of no windows, which some may have where others have one. After an
+ * error as there. */
 at_err at_rank_share(struct at_rank *r, const struct at_state *whole, struct at_heldout_share share,
-                     struct at_diag *diag, uint32_t *ret_code);
+                     at_heldout_go_fn *go, void *arg, struct at_diag *diag, uint32_t *ret_code);
 /* Collective: with overlap (outer->tau > 0) the result of the last round is joined only within the next one, or here:
  * before roots, checkpoints and release. Nothing to do otherwise. It never changes the bits of what follows. */
 at_err at_rank_join(struct at_rank *r, struct at_diag *diag, struct at_rank_report *ret_report);

@@ -36,22 +36,36 @@ static at_err_t ended(struct at_rank *r, at_err_t err, struct at_diag *own, stru
     return err;
 }
 
+/* Whether any rank of the replica wishes to stop, the same on all: as units end early, but at once. */
+static at_err any_stops(struct at_rank *r, bool wish, struct at_diag *diag, bool *ret_stop)
+{
+    double stop = wish ? 1 : 0;
+    at_err_t err = at_gather_run(r->n.members > 1 ? &r->others.gather : NULL, &stop, 1, diag);
+    *ret_stop = stop != 0;
+    return err;
+}
+
 at_err at_rank_share(struct at_rank *r, const struct at_state *whole, struct at_heldout_share share,
-                     struct at_diag *diag, uint32_t *ret_code)
+                     at_heldout_go_fn *go, void *arg, struct at_diag *diag, uint32_t *ret_code)
 {
     struct at_diag own = {0};
     const struct at_data *data = r->o.data;
-    long windows = at_heldout_windows(data, share), batch = (long)r->o.train->batch;
+    long windows = at_heldout_windows(data, share), stride = (long)at_heldout_stride(share, (uint64_t)data->windows);
+    long first = (long)share.first * stride, gap = (long)share.step * stride, batch = (long)r->o.train->batch;
     double sum = 0;
-    at_err_t err = AT_OK;
+    bool stop = false;
     AT_ASSERT(r->o.plan->replicas == 1);
     take_shard(&r->state, whole);
-    for (long done = 0; done < windows && err == AT_OK; done += batch) {
+    at_err_t err = any_stops(r, windows == 0 || (go != NULL && !go(arg)), &own, &stop);
+    for (long done = 0; err == AT_OK && !stop && done < windows;) {
         long n = windows - done < batch ? windows - done : batch;
-        err = at_rank_losses(r, (long)share.first + done * (long)share.step, (long)share.step, n, &own);
+        err = at_rank_losses(r, first + done * gap, gap, n, &own);
         for (long i = 0; err == AT_OK && r->place.last && i < n * data->seq_len; i++) sum += (double)r->loss[i];
+        bool goes = err != AT_OK || go == NULL || go(arg);
+        done += n;
+        if (err == AT_OK && done < windows) err = any_stops(r, !goes, &own, &stop);
     }
-    *ret_code = r->place.last ? at_heldout_code(sum, (uint64_t)(windows * data->seq_len)) : 0;
+    *ret_code = r->place.last && !stop ? at_heldout_code(sum, (uint64_t)(windows * data->seq_len)) : 0;
     return ended(r, err, &own, diag);
 }
 

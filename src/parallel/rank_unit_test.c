@@ -17,13 +17,14 @@ struct work {
     int stops; /* this rank wants no more after the first step; -1: none */
     struct at_buf blob[TEST_RANKS_MAX];
     at_err_t err[TEST_RANKS_MAX];
+    int waves; /* of the share, before that rank has no more time */
     struct at_heldout_share share;
     uint32_t heldout[TEST_RANKS_MAX];
 };
 
 struct wish {
     const struct work *w;
-    int rank;
+    int rank, asked;
 };
 
 static bool progress(void *arg, const struct at_unit_progress *p)
@@ -32,13 +33,21 @@ static bool progress(void *arg, const struct at_unit_progress *p)
     return wish->rank != wish->w->stops || p->step < 1;
 }
 
+/* The rank that ends the unit has no time for the share, either: not from the beginning, or after the first wave. */
+static bool goes(void *arg)
+{
+    struct wish *wish = arg;
+    return wish->rank != wish->w->stops || wish->asked++ < wish->w->waves;
+}
+
 static void body(struct split_job *j, struct at_rank *r, int rank)
 {
     struct work *w = j->arg;
     struct at_unit_report report;
-    struct wish wish = {w, rank};
+    struct wish wish = {w, rank, 0};
     w->blob[rank].bytes_max = at_update_bytes_max(&j->run->m.params);
-    w->err[rank] = at_rank_share(r, w->state, w->share, &j->diag[rank], &w->heldout[rank]);
+    struct wish part = {w, rank, 0};
+    w->err[rank] = at_rank_share(r, w->state, w->share, goes, &part, &j->diag[rank], &w->heldout[rank]);
     if (w->err[rank] != AT_OK) return;
     w->err[rank] = at_rank_unit(r, w->state, &w->unit, progress, &wish, &j->diag[rank], &w->blob[rank], &report);
 }
@@ -70,7 +79,8 @@ static void compare(bool tied, int stages, int stops)
     uint32_t batch = run.config.batch;
     struct work w = {.state = &s,
                      .stops = stops,
-                     .share = {.first = 1, .step = 2},
+                     .share = {.first = 1, .step = 2, .most = 100},
+                     .waves = stops % 2,
                      .unit = {.start = 3 * batch, .samples = (stops < 0 ? 2 : 3) * batch, .step_first = 2}};
     struct split_job job = {.run = &run, .body = body, .arg = &w};
     at_outer_config_default(&job.outer, AT_OUTER_MEAN);
@@ -85,9 +95,9 @@ static void compare(bool tied, int stages, int stops)
     for (int i = 0; i < stages; i++)
         if (w.err[i]) fail_msg("rank %d: %s", i, job.diag[i].text);
     same_update(&run.m.params, &w, stages, at_buf_span(&whole));
-    uint32_t heldout = at_heldout_of_share(&t, &run.ex, &run.data, s.theta, w.share);
-    assert_true(heldout > 0);
-    for (int i = 0; i < stages; i++) assert_int_equal(w.heldout[i], i + 1 < stages ? 0 : heldout);
+    uint32_t heldout = at_heldout_of_share(&t, &run.ex, &run.data, s.theta, w.share, NULL, NULL);
+    assert_true(heldout > 0 && at_heldout_windows(&run.data, w.share) > (long)batch); /* two waves at least */
+    for (int i = 0; i < stages; i++) assert_int_equal(w.heldout[i], i + 1 < stages || stops >= 0 ? 0 : heldout);
     for (int i = 0; i < stages; i++) at_buf_release(&w.blob[i]);
     at_buf_release(&whole);
     at_trainer_release(&t);

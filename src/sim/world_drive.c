@@ -154,6 +154,13 @@ static uint64_t step_ms(struct at_world *w, const struct at_world_node *n)
     return ms < 1 ? 1 : (uint64_t)ms;
 }
 
+/* A forward pass costs a third of a step. */
+static uint64_t share_ms(struct at_world *w, const struct at_world_node *n, struct at_heldout_share share)
+{
+    uint64_t windows = (w->g.heldout_bytes - 1) / w->g.model.seq_len;
+    return at_heldout_count(share, windows) * step_ms(w, n) / (3 * w->g.train.batch);
+}
+
 static void op_unit_start(struct at_world *w, int node, const struct at_node_op *op)
 {
     struct at_world_node *n = &w->nodes[node];
@@ -172,7 +179,10 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
     n->unit.began_ms = w->now_ms;
     n->unit.until_ms = w->now_ms + op->unit.budget_ms;
     n->unit.stop_at = op->unit.stop_at;
-    at_world_push(w, AT_WORLD_UNIT_STEP, node, step_ms(w, n))->id = ++n->unit_id;
+    n->unit.share_ms = share_ms(w, n, op->unit.heldout);
+    n->unit.in_share = n->unit.share_ms > 0;
+    uint64_t first_ms = n->unit.in_share ? n->unit.share_ms : step_ms(w, n);
+    at_world_push(w, AT_WORLD_UNIT_STEP, node, first_ms)->id = ++n->unit_id;
 }
 
 static void op_apply(struct at_world *w, int node, const struct at_node_op *op)
@@ -392,7 +402,7 @@ static bool others_follow(const struct at_world *w, int node)
         for (int i = 0; i < w->options.nodes && !follows; i++) {
             const struct at_world_node *p = &w->nodes[i];
             follows = at_node_id_eq(&p->key.id, &t->peer[k].id) && p->machine &&
-                      p->unit.team.session == t->peer[k].session && p->unit.step >= n->unit.step &&
+                      p->unit.team.session == t->peer[k].session && p->unit.step >= n->unit.step && !p->unit.in_share &&
                       at_world_hears(w, i, node) && at_world_hears(w, node, i);
         }
         if (!follows) return false;
@@ -406,6 +416,15 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
 {
     struct at_world_node *n = &w->nodes[ev->node];
     if (ev->id != n->unit_id) return;
+    if (n->unit.in_share) {
+        struct at_node_event part = {.kind = AT_NODE_EV_UNIT_PROGRESS, .unit.round = n->unit.round};
+        n->unit.in_share = false;
+        n->unit.share_ms = w->now_ms - n->unit.began_ms;
+        n->unit.began_ms = w->now_ms;
+        at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, step_ms(w, n))->id = n->unit_id;
+        at_world_step_node(w, ev->node, &part);
+        return;
+    }
     if (!others_follow(w, ev->node)) {
         at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, FOLLOW_MS)->id = n->unit_id;
         return;
@@ -432,7 +451,9 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
         e.unit.update =
             at_world_update_of(w, n->root, n->unit.start + wrong, e.unit.samples, n->unit.stage, n->unit.stages, &blob);
         e.unit.update_bytes = blob.n;
-        if (n->unit.stage + 1 >= n->unit.stages) e.unit.heldout = at_heldout_code(at_world_loss(n->unit.round), 1);
+        e.unit.share_ms = (uint32_t)n->unit.share_ms;
+        if (n->unit.share_ms > 0 && n->unit.stage + 1 >= n->unit.stages)
+            e.unit.heldout = at_heldout_code(at_world_loss(n->unit.round), 1);
         struct at_world_blob *b = at_world_blob_get(w, &n->disk, AT_BLOB_UPDATE, e.unit.update);
         if (b && !b->complete) at_world_blob_whole(w, b, &blob);
         at_buf_release(&blob);

@@ -111,11 +111,11 @@ static uint64_t stalled_at(const struct at_node_machine *m)
     return g->moved_ms + (steps > patience_ms(m) ? steps : patience_ms(m));
 }
 
-void at_node_group_moved(struct at_node_machine *m)
+void at_node_group_moved(struct at_node_machine *m, uint32_t step)
 {
     struct at_node_group *g = &m->group;
     uint64_t took = m->now_ms - g->moved_ms;
-    if (took > g->slowest_ms) g->slowest_ms = took;
+    if (step > 0 && took > g->slowest_ms) g->slowest_ms = took;
     g->moved_ms = m->now_ms;
 }
 

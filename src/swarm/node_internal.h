@@ -301,6 +301,7 @@ struct at_node_group { /* node_group.c; places as in ledger/groups.h */
     } told[AT_STAGES_MAX];       /* what each was told last */
     uint64_t since_ms, begun_ms; /* of the round, of the attempt */
     uint64_t train_ms;           /* when the running unit began */
+    bool begun;                  /* a unit of this round has: another one computes no share of the held-out loss */
     /* Steps of a receipt are believed up to one more than this node has done with the same set: nobody gets further alone. */
     bool rejoined;     /* this process began in the middle of the round: it may have done more than it knows */
     uint32_t most;     /* steps of a unit with this set */
@@ -722,7 +723,7 @@ void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const s
 /* u: this node's unit of the open round, or NULL. */
 void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u);
 void at_node_group_lost(struct at_node_machine *m, const char *reason); /* the unit that ran with others */
-void at_node_group_moved(struct at_node_machine *m);                    /* it has done a step */
+void at_node_group_moved(struct at_node_machine *m, uint32_t step);     /* it has done one; 0: it is at its share */
 /* The steps of the unit that is done; 0: need not be said. */
 uint32_t at_node_group_took_ms(const struct at_node_machine *m, uint32_t share_ms);
 uint32_t at_node_group_with(const struct at_node_machine *m);  /* whom a receipt of ours would name */

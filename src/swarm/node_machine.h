@@ -204,7 +204,8 @@ struct at_node_event {
         struct at_hash update;
         struct at_hash feedback; /* SHA-256 of the error feedback that the unit began with; zero: it was zero */
         uint32_t heldout;  /* UNIT_DONE: of the share that UNIT_START named (model/heldout.h); 0: another of the group
-                                  * has computed it, or there is none */
+                                  * has computed it, there is none, or there was no time for it. UNIT_PROGRESS of step 0:
+                                  * a part of it is done */
         uint32_t share_ms; /* UNIT_DONE: which took so long, before the first step */
     } unit;
     struct {

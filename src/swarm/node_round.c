@@ -125,7 +125,8 @@ void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e
 {
     if (!m->unit.running || m->unit.round != e->unit.round) return; /* of a unit that was stopped */
     if (e->kind == AT_NODE_EV_UNIT_PROGRESS) {
-        at_node_group_moved(m);
+        at_node_group_moved(m, e->unit.step);
+        if (e->unit.step == 0) return;
         m->unit.step = e->unit.step;
         m->unit.tokens = e->unit.tokens;
         m->unit.tokens_per_s = e->unit.tokens_per_s >= 0 && e->unit.tokens_per_s < 1e15 ? e->unit.tokens_per_s : 0;
@@ -166,7 +167,10 @@ void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u,
     op->unit.steps = at_ledger_round(&m->ledger).steps;
     op->unit.samples = (uint32_t)u->range.samples;
     op->unit.start = u->range.start;
-    op->unit.heldout = at_ledger_heldout_share(&m->ledger, op->unit.replica);
+    /* Not again in the same round, when time is short; nor by who is left of a group, with memory for a part of the model. */
+    if (!m->group.begun && (team || m->group.size == 1))
+        op->unit.heldout = at_ledger_heldout_share(&m->ledger, op->unit.replica);
+    m->group.begun = true;
     op->unit.stop_at = at_node_group_steps(m);
     op->unit.budget_ms = op->unit.stop_at > 0 ? AT_NODE_UNIT_FOREVER_MS : budget_ms(m);
     m->unit.began_ms = m->now_ms;

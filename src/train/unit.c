@@ -250,16 +250,18 @@ double at_heldout_loss(struct at_trainer *t, const struct at_exec *ex, const str
 
 long at_heldout_windows(const struct at_data *data, struct at_heldout_share share)
 {
-    long first = (long)share.first, step = (long)share.step;
-    return step > 0 && first < data->windows ? (data->windows - first + step - 1) / step : 0;
+    return (long)at_heldout_count(share, (uint64_t)data->windows);
 }
 
 uint32_t at_heldout_of_share(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data,
-                             const real *theta, struct at_heldout_share share)
+                             const real *theta, struct at_heldout_share share, at_heldout_go_fn *go, void *arg)
 {
     double sum = 0;
-    long windows = at_heldout_windows(data, share), step = (long)share.step;
-    for (long done = 0; done < windows;)
-        done += heldout_pass(t, ex, data, theta, (long)share.first + done * step, step, data->windows, &sum);
+    long windows = at_heldout_windows(data, share), stride = (long)at_heldout_stride(share, (uint64_t)data->windows);
+    long first = (long)share.first * stride, gap = (long)share.step * stride;
+    for (long done = 0; done < windows;) {
+        done += heldout_pass(t, ex, data, theta, first + done * gap, gap, data->windows, &sum);
+        if (go != NULL && !go(arg) && done < windows) return 0;
+    }
     return at_heldout_code(sum, (uint64_t)(windows * data->seq_len));
 }

@@ -150,9 +150,11 @@ at_err at_trainer_step(struct at_trainer *t, const struct at_exec *ex, uint32_t 
 
 /* Mean loss over the held-out windows, nats per token. Uses the activations of `t`. */
 double at_heldout_loss(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data, const real *theta);
-/* The same of a share of them, as its code (model/heldout.h). */
+/* The same of a share of them, as its code (model/heldout.h). go (NULL: it does) is asked after each forward pass whether it
+ * goes on: false ends it there, and the code is 0. */
+typedef bool at_heldout_go_fn(void *arg);
 uint32_t at_heldout_of_share(struct at_trainer *t, const struct at_exec *ex, const struct at_data *data,
-                             const real *theta, struct at_heldout_share share);
+                             const real *theta, struct at_heldout_share share, at_heldout_go_fn *go, void *arg);
 long at_heldout_windows(const struct at_data *data, struct at_heldout_share share); /* how many the share has */
 /* Its parts: windows first, first + step, ..., n <= batch of them, into t->input and t->target; of [first, first + n) the
  * loss of each token, ret_loss(n,T), alone; and the mean of the losses of all windows, loss(windows,T): a binary64 sum in

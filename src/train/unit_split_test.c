@@ -478,6 +478,13 @@ static void test_bytes_are_what_is_allocated(void **state)
         }
 }
 
+/* Says no at the left-th pass; never where it begins at 0. */
+static bool count_passes(void *arg)
+{
+    int *left = arg;
+    return --*left != 0;
+}
+
 /* Windows in parts, added in one order: the loss of one pass over all. */
 static void test_heldout_in_parts(void **state)
 {
@@ -499,19 +506,50 @@ static void test_heldout_in_parts(void **state)
         double mean = 0;
         long windows = 0;
         for (uint32_t first = 0; first < step; first++) {
-            struct at_heldout_share share = {first, step};
+            struct at_heldout_share share = {first, step, 100000};
             double sum = 0;
             for (long w = first; w < r.data.windows; w += step, windows++)
                 for (long i = 0; i < r.data.seq_len; i++) sum += (double)loss[w * r.data.seq_len + i];
             uint64_t tokens = (uint64_t)(at_heldout_windows(&r.data, share) * r.data.seq_len);
-            uint32_t code = at_heldout_of_share(&t, &r.ex, &r.data, theta, share);
+            uint32_t code = at_heldout_of_share(&t, &r.ex, &r.data, theta, share, NULL, NULL);
             assert_true(code == at_heldout_code(sum, tokens) && code > 0);
             mean += at_heldout_join(code, 1) / step;
         }
         assert_true(windows == r.data.windows && fabs(mean - want) < 0.05 * want);
     }
-    assert_int_equal(at_heldout_of_share(&t, &r.ex, &r.data, theta, (struct at_heldout_share){100000, 100001}), 0);
-    assert_int_equal(at_heldout_of_share(&t, &r.ex, &r.data, theta, (struct at_heldout_share){0, 0}), 0);
+    static const struct at_heldout_share none[] = {{100000, 100001, 100000}, {0, 0, 100000}, {0, 1, 0}};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(at_heldout_of_share(&t, &r.ex, &r.data, theta, none[i], NULL, NULL), 0);
+    /* Bounded: at most so many windows each, no window twice, and none far from the next. */
+    for (uint32_t most = 1; most <= 9; most++)
+        for (uint32_t step = 1; step <= 4; step++) {
+            long stride = (long)at_heldout_stride((struct at_heldout_share){0, step, most}, (uint64_t)r.data.windows);
+            long all = 0;
+            for (uint32_t first = 0; first < step; first++) {
+                struct at_heldout_share share = {first, step, most};
+                long n = at_heldout_windows(&r.data, share);
+                assert_true(n <= (long)most);
+                all += n;
+                double sum = 0;
+                for (long k = 0; k < n; k++)
+                    for (long i = 0, w = ((long)first + k * (long)step) * stride; i < r.data.seq_len; i++)
+                        sum += (double)loss[w * r.data.seq_len + i];
+                uint64_t tokens = (uint64_t)(n * r.data.seq_len);
+                assert_int_equal(at_heldout_of_share(&t, &r.ex, &r.data, theta, share, NULL, NULL),
+                                 at_heldout_code(sum, tokens));
+            }
+            assert_int_equal(all, (r.data.windows + stride - 1) / stride);
+        }
+    /* Whoever has no time for it has none to tell; after the last pass that does not matter. */
+    struct at_heldout_share share = {0, 1, 100000};
+    int passes = 0, whole = 0;
+    (void)at_heldout_of_share(&t, &r.ex, &r.data, theta, share, count_passes, &whole);
+    assert_true(whole < -1);
+    for (passes = 1; passes <= -whole; passes++) {
+        int left = passes;
+        uint32_t code = at_heldout_of_share(&t, &r.ex, &r.data, theta, share, count_passes, &left);
+        assert_true((code > 0) == (passes == -whole));
+    }
     free(theta);
     free(loss);
     at_trainer_release(&t);
