@@ -310,11 +310,14 @@ void at_node_group_lost(struct at_node_machine *m, const char *reason)
     attempt(m, ++g->lost < AT_NODE_GROUP_TRIES ? g->with : bit(g->place));
 }
 
-uint32_t at_node_group_took_ms(const struct at_node_machine *m, uint32_t share_ms)
+uint32_t at_node_group_took_ms(const struct at_node_machine *m, uint32_t share_ms, uint32_t steps)
 {
     if (m->ledger.measured[at_node_self(m)].count == 0) return 0; /* nothing would follow from it */
     uint64_t took = m->now_ms - m->group.train_ms;
-    took = took > share_ms ? took - share_ms : 1;
+    uint64_t whole = at_ledger_round(&m->ledger).steps, steps_ms = took > share_ms ? took - share_ms : 1;
+    uint64_t due_ms = steps > 0 ? steps_ms * whole / steps / 8 : 0;
+    took = share_ms > due_ms ? steps_ms + share_ms - due_ms
+                             : steps_ms; /* more was waiting for somebody, also a step's time */
     return took > UINT32_MAX ? UINT32_MAX : (uint32_t)took;
 }
 

@@ -724,8 +724,9 @@ void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const s
 void at_node_group_drive(struct at_node_machine *m, const struct at_allotment *u);
 void at_node_group_lost(struct at_node_machine *m, const char *reason); /* the unit that ran with others */
 void at_node_group_moved(struct at_node_machine *m, uint32_t step);     /* it has done one; 0: it is at its share */
-/* The steps of the unit that is done; 0: need not be said. */
-uint32_t at_node_group_took_ms(const struct at_node_machine *m, uint32_t share_ms);
+/* The unit of so many steps that is done, without its share of the held-out loss, for which an eighth of a whole unit at the
+ * pace of these steps is allowed; 0: need not be said. */
+uint32_t at_node_group_took_ms(const struct at_node_machine *m, uint32_t share_ms, uint32_t steps);
 uint32_t at_node_group_with(const struct at_node_machine *m);  /* whom a receipt of ours would name */
 uint32_t at_node_group_steps(const struct at_node_machine *m); /* that the unit must have: a receipt's; 0: any */
 uint64_t at_node_group_deadline_ms(const struct at_node_machine *m);

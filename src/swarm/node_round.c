@@ -103,7 +103,7 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
                                       .heldout = e->unit.heldout,
                                       .group = at_node_group_with(m)};
     struct at_stage_cut cut = at_ledger_cut(&m->ledger, rec.receipt.replica, rec.receipt.group);
-    if (rec.receipt.group) rec.receipt.took_ms = at_node_group_took_ms(m, e->unit.share_ms);
+    if (rec.receipt.group) rec.receipt.took_ms = at_node_group_took_ms(m, e->unit.share_ms, e->unit.steps);
     if (rec.receipt.group)
         rec.receipt.flops = e->unit.tokens * at_stage_cut_flops(&m->genesis.model, &cut,
                                                                 at_group_stage(rec.receipt.group, m->group.place));
