@@ -185,6 +185,12 @@ struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root,
     return at_sha256(ret_blob->p, ret_blob->n);
 }
 
+/* Shares are of different windows, so they differ. */
+uint32_t at_world_share_loss(uint32_t round, uint32_t replica)
+{
+    return at_heldout_code(at_world_loss(round), 1) + replica;
+}
+
 double at_world_loss(uint32_t round)
 {
     return 5.5 / (1.0 + round);

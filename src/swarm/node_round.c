@@ -168,9 +168,9 @@ void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u,
     op->unit.samples = (uint32_t)u->range.samples;
     op->unit.start = u->range.start;
     /* Not again in the same round, when time is short; nor by who is left of a group, with memory for a part of the model. */
-    if (!m->group.begun && (team || m->group.size == 1))
-        op->unit.heldout = at_ledger_heldout_share(&m->ledger, op->unit.replica);
-    m->group.begun = true;
+    bool again = m->unit.begun == m->ledger.round + 1, left = !team && m->group.on && m->group.size > 1;
+    if (!again && !left) op->unit.heldout = at_ledger_heldout_share(&m->ledger, op->unit.replica);
+    m->unit.begun = m->ledger.round + 1;
     op->unit.stop_at = at_node_group_steps(m);
     op->unit.budget_ms = op->unit.stop_at > 0 ? AT_NODE_UNIT_FOREVER_MS : budget_ms(m);
     m->unit.began_ms = m->now_ms;
