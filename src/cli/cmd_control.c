@@ -186,7 +186,8 @@ static void print_status(const json_t *s)
     print_phase(s);
     print_links(s);
     if (json_is_number(json_object_get(s, "heldout_loss_last")))
-        printf("loss   %.4f nats/byte held out\n", number(s, "heldout_loss_last"));
+        printf("loss   %.4f nats/byte held out, after %.0f rounds\n", number(s, "heldout_loss_last"),
+               number(s, "heldout_rounds"));
     printf("work   %s tokens, %s tok/s\n", at_count(number(s, "tokens")).s, at_count(number(s, "tokens_per_s")).s);
     print_prose("ledger", "%.0f records, head %s", number(s, "records"), text(s, "head"));
     print_stewards(s);
@@ -227,6 +228,7 @@ static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_ob
             at_json_set_9(object, "heldout_loss_last", g->heldout_loss);
         else
             at_json_set(object, "heldout_loss_last", json_null());
+        at_json_set_int(object, "heldout_rounds", g->heldout_rounds);
         for (uint32_t i = 0; i < g->member_count; i++) {
             json_t *m = json_object();
             AT_ASSERT(m != NULL && json_array_append_new(members, m) == 0);

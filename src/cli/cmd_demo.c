@@ -159,6 +159,7 @@ static bool take_status(struct at_demo *d)
         d->round = (unsigned)at_demo_number(object, "rounds_done", d->round);
         d->loss_first = at_demo_number(object, "heldout_loss_first", d->loss_first);
         d->loss_last = at_demo_number(object, "heldout_loss_last", d->loss_last);
+        d->loss_rounds = (unsigned)at_demo_number(object, "heldout_rounds", d->loss_rounds);
         d->tokens = (uint64_t)at_demo_number(object, "tokens", 0);
         if (json_is_true(json_object_get(object, "ended"))) d->ended = true;
         if (d->train_start_s == 0 && d->tokens > 0) d->train_start_s = at_cli_seconds();
@@ -247,7 +248,8 @@ static void show_missed(struct at_demo_job *j, unsigned from, unsigned to)
         const char *kind = json_string_value(json_object_get(record, "kind"));
         double round = at_demo_number(record, "round", -1) + 1;
         if (kind != NULL && strcmp(kind, "EPOCH") == 0 && round >= from && round < to)
-            at_demo_view_missed(&j->demo, (unsigned)round, at_demo_number(record, "heldout_loss", (double)NAN));
+            at_demo_view_missed(&j->demo, (unsigned)round, at_demo_number(record, "heldout_loss", (double)NAN),
+                                (unsigned)at_demo_number(record, "heldout_rounds", 0));
     }
     json_decref(object);
 }

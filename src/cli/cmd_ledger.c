@@ -137,6 +137,7 @@ static at_err tell_replay(struct at_cli *cli, const struct at_ledger_report *log
             at_json_set_bool(answer, "data_exactly_once", true); /* else it is no OK */
             at_json_set_int(answer, "samples_counted", r->counted);
             at_json_set_int(answer, "samples_waiting", r->waiting);
+            at_json_set_int(answer, "units_without_loss", r->untold);
         } else {
             at_json_set_int(answer, "round", r->round);
             at_json_set_text(answer, "reason", r->reason);
@@ -144,9 +145,11 @@ static at_err tell_replay(struct at_cli *cli, const struct at_ledger_report *log
         at_json_set_9(answer, "seconds", at_cli_seconds());
     } else if (err == AT_OK) {
         printf("ok: %u rounds computed again from genesis, text and log: %" PRIu64 " units, %" PRIu64
-               " tokens\n    every update, state root and held-out loss is the log's; every sample counted once\n"
-               "state %s\nhead  %s\n",
-               r->rounds, r->units, r->tokens, at_hash_hex(r->state_root).s, at_hash_hex(log->head).s);
+               " tokens\n    every update, state root and held-out loss is the log's; every sample counted once\n",
+               r->rounds, r->units, r->tokens);
+        if (r->untold > 0)
+            printf("    %" PRIu64 " units tell no held-out loss of their windows, as is allowed\n", r->untold);
+        printf("state %s\nhead  %s\n", at_hash_hex(r->state_root).s, at_hash_hex(log->head).s);
     }
     return err;
 }
@@ -197,6 +200,7 @@ static void set_replicas(json_t *object, const char *key, const struct at_replic
 static void describe(const struct at_ledger *ledger, const struct at_record *rec, char *line, size_t line_bytes,
                      json_t *object)
 {
+    bool was_last;
     switch (rec->kind) {
     case AT_RECORD_JOIN:
         snprintf(line, line_bytes, "\"%s\" becomes replica %u", rec->join.name, ledger->member_count - 1);
@@ -240,12 +244,20 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         set_replicas(object, "included_list", &rec->close.included);
         break;
     case AT_RECORD_EPOCH:
-        snprintf(line, line_bytes, "round %u ends on state %.16s, held-out %.4f%s", rec->epoch.round + 1,
-                 at_hash_hex(rec->epoch.state_root).s, rec->epoch.heldout_loss,
-                 rec->epoch.round + 1 < at_genesis_rounds(&ledger->genesis) ? " when it began" : "");
+        was_last = rec->epoch.round + 1 >= at_genesis_rounds(&ledger->genesis);
+        if (rec->epoch.heldout_loss > 0)
+            snprintf(line, line_bytes, "round %u ends on state %.16s, held-out %.4f%s", rec->epoch.round + 1,
+                     at_hash_hex(rec->epoch.state_root).s, rec->epoch.heldout_loss, was_last ? "" : " when it began");
+        else
+            snprintf(line, line_bytes, "round %u ends on state %.16s, nobody told a held-out loss",
+                     rec->epoch.round + 1, at_hash_hex(rec->epoch.state_root).s);
         at_json_set_int(object, "round", rec->epoch.round);
         at_json_set_text(object, "state_root", at_hash_hex(rec->epoch.state_root).s);
-        at_json_set_9(object, "heldout_loss", rec->epoch.heldout_loss);
+        if (rec->epoch.heldout_loss > 0)
+            at_json_set_9(object, "heldout_loss", rec->epoch.heldout_loss);
+        else
+            at_json_set(object, "heldout_loss", json_null());
+        at_json_set_int(object, "heldout_rounds", rec->epoch.round + was_last); /* of the model after so many */
         break;
     case AT_RECORD_END:
         snprintf(line, line_bytes, "the run ends after %u rounds", rec->end.rounds);

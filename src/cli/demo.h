@@ -36,6 +36,7 @@ struct at_demo {
     double limit_s; /* finish at the first round edge after so many seconds; 0: when the rounds are done */
     double elapsed_s, train_start_s;
     double loss_first, loss_last; /* NaN: not known yet */
+    unsigned loss_rounds; /* loss_last is of the model after so many: a round tells the loss that it began with */
     uint64_t tokens;
     bool ended, finishing;
     struct {
@@ -61,7 +62,7 @@ void at_demo_view_draw(struct at_demo *d);
 /* Where there is no terminal: a line for the round that was just finished, and for one that was seen
  * only afterwards. */
 void at_demo_view_round(struct at_demo *d);
-void at_demo_view_missed(struct at_demo *d, unsigned round, double loss);
+void at_demo_view_missed(struct at_demo *d, unsigned round, double loss, unsigned loss_rounds);
 
 /* The last page. `program` for the lines that say what to try next. */
 void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out);

@@ -103,6 +103,7 @@ static at_err read_points(struct at_demo_job *j)
     at_demo_option(&s, "--dir", d->member[0].dir);
     if ((err = at_demo_ask(j, &s, &j->cli->diag, &object)) != AT_OK) return err;
     d->loss_last = at_demo_number(object, "heldout_loss_last", d->loss_last);
+    d->loss_rounds = (unsigned)at_demo_number(object, "heldout_rounds", d->loss_rounds);
     json_decref(object);
     at_demo_show_round(j); /* the members may have ended before we looked at the last rounds */
     return AT_OK;

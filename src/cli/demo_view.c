@@ -41,6 +41,17 @@ static void loss_text(double loss, char *ret, size_t bytes)
         snprintf(ret, bytes, "%.4f", loss);
 }
 
+/* With the round after which it is; that of the initial model, which stands for 0, before there is another. */
+static void loss_after(double loss, unsigned rounds, const char *unit, char *ret, size_t bytes)
+{
+    if (isnan(loss))
+        snprintf(ret, bytes, "-");
+    else if (rounds == 0)
+        snprintf(ret, bytes, "%.4f%s at the start", loss, unit);
+    else
+        snprintf(ret, bytes, "%.4f%s after round %u", loss, unit, rounds);
+}
+
 static void member_line(const struct at_demo *d, int i, char *line, size_t bytes)
 {
     const struct at_demo_member *m = &d->member[i];
@@ -73,7 +84,7 @@ static void member_line(const struct at_demo *d, int i, char *line, size_t bytes
 void at_demo_view_draw(struct at_demo *d)
 {
     if (!d->screen.live) return;
-    char line[AT_DEMO_MEMBERS_MAX + 2][640], loss[32];
+    char line[AT_DEMO_MEMBERS_MAX + 2][640], loss[64];
     const char *lines[AT_DEMO_MEMBERS_MAX + 2];
     const struct at_screen *s = &d->screen;
     int n = 0;
@@ -83,12 +94,15 @@ void at_demo_view_draw(struct at_demo *d)
         n++;
     }
     bool narrow = s->columns < 100;
-    loss_text(isnan(d->loss_last) ? d->loss_first : d->loss_last, loss, sizeof loss);
-    snprintf(line[n], sizeof line[n], "  %sround %u/%u%s  held-out %s%s%s%s  |%s| %3.0f%%  %s tok/s  %s left%s",
+    if (isnan(d->loss_last))
+        loss_after(d->loss_first, 0, narrow ? "" : " nats/byte", loss, sizeof loss);
+    else
+        loss_after(d->loss_last, d->loss_rounds, narrow ? "" : " nats/byte", loss, sizeof loss);
+    snprintf(line[n], sizeof line[n], "  %sround %u/%u%s  held-out %s%s%s  |%s| %3.0f%%  %s tok/s  %s left%s",
              at_style(s, AT_STYLE_BOLD), d->round < d->rounds ? d->round + 1 : d->rounds, d->rounds,
              at_style(s, AT_STYLE_PLAIN), at_style(s, AT_STYLE_CYAN), loss, at_style(s, AT_STYLE_PLAIN),
-             narrow ? "" : " nats/byte", at_bar(s, fraction_done(d), narrow ? 10 : 24).s, 100 * fraction_done(d),
-             at_count(mean_tokens_per_s(d)).s, at_duration(seconds_left(d)).s, d->finishing ? "  (last round)" : "");
+             at_bar(s, fraction_done(d), narrow ? 10 : 24).s, 100 * fraction_done(d), at_count(mean_tokens_per_s(d)).s,
+             at_duration(seconds_left(d)).s, d->finishing ? "  (last round)" : "");
     lines[n] = line[n];
     at_screen_draw(&d->screen, lines, n + 1);
 }
@@ -96,15 +110,17 @@ void at_demo_view_draw(struct at_demo *d)
 void at_demo_view_round(struct at_demo *d)
 {
     if (d->screen.live) return;
-    char loss[32];
-    loss_text(d->loss_last, loss, sizeof loss);
+    char loss[64];
+    loss_after(d->loss_last, d->loss_rounds, "", loss, sizeof loss);
     at_screen_say(&d->screen, "round %2u/%u  held-out %s  %s tokens  %s tok/s  %s left", d->round, d->rounds, loss,
                   at_count((double)d->tokens).s, at_count(mean_tokens_per_s(d)).s, at_duration(seconds_left(d)).s);
 }
 
-void at_demo_view_missed(struct at_demo *d, unsigned round, double loss)
+void at_demo_view_missed(struct at_demo *d, unsigned round, double loss, unsigned loss_rounds)
 {
-    if (!d->screen.live) at_screen_say(&d->screen, "round %2u/%u  held-out %.4f", round, d->rounds, loss);
+    char text[64];
+    loss_after(loss, loss_rounds, "", text, sizeof text);
+    if (!d->screen.live) at_screen_say(&d->screen, "round %2u/%u  held-out %s", round, d->rounds, text);
 }
 
 #define WRITES_TEXT 3.5 /* nats/byte: with more than that left, what it writes is noise */
@@ -154,8 +170,13 @@ void at_demo_view_end(const struct at_demo *d, const char *program, FILE *out)
     char before[32], after[32];
     loss_text(d->loss_first, before, sizeof before);
     loss_text(d->loss_last, after, sizeof after);
-    fprintf(out, "\n  %sheld-out loss %s -> %s nats/byte%s after %u rounds, %" PRIu64 " tokens, %s\n\n", bold, before,
-            after, plain, d->round, d->tokens, at_duration(d->elapsed_s).s);
+    char rounds[48];
+    if (!isnan(d->loss_last) && d->loss_rounds < d->round)
+        snprintf(rounds, sizeof rounds, "%u of %u rounds", d->loss_rounds, d->round);
+    else
+        snprintf(rounds, sizeof rounds, "%u rounds", d->round);
+    fprintf(out, "\n  %sheld-out loss %s -> %s nats/byte%s after %s, %" PRIu64 " tokens, %s\n\n", bold, before, after,
+            plain, rounds, d->tokens, at_duration(d->elapsed_s).s);
     print_sample(d, out);
     fprintf(out, "\n  %s%-10s  %12s  %16s  %8s%s\n", bold, "member", "work", "points", "share", plain);
     for (int i = 0; i < d->member_count; i++)

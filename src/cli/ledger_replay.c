@@ -185,18 +185,21 @@ static at_err_t check_part(struct job *j, const struct at_round *rule, uint32_t 
                    at_hash_hex(receipt->update).s, at_hash_hex(hash).s);
 }
 
-/* What the unit's parts say of the state's held-out loss. */
+/* What the unit's parts say of the state's held-out loss; 0, of a share that there was no time for, is no lie. */
 static at_err_t check_heldout(struct job *j, uint32_t round, uint32_t lead)
 {
     const struct at_ledger *l = &j->l->ledger;
     struct at_heldout_share share = at_ledger_heldout_share(l, lead);
+    bool told = at_heldout_windows(&j->data, share) == 0;
     uint32_t code = at_heldout_of_share(&j->trainer, j->ex, &j->data, j->state.theta, share, NULL, NULL);
     for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) {
         const struct at_allotment *u = &l->allotments[r];
+        told = told || (u->included && u->receipt.heldout != 0);
         if (!u->included || u->receipt.heldout == 0 || u->receipt.heldout == code) continue;
         return differs(j, round, "replica %u says held-out loss %.9g of its windows; computed again it is %.9g", r,
                        at_heldout_join(u->receipt.heldout, 1), at_heldout_join(code, 1));
     }
+    j->report.untold += !told;
     return AT_OK;
 }
 

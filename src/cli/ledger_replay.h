@@ -15,6 +15,7 @@ struct at_replay_report {
     bool ok;
     uint32_t rounds;           /* that were computed and agree */
     uint64_t units, tokens;    /* of them */
+    uint64_t untold;           /* of the units: that had windows of the held-out text and tell no loss of them */
     uint64_t counted, waiting; /* samples that count; that were given out, did not count and come again */
     struct at_hash state_root; /* after these rounds */
     uint32_t round;            /* !ok: the first that differs, from 0 */

@@ -33,8 +33,10 @@ static void show(struct at_node_view *v, const json_t *o)
     uint32_t done = (uint32_t)number(o, "rounds_done");
     const json_t *loss = json_object_get(o, "heldout_loss_last");
     const struct at_screen *s = &v->screen;
-    char loss_text[32] = "-", line[512];
-    if (json_is_number(loss)) snprintf(loss_text, sizeof loss_text, "%.4f", json_number_value(loss));
+    char loss_text[48] = "-", line[512];
+    if (json_is_number(loss)) /* mostly one round behind: a round tells the loss that it began with */
+        snprintf(loss_text, sizeof loss_text, "%.4f after round %.0f", json_number_value(loss),
+                 number(o, "heldout_rounds"));
     if (v->screen.live) {
         double within = steps > 0 ? number(o, "step") / steps : 0;
         snprintf(line, sizeof line,

@@ -147,8 +147,7 @@ double at_ledger_heldout(const struct at_ledger *l)
         sum += u->receipt.heldout;
         shares++;
     }
-    if (shares > 0) return at_heldout_join(sum, shares);
-    return l->heldout_loss < 0 ? 0 : l->heldout_loss;
+    return shares > 0 ? at_heldout_join(sum, shares) : 0;
 }
 
 struct at_hash at_ledger_root(const struct at_ledger *ledger)

@@ -82,10 +82,12 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     enum at_ledger_phase phase;
     uint32_t round; /* READY: the next one = rounds done; TRAINING, CLOSED: the current one; ENDED: rounds done */
     struct at_hash state_root; /* at the start of `round`: of the last EPOCH, or of OPEN in round 0; zero before that */
-    double heldout_loss;       /* of the last EPOCH: of the state before it, but at the end of the run; -1 before */
-    uint64_t tokens;           /* of all included receipts */
-    uint64_t confirmed;        /* micro-points issued in all */
-    struct at_merkle tree;     /* size = records; root: at_ledger_root */
+    double heldout_loss;       /* the newest that EPOCHs tell; -1: none yet */
+    uint32_t
+        heldout_rounds; /* of the state after so many rounds: one less than were done then, but at the end of the run */
+    uint64_t tokens;    /* of all included receipts */
+    uint64_t confirmed; /* micro-points issued in all */
+    struct at_merkle tree; /* size = records; root: at_ledger_root */
     struct at_member *members;
     struct at_allotment *allotments;
     struct at_grouped *groups;                           /* [member_count] of the current round */
@@ -168,7 +170,8 @@ uint64_t at_ledger_step_us(const struct at_ledger *ledger, uint32_t replica);
  * has more of them than cost an eighth of its steps, or one. The same for every round of as many units and steps. step 0: it
  * has no unit. In a group the last stage writes it. */
 struct at_heldout_share at_ledger_heldout_share(const struct at_ledger *ledger, uint32_t replica);
-/* Of a closed round: the loss of the state that it began with, by the receipts that count; when none tells, the last one. */
+/* Of a closed round: the loss of the state that it began with, by the receipts that count; 0: none of them tells, it is not
+ * known. */
 double at_ledger_heldout(const struct at_ledger *ledger);
 /* Its receipt is one of those parts. */
 bool at_ledger_part_counts(const struct at_ledger *ledger, uint32_t replica);

@@ -313,8 +313,11 @@ static void maybe_end_term(struct at_ledger *l)
 static void end_round(struct at_ledger *l, const struct at_word *settled)
 {
     l->state_root = settled->root;
-    l->heldout_loss = settled->number;
     l->round++;
+    if (settled->number > 0) {
+        l->heldout_loss = settled->number;
+        l->heldout_rounds = l->round < at_genesis_rounds(&l->genesis) ? l->round - 1 : l->round;
+    }
     begin_phase(l, AT_LEDGER_READY);
     maybe_end_term(l);
 }

@@ -149,7 +149,13 @@ static void losses_of_shares(void **state)
     assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
     rec = fixture_close_record(f, 0);
     assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
-    assert_true(at_ledger_heldout(&f->ledger) == 2.5); /* nobody tells of this one */
+    assert_true(at_ledger_heldout(&f->ledger) == 0); /* nobody tells of this one: */
+    rec = fixture_epoch_record(f);
+    rec.epoch.heldout_loss = 2.5;
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_E_VERIFY); /* the one before it is no measurement of it */
+    rec = fixture_epoch_record(f);
+    assert_int_equal(fixture_write(f, 0, &rec, NULL), AT_OK);
+    assert_true(f->ledger.heldout_loss == 2.5 && f->ledger.heldout_rounds == 0 && f->ledger.round == 2);
 }
 
 /* ---- refusals: one honest record, one thing changed at a time ---------------------------------------------------- */

@@ -110,7 +110,8 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
  *   "ok":true, "run_id", "node_id", "role" ("steward"|"member"), "phase", "joined", "desync",
  *   "term", "stewards" (seats), "stewards_here" (linked, this one included), "abstains" (a steward with an old disk),
  *   "round", "rounds", "rounds_done", "step", "steps", "tokens", "tokens_per_s",
- *   "heldout_loss_first", "heldout_loss_last" (null: none; of the last EPOCH, see ledger.h), "peers" (links),
+ *   "heldout_loss_first", "heldout_loss_last" (null: none yet), "heldout_rounds" (it is of the model after so many rounds: a round tells the loss
+ *   that it began with), "peers" (links),
  *   "peers_punched", "peers_relayed" (of them: through NATs; by a relay), "peers_known" (addresses), "hops" (links to the steward; 255: no way), "fetched_bytes", "fetch_bytes",
  *   "checkpoint_holders" (members known to hold the newest agreed state on disk, this one included),
  *   "state_root", "state_round", "records", "head", "ended", "points_pending", "points_confirmed", "share" (own),

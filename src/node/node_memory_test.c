@@ -56,6 +56,10 @@ static void small_steps(struct at_genesis *g, uint32_t stages)
     at_outer_config_default(&g->outer, AT_OUTER_MEAN);
 }
 
+/* Of three windows the first and the last; what every unit is asked for, and what it must say of the state of each round. */
+static const struct at_heldout_share share = {0, 1, 2};
+static uint32_t want_share[2];
+
 static void local_result(const struct at_genesis *g, struct at_span text, uint32_t rounds, char ret_root[65],
                          double *ret_loss)
 {
@@ -72,7 +76,11 @@ static void local_result(const struct at_genesis *g, struct at_span text, uint32
     assert_int_equal(at_exec_init(&ex, kern, &at_par_serial), AT_OK);
     assert_int_equal(at_model_init(&m, &g->model, NULL), AT_OK);
     assert_int_equal(at_local_init(&local, &m, &data, &g->train, 1, 0, NULL), AT_OK);
-    for (uint32_t r = 0; r < rounds; r++) assert_int_equal(at_local_round(&local, &ex, NULL, NULL, NULL, &loss), AT_OK);
+    assert_int_equal(at_heldout_windows(&data, share), 2);
+    for (uint32_t r = 0; r < rounds; r++) {
+        want_share[r] = at_heldout_of_share(&local.trainer, &ex, &data, local.state.theta, share, NULL, NULL);
+        assert_int_equal(at_local_round(&local, &ex, NULL, NULL, NULL, &loss), AT_OK);
+    }
     assert_int_equal(at_state_root(&local.state, NULL, &root), AT_OK);
     *ret_loss = at_heldout_loss(&local.trainer, &ex, &data, local.state.theta);
     snprintf(ret_root, 65, "%s", at_hash_hex(root).s);
@@ -91,8 +99,10 @@ static void do_round(struct at_compute *c, const struct at_genesis *g, uint32_t 
     uint32_t samples = g->train.steps * g->train.batch;
     struct at_compute_unit unit = {
         .round = round, .samples = samples, .start = round * samples, .serial = 1 + round, .budget_ms = 10000000};
+    unit.heldout = share;
     at_err_t err = at_compute_unit(c, &unit, no_progress, NULL, &diag, &done);
     if (err) fail_msg("unit: %s: %s", diag.where, diag.text);
+    assert_true(done.heldout > 0 && done.heldout == want_share[round]);
     struct at_compute_part part = {.update = done.update, .tokens = done.tokens, .unit = 0};
     at_compute_state_release(s);
     err = at_compute_apply(c, round, &part, 1, true, &diag, s);
@@ -202,6 +212,7 @@ static void half_a_unit(void *arg, int rank, const struct at_comm *comm)
     struct pair *p = arg;
     struct at_compute_unit unit = {
         .samples = p->g->train.steps * p->g->train.batch, .serial = 1, .budget_ms = 10000000, .comm = comm};
+    unit.heldout = share;
     const uint32_t alike[AT_STAGES_MAX] = {1, 1};
     assert_true(at_stage_cut_by(&p->g->model, comm->ranks, alike, NULL, &unit.cut));
     p->err[rank] = at_compute_unit(p->compute[rank], &unit, no_progress, NULL, &p->diag[rank], &p->done[rank]);
@@ -227,6 +238,7 @@ static void pair_of_members(const struct at_genesis *g, const char *want_root, d
     assert_null(test_net_run(&net, 2, half_a_unit, &p));
     for (int i = 0; i < 2; i++)
         if (p.err[i]) fail_msg("unit: %s: %s", p.diag[i].where, p.diag[i].text);
+    assert_true(want_share[0] > 0 && p.done[0].heldout == 0 && p.done[1].heldout == want_share[0]);
     for (int i = 0; i < 2; i++) {
         struct at_compute_part part[2] = {{p.done[0].update, p.done[0].tokens, 0},
                                           {p.done[1].update, p.done[1].tokens, 0}};

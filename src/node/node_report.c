@@ -122,6 +122,7 @@ static void put_run(struct fields *f, const struct at_node_status *s)
     put_real(f, "tokens_per_s", s->tokens_per_s);
     put_real(f, "heldout_loss_first", s->heldout_loss_first);
     put_real(f, "heldout_loss_last", s->heldout_loss_last);
+    put_int(f, "heldout_rounds", s->heldout_rounds);
     put_int(f, "peers", s->peers);
     put_int(f, "peers_punched", s->peers_punched);
     put_int(f, "peers_relayed", s->peers_relayed);

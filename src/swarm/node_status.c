@@ -180,6 +180,7 @@ const struct at_node_status *at_node_machine_status(struct at_node_machine *m)
     if (s->steps == 0) s->steps = m->genesis.train.steps; /* the run is over */
     if ((m->unit.running || m->unit.done) && m->unit.round == m->ledger.round) s->step = m->unit.step;
     if (m->ledger.heldout_loss >= 0) s->heldout_loss_last = m->ledger.heldout_loss;
+    s->heldout_rounds = m->ledger.heldout_rounds;
     s->log_root = m->consensus ? m->final_root : at_ledger_root(&m->ledger);
     s->ended = m->ledger.phase == AT_LEDGER_ENDED;
     s->term = m->ledger.seats.term;

@@ -51,10 +51,10 @@ struct at_node_status {
     uint64_t tokens;                     /* of all members, as in at_node_member_status */
     double tokens_per_s;                 /* of all members now */
     double heldout_loss_first;           /* of the initial state; NaN: not evaluated here */
-    double heldout_loss_last; /* of the last EPOCH: of the state that its round began with, at the end of the run of the
-                               * last one; NaN: none yet */
-    struct at_hash state_root;   /* of the state this node holds; zero: none */
-    uint32_t state_round;        /* it is the state at the start of this round */
+    double heldout_loss_last;            /* the newest that the log tells; NaN: none yet */
+    uint32_t heldout_rounds;             /* of the state after so many rounds: behind rounds_done, but at the end */
+    struct at_hash state_root;           /* of the state this node holds; zero: none */
+    uint32_t state_round;                /* it is the state at the start of this round */
     uint32_t checkpoint_holders; /* this node and members linked to it that have the newest agreed state on disk */
     uint64_t log_size;
     struct at_hash log_root;

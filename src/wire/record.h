@@ -84,7 +84,7 @@ struct at_epoch { /* the steward, when the round has been applied */
     struct at_hash state_root;
     double
         heldout_loss; /* nats per byte; finite, >= 0. Of the state that the round began with, by the receipts (ledger.h); in
-                          * the last round of all, of state_root */
+                          * the last round of all, of state_root. 0: nobody told, it is not known */
     struct at_hash balances;
 };
 struct at_end { /* the steward */

@@ -41,15 +41,17 @@ done
 # From genesis, text and log alone, computed again: the same root; without the text, an error that names it.
 want 0 "$ATOLL" ledger replay "$WORK/d/member-2" --json
 is "$("$TOOL" keys <"$WORK/out")" \
-    "data_exactly_once head records replay rounds samples_counted samples_waiting seconds state_root tokens units"
+    "data_exactly_once head records replay rounds samples_counted samples_waiting seconds state_root tokens units units_without_loss"
 is "$(json replay)" ok
 is "$(json state_root)" "$root" "replayed"
 is "$(json units)" 6
+is "$(json units_without_loss)" 0
 mkdir "$WORK/bare" && cp "$WORK"/d/member-2/ledger.sqlite* "$WORK/bare"
 refused 3 "the run's text is not here" "$ATOLL" ledger replay "$WORK/bare"
 want 0 "$ATOLL" points --dir "$WORK/d/member-2"
 want 0 "$ATOLL" ledger show "$WORK/d/member-1" --json
 is "$(json records.0.kind)" JOIN
+is "$(grep -o '"heldout_loss": *[0-9]' "$WORK/out" | wc -l)" 8 "each of six receipts tells a loss, and each EPOCH"
 want 0 "$ATOLL" status --dir "$WORK/d/member-3" --json
 is "$(json ended)" true
 want 0 "$ATOLL" doctor --dir "$WORK/d/member-1" --json

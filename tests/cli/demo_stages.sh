@@ -8,6 +8,8 @@ root=$(tail -n 1 "$WORK/out" >"$WORK/last" && mv "$WORK/last" "$WORK/out" && jso
 want 0 "$ATOLL" demo --members 8 --stages 2 --groups-by-log --preset $PRESET --rounds 2 --steps 4 --seed 5 --data "$WORK/text.txt" --dir "$WORK/c" --json
 is "$(json state_root)" "$root" "groups of two"
 is "$(json roots_agree)" true
+want 0 "$ATOLL" ledger show "$WORK/c/member-1" --json
+[ "$(grep -o '"heldout_loss": *[0-9]' "$WORK/out" | wc -l)" -ge 4 ] || fail "no loss in two EPOCHs and receipts of last stages"
 
 want 0 "$ATOLL" demo --members 8 --stages 2 --chaos --seed "${ATOLL_SEED:-3}" --preset $PRESET --rounds 5 --steps 4 \
     --data "$WORK/text.txt" --dir "$WORK/d" --json
