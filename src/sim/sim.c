@@ -11,7 +11,8 @@ enum { STEPS = 10, STAND_IN_BYTES = 256, STATE_STAND_IN_BYTES = 1024, STATE_TILE
 enum { NEAR = 48, APART_MS = 20 /* of many nodes: invited by the steward; between two that come */ };
 enum { AT_ONCE = 8 /* updates over a member's line */ };
 enum { ROUNDS_LEAST = 15, ROUNDS_LEAST_CALM = 6 };
-enum { LOOK_MS = 1000 }; /* so often the stewards' seats are looked at: at fixed times, however time is let pass */
+enum { LATE_LOOKS = 32 }; /* in a round's time, at a run whose rounds are late */
+enum { LOOK_MS = 1000 };  /* so often the stewards' seats are looked at: at fixed times, however time is let pass */
 /* What a run promises once its faults are over, in the worst case: the round that is open lasts its whole time, two rounds;
  * the next one waits a quarter of that for stragglers, and AT_NODE_PAUSE_MAX_MS for members left out; it lasts its whole
  * time again; and after each the outer step is made, with updates to be fetched. That is two rounds done. */
@@ -256,7 +257,8 @@ static uint64_t unhurt_until(struct at_sim *s)
 {
     struct at_world_counts counts;
     uint64_t promise = s->heal_ms + PROMISE_ROUNDS * (uint64_t)s->options.round_ms + PROMISE_PAUSE_MS;
-    at_world_counts(s->world, &counts);
+    if (at_world_now_ms(s->world) < s->options.duration_ms) return s->options.duration_ms;
+    at_world_counts(s->world, &counts); /* looks at every node */
     bool kept = counts.rounds >= s->rounds_at_heal + ROUNDS_AFTER_MIN;
     return kept || promise < s->options.duration_ms ? s->options.duration_ms : promise;
 }
@@ -274,8 +276,11 @@ bool at_sim_advance(struct at_sim *s, uint64_t ms)
         uint64_t end = s->phase == AT_SIM_FAULTS   ? s->heal_ms
                        : s->phase == AT_SIM_HEALED ? unhurt_until(s)
                                                    : s->limit_ms;
-        uint64_t stop = end < until ? end : until, look = (at_world_now_ms(s->world) / LOOK_MS + 1) * LOOK_MS;
-        bool late = s->phase == AT_SIM_HEALED && at_world_now_ms(s->world) >= s->options.duration_ms;
+        uint64_t stop = end < until ? end : until, now = at_world_now_ms(s->world);
+        bool late = s->phase == AT_SIM_HEALED && now >= s->options.duration_ms;
+        uint64_t often =
+            late && s->options.round_ms > LATE_LOOKS * LOOK_MS ? s->options.round_ms / LATE_LOOKS : LOOK_MS;
+        uint64_t look = (now / often + 1) * often;
         if (s->phase == AT_SIM_HEALED && !late && s->options.duration_ms < stop) stop = s->options.duration_ms;
         if (at_world_run(s->world, (several || late) && look < stop ? look : stop) || at_world_violation(s->world))
             s->phase = AT_SIM_OVER; /* nobody goes on */

@@ -450,9 +450,8 @@ static bool goes_on(const struct at_world *w, int node)
 {
     const struct at_world_node *n = &w->nodes[node];
     if (n->ended || !at_world_is_honest(w, node)) return false;
-    bool ends =
-        w->options.peers_give_up && n->machine && at_node_machine_status(n->machine)->phase == AT_NODE_PHASE_ENDING;
-    return !n->left_behind || ends;
+    if (!n->left_behind) return true;
+    return w->options.peers_give_up && n->machine && at_node_machine_status(n->machine)->phase == AT_NODE_PHASE_ENDING;
 }
 
 static bool somebody_goes_on(const struct at_world *w)
