@@ -284,7 +284,7 @@ bool at_sim_advance(struct at_sim *s, uint64_t ms)
         if (s->phase == AT_SIM_HEALED && !late && s->options.duration_ms < stop) stop = s->options.duration_ms;
         if (at_world_run(s->world, (several || late) && look < stop ? look : stop) || at_world_violation(s->world))
             s->phase = AT_SIM_OVER; /* nobody goes on */
-        else if (at_world_now_ms(s->world) >= end)
+        else if (at_world_now_ms(s->world) >= (s->phase == AT_SIM_HEALED ? unhurt_until(s) : end))
             next_phase(s);
         else if (several && at_world_now_ms(s->world) == look && s->phase == AT_SIM_FAULTS)
             at_sim_liars_turn(s);

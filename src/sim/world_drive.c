@@ -154,6 +154,14 @@ static uint64_t step_ms(struct at_world *w, const struct at_world_node *n)
     return ms < 1 ? 1 : (uint64_t)ms;
 }
 
+/* A unit takes its steps' time with its share of the held-out loss; so each of them takes a little less. */
+static uint64_t unit_step_ms(struct at_world *w, const struct at_world_node *n)
+{
+    uint64_t ms = step_ms(w, n), off = n->unit.share_off_ms / n->unit.steps;
+    if (n->unit.step == 0) off += n->unit.share_off_ms % n->unit.steps;
+    return ms > off ? ms - off : 1;
+}
+
 /* A forward pass costs a third of a step. */
 static uint64_t share_ms(struct at_world *w, const struct at_world_node *n, struct at_heldout_share share)
 {
@@ -182,10 +190,11 @@ static void op_unit_start(struct at_world *w, int node, const struct at_node_op 
     n->unit.until_ms = w->now_ms + op->unit.budget_ms;
     n->unit.stop_at = op->unit.stop_at;
     n->unit.share_ms = share_ms(w, n, op->unit.heldout);
+    n->unit.share_off_ms = n->unit.share_ms;
     n->unit.in_share = n->unit.share_ms > 0;
     n->unit.share_told = n->unit.in_share && n->unit.share_ms <= op->unit.budget_ms / 8; /* else given up there */
     if (!n->unit.share_told && n->unit.in_share) n->unit.share_ms = op->unit.budget_ms / 8 + 1;
-    uint64_t first_ms = n->unit.in_share ? n->unit.share_ms : step_ms(w, n);
+    uint64_t first_ms = n->unit.in_share ? n->unit.share_ms : unit_step_ms(w, n);
     at_world_push(w, AT_WORLD_UNIT_STEP, node, first_ms)->id = ++n->unit_id;
 }
 
@@ -425,7 +434,7 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
         n->unit.in_share = false;
         n->unit.share_ms = w->now_ms - n->unit.began_ms;
         n->unit.began_ms = w->now_ms;
-        at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, step_ms(w, n))->id = n->unit_id;
+        at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, unit_step_ms(w, n))->id = n->unit_id;
         at_world_step_node(w, ev->node, &part);
         return;
     }
@@ -447,7 +456,7 @@ void at_world_unit_step(struct at_world *w, const struct at_world_event *ev)
     e.unit.tokens = (uint64_t)e.unit.samples * w->g.model.seq_len;
     e.unit.tokens_per_s = 1000.0 * n->speed;
     if (n->unit.step < n->unit.steps) {
-        at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, step_ms(w, n))->id = n->unit_id;
+        at_world_push(w, AT_WORLD_UNIT_STEP, ev->node, unit_step_ms(w, n))->id = n->unit_id;
     } else {
         struct at_buf blob = {0};
         uint64_t wrong = n->knob[AT_WORLD_HOSTILE] & AT_WORLD_HOSTILE_NONSENSE ? 1 : 0;

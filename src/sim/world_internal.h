@@ -105,7 +105,8 @@ struct at_world_node {
         uint32_t round, replica, steps, step, samples, stage, stages;
         uint32_t stop_at;
         uint64_t start, began_ms, until_ms;
-        uint64_t share_ms; /* its share of the held-out loss takes so long, before the first step; 0: it has none */
+        uint64_t share_ms;     /* its share of the held-out loss takes so long, before the first step; 0: it has none */
+        uint64_t share_off_ms; /* so much less take its steps */
         bool in_share, share_told;
         struct at_node_team team; /* session 0: alone, or it was stopped */
     } unit;
