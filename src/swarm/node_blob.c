@@ -358,11 +358,13 @@ static void piece_took(struct at_node_machine *m, struct at_node_fetch *f, struc
     }
 }
 
-/* Whether a piece, or that there is none, was asked for; it is counted. */
+/* Whether a piece, or that there is none, was asked for; it is counted. A want for a bundle is answered by bundles only, and
+ * one for a tile as such. */
 bool at_node_fetch_answered(struct at_node_machine *m, struct at_node_link *link, enum at_blob_kind kind)
 {
-    uint32_t *out = kind == AT_BLOB_TILE ? &link->wants_out : &link->pieces_out;
-    if (*out == 0) return false;
+    bool tile = kind == AT_BLOB_TILE;
+    uint32_t others = tile ? link->pieces_out : link->bundle_out > 0;
+    if ((tile ? link->wants_out : link->pieces_out) <= others) return false;
     link->wants_out--;
     link->answer_ms = m->now_ms;
     if (kind == AT_BLOB_TILE) return true;

@@ -6,6 +6,8 @@
  *   for up to 16 that wait to be fetched,    reads as many as fill a message, sends them, reads on: one or several
  *   one want of a peer at a time             bundles, in the order of the want, those that are not here empty. To a peer
  *                                            that asks for more meanwhile: Bye
+ *   a bundle of others than the next of the
+ *   want, or one that could hold more: Bye
  *   the disk to keep all of a bundle         each is checked against its key; all at once
  *
  * A single one goes in pieces. For the bounds of wants and pieces such a want is one, until the last of its bundles has come. What comes is looked at
@@ -82,8 +84,7 @@ static bool more_may_join(const struct at_node_machine *m)
 void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
 {
     struct at_node_fetch *all[AT_BUNDLE_MAX];
-    struct at_hash keys[AT_BUNDLE_MAX];
-    struct at_message msg = {.kind = AT_MSG_BUNDLE_WANT, .bundle_want = {keys, 0}};
+    struct at_message msg = {.kind = AT_MSG_BUNDLE_WANT};
     uint32_t n = 0;
     struct at_node_link *link = more_may_join(m) ? NULL : at_node_fetch_peer(m, first);
     for (size_t i = (size_t)(first - m->fetches); link && i < m->fetch_top && n < AT_BUNDLE_MAX; i++) {
@@ -96,10 +97,12 @@ void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
-        keys[i] = all[i]->key;
+        link->asked[i] = all[i]->key;
+        link->asked_bytes[i] = all[i]->bytes_exact;
         asked(m, all[i], link->id);
     }
-    msg.bundle_want.count = link->bundle_out = n;
+    link->bundle_out = link->asked_count = n;
+    msg.bundle_want = (struct at_msg_bundle_want){link->asked, n};
     if (link->wants_out++ == 0) link->answer_ms = m->now_ms;
     link->pieces_out++;
     at_node_send(m, link->id, &msg);
@@ -118,11 +121,30 @@ static void others_of(struct at_node_machine *m, struct at_node_link *link, bool
     }
 }
 
+/* NULL: the next of the link's want, in its order, and all of it or as many as fit in one message. So sixteen updates cannot
+ * be held up by answers that bring nothing. */
+static const char *bundle_fault(const struct at_node_machine *m, const struct at_node_link *link,
+                                const struct at_msg_bundle *bundle)
+{
+    uint32_t next = link->asked_count - link->bundle_out;
+    uint64_t bytes = 0;
+    if (bundle->count > link->bundle_out) return "a bundle that nobody asked for";
+    for (uint32_t i = 0; i < bundle->count; i++) {
+        if (!at_hash_eq(bundle->keys[i], link->asked[next + i])) return "a bundle of other updates than the next ones";
+        bytes += bundle->data[i].n;
+    }
+    bool all = bundle->count == link->bundle_out;
+    if (!all && bytes + link->asked_bytes[next + bundle->count] <= bundle_bytes(m))
+        return "a bundle that has room for the next update";
+    return NULL;
+}
+
 void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle *bundle)
 {
     struct at_node_op *op = NULL;
-    if (bundle->count > link->bundle_out) {
-        at_node_link_refuse(m, link, "a bundle that nobody asked for");
+    const char *fault = bundle_fault(m, link, bundle);
+    if (fault) {
+        at_node_link_refuse(m, link, fault);
         return;
     }
     link->bundle_out -= bundle->count;

@@ -213,6 +213,11 @@ struct at_node_link {
     struct at_hash bundle[AT_BUNDLE_MAX];     /* the updates that it asked for together last */
     uint32_t bundle_count, bundle_at,
         bundle_before; /* those before `at` are sent; `before`: all but the last of these */
+    /* of our wants to it: the updates that it was asked for together, and how large each is; the last `bundle_out` of them
+     * are not answered */
+    struct at_hash asked[AT_BUNDLE_MAX];
+    uint64_t asked_bytes[AT_BUNDLE_MAX];
+    uint32_t asked_count;
 };
 
 enum at_node_fetch_state { AT_FETCH_NONE, AT_FETCH_STAT, AT_FETCH_WAIT, AT_FETCH_RUN, AT_FETCH_CHECK };
