@@ -14,7 +14,8 @@
  *   RUN                it has answered all     as Missing                                               WAIT
  *                      its wants, and not this
  *   CHECK              BLOB_STORED ok          done                                                     (none)
- *   CHECK              BLOB_STORED not ok      drops it, tries another peer                             WAIT
+ *   CHECK              BLOB_STORED not ok      drops it, tries another peer; Bye to the one over whose  WAIT
+ *                                              link all of it came
  *
  * A genesis is fetched before anything else, into memory, and checked here; so are the hashes of a state's leaves
  * (node_tiles.c, where tiles go too). What a peer sends is bounded before it is kept: by the exact size where a record
@@ -46,7 +47,9 @@ static bool in_memory(enum at_blob_kind kind)
 void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch)
 {
     if (!fetch) return;
-    if (fetch->kind == AT_BLOB_UPDATE && fetch->state != AT_FETCH_CHECK) { /* nobody would ever go on with it */
+    bool unknown = fetch->state == AT_FETCH_STAT && !at_node_is_small(m, fetch);
+    if (fetch->kind == AT_BLOB_UPDATE && fetch->state != AT_FETCH_CHECK && (fetch->kept || unknown)) {
+        /* nobody would ever go on with it */
         struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_DROP);
         op->read.kind = fetch->kind;
         op->read.key = fetch->key;
@@ -123,6 +126,7 @@ void at_node_fetch_looked(struct at_node_machine *m, struct at_node_fetch *f, bo
     f->state = AT_FETCH_WAIT;
     f->moved_ms = m->now_ms;
     f->written = bytes_have;
+    f->kept = bytes_have > 0;
     /* A rest that cannot be the beginning of this blob: from the start. The driver overwrites. */
     if (f->written >= (f->bytes_exact ? f->bytes_exact : f->bytes_max)) f->written = 0;
 }
@@ -316,6 +320,7 @@ static bool piece_keep(struct at_node_machine *m, struct at_node_fetch *f, const
         return at_buf_append(&m->tiles.leaves, piece->data.p, piece->data.n) == AT_OK;
     }
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_WRITE);
+    f->kept = true;
     op->read.kind = f->kind;
     op->read.key = f->key;
     op->read.offset = piece->offset;
@@ -384,9 +389,14 @@ static bool piece_is_due(struct at_node_machine *m, struct at_node_fetch *f, str
     return *ret_known || !fault;
 }
 
-static void piece_came(struct at_node_machine *m, struct at_node_fetch *f, const struct at_msg_piece *piece, bool known)
+static void piece_came(struct at_node_machine *m, struct at_node_fetch *f, const struct at_node_link *link,
+                       const struct at_msg_piece *piece, bool known)
 {
     f->total = piece->total;
+    if (!known && f->written == 0)
+        f->from = link->id;
+    else if (!known && f->from != link->id)
+        f->from = 0;
     if (!known) f->written += piece->data.n;
     f->moved_ms = m->now_ms;
     f->misses = 0;
@@ -402,7 +412,7 @@ static void fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, stru
         at_node_link_refuse(m, link, "out of memory");
         return;
     }
-    piece_came(m, f, piece, known);
+    piece_came(m, f, link, piece, known);
     piece_took(m, f, link);
 }
 
@@ -411,7 +421,7 @@ bool at_node_fetch_whole(struct at_node_machine *m, struct at_node_fetch *f, str
 {
     bool known;
     if (f->written > 0 || !piece_is_due(m, f, link, piece, &known)) return false;
-    piece_came(m, f, piece, false);
+    piece_came(m, f, link, piece, false);
     f->state = AT_FETCH_CHECK;
     return true;
 }
@@ -456,6 +466,23 @@ void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *
     if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, e->blob.ok);
 }
 
+/* The bytes are not what the key says. When all came over one link, its peer has sent others; else some may be a rest of an
+ * earlier fetch, and nobody is refused. */
+static void wrong_blob(struct at_node_machine *m, struct at_node_fetch *f)
+{
+    struct at_node_link *link = at_node_link_find(m, f->from ? f->from : f->last_link);
+    if (!m->wrong_note_ms || m->now_ms >= m->wrong_note_ms + AT_NODE_WRONG_NOTE_MS) {
+        m->wrong_note_ms = m->now_ms ? m->now_ms : 1;
+        at_node_note(m, "a blob%s%.16s was not what its hash says; it is fetched again",
+                     link && f->from ? " of " : "", link && f->from ? at_node_id_hex(&link->node).s : "");
+    }
+    if (!link) return;
+    at_node_held_missed(m, f, link);
+    if (!f->from) return;
+    at_node_held_lied(m, link);
+    at_node_link_refuse(m, link, "a blob that is not what its hash says");
+}
+
 void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok)
 {
     if (ok) {
@@ -464,14 +491,17 @@ void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bo
         at_node_fetched(m, f->kind, f->key);
         return;
     }
-    /* The pieces are not what the key says. Some may be a rest of an earlier fetch, so nobody is blamed: once more. */
-    struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_DROP);
-    op->read.kind = f->kind;
-    op->read.key = f->key;
-    f->written = f->late_link = 0;
+    if (f->kept) {
+        struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_DROP);
+        op->read.kind = f->kind;
+        op->read.key = f->key;
+    }
+    wrong_blob(m, f);
+    f->written = f->from = f->late_link = 0;
+    f->kept = false;
     f->misses++;
+    f->wrong++;
     f->turns++;
-    at_node_note(m, "a blob was not what its hash says; it is fetched again");
     fetch_wait(m, f, AT_NODE_FETCH_RETRY_MS);
 }
 

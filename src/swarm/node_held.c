@@ -47,6 +47,7 @@ void at_node_held_opened(struct at_node_machine *m)
     memset(&h->here, 0, sizeof h->here);
     memset(&h->asked, 0, sizeof h->asked);
     memset(&h->logged, 0, sizeof h->logged);
+    memset(h->vain, 0, sizeof h->vain);
     for (size_t i = 0; i < m->link_top; i++) {
         memset(&h->link[i].told, 0, sizeof h->link[i].told);
         memset(&h->link[i].lacks, 0, sizeof h->link[i].lacks);
@@ -107,6 +108,7 @@ void at_node_held(struct at_node_machine *m, struct at_node_link *link, const st
 {
     struct at_node_link_held *lh = of_link(m, link);
     if (!at_node_link_member(m, link) || (m->held.known && msg->round < m->held.round)) return;
+    if (m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) return;
     lh->round1 = msg->round + 1;
     memset(&lh->has, 0, sizeof lh->has);
     if (msg->bits.n) memcpy(lh->has.b, msg->bits.p, msg->bits.n);
@@ -120,9 +122,19 @@ void at_node_held(struct at_node_machine *m, struct at_node_link *link, const st
 
 void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link)
 {
+    struct at_node_link_held *lh = of_link(m, link);
     if (!f->replica1 || !is_of_round(m, f->round)) return;
-    drop(&of_link(m, link)->has, f->replica1 - 1);
-    at_replicas_add(&of_link(m, link)->lacks, f->replica1 - 1);
+    bool told = lh->round1 == f->round + 1 && at_replicas_has(&lh->has, f->replica1 - 1);
+    drop(&lh->has, f->replica1 - 1);
+    at_replicas_add(&lh->lacks, f->replica1 - 1);
+    if (told && link->replica1 && ++m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) at_node_held_lied(m, link);
+}
+
+/* By its replica: so a new link does not help it. */
+void at_node_held_lied(struct at_node_machine *m, const struct at_node_link *link)
+{
+    if (link->replica1) m->held.vain[link->replica1 - 1] = AT_NODE_HELD_MISSES;
+    of_link(m, link)->round1 = 0;
 }
 
 /* Does this member take the replica's update from the steward? */
@@ -146,7 +158,8 @@ static enum at_node_holds holds(struct at_node_machine *m, const struct at_node_
 enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_node_link *l,
                                    const struct at_node_fetch *f)
 {
-    if (!f->replica1 || !is_of_round(m, f->round) || f->misses >= AT_NODE_HELD_MISSES) return AT_NODE_HOLDS_NOT;
+    if (!f->replica1 || !is_of_round(m, f->round) || f->misses + f->wrong >= AT_NODE_HELD_MISSES)
+        return AT_NODE_HOLDS_NOT;
     return holds(m, l, f->replica1 - 1);
 }
 

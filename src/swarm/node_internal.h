@@ -117,6 +117,7 @@ enum { /* milliseconds */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_HELD_MS = 600000,   /* peers are told which updates are here at most so often while a round is open, */
        AT_NODE_HELD_SOON_MS = 100, /* and so often once it is closed */
+       AT_NODE_WRONG_NOTE_MS = 10000, /* a wrong blob is noted at most so often */
        AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
        AT_NODE_TILES_POLL_MS = 1500,      /* a peer that does not hold the whole state is asked again */
@@ -230,10 +231,13 @@ struct at_node_fetch {
     uint64_t link, last_link;        /* asked now; asked last: the next one tried comes after it */
     uint64_t late_link;              /* passed over last: its pieces count, should they come after all; 0: none */
     uint64_t total, written, asked;
+    uint64_t from; /* all that is written came over this link; 0: not all over one */
     uint32_t owed;            /* wants that `link` has not answered */
     bool bundled;             /* RUN: asked for together with others */
     uint64_t moved_ms;        /* WAIT: when it may be tried again */
     uint32_t misses;          /* peers that did not have it, in a row */
+    uint32_t wrong;           /* so often it was not what its hash says */
+    bool kept;                /* the driver keeps a part of it */
     uint32_t round, replica1; /* it is this one's update of this round, + 1; 0: not known whose */
     uint32_t turns;           /* how often all have been asked */
 };
@@ -244,6 +248,7 @@ struct at_node_held { /* node_held.c */
     struct at_replicas logged, here, asked; /* whose updates: receipt in the log; of these: here; being fetched */
     bool look;                              /* one may be fetched that could not before */
     uint64_t fresh_ms, told_ms; /* since when there is something to tell, 0: nothing; when peers were told last */
+    uint8_t vain[AT_MEMBERS_MAX]; /* by replica: so often it did not have what it had told, in this round */
     struct at_node_link_held {  /* by the link's place */
         uint32_t round1;        /* `has` is of this round, + 1; 0: it told nothing */
         struct at_replicas has, told, lacks; /* lacks: it did not have it when it was asked */
@@ -368,6 +373,7 @@ struct at_node_machine {
         struct at_span data[AT_BUNDLE_MAX]; /* what a BUNDLE_WRITE of this step points to */
         uint64_t last_link;                 /* asked last */
     } bundle;
+    uint64_t wrong_note_ms; /* when it was noted last that a blob was not what its hash says; 0: never */
     struct at_node_held held;
     /* state */
     struct {
@@ -664,6 +670,7 @@ void at_node_held_link(struct at_node_machine *m, const struct at_node_link *lin
 void at_node_held_hello(struct at_node_machine *m);                                 /* one has said hello */
 void at_node_held(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_held *msg);
 void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link);
+void at_node_held_lied(struct at_node_machine *m, const struct at_node_link *link); /* until the next round */
 enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_node_link *l,
                                    const struct at_node_fetch *f);
 void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered);
