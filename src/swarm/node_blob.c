@@ -4,7 +4,8 @@
  *   (none)             wanted                  asks the driver what is there (BLOB_STAT)                STAT
  *   STAT               complete                done                                                     (none)
  *   STAT               BLOB_STATE              goes on behind what is there                             WAIT
- *   WAIT               a peer is linked        wants the first pieces from it                           RUN
+ *   WAIT               a peer is linked        wants the first pieces from it; who is known to have it  RUN
+ *                                              comes first, unless it has been busy for two seconds
  *   RUN                the piece that is due   BLOB_WRITE, wants the next                               RUN
  *   RUN                the last piece          BLOB_FINISH                                              CHECK
  *   RUN                Missing, link down      tries the next peer; after all of them: waits a little   WAIT
@@ -165,12 +166,19 @@ static bool is_busy(const struct at_node_machine *m, const struct at_node_link *
     return l->wants_out > AT_NODE_PIECES_MAX - AT_NODE_WINDOW_PIECES; /* as many as it takes at once */
 }
 
+/* It has waited long enough for those who have it, and are busy. */
+static bool takes_any(const struct at_node_machine *m, const struct at_node_fetch *f)
+{
+    return f->ripe_ms && m->now_ms >= f->ripe_ms + AT_NODE_HELD_PATIENCE_MS;
+}
+
 /* The best that is known of any peer that may be asked. */
 static enum at_node_holds best_holds(struct at_node_machine *m, const struct at_node_fetch *f)
 {
     enum at_node_holds best = AT_NODE_HOLDS_NOT;
+    bool any = takes_any(m, f);
     for (size_t i = 0; i < m->link_top && f->replica1 && best != AT_NODE_HOLDS; i++) {
-        if (!is_askable(&m->links[i], f)) continue;
+        if (!is_askable(&m->links[i], f) || (any && is_busy(m, &m->links[i], f))) continue;
         enum at_node_holds holds = at_node_held_by(m, &m->links[i], f);
         if (holds > best) best = holds;
     }
@@ -213,6 +221,7 @@ void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
     f->link = f->last_link = m->bundle.last_link = link->id;
     f->asked = f->written;
     f->owed = 0;
+    f->ripe_ms = 0;
     f->bundled = false;
     f->moved_ms = m->now_ms;
     want_pieces(m, f);
@@ -221,7 +230,7 @@ void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f)
 static void fetch_wait(struct at_node_machine *m, struct at_node_fetch *f, uint32_t wait_ms)
 {
     f->state = AT_FETCH_WAIT;
-    f->link = 0;
+    f->link = f->ripe_ms = 0;
     f->total = 0;
     if (in_memory(f->kind)) f->written = f->late_link = 0;
     f->moved_ms = m->now_ms + wait_ms;
@@ -269,11 +278,13 @@ static void pass_over(struct at_node_machine *m, struct at_node_fetch *f, struct
 {
     uint32_t late = link->late;
     fall_behind(link);
+    if (!is_early(m, f)) f->ripe_ms = f->moved_ms; /* it has waited for this one */
     if (at_node_fetch_peer(m, f)) {
         f->late_link = link->id;
         fetch_wait(m, f, 0);
     } else {
         link->late = late;
+        f->ripe_ms = 0;
     }
 }
 
@@ -530,6 +541,10 @@ void at_node_blob_drive(struct at_node_machine *m)
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_RUN) watch(m, f);
         if (f->state != AT_FETCH_WAIT || m->now_ms < f->moved_ms || gives_up(m, f)) continue;
+        if (is_early(m, f))
+            f->ripe_ms = 0;
+        else if (!f->ripe_ms)
+            f->ripe_ms = m->now_ms;
         if (at_node_is_small(m, f))
             at_node_bundle_ask(m, f);
         else
@@ -554,6 +569,8 @@ uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m)
     for (size_t i = 0; i < m->fetch_top; i++) {
         const struct at_node_fetch *f = &m->fetches[i];
         if (f->state == AT_FETCH_WAIT) sooner(&deadline, f->moved_ms, m->now_ms);
+        if (f->state == AT_FETCH_WAIT && f->ripe_ms)
+            sooner(&deadline, f->ripe_ms + AT_NODE_HELD_PATIENCE_MS, m->now_ms);
         if (f->state == AT_FETCH_RUN) sooner(&deadline, f->moved_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);
     }
     return deadline;

@@ -68,6 +68,7 @@ static void asked(struct at_node_machine *m, struct at_node_fetch *f, uint64_t l
     f->link = f->last_link = link;
     f->asked = f->bytes_exact;
     f->owed = 1;
+    f->ripe_ms = 0;
     f->bundled = true;
     m->bundle.last_link = link;
     f->moved_ms = m->now_ms;

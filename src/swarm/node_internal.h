@@ -117,6 +117,7 @@ enum { /* milliseconds */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_HELD_MS = 600000,   /* peers are told which updates are here at most so often while a round is open, */
        AT_NODE_HELD_SOON_MS = 100, /* and so often once it is closed */
+       AT_NODE_HELD_PATIENCE_MS = 2000, /* what is needed now waits no longer for a peer that has it and is busy */
        AT_NODE_WRONG_NOTE_MS = 10000, /* a wrong blob is noted at most so often */
        AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
@@ -238,6 +239,7 @@ struct at_node_fetch {
     uint32_t misses;          /* peers that did not have it, in a row */
     uint32_t wrong;           /* so often it was not what its hash says */
     bool kept;                /* the driver keeps a part of it */
+    uint64_t ripe_ms;         /* WAIT: since when it could be asked for and is needed; 0: it is not, or is being asked for */
     uint32_t round, replica1; /* it is this one's update of this round, + 1; 0: not known whose */
     uint32_t turns;           /* how often all have been asked */
 };
