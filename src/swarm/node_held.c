@@ -4,15 +4,18 @@
  *   event                                  does
  *   an update whose receipt is in the log  it is told to every peer that has not told the same: many together, every 16th
  *   has come                               of the longest that a round may take, and soon once the round is closed
- *   a peer tells what it has               remembered until its link is down or the next round opens
+ *   a peer tells what it has               remembered until its link is down or the next round opens; of the next round
+ *                                          likewise, beside it; of any other round, or the same again: ignored
  *   the round is open                      only who has told it, who wrote the receipt, or the steward, see below, is asked
  *   the round is closed                    these before all others; without any, everybody by turns (node_blob.c)
- *   it was not there                       that peer is not asked again before it tells it anew
+ *   it was not there                       that peer is not asked again before it tells it anew; the fourth time in a
+ *                                          round, or after a blob that is not what its hash says, what it tells is
+ *                                          ignored until the next round opens, over a new link as well
  *
  * A single steward has what its log has receipts for, and tells nobody. Of the members linked to it, some eight take an
  * update from it, by replica number, and tell the others: else it would send every update to each of them.
- * What a peer tells is no more than a reason to ask it first: one that tells what it does not have is asked once for each
- * time that it tells it, and after a few answers of that kind all peers are asked by turns. */
+ * What a peer tells is no more than a reason to ask it first: one that tells what it does not have is asked four times in
+ * a round for that, and for an update that was not there four times all peers are asked by turns. */
 #include "swarm/node_internal.h"
 
 #include <string.h>
@@ -41,6 +44,7 @@ static void fresh(struct at_node_machine *m)
 void at_node_held_opened(struct at_node_machine *m)
 {
     struct at_node_held *h = &m->held;
+    bool next = m->ledger.round == (h->known ? h->round + 1 : 0); /* what was told of the next round is of this one */
     h->known = true;
     h->round = m->ledger.round;
     h->fresh_ms = 0;
@@ -49,8 +53,12 @@ void at_node_held_opened(struct at_node_machine *m)
     memset(&h->logged, 0, sizeof h->logged);
     memset(h->vain, 0, sizeof h->vain);
     for (size_t i = 0; i < m->link_top; i++) {
-        memset(&h->link[i].told, 0, sizeof h->link[i].told);
-        memset(&h->link[i].lacks, 0, sizeof h->link[i].lacks);
+        struct at_node_link_held *lh = &h->link[i];
+        lh->knows = lh->knows_next && next;
+        lh->knows_next = false;
+        lh->has = lh->next;
+        memset(&lh->told, 0, sizeof lh->told);
+        memset(&lh->lacks, 0, sizeof lh->lacks);
     }
 }
 
@@ -93,7 +101,7 @@ void at_node_held_fetched(struct at_node_machine *m, const struct at_node_fetch 
 void at_node_held_link(struct at_node_machine *m, const struct at_node_link *link)
 {
     struct at_node_link_held *lh = of_link(m, link);
-    lh->round1 = 0;
+    lh->knows = lh->knows_next = false;
     memset(&lh->told, 0, sizeof lh->told);
     memset(&lh->lacks, 0, sizeof lh->lacks);
 }
@@ -107,11 +115,17 @@ void at_node_held_hello(struct at_node_machine *m)
 void at_node_held(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_held *msg)
 {
     struct at_node_link_held *lh = of_link(m, link);
-    if (!at_node_link_member(m, link) || (m->held.known && msg->round < m->held.round)) return;
-    if (m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) return;
-    lh->round1 = msg->round + 1;
-    memset(&lh->has, 0, sizeof lh->has);
-    if (msg->bits.n) memcpy(lh->has.b, msg->bits.p, msg->bits.n);
+    struct at_replicas has = {{0}};
+    uint64_t next = m->held.known ? (uint64_t)m->held.round + 1 : 0;
+    if (!at_node_link_member(m, link) || m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) return;
+    if (msg->bits.n) memcpy(has.b, msg->bits.p, msg->bits.n);
+    if (msg->round == next) {
+        lh->knows_next = true;
+        lh->next = has;
+    }
+    if (!is_of_round(m, msg->round) || (lh->knows && memcmp(&has, &lh->has, sizeof has) == 0)) return;
+    lh->knows = true;
+    lh->has = has;
     m->held.look = true;
     for (size_t i = 0; i < m->fetch_top; i++) { /* who waited because nobody had it */
         struct at_node_fetch *f = &m->fetches[i];
@@ -124,7 +138,7 @@ void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *
 {
     struct at_node_link_held *lh = of_link(m, link);
     if (!f->replica1 || !is_of_round(m, f->round)) return;
-    bool told = lh->round1 == f->round + 1 && at_replicas_has(&lh->has, f->replica1 - 1);
+    bool told = lh->knows && at_replicas_has(&lh->has, f->replica1 - 1);
     drop(&lh->has, f->replica1 - 1);
     at_replicas_add(&lh->lacks, f->replica1 - 1);
     if (told && link->replica1 && ++m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) at_node_held_lied(m, link);
@@ -134,7 +148,7 @@ void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *
 void at_node_held_lied(struct at_node_machine *m, const struct at_node_link *link)
 {
     if (link->replica1) m->held.vain[link->replica1 - 1] = AT_NODE_HELD_MISSES;
-    of_link(m, link)->round1 = 0;
+    of_link(m, link)->knows = of_link(m, link)->knows_next = false;
 }
 
 /* Does this member take the replica's update from the steward? */
@@ -149,7 +163,7 @@ static enum at_node_holds holds(struct at_node_machine *m, const struct at_node_
 {
     const struct at_node_link_held *lh = of_link(m, l);
     bool tried = at_replicas_has(&lh->lacks, replica);
-    if (lh->round1 == m->held.round + 1 && at_replicas_has(&lh->has, replica)) return AT_NODE_HOLDS;
+    if (lh->knows && at_replicas_has(&lh->has, replica)) return AT_NODE_HOLDS;
     bool author = l->replica1 == replica + 1, steward = m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node);
     if (!tried && (author || (steward && from_steward(m, replica)))) return AT_NODE_HOLDS;
     return steward ? AT_NODE_HOLDS_TOO : AT_NODE_HOLDS_NOT;
@@ -178,7 +192,7 @@ void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_off
         if (m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node)) steward_lacks = &h->link[i].lacks;
         if (l->replica1 && !at_replicas_has(&h->link[i].lacks, l->replica1 - 1))
             at_replicas_add(ret_offered, l->replica1 - 1);
-        for (size_t b = 0; b < bytes && h->link[i].round1 == h->round + 1; b++)
+        for (size_t b = 0; b < bytes && h->link[i].knows; b++)
             ret_offered->b[b] |= h->link[i].has.b[b];
     }
     for (uint32_t r = 0; r < m->ledger.member_count && steward_lacks; r++)
@@ -201,7 +215,7 @@ static uint64_t due_ms(const struct at_node_machine *m)
 static bool lacks(const struct at_node_held *h, const struct at_node_link_held *lh, size_t bytes)
 {
     static const struct at_replicas none;
-    const struct at_replicas *has = lh->round1 == h->round + 1 ? &lh->has : &none;
+    const struct at_replicas *has = lh->knows ? &lh->has : &none;
     for (size_t b = 0; b < bytes; b++)
         if (h->here.b[b] & ~(has->b[b] | lh->told.b[b])) return true;
     return false;

@@ -252,8 +252,8 @@ struct at_node_held { /* node_held.c */
     uint64_t fresh_ms, told_ms; /* since when there is something to tell, 0: nothing; when peers were told last */
     uint8_t vain[AT_MEMBERS_MAX]; /* by replica: so often it did not have what it had told, in this round */
     struct at_node_link_held {  /* by the link's place */
-        uint32_t round1;        /* `has` is of this round, + 1; 0: it told nothing */
-        struct at_replicas has, told, lacks; /* lacks: it did not have it when it was asked */
+        bool knows, knows_next; /* it has told `has`, of this round; `next`, of the next one */
+        struct at_replicas has, next, told, lacks; /* lacks: it did not have it when it was asked */
     } link[AT_NODE_LINKS_MAX];
 };
 
