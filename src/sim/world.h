@@ -206,6 +206,10 @@ struct at_hash at_world_run_id(const struct at_world *w);
 const struct at_model_config *at_world_model(const struct at_world *w);
 uint64_t at_world_stranger_link(struct at_world *w, const struct at_keypair *key, int node);
 void at_world_stranger_send(struct at_world *w, uint64_t link, struct at_span bytes);
+/* From now on `hear` gets every message that a stranger is told, while the node that says it is in its step: it keeps what
+ * it needs, and answers later. The message is valid during the call. */
+typedef void at_world_hear(void *context, uint64_t link, const struct at_message *msg);
+void at_world_strangers_hear(struct at_world *w, at_world_hear *hear, void *context);
 /* What it was told last on that link: kind, and the reason of a Bye or Refused ("" otherwise). */
 enum at_message_kind at_world_stranger_heard(struct at_world *w, uint64_t link, const char **ret_reason);
 bool at_world_link_is_up(const struct at_world *w, uint64_t link);

@@ -224,6 +224,8 @@ struct at_world_wall { /* the two cannot reach each other; -1: anybody */
 
 struct at_world {
     struct at_world_options options;
+    at_world_hear *hear; /* of strangers; NULL: nobody listens */
+    void *hear_context;
     uint64_t now_ms, seq, draws;
     struct at_world_node *nodes;
     struct at_buf genesis;

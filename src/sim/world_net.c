@@ -175,6 +175,8 @@ static void stranger_hears(struct at_world *w, struct at_world_link *l, struct a
     l->reason[0] = 0;
     if (msg.kind == AT_MSG_BYE) snprintf(l->reason, sizeof l->reason, "%s", msg.bye.reason);
     if (msg.kind == AT_MSG_REFUSED) snprintf(l->reason, sizeof l->reason, "%s", msg.refused.reason);
+    int end = l->end[0] < 0 ? 0 : 1;
+    if (w->hear) w->hear(w->hear_context, 2 * (uint64_t)(l - w->links) + 1 + (uint64_t)end, &msg);
 }
 
 bool at_world_send(struct at_world *w, int node, const struct at_node_op *op)
@@ -336,6 +338,12 @@ void at_world_stranger_send(struct at_world *w, uint64_t link, struct at_span by
     struct at_world_link *l = link_of(w, link, &from);
     bool heard = l && l->up && l->end[1 - from] >= 0; /* Byzantine nodes say more to strangers, too */
     if (heard) deliver(w, l, 1 - from, bytes, at_world_wire_bytes(w, bytes), false, true);
+}
+
+void at_world_strangers_hear(struct at_world *w, at_world_hear *hear, void *context)
+{
+    w->hear = hear;
+    w->hear_context = context;
 }
 
 enum at_message_kind at_world_stranger_heard(struct at_world *w, uint64_t link, const char **ret_reason)
