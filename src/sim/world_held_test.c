@@ -204,8 +204,8 @@ static uint32_t run_with(struct liar *x)
         while (round < LIAR_ROUNDS && at_world_included(x->w, round) != UINT32_MAX) round++;
     }
     for (uint32_t r = 0; r < round; r++) counted += at_world_included(x->w, r);
-    print_message("lie %d: %u of %d counted, asked for %u updates, blamed %u times, done %d at %llu ms\n", x->lie, counted,
-                  LIAR_ROUNDS * NODES, x->keys, x->blamed, done, (unsigned long long)at_world_now_ms(x->w));
+    print_message("lie %d: %u of %d counted, asked for %u updates, blamed %u times, done %d at %llu ms\n", x->lie,
+                  counted, LIAR_ROUNDS * NODES, x->keys, x->blamed, done, (unsigned long long)at_world_now_ms(x->w));
     must_finish(x->w, at_world_now_ms(x->w));
     at_world_release(x->w);
     return LIAR_ROUNDS * NODES - counted;
@@ -255,12 +255,10 @@ static void empties(void **state)
 int main(void)
 {
     if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(nobody_asks_in_vain), cmocka_unit_test(joins_go_together),
-                                       cmocka_unit_test(one_that_has_nothing),
-                                       cmocka_unit_test(crumbs_of_nothing),
-                                       cmocka_unit_test(crumbs_of_the_want),
-                                       cmocka_unit_test(missing_for_a_bundle),
-                                       cmocka_unit_test(garbage_of_the_right_size),
-                                       cmocka_unit_test(empties)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nobody_asks_in_vain),       cmocka_unit_test(joins_go_together),
+        cmocka_unit_test(one_that_has_nothing),      cmocka_unit_test(crumbs_of_nothing),
+        cmocka_unit_test(crumbs_of_the_want),        cmocka_unit_test(missing_for_a_bundle),
+        cmocka_unit_test(garbage_of_the_right_size), cmocka_unit_test(empties)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

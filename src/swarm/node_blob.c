@@ -484,8 +484,8 @@ static void wrong_blob(struct at_node_machine *m, struct at_node_fetch *f)
     struct at_node_link *link = at_node_link_find(m, f->from ? f->from : f->last_link);
     if (!m->wrong_note_ms || m->now_ms >= m->wrong_note_ms + AT_NODE_WRONG_NOTE_MS) {
         m->wrong_note_ms = m->now_ms ? m->now_ms : 1;
-        at_node_note(m, "a blob%s%.16s was not what its hash says; it is fetched again",
-                     link && f->from ? " of " : "", link && f->from ? at_node_id_hex(&link->node).s : "");
+        at_node_note(m, "a blob%s%.16s was not what its hash says; it is fetched again", link && f->from ? " of " : "",
+                     link && f->from ? at_node_id_hex(&link->node).s : "");
     }
     if (!link) return;
     at_node_held_missed(m, f, link);

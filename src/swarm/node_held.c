@@ -192,8 +192,7 @@ void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_off
         if (m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node)) steward_lacks = &h->link[i].lacks;
         if (l->replica1 && !at_replicas_has(&h->link[i].lacks, l->replica1 - 1))
             at_replicas_add(ret_offered, l->replica1 - 1);
-        for (size_t b = 0; b < bytes && h->link[i].knows; b++)
-            ret_offered->b[b] |= h->link[i].has.b[b];
+        for (size_t b = 0; b < bytes && h->link[i].knows; b++) ret_offered->b[b] |= h->link[i].has.b[b];
     }
     for (uint32_t r = 0; r < m->ledger.member_count && steward_lacks; r++)
         if (wanted.b[r / 8] >> r % 8 & 1 && from_steward(m, r) && !at_replicas_has(steward_lacks, r))

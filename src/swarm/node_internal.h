@@ -118,8 +118,8 @@ enum { /* milliseconds */
        AT_NODE_HELD_MS = 600000,   /* peers are told which updates are here at most so often while a round is open, */
        AT_NODE_HELD_SOON_MS = 100, /* and so often once it is closed */
        AT_NODE_HELD_PATIENCE_MS = 2000, /* what is needed now waits no longer for a peer that has it and is busy */
-       AT_NODE_WRONG_NOTE_MS = 10000, /* a wrong blob is noted at most so often */
-       AT_NODE_FETCH_RETRY_MS = 1000, /* nobody had it; the first times an eighth of this, a quarter, a half */
+       AT_NODE_WRONG_NOTE_MS = 10000,   /* a wrong blob is noted at most so often */
+       AT_NODE_FETCH_RETRY_MS = 1000,   /* nobody had it; the first times an eighth of this, a quarter, a half */
        AT_NODE_PROGRESS_MS = 250,
        AT_NODE_TILES_POLL_MS = 1500,      /* a peer that does not hold the whole state is asked again */
        AT_NODE_TILES_STARVED_MS = 3000,   /* nobody has held a missing tile for so long */
@@ -232,14 +232,14 @@ struct at_node_fetch {
     uint64_t link, last_link;        /* asked now; asked last: the next one tried comes after it */
     uint64_t late_link;              /* passed over last: its pieces count, should they come after all; 0: none */
     uint64_t total, written, asked;
-    uint64_t from; /* all that is written came over this link; 0: not all over one */
-    uint32_t owed;            /* wants that `link` has not answered */
-    bool bundled;             /* RUN: asked for together with others */
-    uint64_t moved_ms;        /* WAIT: when it may be tried again */
-    uint32_t misses;          /* peers that did not have it, in a row */
-    uint32_t wrong;           /* so often it was not what its hash says */
-    bool kept;                /* the driver keeps a part of it */
-    uint64_t ripe_ms;         /* WAIT: since when it could be asked for and is needed; 0: it is not, or is being asked for */
+    uint64_t from;     /* all that is written came over this link; 0: not all over one */
+    uint32_t owed;     /* wants that `link` has not answered */
+    bool bundled;      /* RUN: asked for together with others */
+    uint64_t moved_ms; /* WAIT: when it may be tried again */
+    uint32_t misses;   /* peers that did not have it, in a row */
+    uint32_t wrong;    /* so often it was not what its hash says */
+    bool kept;         /* the driver keeps a part of it */
+    uint64_t ripe_ms;  /* WAIT: since when it could be asked for and is needed; 0: it is not, or is being asked for */
     uint32_t round, replica1; /* it is this one's update of this round, + 1; 0: not known whose */
     uint32_t turns;           /* how often all have been asked */
 };
@@ -249,10 +249,10 @@ struct at_node_held { /* node_held.c */
     uint32_t round;
     struct at_replicas logged, here, asked; /* whose updates: receipt in the log; of these: here; being fetched */
     bool look;                              /* one may be fetched that could not before */
-    uint64_t fresh_ms, told_ms; /* since when there is something to tell, 0: nothing; when peers were told last */
+    uint64_t fresh_ms, told_ms;   /* since when there is something to tell, 0: nothing; when peers were told last */
     uint8_t vain[AT_MEMBERS_MAX]; /* by replica: so often it did not have what it had told, in this round */
-    struct at_node_link_held {  /* by the link's place */
-        bool knows, knows_next; /* it has told `has`, of this round; `next`, of the next one */
+    struct at_node_link_held {    /* by the link's place */
+        bool knows, knows_next;   /* it has told `has`, of this round; `next`, of the next one */
         struct at_replicas has, next, told, lacks; /* lacks: it did not have it when it was asked */
     } link[AT_NODE_LINKS_MAX];
 };
