@@ -14,8 +14,9 @@
  *
  * A single steward has what its log has receipts for, and tells nobody. Of the members linked to it, some eight take an
  * update from it, by replica number, and tell the others: else it would send every update to each of them.
- * What a peer tells is no more than a reason to ask it first: one that tells what it does not have is asked four times in
- * a round for that, and for an update that was not there four times all peers are asked by turns. */
+ * What a peer tells is no more than a reason to ask it first: one that tells what it does not have is asked for four such
+ * updates in a round, or for as many as one want takes, and for an update that was not there four times all peers are asked
+ * by turns. */
 #include "swarm/node_internal.h"
 
 #include <string.h>
