@@ -193,8 +193,7 @@ at_err_t at_sim_init(const struct at_sim_options *options, struct at_diag *diag,
                                      .latency_ms_min = 1,
                                      .latency_ms_max = 100,
                                      .sync_ms_max = 30,
-                                     .step_ms =
-                                         (uint32_t)(o->round_ms * 8 / (9 * STEPS)), /* and a share of an eighth */
+                                     .step_ms = (uint32_t)(o->round_ms / STEPS),
                                      .update_bytes = STAND_IN_BYTES,
                                      .shard_bytes = 4096,
                                      .state_bytes = STATE_STAND_IN_BYTES,

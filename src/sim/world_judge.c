@@ -148,7 +148,7 @@ static void closed_unit(struct at_world *w, const struct at_close *close, uint32
         at_world_violate(w, "round %u counts a unit without all of its parts", close->round);
     struct at_roles known = roles(w);
     if (group != 0) at_roles_seen(&known, j->groups, lead, group, steps, took_ms, j->measured);
-    if (places == 0) at_roles_idle(j->groups, lead, j->measured);
+    if (places == 0) at_roles_idle(j->groups, lead, close->round, j->measured);
 }
 
 /* The mean of what the counted receipts tell; each of them must tell its own share's. */
