@@ -65,7 +65,7 @@ static struct at_record receipt(struct partner *p, uint32_t group)
                                       .samples = samples,
                                       .steps = (uint32_t)p->steps,
                                       .tokens = (uint64_t)samples * model->seq_len,
-                                      .heldout = 1u << 24,
+                                      .heldout = at_world_share_loss(0, 3),
                                       .update = hash,
                                       .update_bytes = (uint32_t)p->update.n};
     rec.receipt.flops = rec.receipt.tokens * at_stage_cut_flops(model, &cut, stage);
