@@ -236,6 +236,7 @@ static void finish_done(struct at_work *work)
     ev.blob.kind = j->blob;
     ev.blob.key = j->key;
     ev.blob.ok = j->err == AT_OK;
+    ev.blob.wrong = j->err == AT_E_VERIFY;
     if (at_err_exit_code(j->err) == 5)
         node_fail(j->n, j->err, &j->diag);
     else

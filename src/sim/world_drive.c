@@ -66,6 +66,7 @@ static void op_blob_finish(struct at_world *w, int node, const struct at_node_op
     if (right && !b->complete) at_world_blob_whole(w, b, &b->part);
     answer(w, node, op, AT_NODE_EV_BLOB_STORED, at_world_sync_ms(w, node), &ev);
     ev->e.blob.ok = right;
+    ev->e.blob.wrong = !right && b;
 }
 
 static void op_blob_read(struct at_world *w, int node, const struct at_node_op *op)

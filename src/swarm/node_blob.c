@@ -474,7 +474,7 @@ void at_node_blob_stored(struct at_node_machine *m, const struct at_node_event *
         return;
     }
     struct at_node_fetch *f = at_node_fetch_find(m, e->blob.kind, e->blob.key);
-    if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, e->blob.ok);
+    if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, e->blob.ok, e->blob.wrong);
 }
 
 /* The bytes are not what the key says. When all came over one link, its peer has sent others; else some may be a rest of an
@@ -494,7 +494,7 @@ static void wrong_blob(struct at_node_machine *m, struct at_node_fetch *f)
     at_node_link_refuse(m, link, "a blob that is not what its hash says");
 }
 
-void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok)
+void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok, bool wrong)
 {
     if (ok) {
         f->state = AT_FETCH_NONE;
@@ -507,7 +507,8 @@ void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bo
         op->read.kind = f->kind;
         op->read.key = f->key;
     }
-    wrong_blob(m, f);
+    if (wrong) wrong_blob(m, f);
+    if (f->state != AT_FETCH_CHECK) return; /* whoever was to bring it is gone by that, and so is its receipt */
     f->written = f->from = f->late_link = 0;
     f->kept = false;
     f->misses++;

@@ -180,7 +180,8 @@ void at_node_bundle_stored(struct at_node_machine *m, const struct at_node_event
         struct at_hash key;
         memcpy(key.b, e->bytes.p + i * sizeof key.b, sizeof key.b);
         struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, key);
-        if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, e->bundle.ok >> i & 1);
+        bool ok = e->bundle.ok >> i & 1; /* nothing but the hash makes it not so */
+        if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, ok, !ok);
     }
 }
 

@@ -69,6 +69,8 @@ void at_node_held_receipt(struct at_node_machine *m, uint32_t replica)
     bool own = (int)replica == at_node_self(m) && m->unit.done && m->unit.round == m->ledger.round;
     drop(&h->here, replica); /* a group's receipt may take the place of an earlier one */
     drop(&h->asked, replica);
+    for (size_t i = 0; i < m->link_top && at_replicas_has(&h->logged, replica); i++)
+        drop(&h->link[i].has, replica); /* that was the earlier one's */
     at_replicas_add(&h->logged, replica);
     if (own) at_replicas_add(&h->here, replica);
     h->look = true;

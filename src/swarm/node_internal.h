@@ -201,10 +201,10 @@ struct at_node_link {
     uint32_t saved_round_told;
     struct at_msg_saved saved;
     /* limits */
-    struct at_node_bucket submits, frames, kib;
-    struct at_msg_progress progress; /* as it said */
-    struct at_msg_stage stage;       /* likewise; from 0: nothing */
-    bool stage_heard;                /* and that has not been looked at */
+    struct at_node_bucket submits, carries, frames, kib; /* carries: records of newcomers that it passes on */
+    struct at_msg_progress progress;                     /* as it said */
+    struct at_msg_stage stage;                           /* likewise; from 0: nothing */
+    bool stage_heard;                                    /* and that has not been looked at */
     /* serving blobs */
     struct at_node_want want[AT_NODE_WANTS_ROOM]; /* in order; those for a state wait for the others, and the budget */
     uint32_t want_count;
@@ -645,7 +645,7 @@ bool at_node_fetch_suits(struct at_node_machine *m, const struct at_node_fetch *
 bool at_node_fetch_whole(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
                          const struct at_msg_piece *piece);
 void at_node_fetch_looked(struct at_node_machine *m, struct at_node_fetch *f, bool complete, uint64_t bytes_have);
-void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok);
+void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok, bool wrong);
 
 /* ---- node_bundle.c ---- */
 bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes);

@@ -185,7 +185,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     if (m->link_top <= index) m->link_top = index + 1;
     at_node_held_link(m, link);
     at_node_peers_link_new(m, link);
-    link->submits.ms = link->frames.ms = link->kib.ms = m->now_ms;
+    link->submits.ms = link->carries.ms = link->frames.ms = link->kib.ms = m->now_ms;
     at_node_say_hello(m, e->link);
 }
 

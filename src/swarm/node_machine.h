@@ -190,7 +190,7 @@ struct at_node_event {
         struct at_hash key;
         uint64_t offset, total; /* BLOB_DATA: total = the blob's size */
         uint64_t bytes_have;    /* BLOB_STATE: a fetch goes on from here (whatever the driver kept of an earlier one) */
-        bool complete, ok;
+        bool complete, ok, wrong; /* wrong: BLOB_STORED, not ok because its bytes have another hash */
     } blob;
     struct {
         const struct at_span *data; /* n 0: not here, or larger than bytes_max */
