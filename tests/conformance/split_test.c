@@ -5,7 +5,6 @@
  *   split_test         every (tp, pp); M, kernel tables and threads take turns
  *   split_test --all   all of {kernel tables} x {1, 2, 3 threads} x {tp 1, 2, 4, 8} x {pp 1, 2, 3} x {M 1, 2, 4}
  *   split_test --print the roots, after a change of the contract (and only then) */
-#include "base/sanitized.h"
 #include "os/pool.h"
 #include "parallel/comm_test_util.h"
 #include "parallel/rank.h"
@@ -184,7 +183,6 @@ static void one_root(const struct kind *k)
             for (int M = 1; M <= 4; M *= 2, n++) {
                 struct at_plan plan;
                 if (!all && M != 1 << (tp + pp) % 3) continue;
-                if (AT_SANITIZED && (n / 3 + (int)(k - kinds)) % 2) continue;
                 assert_int_equal(at_plan_uniform(&plan, &k->model, 1, pp, tp, M, r.config.batch, NULL), AT_OK);
                 wrong += run_plan(&r, &plan, &want, n);
                 at_plan_release(&plan);
