@@ -98,12 +98,12 @@ void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
-        link->asked[i] = all[i]->key;
-        link->asked_bytes[i] = all[i]->bytes_exact;
+        link->cold->asked[i] = all[i]->key;
+        link->cold->asked_bytes[i] = all[i]->bytes_exact;
         asked(m, all[i], link->id);
     }
-    link->bundle_out = link->asked_count = n;
-    msg.bundle_want = (struct at_msg_bundle_want){link->asked, n};
+    link->bundle_out = link->cold->asked_count = n;
+    msg.bundle_want = (struct at_msg_bundle_want){link->cold->asked, n};
     if (link->wants_out++ == 0) link->answer_ms = m->now_ms;
     link->pieces_out++;
     at_node_send(m, link->id, &msg);
@@ -127,15 +127,16 @@ static void others_of(struct at_node_machine *m, struct at_node_link *link, bool
 static const char *bundle_fault(const struct at_node_machine *m, const struct at_node_link *link,
                                 const struct at_msg_bundle *bundle)
 {
-    uint32_t next = link->asked_count - link->bundle_out;
+    uint32_t next = link->cold->asked_count - link->bundle_out;
     uint64_t bytes = 0;
     if (bundle->count > link->bundle_out) return "a bundle that nobody asked for";
     for (uint32_t i = 0; i < bundle->count; i++) {
-        if (!at_hash_eq(bundle->keys[i], link->asked[next + i])) return "a bundle of other updates than the next ones";
+        if (!at_hash_eq(bundle->keys[i], link->cold->asked[next + i]))
+            return "a bundle of other updates than the next ones";
         bytes += bundle->data[i].n;
     }
     bool all = bundle->count == link->bundle_out;
-    if (!all && bytes + link->asked_bytes[next + bundle->count] <= bundle_bytes(m))
+    if (!all && bytes + link->cold->asked_bytes[next + bundle->count] <= bundle_bytes(m))
         return "a bundle that has room for the next update";
     return NULL;
 }
@@ -188,17 +189,18 @@ void at_node_bundle_stored(struct at_node_machine *m, const struct at_node_event
 /* ---- answering ---- */
 void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle_want *want)
 {
-    bool busy = link->want_count >= AT_NODE_WANTS_MAX || (link->want_reading && link->reading.bytes == 0);
-    for (uint32_t i = 0; i < link->want_count; i++) busy = busy || link->want[i].bytes == 0;
+    bool busy =
+        link->cold->want_count >= AT_NODE_WANTS_MAX || (link->cold->want_reading && link->cold->reading.bytes == 0);
+    for (uint32_t i = 0; i < link->cold->want_count; i++) busy = busy || link->cold->want[i].bytes == 0;
     if (busy) {
         at_node_link_refuse(m, link, "too many wants at once");
         return;
     }
     m->tiles.exchange_ms = m->now_ms;
-    memcpy(link->bundle, want->keys, want->count * sizeof *want->keys);
-    link->bundle_count = want->count;
-    link->bundle_at = link->bundle_before = 0;
-    link->want[link->want_count++] = (struct at_node_want){.kind = AT_BLOB_UPDATE};
+    memcpy(link->cold->bundle, want->keys, want->count * sizeof *want->keys);
+    link->cold->bundle_count = want->count;
+    link->cold->bundle_at = link->cold->bundle_before = 0;
+    link->cold->want[link->cold->want_count++] = (struct at_node_want){.kind = AT_BLOB_UPDATE};
     at_node_serve_next(m, link);
 }
 
@@ -206,8 +208,8 @@ void at_node_bundle_read(struct at_node_machine *m, struct at_node_link *link)
 {
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BUNDLE_READ);
     op->link = link->id;
-    op->bundle.keys = link->bundle + link->bundle_at;
-    op->bundle.count = link->bundle_count - link->bundle_at;
+    op->bundle.keys = link->cold->bundle + link->cold->bundle_at;
+    op->bundle.count = link->cold->bundle_count - link->cold->bundle_at;
     op->bundle.bytes_max = bundle_bytes(m);
 }
 
@@ -215,17 +217,17 @@ void at_node_bundle_data(struct at_node_machine *m, const struct at_node_event *
 {
     struct at_node_link *link = at_node_link_find(m, e->link);
     struct at_message msg = {.kind = AT_MSG_BUNDLE};
-    if (!link || !link->want_reading || link->reading.bytes != 0) return;
-    uint32_t left = link->bundle_count - link->bundle_at, count = e->bundle.count;
-    bool drop = link->want_drop || link->closing || count < 1 || count > left;
-    link->want_reading = link->want_drop = false;
+    if (!link || !link->cold->want_reading || link->cold->reading.bytes != 0) return;
+    uint32_t left = link->cold->bundle_count - link->cold->bundle_at, count = e->bundle.count;
+    bool drop = link->cold->want_drop || link->closing || count < 1 || count > left;
+    link->cold->want_reading = link->cold->want_drop = false;
     if (!drop) {
-        link->answered = link->reading;
-        msg.bundle = (struct at_msg_bundle){link->bundle + link->bundle_at, e->bundle.data, count};
+        link->cold->answered = link->cold->reading;
+        msg.bundle = (struct at_msg_bundle){link->cold->bundle + link->cold->bundle_at, e->bundle.data, count};
         at_node_send(m, link->id, &msg);
-        link->bundle_before = link->bundle_at;
-        link->bundle_at += count;
-        if (count < left) at_node_serve_first(link, &link->reading);
+        link->cold->bundle_before = link->cold->bundle_at;
+        link->cold->bundle_at += count;
+        if (count < left) at_node_serve_first(link, &link->cold->reading);
     }
     at_node_serve_next(m, link);
 }

@@ -46,7 +46,7 @@ static struct at_node_link *steward_link(struct at_node_machine *m)
 {
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        if (at_node_link_open(l) && l->dialed && at_node_is_seat(m, &l->node)) return l;
+        if (at_node_link_open(l) && l->dialed && at_node_link_seat(l)) return l;
     }
     return NULL;
 }
@@ -56,7 +56,7 @@ static bool another_way(const struct at_node_machine *m)
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         bool leads = l->hops > 0 && l->hops < AT_NODE_HOPS_MAX && m->now_ms >= l->distrust_ms;
-        if (at_node_link_open(l) && leads && !at_node_is_seat(m, &l->node) && at_node_link_member(m, l)) return true;
+        if (at_node_link_open(l) && leads && !at_node_link_seat(l) && at_node_link_member(m, l)) return true;
     }
     return false;
 }
@@ -64,7 +64,7 @@ static bool another_way(const struct at_node_machine *m)
 /* No way for this node, although it is linked. */
 bool at_node_lets_go(const struct at_node_machine *m, const struct at_node_link *l)
 {
-    return m->mesh.let_go && l->dialed && at_node_is_seat(m, &l->node);
+    return m->mesh.let_go && l->dialed && at_node_link_seat(l);
 }
 
 static uint64_t patience_ms(const struct at_node_machine *m)
@@ -118,7 +118,7 @@ struct at_node_link *at_node_crowd_give_way(struct at_node_machine *m, const str
     if (!m->is_steward || at_node_link_of(m, coming) || !is_near(m, coming)) return NULL;
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        bool keep = l->dialed || at_node_is_seat(m, &l->node) || is_near(m, &l->node);
+        bool keep = l->dialed || at_node_link_seat(l) || is_near(m, &l->node);
         if (l->used && !l->closing && !keep && (!oldest || l->up_ms < oldest->up_ms)) oldest = l;
     }
     return oldest;

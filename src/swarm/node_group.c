@@ -175,7 +175,7 @@ static void hear_all(struct at_node_machine *m)
     struct at_node_group *g = &m->group;
     for (uint32_t p = 0; p < g->size; p++) {
         const struct at_node_link *l = p != g->place ? at_node_link_of(m, member_at(m, p)) : NULL;
-        if (l && !hear(m, p, &l->stage))
+        if (l && !hear(m, p, &l->cold->stage))
             p = UINT32_MAX; /* once more, from the first: each time the set is smaller, or
                                                            * nobody has agreed any more */
     }
@@ -187,11 +187,11 @@ static void say(struct at_node_machine *m)
     for (uint32_t p = 0; p < g->size; p++) {
         struct at_node_link *l = p != g->place ? at_node_link_of(m, member_at(m, p)) : NULL;
         if (!l) continue;
-        bool with = (g->with & bit(p)) != 0, heard = l->stage_heard,
+        bool with = (g->with & bit(p)) != 0, heard = l->cold->stage_heard,
              late = m->now_ms >= g->told[p].ms + AT_NODE_GROUP_AGAIN_MS;
         bool news = with && (g->told[p].ms == 0 || g->told[p].to != g->peer[p]);
-        l->stage_heard = false;
-        heard = heard && l->stage.round == g->round && m->now_ms >= g->told[p].ms + AT_NODE_GROUP_ANSWERS_MS;
+        l->cold->stage_heard = false;
+        heard = heard && l->cold->stage.round == g->round && m->now_ms >= g->told[p].ms + AT_NODE_GROUP_ANSWERS_MS;
         if (!news && !heard && !(with && late && !(g->agreed & bit(p)))) continue;
         struct at_message msg = {.kind = AT_MSG_STAGE};
         msg.stage = (struct at_msg_stage){.round = g->round, .group = g->with, .from = g->session, .to = g->peer[p]};
@@ -203,8 +203,8 @@ static void say(struct at_node_machine *m)
 
 void at_node_stage(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_stage *msg)
 {
-    link->stage = *msg;
-    link->stage_heard = true;
+    link->cold->stage = *msg;
+    link->cold->stage_heard = true;
     m->again = true;
 }
 

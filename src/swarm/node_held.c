@@ -26,6 +26,38 @@ static struct at_node_link_held *of_link(struct at_node_machine *m, const struct
     return &m->held.link[l - m->links];
 }
 
+/* ---- sets of replicas by link ---- */
+static struct at_node_held_part *part_of(struct at_node_machine *m, uint32_t replica)
+{
+    return &m->held.part[replica / AT_NODE_HELD_PART];
+}
+
+static bool is_in(const struct at_node_held_bits *bits, uint32_t replica)
+{
+    return (bits->b[replica % AT_NODE_HELD_PART / 8] >> replica % 8 & 1) != 0;
+}
+
+static void take_out(struct at_node_held_bits *bits, uint32_t replica)
+{
+    bits->b[replica % AT_NODE_HELD_PART / 8] &= (uint8_t) ~(1u << replica % 8);
+}
+
+/* The part's bits of a whole set of so many bytes. */
+static struct at_node_held_bits cut(const uint8_t *bytes, size_t n, size_t part)
+{
+    struct at_node_held_bits bits = {{0}};
+    size_t from = part * sizeof bits.b;
+    if (n > from) memcpy(bits.b, bytes + from, n - from < sizeof bits.b ? n - from : sizeof bits.b);
+    return bits;
+}
+
+/* Room for sets of so many replicas. */
+static void use_parts(struct at_node_machine *m, size_t replicas)
+{
+    size_t parts = (replicas + AT_NODE_HELD_PART - 1) / AT_NODE_HELD_PART;
+    if (parts > m->held.parts) m->held.parts = parts;
+}
+
 static bool is_of_round(const struct at_node_machine *m, uint32_t round)
 {
     return m->held.known && m->held.round == round;
@@ -57,9 +89,13 @@ void at_node_held_opened(struct at_node_machine *m)
         struct at_node_link_held *lh = &h->link[i];
         lh->knows = lh->knows_next && next;
         lh->knows_next = false;
-        lh->has = lh->next;
-        memset(&lh->told, 0, sizeof lh->told);
-        memset(&lh->lacks, 0, sizeof lh->lacks);
+    }
+    use_parts(m, m->ledger.member_count);
+    for (size_t p = 0; p < h->parts; p++) {
+        struct at_node_held_part *part = &h->part[p];
+        memcpy(part->has, part->next, m->link_top * sizeof part->has[0]);
+        memset(part->told, 0, m->link_top * sizeof part->told[0]);
+        memset(part->lacks, 0, m->link_top * sizeof part->lacks[0]);
     }
 }
 
@@ -70,7 +106,7 @@ void at_node_held_receipt(struct at_node_machine *m, uint32_t replica)
     drop(&h->here, replica); /* a group's receipt may take the place of an earlier one */
     drop(&h->asked, replica);
     for (size_t i = 0; i < m->link_top && at_replicas_has(&h->logged, replica); i++)
-        drop(&h->link[i].has, replica); /* that was the earlier one's */
+        take_out(&part_of(m, replica)->has[i], replica); /* that was the earlier one's */
     at_replicas_add(&h->logged, replica);
     if (own) at_replicas_add(&h->here, replica);
     h->look = true;
@@ -104,9 +140,10 @@ void at_node_held_fetched(struct at_node_machine *m, const struct at_node_fetch 
 void at_node_held_link(struct at_node_machine *m, const struct at_node_link *link)
 {
     struct at_node_link_held *lh = of_link(m, link);
+    size_t i = (size_t)(link - m->links);
     lh->knows = lh->knows_next = false;
-    memset(&lh->told, 0, sizeof lh->told);
-    memset(&lh->lacks, 0, sizeof lh->lacks);
+    for (size_t p = 0; p < m->held.parts; p++)
+        m->held.part[p].told[i] = m->held.part[p].lacks[i] = (struct at_node_held_bits){{0}};
 }
 
 void at_node_held_hello(struct at_node_machine *m)
@@ -118,17 +155,21 @@ void at_node_held_hello(struct at_node_machine *m)
 void at_node_held(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_held *msg)
 {
     struct at_node_link_held *lh = of_link(m, link);
-    struct at_replicas has = {{0}};
+    struct at_node_held_part *part = m->held.part;
     uint64_t next = m->held.known ? (uint64_t)m->held.round + 1 : 0;
+    bool same = lh->knows;
+    size_t at = (size_t)(link - m->links);
     if (!at_node_link_member(m, link) || m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) return;
-    if (msg->bits.n) memcpy(has.b, msg->bits.p, msg->bits.n);
-    if (msg->round == next) {
-        lh->knows_next = true;
-        lh->next = has;
+    use_parts(m, 8 * msg->bits.n);
+    lh->knows_next = lh->knows_next || msg->round == next;
+    for (size_t p = 0; p < m->held.parts; p++) {
+        struct at_node_held_bits bits = cut(msg->bits.p, msg->bits.n, p);
+        same = same && memcmp(&bits, &part[p].has[at], sizeof bits) == 0;
+        if (msg->round == next) part[p].next[at] = bits;
     }
-    if (!is_of_round(m, msg->round) || (lh->knows && memcmp(&has, &lh->has, sizeof has) == 0)) return;
+    if (!is_of_round(m, msg->round) || same) return;
     lh->knows = true;
-    lh->has = has;
+    for (size_t p = 0; p < m->held.parts; p++) part[p].has[at] = cut(msg->bits.p, msg->bits.n, p);
     m->held.look = true;
     for (size_t i = 0; i < m->fetch_top; i++) { /* who waited because nobody had it */
         struct at_node_fetch *f = &m->fetches[i];
@@ -139,11 +180,14 @@ void at_node_held(struct at_node_machine *m, struct at_node_link *link, const st
 
 void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link)
 {
-    struct at_node_link_held *lh = of_link(m, link);
+    uint32_t replica = f->replica1 - 1;
+    size_t at = (size_t)(link - m->links);
     if (!f->replica1 || !is_of_round(m, f->round)) return;
-    bool told = lh->knows && at_replicas_has(&lh->has, f->replica1 - 1);
-    drop(&lh->has, f->replica1 - 1);
-    at_replicas_add(&lh->lacks, f->replica1 - 1);
+    struct at_node_held_part *part = part_of(m, replica);
+    bool told = of_link(m, link)->knows && is_in(&part->has[at], replica);
+    use_parts(m, replica + 1);
+    take_out(&part->has[at], replica);
+    part->lacks[at].b[replica % AT_NODE_HELD_PART / 8] |= (uint8_t)(1u << replica % 8);
     if (told && link->replica1 && ++m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) at_node_held_lied(m, link);
 }
 
@@ -164,10 +208,11 @@ static bool from_steward(const struct at_node_machine *m, uint32_t replica)
 
 static enum at_node_holds holds(struct at_node_machine *m, const struct at_node_link *l, uint32_t replica)
 {
-    const struct at_node_link_held *lh = of_link(m, l);
-    bool tried = at_replicas_has(&lh->lacks, replica);
-    if (lh->knows && at_replicas_has(&lh->has, replica)) return AT_NODE_HOLDS;
-    bool author = l->replica1 == replica + 1, steward = m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node);
+    const struct at_node_held_part *part = part_of(m, replica);
+    size_t at = (size_t)(l - m->links);
+    bool tried = is_in(&part->lacks[at], replica);
+    if (of_link(m, l)->knows && is_in(&part->has[at], replica)) return AT_NODE_HOLDS;
+    bool author = l->replica1 == replica + 1, steward = m->ledger.seats.count == 1 && at_node_link_seat(l);
     if (!tried && (author || (steward && from_steward(m, replica)))) return AT_NODE_HOLDS;
     return steward ? AT_NODE_HOLDS_TOO : AT_NODE_HOLDS_NOT;
 }
@@ -184,23 +229,25 @@ enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_no
 void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
 {
     const struct at_node_held *h = &m->held;
-    size_t bytes = (m->ledger.member_count + 7) / 8;
-    const struct at_replicas *steward_lacks = NULL;
-    struct at_replicas wanted;
-    memset(ret_offered, 0, sizeof *ret_offered);
-    for (size_t b = 0; b < bytes; b++) wanted.b[b] = (uint8_t)(h->logged.b[b] & ~(h->here.b[b] | h->asked.b[b]));
-    for (size_t i = 0; i < m->link_top; i++) {
+    size_t bytes = (m->ledger.member_count + 7) / 8, steward = SIZE_MAX;
+    struct at_replicas wanted = {{0}}, *offered = ret_offered;
+    uint8_t any = 0;
+    memset(offered, 0, sizeof *offered);
+    for (size_t b = 0; b < bytes; b++) any |= wanted.b[b] = (uint8_t)(h->logged.b[b] & ~(h->here.b[b] | h->asked.b[b]));
+    for (size_t i = 0; i < m->link_top && any; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || l->late) continue;
-        if (m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node)) steward_lacks = &h->link[i].lacks;
-        if (l->replica1 && !at_replicas_has(&h->link[i].lacks, l->replica1 - 1))
-            at_replicas_add(ret_offered, l->replica1 - 1);
-        for (size_t b = 0; b < bytes && h->link[i].knows; b++) ret_offered->b[b] |= h->link[i].has.b[b];
+        if (m->ledger.seats.count == 1 && at_node_link_seat(l)) steward = i;
+        if (l->replica1 && !is_in(&part_of(m, l->replica1 - 1)->lacks[i], l->replica1 - 1))
+            at_replicas_add(offered, l->replica1 - 1);
+        for (size_t p = 0; p < h->parts && h->link[i].knows; p++)
+            for (size_t b = 0; b < AT_NODE_HELD_PART / 8; b++)
+                offered->b[p * AT_NODE_HELD_PART / 8 + b] |= h->part[p].has[i].b[b];
     }
-    for (uint32_t r = 0; r < m->ledger.member_count && steward_lacks; r++)
-        if (wanted.b[r / 8] >> r % 8 & 1 && from_steward(m, r) && !at_replicas_has(steward_lacks, r))
-            at_replicas_add(ret_offered, r);
-    for (size_t b = 0; b < bytes; b++) ret_offered->b[b] &= wanted.b[b];
+    for (uint32_t r = at_replicas_next(&wanted, 0); steward != SIZE_MAX && r < AT_MEMBERS_MAX;
+         r = at_replicas_next(&wanted, r + 1))
+        if (from_steward(m, r) && !is_in(&part_of(m, r)->lacks[steward], r)) at_replicas_add(offered, r);
+    for (size_t b = 0; b < sizeof offered->b; b++) offered->b[b] &= wanted.b[b];
 }
 
 /* ---- telling ---- */
@@ -214,12 +261,15 @@ static uint64_t due_ms(const struct at_node_machine *m)
     return company > next ? company : next;
 }
 
-static bool lacks(const struct at_node_held *h, const struct at_node_link_held *lh, size_t bytes)
+static bool lacks(const struct at_node_held *h, size_t link)
 {
-    static const struct at_replicas none;
-    const struct at_replicas *has = lh->knows ? &lh->has : &none;
-    for (size_t b = 0; b < bytes; b++)
-        if (h->here.b[b] & ~(has->b[b] | lh->told.b[b])) return true;
+    for (size_t p = 0; p < h->parts; p++) {
+        struct at_node_held_bits here = cut(h->here.b, sizeof h->here.b, p);
+        uint8_t known = h->link[link].knows ? UINT8_MAX : 0, more = 0;
+        for (size_t b = 0; b < sizeof here.b; b++)
+            more |= here.b[b] & (uint8_t) ~((h->part[p].has[link].b[b] & known) | h->part[p].told[link].b[b]);
+        if (more) return true;
+    }
     return false;
 }
 
@@ -228,7 +278,8 @@ void at_node_held_drive(struct at_node_machine *m)
     struct at_node_held *h = &m->held;
     bool single = m->ledger.seats.count == 1; /* then this is not the steward */
     if (!h->fresh_ms || !h->known || m->ended || m->now_ms < due_ms(m)) return;
-    size_t bytes = (m->ledger.member_count + 7) / 8, n = bytes;
+    size_t n = (m->ledger.member_count + 7) / 8;
+    use_parts(m, m->ledger.member_count);
     h->fresh_ms = 0;
     h->told_ms = m->now_ms;
     while (n > 0 && h->here.b[n - 1] == 0) n--;
@@ -237,9 +288,9 @@ void at_node_held_drive(struct at_node_machine *m)
     bool encoded = false;
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
-        if (!at_node_link_open(l) || !at_node_link_member(m, l) || (single && at_node_is_seat(m, &l->node))) continue;
-        if (!lacks(h, &h->link[i], bytes)) continue;
-        h->link[i].told = h->here;
+        if (!at_node_link_open(l) || !at_node_link_member(m, l) || (single && at_node_link_seat(l))) continue;
+        if (!lacks(h, i)) continue;
+        for (size_t p = 0; p < h->parts; p++) h->part[p].told[i] = cut(h->here.b, sizeof h->here.b, p);
         if (encoded)
             at_node_send_again(m, l->id);
         else

@@ -145,6 +145,7 @@ enum { /* milliseconds */
 };
 #define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
 #define AT_NODE_COMPANY_MAX     32 /* so many are company enough */
+#define AT_NODE_HELD_PART       256
 #define AT_NODE_HELD_SHARE      16 /* of the time that a round may take, if that is less than AT_NODE_HELD_MS */
 #define AT_NODE_HELD_SOURCES    8  /* members that take an update from the single steward itself */
 #define AT_NODE_HELD_MISSES     4  /* so often it was not where it was told to be: then peers are asked by turns */
@@ -163,56 +164,22 @@ struct at_node_want {
     uint32_t bytes; /* 0: the link's bundle */
 };
 
-/* What drives look at in every step comes first: it shares few cache lines. */
-struct at_node_link {
-    bool used, dialed, hello, closing;
-    enum at_node_way way;
-    uint64_t id, up_ms;
-    struct at_node_id node;
-    uint32_t replica1;  /* of its node, + 1; 0: no member yet. Looked up for every link in every step otherwise */
-    bool member;        /* an active one */
-    uint64_t log_least; /* of the steward's log, when it is the steward's link */
-    /* serving the log */
-    bool log_live;    /* it knows the log up to the head: new blocks are pushed */
-    bool log_reading; /* a LOG_READ for it is under way */
-    bool log_once;    /* nothing is pushed after the answer */
-    bool log_pushing; /* it is read to be pushed: the receiver asks for nothing, so it goes on up to the head */
-    uint64_t log_from;
-    /* the way to the steward */
-    uint32_t hops, told_hops;                /* from it, as it said; from here, as we said */
-    uint64_t head, told_head;                /* the size of its log as far as is known; of ours as we said */
-    uint64_t told_ms, worse_ms, distrust_ms; /* worse: when it said that it is further away than before */
-    bool followed;                           /* it was asked for its log */
-    bool catch_asked;                        /* asked once for what the feed has not brought; no answer yet */
-    /* the directory */
-    bool peers_asking;
-    uint64_t peers_asked_ms; /* 0: never */
-    /* our wants to it */
-    uint32_t wants_out, pieces_out; /* not answered yet, and those of them that are not tiles */
-    uint32_t late;                  /* pieces that it is behind with: before they have come, no fetch begins at it */
-    uint32_t bundle_out;            /* one of them is for so many updates together: of these it takes one at a time */
-    uint64_t answer_ms;             /* its last answer, or when the first of them was asked */
-    /* the tiles of the state that this node fetches */
-    bool tiles_whole;
-    bool tiles_answered;
-    uint64_t tiles_asked_ms; /* when it was asked what it holds of it; 0: not yet */
-    /* states on disk: what it was told, and what it said */
-    bool saved_told, has_saved;
-    uint32_t saved_round_told;
-    struct at_msg_saved saved;
-    /* limits */
-    struct at_node_bucket submits, carries, frames, kib; /* carries: records of newcomers that it passes on */
+/* What a link's own messages alone need: apart from what the drives look at. */
+struct at_node_link_cold {
+    struct at_node_bucket frames, kib, submits, carries; /* limits; carries: records of newcomers that it passes on */
+    uint64_t log_least;                                  /* of the steward's log, when it is the steward's link */
+    struct at_msg_saved saved;                           /* its state on disk, as it said */
     struct at_msg_progress progress;                     /* as it said */
     struct at_msg_stage stage;                           /* likewise; from 0: nothing */
     bool stage_heard;                                    /* and that has not been looked at */
     /* serving blobs */
-    struct at_node_want want[AT_NODE_WANTS_ROOM]; /* in order; those for a state wait for the others, and the budget */
     uint32_t want_count;
-    struct at_budget tile_budget, ask_budget; /* of states; of questions (one "byte" each) */
-    bool want_reading, want_drop;             /* a BLOB_READ for it is under way; its answer is to be dropped */
-    bool full;                                /* the link took no more: nothing is read until it drains */
-    struct at_node_want reading, answered;    /* answered: the last piece sent; again when it was refused */
-    struct at_hash bundle[AT_BUNDLE_MAX];     /* the updates that it asked for together last */
+    struct at_node_want want[AT_NODE_WANTS_ROOM]; /* in order; those for a state wait for the others, and the budget */
+    struct at_budget tile_budget, ask_budget;     /* of states; of questions (one "byte" each) */
+    bool want_reading, want_drop;                 /* a BLOB_READ for it is under way; its answer is to be dropped */
+    bool full;                                    /* the link took no more: nothing is read until it drains */
+    struct at_node_want reading, answered;        /* answered: the last piece sent; again when it was refused */
+    struct at_hash bundle[AT_BUNDLE_MAX];         /* the updates that it asked for together last */
     uint32_t bundle_count, bundle_at,
         bundle_before; /* those before `at` are sent; `before`: all but the last of these */
     /* of our wants to it: the updates that it was asked for together, and how large each is; the last `bundle_out` of them
@@ -220,6 +187,44 @@ struct at_node_link {
     struct at_hash asked[AT_BUNDLE_MAX];
     uint64_t asked_bytes[AT_BUNDLE_MAX];
     uint32_t asked_count;
+};
+
+/* Every drive looks at all links in every step, so these lie close together: three cache lines each, in the order of how
+ * often they are looked at. */
+struct at_node_link {
+    bool used, dialed, hello, closing;
+    bool member, seat, contact; /* its node: an active member, the holder of a seat, the one of our invite */
+    bool log_live;              /* it knows the log up to the head: new blocks are pushed */
+    bool catch_asked;           /* asked once for what the feed has not brought; no answer yet */
+    bool followed;              /* it was asked for its log */
+    uint32_t replica1;          /* of its node, + 1; 0: no member yet. Looked up for every link otherwise */
+    uint32_t saved_told1;       /* the round of the state on disk that it was told, + 1; 0: nothing */
+    uint64_t id;
+    uint32_t hops, told_hops; /* from the steward, as it said; from here, as we said */
+    uint64_t head, told_head; /* the size of its log as far as is known; of ours as we said */
+    uint64_t told_ms, distrust_ms;
+    struct at_node_id node;
+    uint32_t wants_out, pieces_out; /* our wants: not answered yet, and those of them that are not tiles */
+    uint32_t late;                  /* pieces that it is behind with: before they have come, no fetch begins at it */
+    uint32_t bundle_out;            /* one of them is for so many updates together: of these it takes one at a time */
+    uint64_t answer_ms;             /* its last answer, or when the first of them was asked */
+    uint64_t up_ms;
+    /* the directory */
+    uint64_t peers_asked_ms; /* 0: never */
+    bool peers_asking;
+    /* the tiles of the state that this node fetches */
+    bool tiles_whole;
+    bool tiles_answered;
+    bool has_saved; /* it has said that it has a state on disk */
+    enum at_node_way way;
+    uint64_t tiles_asked_ms; /* when it was asked what it holds of it; 0: not yet */
+    uint64_t worse_ms;       /* when it said that it is further away than before */
+    /* serving the log */
+    uint64_t log_from;
+    bool log_reading; /* a LOG_READ for it is under way */
+    bool log_once;    /* nothing is pushed after the answer */
+    bool log_pushing; /* it is read to be pushed: the receiver asks for nothing, so it goes on up to the head */
+    struct at_node_link_cold *cold;
 };
 
 enum at_node_fetch_state { AT_FETCH_NONE, AT_FETCH_STAT, AT_FETCH_WAIT, AT_FETCH_RUN, AT_FETCH_CHECK };
@@ -253,8 +258,14 @@ struct at_node_held { /* node_held.c */
     uint8_t vain[AT_MEMBERS_MAX]; /* by replica: so often it did not have what it had told, in this round */
     struct at_node_link_held {    /* by the link's place */
         bool knows, knows_next;   /* it has told `has`, of this round; `next`, of the next one */
-        struct at_replicas has, next, told, lacks; /* lacks: it did not have it when it was asked */
     } link[AT_NODE_LINKS_MAX];
+    struct at_node_held_part { /* the same of all links for so many replicas, since most runs have no more */
+        struct at_node_held_bits {
+            uint8_t b[AT_NODE_HELD_PART / 8];
+        } has[AT_NODE_LINKS_MAX], next[AT_NODE_LINKS_MAX], told[AT_NODE_LINKS_MAX],
+            lacks[AT_NODE_LINKS_MAX]; /* lacks: it did not have it when it was asked */
+    } part[AT_MEMBERS_MAX / AT_NODE_HELD_PART];
+    size_t parts; /* the others are all zero */
 };
 
 struct at_node_history { /* what a round's outer step needs, kept while updates are */
@@ -353,6 +364,7 @@ struct at_node_machine {
     struct at_node_history history[AT_NODE_HISTORY];
     /* links */
     struct at_node_link links[AT_NODE_LINKS_MAX];
+    struct at_node_link_cold links_cold[AT_NODE_LINKS_MAX];
     size_t link_top; /* none is used from here on: every drive looks at all links, and most nodes have few */
     /* By a node's id, by a link's: where the link was found last; looked at first, never trusted. */
     uint8_t link_hint[1024], link_hint_id[256];
@@ -471,9 +483,14 @@ static inline bool at_node_link_member(const struct at_node_machine *m, const st
     (void)m;
     return link->member; /* its node is active */
 }
+static inline bool at_node_link_seat(const struct at_node_link *link)
+{
+    return link->seat; /* its node holds one in our ledger's term */
+}
 bool at_node_linked(const struct at_node_machine *m); /* to anybody */
 bool at_node_spend(struct at_node_bucket *b, uint64_t now_ms, uint32_t cost, uint32_t burst, uint32_t ms);
 void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id); /* it has just joined, or left */
+void at_node_seats_changed(struct at_node_machine *m); /* a genesis is here, a term begins */
 void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_down(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_link_refuse(struct at_node_machine *m, struct at_node_link *link, const char *reason); /* Bye, close */

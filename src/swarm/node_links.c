@@ -121,8 +121,7 @@ static struct at_node_link *make_room(struct at_node_machine *m)
     struct at_node_link *oldest = NULL;
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        bool keep =
-            at_node_link_member(m, l) || at_node_is_seat(m, &l->node) || at_node_id_eq(&l->node, &m->options.contact);
+        bool keep = at_node_link_member(m, l) || at_node_link_seat(l) || l->contact;
         if (l->used && !l->closing && !keep && (!oldest || l->up_ms < oldest->up_ms)) oldest = l;
     }
     return give_way(m, oldest);
@@ -132,6 +131,14 @@ static void know(const struct at_node_machine *m, struct at_node_link *l)
 {
     l->replica1 = m->has_genesis ? (uint32_t)(at_ledger_find(&m->ledger, &l->node) + 1) : 0;
     l->member = l->replica1 > 0 && m->ledger.members[l->replica1 - 1].active;
+    l->seat = at_node_is_seat(m, &l->node);
+    l->contact = at_node_id_eq(&l->node, &m->options.contact);
+}
+
+void at_node_seats_changed(struct at_node_machine *m)
+{
+    for (size_t i = 0; i < m->link_top; i++)
+        if (m->links[i].used) know(m, &m->links[i]);
 }
 
 void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id)
@@ -153,7 +160,7 @@ static struct at_node_link *room_for(struct at_node_machine *m, const struct at_
         if (!l->used && !free_link) free_link = &m->links[i];
     }
     if (!free_link && m->link_top < AT_NODE_LINKS_MAX) free_link = &m->links[m->link_top];
-    bool steward = at_node_is_seat(m, &e->node);
+    bool steward = at_node_link_seat(&fresh);
     uint32_t kept = max > 2 * AT_NODE_ROOM_KEPT ? AT_NODE_ROOM_KEPT : 0;
     if (!steward && members + kept >= max && at_node_link_member(m, &fresh))
         return give_way(m, at_node_crowd_give_way(m, &e->node));
@@ -171,21 +178,23 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
         if (e->dialed) at_node_mesh_down(m, &e->node, e->link, false, 0, "no room here");
         return;
     }
+    size_t index = (size_t)(link - m->links);
+    memset(&m->links_cold[index], 0, sizeof m->links_cold[index]);
     *link = (struct at_node_link){.used = true,
                                   .dialed = e->dialed,
                                   .way = e->way,
                                   .id = e->link,
                                   .up_ms = m->now_ms,
                                   .node = e->node,
-                                  .log_least = log_least,
                                   .hops = AT_HOPS_NONE,
-                                  .told_hops = AT_HOPS_NONE};
+                                  .told_hops = AT_HOPS_NONE,
+                                  .cold = &m->links_cold[index]};
+    link->cold->log_least = log_least;
     know(m, link);
-    size_t index = (size_t)(link - m->links);
     if (m->link_top <= index) m->link_top = index + 1;
     at_node_held_link(m, link);
     at_node_peers_link_new(m, link);
-    link->submits.ms = link->carries.ms = link->frames.ms = link->kib.ms = m->now_ms;
+    link->cold->submits.ms = link->cold->carries.ms = link->cold->frames.ms = link->cold->kib.ms = m->now_ms;
     at_node_say_hello(m, e->link);
 }
 
@@ -213,7 +222,8 @@ static bool past_is_plausible(struct at_node_machine *m, struct at_node_link *li
     }
     bool steward = m->has_genesis && m->ledger.seats.count == 1 && !m->is_steward &&
                    at_node_id_eq(&link->node, &m->genesis.steward);
-    uint64_t least = link->log_least > m->options.invite_log_size ? link->log_least : m->options.invite_log_size;
+    uint64_t least =
+        link->cold->log_least > m->options.invite_log_size ? link->cold->log_least : m->options.invite_log_size;
     if (!steward || log_size >= least) return true;
     at_node_link_refuse(m, link, "your log is shorter than what was seen of it");
     at_node_end(m, AT_E_VERIFY,
@@ -292,9 +302,9 @@ static bool within_budget(struct at_node_machine *m, struct at_node_link *link, 
     uint32_t frames = msg->kind == AT_MSG_PEERS_GET ? AT_NODE_PAGE_FRAMES : 1, kib = (uint32_t)(n >> 10) + 1;
     if (msg->kind == AT_MSG_WANT || msg->kind == AT_MSG_PIECE || msg->kind == AT_MSG_MISSING) return true;
     if (msg->kind == AT_MSG_BUNDLE) return true;
-    if (!at_node_spend(&link->frames, m->now_ms, frames, AT_NODE_FRAME_BURST, AT_NODE_FRAME_MS)) return false;
-    if (msg->kind == AT_MSG_LOG_PART || (msg->kind == AT_MSG_AGREE && at_node_is_seat(m, &link->node))) return true;
-    return at_node_spend(&link->kib, m->now_ms, kib, AT_NODE_KIB_BURST, AT_NODE_KIB_MS);
+    if (!at_node_spend(&link->cold->frames, m->now_ms, frames, AT_NODE_FRAME_BURST, AT_NODE_FRAME_MS)) return false;
+    if (msg->kind == AT_MSG_LOG_PART || (msg->kind == AT_MSG_AGREE && at_node_link_seat(link))) return true;
+    return at_node_spend(&link->cold->kib, m->now_ms, kib, AT_NODE_KIB_BURST, AT_NODE_KIB_MS);
 }
 
 void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
@@ -347,7 +357,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         at_node_ready(m, link, &msg.ready);
         break;
     case AT_MSG_PROGRESS:
-        link->progress = msg.progress;
+        link->cold->progress = msg.progress;
         at_node_quiet(m);
         break;
     case AT_MSG_PING:
@@ -380,7 +390,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         break;
     case AT_MSG_SAVED:
         link->has_saved = true;
-        link->saved = msg.saved;
+        link->cold->saved = msg.saved;
         if (m->ledger.phase != AT_LEDGER_ENDED) at_node_quiet(m); /* there it is waited for */
         break;
     case AT_MSG_AGREE:

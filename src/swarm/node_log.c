@@ -113,6 +113,7 @@ void at_node_log_start(struct at_node_machine *m)
                                        .verifier = m->options.verifier,
                                        .take = at_node_take,
                                        .user = m};
+    at_node_seats_changed(m);
     at_node_follow_seats(m, &m->ledger.seats);
     m->final_root = at_merkle_root(&m->ledger.tree);
     if (!m->consensus) return;

@@ -55,7 +55,7 @@ void at_node_say_here(struct at_node_machine *m)
 {
     const struct at_node_link *feed = at_node_feed(m);
     if (!m->mesh.path || m->mesh.here_path == m->mesh.path) return;
-    if (feed && (m->ledger.seats.count > 1 || !at_node_is_seat(m, &feed->node))) say(m, 0, (struct at_hash){{0}});
+    if (feed && (m->ledger.seats.count > 1 || !at_node_link_seat(feed))) say(m, 0, (struct at_hash){{0}});
 }
 
 /* A member to its feed; a steward to the others what none of them has told it. */
@@ -63,7 +63,7 @@ static void to_stewards(struct at_node_machine *m, const struct at_message *msg,
 {
     const struct at_node_link *link = at_node_link_find(m, from);
     if (at_node_among_several(m)) {
-        if (!link || !at_node_is_seat(m, &link->node)) at_node_to_seats(m, &m->ledger.seats, UINT32_MAX, msg);
+        if (!link || !at_node_link_seat(link)) at_node_to_seats(m, &m->ledger.seats, UINT32_MAX, msg);
     } else if (!m->is_steward && m->mesh.path && m->mesh.feed != from) {
         at_node_send(m, m->mesh.feed, msg);
     }

@@ -229,7 +229,7 @@ void at_node_submit(struct at_node_machine *m, struct at_node_link *link, const 
     bool newcomer = at_ledger_find(&m->ledger, &record->author) < 0;
     /* A carrier pays for newcomers, whose keys cost nothing; a member, who may pass on what it did not ask for, is not
      * shown the door for it. */
-    struct at_node_bucket *pays = own ? &link->submits : &link->carries;
+    struct at_node_bucket *pays = own ? &link->cold->submits : &link->cold->carries;
     if ((own || newcomer || !member) && !at_node_spend(pays, m->now_ms, 1, AT_NODE_SUBMIT_BURST, AT_NODE_SUBMIT_MS)) {
         if (own || !member) at_node_link_refuse(m, link, "too many records");
         return;

@@ -73,7 +73,7 @@ static void send_progress(struct at_node_machine *m, bool force)
     bool encoded = false;
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
-        bool listens = (m->is_steward && l->log_live) || (!m->consensus && at_node_is_seat(m, &l->node));
+        bool listens = (m->is_steward && l->log_live) || (!m->consensus && at_node_link_seat(l));
         if (!at_node_link_open(l) || !listens) continue;
         if (encoded)
             at_node_send_again(m, l->id);
@@ -271,7 +271,7 @@ static bool stewards_know(struct at_node_machine *m)
     if (!at_node_among_several(m)) return true;
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
-        if (at_node_link_open(l) && at_node_is_seat(m, &l->node) && l->head < m->ledger.tree.size) return false;
+        if (at_node_link_open(l) && at_node_link_seat(l) && l->head < m->ledger.tree.size) return false;
     }
     return m->agree.told == m->ledger.tree.size;
 }
@@ -282,7 +282,7 @@ static bool somebody_lacks_it(const struct at_node_machine *m)
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
-        if (!l->has_saved || l->saved.round < m->state.round) return true;
+        if (!l->has_saved || l->cold->saved.round < m->state.round) return true;
     }
     return false;
 }

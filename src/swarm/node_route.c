@@ -31,8 +31,8 @@ static uint32_t hops_of(const struct at_node_machine *m, const struct at_node_li
 {
     bool several = m->ledger.seats.count > 1;
     if (at_node_lets_go(m, l)) return AT_HOPS_NONE;
-    if (at_node_is_seat(m, &l->node) && (!several || m->now_ms >= l->distrust_ms)) return 0;
-    bool trusted = at_node_link_member(m, l) || at_node_id_eq(&l->node, &m->options.contact);
+    if (at_node_link_seat(l) && (!several || m->now_ms >= l->distrust_ms)) return 0;
+    bool trusted = at_node_link_member(m, l) || l->contact;
     if (!trusted || l->hops >= AT_NODE_HOPS_MAX || m->now_ms < l->distrust_ms) return AT_HOPS_NONE;
     return m->now_ms < m->mesh.hold_ms && l->hops >= m->mesh.nearer_than ? AT_HOPS_NONE : l->hops;
 }
@@ -92,7 +92,7 @@ void at_node_route_distrust(struct at_node_machine *m)
 {
     struct at_node_link *feed = at_node_feed(m);
     bool only = m->ledger.seats.count == 1;
-    if (feed && !(only && at_node_is_seat(m, &feed->node))) feed->distrust_ms = m->now_ms + AT_NODE_DISTRUST_MS;
+    if (feed && !(only && at_node_link_seat(feed))) feed->distrust_ms = m->now_ms + AT_NODE_DISTRUST_MS;
 }
 
 static bool better(const struct at_node_machine *m, const struct at_node_link *a, const struct at_node_link *b)
@@ -142,7 +142,7 @@ static void follow(struct at_node_machine *m)
 
 static bool is_only_steward(const struct at_node_machine *m, const struct at_node_link *l)
 {
-    return m->ledger.seats.count == 1 && at_node_is_seat(m, &l->node);
+    return m->ledger.seats.count == 1 && at_node_link_seat(l);
 }
 
 static uint32_t hops_for(const struct at_node_machine *m, const struct at_node_link *l)

@@ -37,10 +37,10 @@ static void serve_genesis(struct at_node_machine *m, struct at_node_link *link, 
 
 void at_node_serve_first(struct at_node_link *link, const struct at_node_want *want)
 {
-    AT_ASSERT(link->want_count < AT_NODE_WANTS_ROOM);
-    memmove(&link->want[1], &link->want[0], link->want_count * sizeof link->want[0]);
-    link->want[0] = *want;
-    link->want_count++;
+    AT_ASSERT(link->cold->want_count < AT_NODE_WANTS_ROOM);
+    memmove(&link->cold->want[1], &link->cold->want[0], link->cold->want_count * sizeof link->cold->want[0]);
+    link->cold->want[0] = *want;
+    link->cold->want_count++;
 }
 
 static bool is_of_state(enum at_blob_kind kind)
@@ -50,18 +50,18 @@ static bool is_of_state(enum at_blob_kind kind)
 
 static void want_remove(struct at_node_link *link, uint32_t k)
 {
-    link->want_count--;
-    memmove(&link->want[k], &link->want[k + 1], (link->want_count - k) * sizeof link->want[0]);
+    link->cold->want_count--;
+    memmove(&link->cold->want[k], &link->cold->want[k + 1], (link->cold->want_count - k) * sizeof link->cold->want[0]);
 }
 
 /* The next want to be served: the first that is not of a state, else the first, if the budget allows it. */
 static bool want_take(struct at_node_machine *m, struct at_node_link *link, struct at_node_want *ret_want)
 {
     uint32_t k = 0;
-    while (k < link->want_count && is_of_state(link->want[k].kind)) k++;
-    if (k == link->want_count) k = 0;
-    while (k < link->want_count) {
-        struct at_node_want want = link->want[k];
+    while (k < link->cold->want_count && is_of_state(link->cold->want[k].kind)) k++;
+    if (k == link->cold->want_count) k = 0;
+    while (k < link->cold->want_count) {
+        struct at_node_want want = link->cold->want[k];
         enum at_node_serve may = is_of_state(want.kind) ? at_node_tiles_serve(m, link) : AT_NODE_SERVE_NOW;
         if (may == AT_NODE_SERVE_LATER) return false;
         want_remove(link, k);
@@ -75,13 +75,13 @@ static bool want_take(struct at_node_machine *m, struct at_node_link *link, stru
 void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link)
 {
     struct at_node_want want;
-    while (!link->want_reading && !link->full && !link->closing && want_take(m, link, &want)) {
+    while (!link->cold->want_reading && !link->cold->full && !link->closing && want_take(m, link, &want)) {
         if (want.kind == AT_BLOB_GENESIS) {
             serve_genesis(m, link, &want);
             continue;
         }
-        link->want_reading = true;
-        link->reading = want;
+        link->cold->want_reading = true;
+        link->cold->reading = want;
         if (want.bytes == 0) {
             at_node_bundle_read(m, link);
             continue;
@@ -97,12 +97,12 @@ void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link)
 
 void at_node_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_want *want)
 {
-    if (link->want_count >= AT_NODE_WANTS_MAX) {
+    if (link->cold->want_count >= AT_NODE_WANTS_MAX) {
         at_node_link_refuse(m, link, "too many wants at once");
         return;
     }
     if (want->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
-    link->want[link->want_count++] =
+    link->cold->want[link->cold->want_count++] =
         (struct at_node_want){.kind = want->kind, .key = want->key, .offset = want->offset, .bytes = want->bytes};
     at_node_serve_next(m, link);
     if (!m->tiles.out_blocked) at_node_quiet(m);
@@ -111,15 +111,15 @@ void at_node_want(struct at_node_machine *m, struct at_node_link *link, const st
 void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
 {
     struct at_node_link *link = at_node_link_find(m, e->link);
-    if (!link || !link->want_reading) return;
-    bool drop = link->want_drop || link->closing;
-    link->want_reading = link->want_drop = false;
+    if (!link || !link->cold->want_reading) return;
+    bool drop = link->cold->want_drop || link->closing;
+    link->cold->want_reading = link->cold->want_drop = false;
     if (drop) {
         at_node_serve_next(m, link);
         return;
     }
-    const struct at_node_want *want = &link->reading;
-    link->answered = *want;
+    const struct at_node_want *want = &link->cold->reading;
+    link->cold->answered = *want;
     bool fits = e->blob.ok && e->bytes.n > 0 && e->bytes.n <= want->bytes;
     if (want->kind == AT_BLOB_TILE)
         fits = fits && want->offset < e->blob.total;
@@ -139,13 +139,13 @@ void at_node_blob_data(struct at_node_machine *m, const struct at_node_event *e)
 void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, bool room)
 {
     if (!link || link->closing) return;
-    if (!room && !link->full) {
-        bool next = link->want_reading && !link->want_drop, bundle = link->answered.bytes == 0;
-        if (next) at_node_serve_first(link, &link->reading);
-        link->want_drop = link->want_reading;
-        if (bundle) link->bundle_at = link->bundle_before;
-        if (!bundle || !next || link->reading.bytes > 0) at_node_serve_first(link, &link->answered);
+    if (!room && !link->cold->full) {
+        bool next = link->cold->want_reading && !link->cold->want_drop, bundle = link->cold->answered.bytes == 0;
+        if (next) at_node_serve_first(link, &link->cold->reading);
+        link->cold->want_drop = link->cold->want_reading;
+        if (bundle) link->cold->bundle_at = link->cold->bundle_before;
+        if (!bundle || !next || link->cold->reading.bytes > 0) at_node_serve_first(link, &link->cold->answered);
     }
-    link->full = !room;
+    link->cold->full = !room;
     at_node_serve_next(m, link);
 }

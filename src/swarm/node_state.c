@@ -341,9 +341,8 @@ void at_node_say_saved(struct at_node_machine *m)
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
-        if (l->saved_told && l->saved_round_told == m->state.round) continue;
-        l->saved_told = true;
-        l->saved_round_told = m->state.round;
+        if (l->saved_told1 == m->state.round + 1) continue;
+        l->saved_told1 = m->state.round + 1;
         if (encoded)
             at_node_send_again(m, l->id);
         else

@@ -62,11 +62,11 @@ static void live(struct at_node_machine *m, uint32_t r, const struct at_node_lin
         s->step = m->unit.step;
         tokens = m->unit.tokens;
         s->tokens_per_s = m->unit.running ? m->unit.tokens_per_s : 0;
-    } else if (link && link->progress.round == m->ledger.round) {
+    } else if (link && link->cold->progress.round == m->ledger.round) {
         uint32_t steps = at_ledger_round(&m->ledger).steps;
-        s->step = link->progress.step < steps ? link->progress.step : steps;
-        tokens = link->progress.tokens;
-        s->tokens_per_s = link->progress.tokens_per_s;
+        s->step = link->cold->progress.step < steps ? link->cold->progress.step : steps;
+        tokens = link->cold->progress.tokens;
+        s->tokens_per_s = link->cold->progress.tokens_per_s;
     }
     uint64_t unit_tokens = round_tokens(m);
     s->tokens += tokens < unit_tokens ? tokens : unit_tokens;
@@ -139,9 +139,9 @@ static uint32_t checkpoint_holders(const struct at_node_machine *m)
     count = m->is_steward || at_node_joined(m) ? at_node_state_is_saved(m) : 0;
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *link = &m->links[i];
-        const struct at_msg_saved *said = &link->saved;
-        if (!at_node_link_open(link) || !link->has_saved || said->round != l->round) continue;
-        if (!at_node_link_member(m, link)) continue;
+        if (!at_node_link_open(link) || !at_node_link_member(m, link) || !link->has_saved) continue;
+        const struct at_msg_saved *said = &link->cold->saved;
+        if (said->round != l->round) continue;
         count += at_hash_is_zero(l->state_root) || at_hash_eq(said->state_root, l->state_root);
     }
     return count;

@@ -341,12 +341,12 @@ void at_node_tiles_hold(struct at_node_machine *m, struct at_hash root)
 void at_node_tiles_ask(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_tiles_ask *ask)
 {
     const struct at_node_tiles *t = &m->tiles;
-    if (link->ask_budget.bytes_per_s == 0) at_budget_init(&link->ask_budget, 4, 16, m->now_ms);
-    if (!at_budget_has(&link->ask_budget, m->now_ms)) {
+    if (link->cold->ask_budget.bytes_per_s == 0) at_budget_init(&link->cold->ask_budget, 4, 16, m->now_ms);
+    if (!at_budget_has(&link->cold->ask_budget, m->now_ms)) {
         at_node_link_refuse(m, link, "too many questions about tiles");
         return;
     }
-    at_budget_spend(&link->ask_budget, 1);
+    at_budget_spend(&link->cold->ask_budget, 1);
     struct at_message msg = {.kind = AT_MSG_TILES_HAVE};
     msg.tiles_have.root = ask->root;
     if (!at_hash_is_zero(ask->root) && (at_hash_eq(ask->root, t->held[0]) || at_hash_eq(ask->root, t->held[1])))
@@ -368,15 +368,15 @@ static void open_budgets(struct at_node_machine *m, struct at_node_link *link)
     struct at_node_tiles *t = &m->tiles;
     uint64_t rate = m->options.serve_bytes_per_s ? m->options.serve_bytes_per_s : AT_NODE_SERVE_BYTES_PER_S;
     if (t->out.bytes_per_s == 0) at_budget_init(&t->out, rate, rate / 4 + 1, m->now_ms);
-    if (link->tile_budget.bytes_per_s == 0)
-        at_budget_init(&link->tile_budget, t->shape_bytes / AT_NODE_PEER_STATE_S + AT_NODE_PEER_BYTES_MIN / 64,
+    if (link->cold->tile_budget.bytes_per_s == 0)
+        at_budget_init(&link->cold->tile_budget, t->shape_bytes / AT_NODE_PEER_STATE_S + AT_NODE_PEER_BYTES_MIN / 64,
                        2 * t->shape_bytes + AT_NODE_PEER_BYTES_MIN, m->now_ms);
 }
 
 enum at_node_serve at_node_tiles_serve(struct at_node_machine *m, struct at_node_link *link)
 {
     open_budgets(m, link);
-    if (!at_budget_has(&link->tile_budget, m->now_ms)) return AT_NODE_SERVE_NEVER;
+    if (!at_budget_has(&link->cold->tile_budget, m->now_ms)) return AT_NODE_SERVE_NEVER;
     if (!at_budget_has(&m->tiles.out, m->now_ms)) {
         m->tiles.out_blocked = true;
         return AT_NODE_SERVE_LATER;
@@ -388,7 +388,7 @@ enum at_node_serve at_node_tiles_serve(struct at_node_machine *m, struct at_node
 void at_node_tiles_served(struct at_node_machine *m, struct at_node_link *link, size_t bytes)
 {
     at_budget_spend(&m->tiles.out, (uint64_t)bytes * price(m));
-    at_budget_spend(&link->tile_budget, bytes);
+    at_budget_spend(&link->cold->tile_budget, bytes);
 }
 
 /* Every link in turn, beginning where the budget ended last: nobody takes it all. */
