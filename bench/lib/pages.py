@@ -132,13 +132,13 @@ def splits(f):
 
 
 def plan_check(f):
-    rows = [[f"TP {r['tp']}, PP {r['pp']}", f"{r['predicted_tokens_per_s']:,.0f}", f"{r['measured_tokens_per_s']:,.0f}",
+    rows = [[f"TP {r['tp']}, PP {r['pp']}", f"{r['gflops']:.0f}", f"{r['predicted_tokens_per_s']:,.0f}", f"{r['measured_tokens_per_s']:,.0f}",
              f"{r['ratio']:.2f}", "0.8 to 1.2: " + ("met" if 0.8 <= r["ratio"] <= 1.2 else "missed")] for r in f["runs"]]
     return ("## What the planner predicts\n\n"
             f"{machine(f)}. {f['preset']}, batch {f['batch']}, {f['microbatches']} microbatches, one thread a rank, TLS over loopback; "
-            f"from the node's speed ({f['gflops']:.0f} GFLOP/s) and the link's as measured in the same run.{noisy(f)}\n\n"
-            + table(["split", "predicted tok/s", "measured tok/s", "predicted ÷ measured", "goal"], rows,
-                    [":--", "--:", "--:", "--:", ":--"])
+            f"from the speed of each rank while all of them compute, and the link's, as measured in the same run.{noisy(f)}\n\n"
+            + table(["split", "GFLOP/s a rank", "predicted tok/s", "measured tok/s", "predicted ÷ measured", "goal"], rows,
+                    [":--", "--:", "--:", "--:", "--:", ":--"])
             + "\nAgain: `bench/plan_check`.\n")
 
 
