@@ -47,11 +47,6 @@ struct at_hash at_sha256(const void *p, size_t n)
     return at_sha256_2(at_span(p, n), at_span(NULL, 0));
 }
 
-bool at_hash_eq(struct at_hash a, struct at_hash b)
-{
-    return memcmp(a.b, b.b, AT_HASH_BYTES) == 0;
-}
-
 bool at_hash_is_zero(struct at_hash a)
 {
     return at_hash_eq(a, (struct at_hash){{0}});

@@ -32,6 +32,8 @@ void at_ledger_release(struct at_ledger *ledger)
     free(ledger->claims);
     free(ledger->candidates);
     free(ledger->slots);
+    free(ledger->update_heads);
+    free(ledger->update_next);
     free(ledger->term_ends);
     if (ledger->samples.unit != 0) at_samples_release(&ledger->samples);
     *ledger = (struct at_ledger){.heldout_loss = -1.0};

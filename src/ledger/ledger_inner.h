@@ -9,4 +9,10 @@ struct at_roles at_ledger_roles(const struct at_ledger *l);
 /* Takes a record that was judged right. AT_E_NOMEM, and nothing has changed. */
 at_err at_ledger_take(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author);
 
+/* updates.c: receipts of the round by their update. Add, drop: the replica's, which is there. */
+void at_ledger_updates_clear(struct at_ledger *l);
+void at_ledger_updates_add(struct at_ledger *l, uint32_t replica);
+void at_ledger_updates_drop(struct at_ledger *l, uint32_t replica);
+bool at_ledger_updates_clash(const struct at_ledger *l, const struct at_receipt *receipt); /* one says another size */
+
 #endif

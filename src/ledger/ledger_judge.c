@@ -206,12 +206,7 @@ static at_err_t judge_receipt(const struct context *c)
         return refuse(c, "FLOPs are not what the program counts from the shapes");
     if (r->update_bytes < 1 || r->update_bytes > at_ledger_update_bytes_max(l))
         return refuse(c, "the update's size is not plausible");
-    for (uint32_t k = 0; k < l->member_count; k++) {
-        const struct at_allotment *other = &l->allotments[k];
-        if (other->received && other->receipt.update_bytes != r->update_bytes &&
-            at_hash_eq(other->receipt.update, r->update))
-            return refuse(c, "its update is that of another receipt, with another size");
-    }
+    if (at_ledger_updates_clash(l, r)) return refuse(c, "its update is that of another receipt, with another size");
     struct at_round round = at_ledger_round(l);
     if (!at_round_is_lossy(&round) && !at_hash_is_zero(r->feedback))
         return refuse(c, "it names error feedback, and this round's updates leave nothing over");

@@ -31,8 +31,9 @@ static at_err_t members_reserve(struct at_ledger *l)
 {
     if (l->member_count < l->member_cap) return AT_OK;
     uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
-    void *members = l->members, *allotments = l->allotments, *claims = l->claims, *candidates = l->candidates,
-         *groups = l->groups, *measured = l->measured, *work = l->room.work, *row = l->room.row;
+    void *next = l->update_next, *members = l->members, *allotments = l->allotments, *claims = l->claims,
+         *candidates = l->candidates, *groups = l->groups, *measured = l->measured, *work = l->room.work,
+         *row = l->room.row;
     at_err_t err = grow(&members, cap, sizeof *l->members);
     l->members = members;
     if (!err) err = grow(&allotments, cap, sizeof *l->allotments);
@@ -49,14 +50,25 @@ static at_err_t members_reserve(struct at_ledger *l)
     l->claims = claims;
     if (!err) err = grow(&candidates, cap, sizeof *l->candidates);
     l->candidates = candidates;
+    if (!err) err = grow(&next, cap, sizeof *l->update_next);
+    l->update_next = next;
     if (err) return err;
-    uint32_t *slots = calloc(slot_count, sizeof *slots);
-    if (slots == NULL) return AT_E_NOMEM;
+    uint32_t *slots = calloc(slot_count, sizeof *slots), *heads = calloc(slot_count, sizeof *heads);
+    if (slots == NULL || heads == NULL) {
+        free(slots);
+        free(heads);
+        return AT_E_NOMEM;
+    }
     free(l->slots);
+    free(l->update_heads);
     l->slots = slots;
+    l->update_heads = heads;
     l->slot_count = slot_count;
     l->member_cap = cap;
-    for (uint32_t i = 0; i < l->member_count; i++) slots[slot_of(l, &l->members[i].id)] = i + 1;
+    for (uint32_t i = 0; i < l->member_count; i++) {
+        slots[slot_of(l, &l->members[i].id)] = i + 1;
+        if (l->allotments[i].received) at_ledger_updates_add(l, i);
+    }
     return AT_OK;
 }
 
@@ -113,6 +125,7 @@ static void form_groups(struct at_ledger *l, const struct at_replicas *in)
 static void open_round(struct at_ledger *l, const struct at_word *settled)
 {
     memset(l->allotments, 0, l->member_count * sizeof *l->allotments);
+    at_ledger_updates_clear(l);
     form_groups(l, &settled->replicas);
     for (uint32_t r = 0; r < l->member_count; r++) {
         if (l->groups[r].size == 0 || l->groups[r].place != 0) continue;
@@ -142,8 +155,10 @@ static at_err_t take_receipt(struct at_ledger *l, const struct at_record *rec, i
 {
     const struct at_receipt *receipt = &rec->receipt;
     uint32_t lead = l->groups[replica].lead, parts = 0;
+    if (l->allotments[replica].received) at_ledger_updates_drop(l, (uint32_t)replica);
     l->allotments[replica].received = true;
     l->allotments[replica].receipt = *receipt;
+    at_ledger_updates_add(l, (uint32_t)replica);
     if (receipt->group == 0) {
         l->allotments[replica].complete = 1;
         return AT_OK;

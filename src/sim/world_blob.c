@@ -32,8 +32,8 @@ static struct at_world_blob *slot(struct at_world *w, struct at_world_disk *d)
         at_world_violate(w, "a disk has more blobs than a node should keep");
         return NULL;
     }
-    if (d->blob_count % 16 == 0) {
-        struct at_world_blob *blobs = realloc(d->blobs, (d->blob_count + 16) * sizeof *blobs);
+    if (d->blob_count >= 16 ? (d->blob_count & (d->blob_count - 1)) == 0 : d->blob_count == 0) { /* twice the room */
+        struct at_world_blob *blobs = realloc(d->blobs, (d->blob_count ? 2 * d->blob_count : 16) * sizeof *blobs);
         if (!blobs) {
             at_world_violate(w, "out of memory");
             return NULL;

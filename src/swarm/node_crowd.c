@@ -61,12 +61,6 @@ static bool another_way(const struct at_node_machine *m)
     return false;
 }
 
-/* No way for this node, although it is linked. */
-bool at_node_lets_go(const struct at_node_machine *m, const struct at_node_link *l)
-{
-    return m->mesh.let_go && l->dialed && at_node_link_seat(l);
-}
-
 static uint64_t patience_ms(const struct at_node_machine *m)
 {
     uint64_t own = AT_NODE_LET_GO_MS + at_load_le32(m->options.key.id.b) % (4 * AT_NODE_LET_GO_MS);

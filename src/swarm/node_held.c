@@ -136,6 +136,16 @@ void at_node_held_fetched(struct at_node_machine *m, const struct at_node_fetch 
     fresh(m);
 }
 
+/* Those of the round that are not here, nor asked for. False: none. */
+static bool wanted_of(const struct at_node_machine *m, struct at_replicas *ret_wanted)
+{
+    const struct at_node_held *h = &m->held;
+    uint8_t any = 0;
+    for (size_t b = 0; b < sizeof ret_wanted->b; b++)
+        any |= ret_wanted->b[b] = (uint8_t)(h->logged.b[b] & ~(h->here.b[b] | h->asked.b[b]));
+    return any != 0;
+}
+
 /* ---- what others have ---- */
 void at_node_held_link(struct at_node_machine *m, const struct at_node_link *link)
 {
@@ -225,16 +235,15 @@ enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_no
     return holds(m, l, f->replica1 - 1);
 }
 
-/* Those of the round that are not here, nor asked for, and that somebody who can be asked has. */
-void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
+/* Of these the ones that somebody who can be asked has. */
+bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
 {
     const struct at_node_held *h = &m->held;
-    size_t bytes = (m->ledger.member_count + 7) / 8, steward = SIZE_MAX;
-    struct at_replicas wanted = {{0}}, *offered = ret_offered;
-    uint8_t any = 0;
+    size_t steward = SIZE_MAX;
+    struct at_replicas wanted, *offered = ret_offered;
+    if (!wanted_of(m, &wanted)) return false;
     memset(offered, 0, sizeof *offered);
-    for (size_t b = 0; b < bytes; b++) any |= wanted.b[b] = (uint8_t)(h->logged.b[b] & ~(h->here.b[b] | h->asked.b[b]));
-    for (size_t i = 0; i < m->link_top && any; i++) {
+    for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || l->late) continue;
         if (m->ledger.seats.count == 1 && at_node_link_seat(l)) steward = i;
@@ -247,7 +256,9 @@ void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_off
     for (uint32_t r = at_replicas_next(&wanted, 0); steward != SIZE_MAX && r < AT_MEMBERS_MAX;
          r = at_replicas_next(&wanted, r + 1))
         if (from_steward(m, r) && !is_in(&part_of(m, r)->lacks[steward], r)) at_replicas_add(offered, r);
-    for (size_t b = 0; b < sizeof offered->b; b++) offered->b[b] &= wanted.b[b];
+    uint8_t any = 0;
+    for (size_t b = 0; b < sizeof offered->b; b++) any |= offered->b[b] &= wanted.b[b];
+    return any != 0;
 }
 
 /* ---- telling ---- */

@@ -357,6 +357,7 @@ struct at_node_machine {
     struct at_genesis genesis;
     struct at_ledger ledger;
     uint32_t self1;                 /* own replica, + 1; 0: none yet */
+    bool joined;                    /* it is active */
     struct at_consensus *consensus; /* the single steward's; owned */
     struct at_hash final_root;      /* of the log that may be told to others */
     struct at_follower follower;    /* everybody else's */
@@ -530,7 +531,10 @@ uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m);
 /* ---- node_crowd.c ---- */
 bool at_node_nearer(const struct at_node_id *a, const struct at_node_id *b, const struct at_node_id *to);
 bool at_node_near_by(const struct at_node_machine *m, uint32_t before); /* with so many nearer, the steward included */
-bool at_node_lets_go(const struct at_node_machine *m, const struct at_node_link *l); /* it is no way any more */
+static inline bool at_node_lets_go(const struct at_node_machine *m, const struct at_node_link *l)
+{
+    return m->mesh.let_go && l->dialed && at_node_link_seat(l); /* no way for this node, although it is linked */
+}
 /* Of a steward: who gives way to this member; NULL: nobody. */
 struct at_node_link *at_node_crowd_give_way(struct at_node_machine *m, const struct at_node_id *coming);
 /* There is no room for this link: where else to go, for one that is no member. */
@@ -563,8 +567,17 @@ uint64_t at_node_route_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_log.c ---- */
 at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag); /* the fold's hook */
-uint64_t at_node_log_size(const struct at_node_machine *m); /* what may be told to others */
-bool at_node_settled(const struct at_node_machine *m);      /* nothing in flight or queued: the ledger is final */
+static inline uint64_t at_node_log_size(const struct at_node_machine *m) /* what may be told to others */
+{
+    const struct at_consensus *c = m->consensus;
+    if (!m->has_genesis) return 0;
+    return c ? m->ledger.tree.size - (c->in_flight ? c->block_count : 0) : m->agree.told;
+}
+static inline bool
+at_node_settled(const struct at_node_machine *m) /* nothing in flight or queued: the ledger is final */
+{
+    return !m->consensus || (!m->consensus->in_flight && m->consensus->queue_count == 0);
+}
 /* New records with their checkpoint, to those who follow this node; or, when they are not at hand, from the disk. */
 void at_node_log_push(struct at_node_machine *m, uint64_t from, const struct at_signed_record *records, size_t count,
                       const struct at_log_checkpoint *checkpoints, size_t checkpoint_count);
@@ -692,7 +705,7 @@ void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *
 void at_node_held_lied(struct at_node_machine *m, const struct at_node_link *link); /* until the next round */
 enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_node_link *l,
                                    const struct at_node_fetch *f);
-void at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered);
+bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered); /* false: none */
 void at_node_held_drive(struct at_node_machine *m);
 uint64_t at_node_held_deadline_ms(const struct at_node_machine *m);
 
@@ -734,8 +747,14 @@ void at_node_state_opened(struct at_node_machine *m);
 void at_node_say_saved(struct at_node_machine *m); /* that, to every member linked, once per round */
 
 /* ---- node_round.c ---- */
-int at_node_self(const struct at_node_machine *m);    /* own replica index, -1: none */
-bool at_node_joined(const struct at_node_machine *m); /* active member by the log */
+static inline int at_node_self(const struct at_node_machine *m) /* own replica index, -1: none */
+{
+    return (int)m->self1 - 1;
+}
+static inline bool at_node_joined(const struct at_node_machine *m) /* active member by the log */
+{
+    return m->joined;
+}
 void at_node_unit_event(struct at_node_machine *m, const struct at_node_event *e);
 void at_node_data_drive(struct at_node_machine *m);
 void at_node_unit_drive(struct at_node_machine *m);

@@ -143,7 +143,10 @@ void at_node_seats_changed(struct at_node_machine *m)
 
 void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id)
 {
-    if (at_node_id_eq(id, &m->options.key.id)) m->self1 = (uint32_t)(at_ledger_find(&m->ledger, id) + 1);
+    if (at_node_id_eq(id, &m->options.key.id)) {
+        m->self1 = (uint32_t)(at_ledger_find(&m->ledger, id) + 1);
+        m->joined = m->ledger.members[m->self1 - 1].active;
+    }
     for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used && at_node_id_eq(&m->links[i].node, id)) know(m, &m->links[i]);
 }

@@ -92,18 +92,6 @@ at_err_t at_node_take(void *user, const struct at_signed_record *record, struct 
     return AT_OK;
 }
 
-bool at_node_settled(const struct at_node_machine *m)
-{
-    return !m->consensus || (!m->consensus->in_flight && m->consensus->queue_count == 0);
-}
-
-uint64_t at_node_log_size(const struct at_node_machine *m)
-{
-    const struct at_consensus *c = m->consensus;
-    if (!m->has_genesis) return 0;
-    return c ? m->ledger.tree.size - (c->in_flight ? c->block_count : 0) : m->agree.told;
-}
-
 void at_node_log_start(struct at_node_machine *m)
 {
     m->follower = (struct at_follower){.run = m->options.run,

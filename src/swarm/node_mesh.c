@@ -161,23 +161,14 @@ bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node
     return true;
 }
 
-/* The whole part of h^(k/3), at least 1. */
-static uint32_t distance(uint32_t h, uint32_t k)
-{
-    uint64_t power = k == 0 ? 1 : k == 1 ? h : k == 2 ? (uint64_t)h * h : (uint64_t)h * h * h;
-    uint32_t root = 1;
-    while ((uint64_t)(root + 1) * (root + 1) * (root + 1) <= power) root++;
-    return root;
-}
-
 static void reach_ring(struct at_node_machine *m)
 {
     const struct at_node_ring *ring = m->mesh.ring;
-    uint32_t n = m->mesh.ring_count, at = at_node_ring_find(m, &m->options.key.id), others = n;
+    uint32_t n = m->mesh.ring_count, at = m->mesh.ring_at, others = n;
     bool on_ring = at < n && at_node_id_eq(&ring[at].id, &m->options.key.id);
     others -= on_ring;
     for (uint32_t k = 0, before = 0; k < AT_NODE_MESH_DIALS && others > 0; k++) {
-        uint32_t d = distance(n / 2 ? n / 2 : 1, k);
+        uint32_t d = m->mesh.ring_step[k];
         if (d == before) continue;
         before = d;
         for (uint32_t step = 0; step < AT_NODE_MESH_WALK && d + step < n + !on_ring; step++) {

@@ -83,8 +83,9 @@ struct at_node_ring { /* the active members, ids ascending */
 struct at_node_mesh {
     struct at_node_peer *peers; /* [member_count] */
     struct at_node_ring *ring;
-    uint32_t peer_cap, ring_count, ring_before; /* before: members that are nearer to the steward than this node */
-    bool ring_valid, near;                      /* near: among those that keep a link to the steward */
+    uint32_t peer_cap, ring_count, ring_before;      /* before: members that are nearer to the steward than this node */
+    uint32_t ring_at, ring_step[AT_NODE_MESH_DIALS]; /* own place, or where it would be; distances that it dials */
+    bool ring_valid, near;                           /* near: among those that keep a link to the steward */
     /* own statement */
     struct at_endpoint own[AT_ENDPOINTS_MAX];
     uint32_t own_count;

@@ -50,8 +50,20 @@ static bool is_before(const struct at_node_machine *m, const struct at_node_id *
     return at_node_nearer(id, &m->options.key.id, &m->ledger.seats.seat[0].member);
 }
 
+/* The whole part of h^(k/3), at least 1. */
+static uint32_t distance(uint32_t h, uint32_t k)
+{
+    uint64_t power = k == 0 ? 1 : k == 1 ? h : k == 2 ? (uint64_t)h * h : (uint64_t)h * h * h;
+    uint32_t root = 1;
+    while ((uint64_t)(root + 1) * (root + 1) * (root + 1) <= power) root++;
+    return root;
+}
+
 static void ring_done(struct at_node_machine *m)
 {
+    uint32_t half = m->mesh.ring_count / 2;
+    m->mesh.ring_at = at_node_ring_find(m, &m->options.key.id);
+    for (uint32_t k = 0; k < AT_NODE_MESH_DIALS; k++) m->mesh.ring_step[k] = distance(half ? half : 1, k);
     m->mesh.near = at_node_near_by(m, m->mesh.ring_before);
     m->mesh.ring_valid = true;
 }

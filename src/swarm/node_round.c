@@ -24,21 +24,10 @@
 #include <stdio.h>
 #include <string.h>
 
-int at_node_self(const struct at_node_machine *m)
-{
-    return (int)m->self1 - 1;
-}
-
 struct at_hash at_node_machine_counted(const struct at_node_machine *m)
 {
     int self = at_node_self(m);
     return self >= 0 ? m->ledger.members[self].last : (struct at_hash){{0}};
-}
-
-bool at_node_joined(const struct at_node_machine *m)
-{
-    int self = at_node_self(m);
-    return self >= 0 && m->ledger.members[self].active;
 }
 
 static const struct at_allotment *own_unit(const struct at_node_machine *m)

@@ -95,11 +95,10 @@ void at_node_route_distrust(struct at_node_machine *m)
     if (feed && !(only && at_node_link_seat(feed))) feed->distrust_ms = m->now_ms + AT_NODE_DISTRUST_MS;
 }
 
+/* Of two as far from the steward. */
 static bool better(const struct at_node_machine *m, const struct at_node_link *a, const struct at_node_link *b)
 {
-    uint32_t ha = hops_of(m, a), hb = hops_of(m, b);
     bool da = m->now_ms < a->distrust_ms, db = m->now_ms < b->distrust_ms;
-    if (ha != hb) return ha < hb;
     if (da != db) return db;
     if (a->id == m->mesh.feed || b->id == m->mesh.feed) return a->id == m->mesh.feed;
     return a->head != b->head ? a->head > b->head : a->id < b->id;
@@ -108,14 +107,19 @@ static bool better(const struct at_node_machine *m, const struct at_node_link *a
 static void choose(struct at_node_machine *m)
 {
     struct at_node_link *best = NULL, *old = at_node_feed(m);
+    uint32_t least = AT_HOPS_NONE; /* of `best` */
     if (old && m->mesh.path && (hops_of(m, old) == AT_HOPS_NONE || hops_of(m, old) + 1 > m->mesh.hops)) hold(m);
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        bool serves = at_node_link_open(l) && (l->head > 0 || hops_of(m, l) != AT_HOPS_NONE); /* not a newcomer */
-        if (serves && (!best || better(m, l, best))) best = l;
+        if (!at_node_link_open(l)) continue;
+        uint32_t hops = hops_of(m, l);
+        if (hops == AT_HOPS_NONE && l->head == 0) continue; /* a newcomer */
+        if (best && (hops > least || (hops == least && !better(m, l, best)))) continue;
+        best = l;
+        least = hops;
     }
-    bool way = best && hops_of(m, best) != AT_HOPS_NONE;
-    m->mesh.hops = way ? hops_of(m, best) + 1 : AT_HOPS_NONE;
+    bool way = best && least != AT_HOPS_NONE;
+    m->mesh.hops = way ? least + 1 : AT_HOPS_NONE;
     if (best == old) {
         if (best && way != (m->mesh.path != 0)) path_changed(m, way);
         return;
@@ -153,7 +157,7 @@ static uint32_t hops_for(const struct at_node_machine *m, const struct at_node_l
 /* It may not know how long our log is. To a single steward nothing need be told. */
 static bool may_lag(const struct at_node_machine *m, const struct at_node_link *l, uint64_t size)
 {
-    return at_node_link_open(l) && !is_only_steward(m, l) && size > l->told_head && size > l->head && !l->log_live;
+    return at_node_link_open(l) && size > l->told_head && size > l->head && !l->log_live && !is_only_steward(m, l);
 }
 
 static void tell_one(struct at_node_machine *m, struct at_node_link *l, uint64_t size)
@@ -197,7 +201,7 @@ static void tell(struct at_node_machine *m)
     uint32_t open, turns;
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
-        if (at_node_link_open(l) && !is_only_steward(m, l) && hops_for(m, l) != l->told_hops) tell_one(m, l, size);
+        if (at_node_link_open(l) && hops_for(m, l) != l->told_hops && !is_only_steward(m, l)) tell_one(m, l, size);
     }
     struct at_node_link *next = next_told(m, size, &open);
     if (!next) return;

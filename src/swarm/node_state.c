@@ -303,10 +303,10 @@ static void prefetch(struct at_node_machine *m)
     struct at_replicas offered;
     if (!m->held.look || m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running) return;
     m->held.look = false;
-    at_node_held_offered(m, &offered);
     for (size_t i = 0; i < m->fetch_top; i++)
         if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
             cost += at_node_update_cost(m, m->fetches[i].bytes_exact);
+    if (cost >= AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL || !at_node_held_offered(m, &offered)) return;
     uint32_t first = (uint32_t)at_node_self(m) * 7 % count, r = at_replicas_next(&offered, first);
     for (uint32_t k = 0; k < count; k++, r = at_replicas_next(&offered, r + 1)) {
         if (r == AT_MEMBERS_MAX) r = at_replicas_next(&offered, 0);

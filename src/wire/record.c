@@ -24,9 +24,11 @@ uint32_t at_replicas_count(const struct at_replicas *set)
 
 uint32_t at_replicas_next(const struct at_replicas *set, uint32_t from)
 {
-    while (from < AT_MEMBERS_MAX && !at_replicas_has(set, from))
-        from = from % 8 == 0 && set->b[from / 8] == 0 ? from + 8 : from + 1;
-    return from < AT_MEMBERS_MAX ? from : AT_MEMBERS_MAX;
+    for (uint32_t word = from / 64; word < AT_MEMBERS_MAX / 64; word++, from = 64 * word) {
+        uint64_t rest = at_load_le64(set->b + 8 * word) >> from % 64;
+        if (rest) return from + (uint32_t)__builtin_ctzll(rest);
+    }
+    return AT_MEMBERS_MAX;
 }
 
 static size_t replicas_bytes(const struct at_replicas *set)
