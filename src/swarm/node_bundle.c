@@ -202,6 +202,7 @@ void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, c
     link->cold->bundle_at = link->cold->bundle_before = 0;
     link->cold->want[link->cold->want_count++] = (struct at_node_want){.kind = AT_BLOB_UPDATE};
     at_node_serve_next(m, link);
+    if (!m->tiles.out_blocked) at_node_quiet(m);
 }
 
 void at_node_bundle_read(struct at_node_machine *m, struct at_node_link *link)
@@ -230,6 +231,7 @@ void at_node_bundle_data(struct at_node_machine *m, const struct at_node_event *
         if (count < left) at_node_serve_first(link, &link->cold->reading);
     }
     at_node_serve_next(m, link);
+    if (!m->tiles.out_blocked) at_node_quiet(m);
 }
 
 void at_node_bundle_drive(struct at_node_machine *m)

@@ -166,6 +166,7 @@ void at_node_held(struct at_node_machine *m, struct at_node_link *link, const st
 {
     struct at_node_link_held *lh = of_link(m, link);
     struct at_node_held_part *part = m->held.part;
+    struct at_replicas wanted;
     uint64_t next = m->held.known ? (uint64_t)m->held.round + 1 : 0;
     bool same = lh->knows;
     size_t at = (size_t)(link - m->links);
@@ -177,15 +178,21 @@ void at_node_held(struct at_node_machine *m, struct at_node_link *link, const st
         same = same && memcmp(&bits, &part[p].has[at], sizeof bits) == 0;
         if (msg->round == next) part[p].next[at] = bits;
     }
-    if (!is_of_round(m, msg->round) || same) return;
+    if (!is_of_round(m, msg->round) || same) {
+        at_node_quiet(m);
+        return;
+    }
     lh->knows = true;
     for (size_t p = 0; p < m->held.parts; p++) part[p].has[at] = cut(msg->bits.p, msg->bits.n, p);
     m->held.look = true;
+    bool waits = false;
     for (size_t i = 0; i < m->fetch_top; i++) { /* who waited because nobody had it */
         struct at_node_fetch *f = &m->fetches[i];
+        waits = waits || f->state == AT_FETCH_WAIT;
         if (f->state == AT_FETCH_WAIT && f->moved_ms > m->now_ms && at_node_held_by(m, link, f) == AT_NODE_HOLDS)
             f->moved_ms = m->now_ms;
     }
+    if (!waits && (m->unit.running || !wanted_of(m, &wanted))) at_node_quiet(m); /* nothing is to be fetched */
 }
 
 void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link)

@@ -296,6 +296,7 @@ void at_node_log_part(struct at_node_machine *m, struct at_node_link *link, cons
 void at_node_persisted(struct at_node_machine *m)
 {
     at_node_agree_persisted(m);
+    if (!m->consensus && !m->agree.simplex) at_node_quiet(m); /* a follower waits for no write */
     if (!m->consensus) return;
     struct at_consensus_event event = {.kind = AT_CONSENSUS_PERSISTED};
     struct at_consensus_update update;

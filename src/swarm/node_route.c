@@ -57,7 +57,10 @@ static void hold(struct at_node_machine *m)
 
 void at_node_head(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_head *msg)
 {
-    if (msg->hops == link->hops && msg->log_size <= link->head) {
+    /* The feed is the best way still, and whatever the peer has is here. */
+    bool known = m->mesh.feed && !m->is_steward && msg->log_size <= m->follower.log.size;
+    if (msg->hops == link->hops && (known || msg->log_size <= link->head)) {
+        if (msg->log_size > link->head) link->head = msg->log_size;
         at_node_quiet(m);
         return;
     }
