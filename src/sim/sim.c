@@ -11,6 +11,9 @@ enum { STEPS = 10, STAND_IN_BYTES = 256, STATE_STAND_IN_BYTES = 1024, STATE_TILE
 enum { NEAR = 48, APART_MS = 20 /* of many nodes: invited by the steward; between two that come */ };
 enum { AT_ONCE = 8 /* updates over a member's line */ };
 enum { ROUNDS_LEAST = 15, ROUNDS_LEAST_CALM = 6 };
+/* By default. Each member fetches as many updates in a round as there are members, so with more of them a founder would choose
+ * longer rounds: an hour for a thousand, and half as many of them. */
+enum { ROUNDS = 48, ROUNDS_MANY = 24, ROUND_LEAST_MS = 10000, ROUND_MOST_MS = 600000, ROUND_EACH_MS = 3600 };
 enum { LATE_LOOKS = 32 }; /* in a round's time, at a run whose rounds are late */
 enum { LOOK_MS = 1000 };  /* so often the stewards' seats are looked at: at fixed times, however time is let pass */
 /* What a run promises once its faults are over, in the worst case: the round that is open lasts its whole time, two rounds;
@@ -67,9 +70,11 @@ static at_err_t check(struct at_sim_options *o, struct at_diag *diag)
                        "%d of %d nodes: %d stewards bear %d that lie, and those are more", o->byzantine, o->nodes,
                        o->stewards, (o->stewards - 1) / 3);
     if (o->round_ms == 0) {
-        o->round_ms = o->duration_ms / 48;
-        if (o->round_ms < 10000) o->round_ms = 10000;
-        if (o->round_ms > 600000) o->round_ms = 600000;
+        bool many = (uint64_t)o->nodes * ROUND_EACH_MS > ROUND_MOST_MS;
+        uint64_t most = many ? (uint64_t)o->nodes * ROUND_EACH_MS : ROUND_MOST_MS;
+        o->round_ms = o->duration_ms / (many ? ROUNDS_MANY : ROUNDS);
+        if (o->round_ms < ROUND_LEAST_MS) o->round_ms = ROUND_LEAST_MS;
+        if (o->round_ms > most) o->round_ms = most;
     }
     uint64_t least = is_calm(o) ? ROUNDS_LEAST_CALM : ROUNDS_LEAST;
     if (o->duration_ms < least * o->round_ms)

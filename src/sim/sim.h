@@ -72,7 +72,8 @@ struct at_sim_options {
     int byzantine; /* so many of the nodes: of the stewards where those are more than three times as many, else others */
     int nats;      /* percent of the members that nobody can dial; a third of these behind symmetric NATs */
     uint64_t duration_ms;
-    uint64_t round_ms; /* of one unit at speed 1; 0: a 48th of the duration, 10 s to 10 min */
+    uint64_t round_ms; /* of one unit at speed 1; 0: a 48th of the duration, 10 s to 10 min; of more than 166
+                        * nodes a 24th, up to 3.6 s for each */
     uint64_t update_bytes;
     uint32_t faults;         /* bits of enum at_sim_fault */
     double faults_per_round; /* of each node, all kinds together, on average */

@@ -2,6 +2,7 @@
 #include "sim/world_rig.h"
 
 enum { NODES = 44, LINKS = 32, NEAR = 13 /* of so many links so many are the nearest members' (node_crowd.c) */ };
+enum { APART_MS = 3000, ENDS_MOST = 13 };
 
 static struct at_world *crowd(uint64_t seed)
 {
@@ -46,9 +47,33 @@ static void the_far_let_go(void **state)
     at_world_release(w);
 }
 
+/* Members that come one by one dial others each time that their places on the ring have moved; what they do not need any more
+ * they close, and all are counted in every round. */
+static void links_that_nobody_needs(void **state)
+{
+    (void)state;
+    struct at_world_options o = small(33);
+    o.nodes = NODES;
+    o.min_members = NODES;
+    o.rounds = 2;
+    o.step_ms = 20000;
+    o.round_ms_max = 120000;
+    struct at_world *w = make_down(&o);
+    for (int i = 0; i < NODES; i++) at_world_start_node(w, i, (uint64_t)APART_MS * (uint64_t)i);
+    assert_false(at_world_run(w, APART_MS * NODES + 50000));
+    uint32_t ends = 0;
+    for (int i = 0; i < NODES; i++) ends += at_world_links(w, i);
+    print_message("%u links among %d nodes\n", ends / 2, NODES);
+    assert_in_range(ends, 0, ENDS_MOST * NODES);
+    must_finish(w, 600000);
+    for (uint32_t r = 0; r < 2; r++) assert_int_equal(at_world_included(w, r), NODES);
+    at_world_release(w);
+}
+
 int main(void)
 {
     if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
-    const struct CMUnitTest tests[] = {cmocka_unit_test(everybody_comes_in), cmocka_unit_test(the_far_let_go)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(everybody_comes_in), cmocka_unit_test(the_far_let_go),
+                                       cmocka_unit_test(links_that_nobody_needs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

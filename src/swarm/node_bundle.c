@@ -3,9 +3,9 @@
  *
  *   asks                                     answers
  *   the disk which of up to 16 are there     all at once
- *   for up to 16 that wait to be fetched,    reads as many as fill a message, sends them, reads on: one or several
- *   one want of a peer at a time             bundles, in the order of the want, those that are not here empty. To a peer
- *                                            that asks for more meanwhile: Bye
+ *   for up to 16 that wait to be fetched     reads as many as fill a message, sends them, reads on: one or several
+ *   (4 of a peer that has given none yet),   bundles, in the order of the want, those that are not here empty. To a peer
+ *   one want of a peer at a time             that asks for more meanwhile: Bye
  *   a bundle of others than the next of the
  *   want, or one that could hold more: Bye
  *   the disk to keep all of a bundle         each is checked against its key; all at once
@@ -30,7 +30,22 @@ bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes)
 uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes)
 {
     if (!at_node_small_update(m, bytes)) return AT_NODE_APPLY_SMALL;
-    return bytes <= bundle_bytes(m) / AT_BUNDLE_MAX ? 1 : AT_NODE_APPLY_SMALL / 2;
+    bool many = m->ledger.member_count > AT_NODE_LOOK_MEMBERS;
+    return bytes <= bundle_bytes(m) / AT_BUNDLE_MAX ? 1 : AT_NODE_APPLY_SMALL / (many ? 4 : 2);
+}
+
+uint32_t at_node_updates_cost(const struct at_node_machine *m)
+{
+    uint32_t cost = 0;
+    for (size_t i = 0; i < m->fetch_top; i++)
+        if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
+            cost += at_node_update_cost(m, m->fetches[i].bytes_exact);
+    return cost;
+}
+
+bool at_node_bundle_fills(const struct at_node_machine *m)
+{
+    return at_node_updates_cost(m) <= AT_NODE_UPDATES_COST / 2;
 }
 
 bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f)
@@ -88,7 +103,8 @@ void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
     struct at_message msg = {.kind = AT_MSG_BUNDLE_WANT};
     uint32_t n = 0;
     struct at_node_link *link = more_may_join(m) ? NULL : at_node_fetch_peer(m, first);
-    for (size_t i = (size_t)(first - m->fetches); link && i < m->fetch_top && n < AT_BUNDLE_MAX; i++) {
+    uint32_t most = link && link->cold->gave ? AT_BUNDLE_MAX : AT_NODE_HELD_MISSES;
+    for (size_t i = (size_t)(first - m->fetches); link && i < m->fetch_top && n < most; i++) {
         struct at_node_fetch *f = &m->fetches[i];
         bool waits = f->state == AT_FETCH_WAIT && m->now_ms >= f->moved_ms && at_node_is_small(m, f);
         if (waits && at_node_fetch_suits(m, f, link)) all[n++] = f;
@@ -164,6 +180,7 @@ void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const 
             at_node_fetch_missed(m, f, link);
         }
         if (data.n == 0 || !at_node_fetch_whole(m, f, link, &piece)) continue;
+        link->cold->gave = true;
         if (!op) {
             op = at_node_op_add(m, AT_NODE_OP_BUNDLE_WRITE);
             op->bundle.keys = m->bundle.write;

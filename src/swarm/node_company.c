@@ -15,8 +15,8 @@
  * Who waits counts as here: its author need not be any more. Its author knows how long that may be and does not take its
  * receipt for lost before. A receipt that waits when the steward dies is lost, and sent again over the new link.
  *
- * JOINs that come faster than that go together, too: the first is ordered at once, those behind it when as many
- * milliseconds have passed as there are members (a second at most), when another record is ordered, or when they fill a
+ * JOINs that come fast go together, too: the first is ordered at once, those behind it after a while that grows as the
+ * square of the members (a quarter of a second with 100, three seconds at most), when another record is ordered, or when they fill a
  * block. They do not wait in the consensus's queue, where the steward would do nothing else. */
 #include "swarm/node_internal.h"
 
@@ -117,7 +117,8 @@ void at_node_company_newcomer(struct at_node_machine *m, const struct at_signed_
 
 static uint64_t joins_due_ms(const struct at_node_machine *m)
 {
-    uint32_t gap = m->ledger.member_count < AT_NODE_JOINS_MS ? m->ledger.member_count : AT_NODE_JOINS_MS;
+    uint64_t n = m->ledger.member_count, gap = n + n * n / AT_NODE_JOINS_SHARE;
+    if (gap > AT_NODE_JOINS_MS) gap = AT_NODE_JOINS_MS;
     return m->joins->ordered_ms ? m->joins->ordered_ms + gap : 0;
 }
 

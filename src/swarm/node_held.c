@@ -80,7 +80,8 @@ void at_node_held_opened(struct at_node_machine *m)
     bool next = m->ledger.round == (h->known ? h->round + 1 : 0); /* what was told of the next round is of this one */
     h->known = true;
     h->round = m->ledger.round;
-    h->fresh_ms = 0;
+    h->opened_ms = m->now_ms;
+    h->fresh_ms = h->offered_ms = 0;
     memset(&h->here, 0, sizeof h->here);
     memset(&h->asked, 0, sizeof h->asked);
     memset(&h->logged, 0, sizeof h->logged);
@@ -223,13 +224,20 @@ static bool from_steward(const struct at_node_machine *m, uint32_t replica)
     return shares <= 1 || replica % shares == m->self1 % shares;
 }
 
+/* Ahead of CLOSE it is asked of its author. Among many members a single steward has it as soon, in company. */
+static bool asks_authors(const struct at_node_machine *m)
+{
+    return m->ledger.seats.count > 1 || m->ledger.member_count <= AT_NODE_LOOK_MEMBERS;
+}
+
 static enum at_node_holds holds(struct at_node_machine *m, const struct at_node_link *l, uint32_t replica)
 {
     const struct at_node_held_part *part = part_of(m, replica);
     size_t at = (size_t)(l - m->links);
     bool tried = is_in(&part->lacks[at], replica);
     if (of_link(m, l)->knows && is_in(&part->has[at], replica)) return AT_NODE_HOLDS;
-    bool author = l->replica1 == replica + 1, steward = m->ledger.seats.count == 1 && at_node_link_seat(l);
+    bool author = l->replica1 == replica + 1 && (asks_authors(m) || m->ledger.phase != AT_LEDGER_TRAINING);
+    bool steward = m->ledger.seats.count == 1 && at_node_link_seat(l);
     if (!tried && (author || (steward && from_steward(m, replica)))) return AT_NODE_HOLDS;
     return steward ? AT_NODE_HOLDS_TOO : AT_NODE_HOLDS_NOT;
 }
@@ -242,8 +250,8 @@ enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_no
     return holds(m, l, f->replica1 - 1);
 }
 
-/* Of these the ones that somebody who can be asked has. */
-bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
+/* Of these the ones that somebody who can be asked has; false: none. */
+static bool find_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
 {
     const struct at_node_held *h = &m->held;
     size_t steward = SIZE_MAX;
@@ -254,7 +262,7 @@ bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_off
         const struct at_node_link *l = &m->links[i];
         if (!at_node_link_open(l) || l->late) continue;
         if (m->ledger.seats.count == 1 && at_node_link_seat(l)) steward = i;
-        if (l->replica1 && !is_in(&part_of(m, l->replica1 - 1)->lacks[i], l->replica1 - 1))
+        if (l->replica1 && asks_authors(m) && !is_in(&part_of(m, l->replica1 - 1)->lacks[i], l->replica1 - 1))
             at_replicas_add(offered, l->replica1 - 1);
         for (size_t p = 0; p < h->parts && h->link[i].knows; p++)
             for (size_t b = 0; b < AT_NODE_HELD_PART / 8; b++)
@@ -266,6 +274,30 @@ bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_off
     uint8_t any = 0;
     for (size_t b = 0; b < sizeof offered->b; b++) any |= offered->b[b] &= wanted.b[b];
     return any != 0;
+}
+
+/* How long what is offered waits for company: a few are fetched at once. */
+static uint64_t patience_ms(const struct at_node_machine *m)
+{
+    uint64_t ms = m->genesis.round_ms_max / AT_NODE_COMPANY_SHARE;
+    if (m->ledger.member_count <= AT_BUNDLE_MAX) return 0;
+    return ms < AT_NODE_COMPANY_MS ? ms : AT_NODE_COMPANY_MS;
+}
+
+bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
+{
+    struct at_node_held *h = &m->held;
+    uint32_t count = 0;
+    bool due = h->offered_ms && m->now_ms >= h->offered_ms + patience_ms(m);
+    if (!h->look && !due) return false;
+    if (!at_node_bundle_fills(m)) return false; /* looked at again when some have come */
+    h->look = false;
+    if (!find_offered(m, ret_offered)) return false;
+    for (size_t b = 0; b < sizeof ret_offered->b; b++) count += (uint32_t)__builtin_popcount(ret_offered->b[b]);
+    if (!h->offered_ms) h->offered_ms = m->now_ms ? m->now_ms : 1;
+    if (count < AT_BUNDLE_MAX && !due && patience_ms(m) > 0) return false;
+    h->offered_ms = 0;
+    return true;
 }
 
 /* ---- telling ---- */
@@ -319,7 +351,8 @@ void at_node_held_drive(struct at_node_machine *m)
 
 uint64_t at_node_held_deadline_ms(const struct at_node_machine *m)
 {
-    if (!m->held.fresh_ms || !m->held.known) return UINT64_MAX;
-    uint64_t due = due_ms(m);
-    return due > m->now_ms ? due : UINT64_MAX;
+    uint64_t due = UINT64_MAX, offered = m->held.offered_ms ? m->held.offered_ms + patience_ms(m) : UINT64_MAX;
+    if (m->held.fresh_ms && m->held.known) due = due_ms(m);
+    if (due <= m->now_ms) due = UINT64_MAX;
+    return offered > m->now_ms && offered < due ? offered : due;
 }

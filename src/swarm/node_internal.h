@@ -7,6 +7,7 @@
  *   node_mesh.c     whom this node dials, and when again
  *   node_climb.c    every way to one node: its addresses, a punch, a relay
  *   node_crowd.c    more members than links: who lets go, who gives way, where a newcomer is sent
+ *   node_spare.c    links that nobody calls for any more
  *   node_route.c    the way to the steward: which link leads there; who is told how long the log is
  *   node_log.c      the log: serving it, following it
  *   node_relay.c    records on their way to the steward, receipts waiting for their updates
@@ -58,8 +59,9 @@
 #define AT_NODE_WINDOW_PIECES 4                       /* our wants of one fetch that are under way */
 #define AT_NODE_PIECES_MAX    16 /* and of all fetches at one peer; with its tiles fewer than it takes */
 #define AT_NODE_FETCHES_MAX   (AT_NODE_LINKS_MAX + 8)
-#define AT_NODE_APPLY_FETCHES 4  /* updates fetched side by side for one outer step, */
-#define AT_NODE_APPLY_SMALL   8  /* so many small ones instead of each of these */
+#define AT_NODE_APPLY_FETCHES 4 /* updates fetched side by side for one outer step, */
+#define AT_NODE_APPLY_SMALL   8 /* so many small ones instead of each of these */
+#define AT_NODE_UPDATES_COST  (AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL)
 #define AT_NODE_HISTORY       10 /* closed rounds that can be replayed from their updates */
 #define AT_NODE_KEEP_ROUNDS   8 /* rounds whose update blobs are kept for others, while they are fewer bytes than the */
 #define AT_NODE_KEEP_LEAST    2 /* state (else nobody would replay them); of so many in any case */
@@ -77,16 +79,19 @@
 enum { /* milliseconds */
        AT_NODE_DIAL_MIN_MS = 200,
        AT_NODE_DIAL_CALM_MS = 500,
-       AT_NODE_DIAL_MAX_MS = 5000,  /* to the steward, or while nobody is linked */
-       AT_NODE_DIAL_FAR_MS = 60000, /* to others */
-       AT_NODE_STEADY_MS = 10000,   /* a link that lasts so long was worth dialling */
-       AT_NODE_CROSSED_MS = 5000,   /* two links this close, one dialled by each side, have crossed */
-       AT_NODE_LONELY_MS = 3000,    /* the steward waits so long for members to dial it */
-       AT_NODE_PATHLESS_MS = 1000,  /* a member that is not near dials it after so long without a way there */
-       AT_NODE_LET_GO_MS = 2000,    /* another way there must have been one for so long, and up to four times more */
-       AT_NODE_WHERE_MS = 1000,     /* a member's next statement of where it is, at the earliest */
-       AT_NODE_FRESH_MS = 500,      /* where members are is passed on together, after half of this to one and a half */
-       AT_NODE_KEEP_MS = 1000,      /* the directory is written down at most so often */
+       AT_NODE_DIAL_MAX_MS = 5000,    /* to the steward, or while nobody is linked */
+       AT_NODE_DIAL_FAR_MS = 60000,   /* to others */
+       AT_NODE_STEADY_MS = 10000,     /* a link that lasts so long was worth dialling */
+       AT_NODE_CROSSED_MS = 5000,     /* two links this close, one dialled by each side, have crossed */
+       AT_NODE_LONELY_MS = 3000,      /* the steward waits so long for members to dial it */
+       AT_NODE_PATHLESS_MS = 1000,    /* a member that is not near dials it after so long without a way there */
+       AT_NODE_RING_CALM_MS = 2000,   /* nobody has joined for so long: places on the ring have settled */
+       AT_NODE_SPARE_MS = 1000,       /* links that nobody needs are closed one by one, so far apart */
+       AT_NODE_SPARE_MAX_MS = 600000, /* where there is none it is looked for so late at last */
+       AT_NODE_LET_GO_MS = 2000,      /* another way there must have been one for so long, and up to four times more */
+       AT_NODE_WHERE_MS = 1000,       /* a member's next statement of where it is, at the earliest */
+       AT_NODE_FRESH_MS = 500, /* where members are is passed on together, after half of this to one and a half */
+       AT_NODE_KEEP_MS = 1000, /* the directory is written down at most so often */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
        AT_NODE_PEERS_SOON_MS = 500,    /* and another one, after an answer; */
        AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news */
@@ -99,7 +104,7 @@ enum { /* milliseconds */
        AT_NODE_DISTRUST_MS = 60000,    /* a way to the steward on which our words get lost is not taken */
        AT_NODE_RESUBMIT_MS = 5000,     /* a record of ours is not in the log: once more */
        AT_NODE_COMPANY_MS = 60000,     /* a receipt waits at most so long for others */
-       AT_NODE_JOINS_MS = 1000,        /* and a JOIN at most so long for others: as many ms as there are members */
+       AT_NODE_JOINS_MS = 3000,        /* and a JOIN at most so long for others */
        AT_NODE_RELAY_AGAIN_MS = 2000,  /* the same record is not passed on again before */
        AT_NODE_ABSENT_MS = 1000,       /* a participant that is not here is given up after this */
        AT_NODE_ABSENT_FAR_MS = 3000,   /* one whose words came through others: it may be looking for another way */
@@ -108,12 +113,14 @@ enum { /* milliseconds */
        AT_NODE_OPEN_GRACE_MS = 2000,   /* stragglers of the last round are waited for so long at least */
        AT_NODE_PAUSE_MIN_MS = 2000,    /* for members that rounds leave out, see node_steward.c */
        AT_NODE_PAUSE_MAX_MS = 30000,
-       AT_NODE_END_LINGER_MS = 10000, /* a steward stays so long after END for members that still fetch */
-       AT_NODE_END_WAIT_MS = 6000,    /* and so long for those that may be dialling: longer than their backoff */
-       AT_NODE_LOST_MS = 30000,       /* whose link was lost at most so long ago */
-       AT_NODE_HELLO_MS = 10000,      /* a link that does not say who it is */
-       AT_NODE_UNINVITED_MS = 10000,  /* no member, no invite, no link */
-       AT_NODE_REFUSED_MS = 3000,     /* a JOIN was refused, and no JOIN of ours shows up in the log */
+       AT_NODE_END_LINGER_MS =
+           10000, /* who has the final state stays so long after END for members that still fetch, */
+       AT_NODE_END_LINGER_EACH_MS = 100, /* and so much longer for each member of the run: that many updates to fetch */
+       AT_NODE_END_WAIT_MS = 6000,       /* and so long for those that may be dialling: longer than their backoff */
+       AT_NODE_LOST_MS = 30000,          /* whose link was lost at most so long ago */
+       AT_NODE_HELLO_MS = 10000,         /* a link that does not say who it is */
+       AT_NODE_UNINVITED_MS = 10000,     /* no member, no invite, no link */
+       AT_NODE_REFUSED_MS = 3000,        /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_HELD_MS = 600000,   /* peers are told which updates are here at most so often while a round is open, */
        AT_NODE_HELD_SOON_MS = 100, /* and so often once it is closed */
@@ -144,8 +151,10 @@ enum { /* milliseconds */
        AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
 #define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
+#define AT_NODE_JOINS_SHARE     64 /* n + n * n / 64 milliseconds, with n members */
 #define AT_NODE_COMPANY_MAX     32 /* so many are company enough */
 #define AT_NODE_HELD_PART       256
+#define AT_NODE_HEAD_SHARE      16 /* of the time that a round may take peers wait at most to hear of a longer log */
 #define AT_NODE_HELD_SHARE      16 /* of the time that a round may take, if that is less than AT_NODE_HELD_MS */
 #define AT_NODE_HELD_SOURCES    8  /* members that take an update from the single steward itself */
 #define AT_NODE_HELD_MISSES     4  /* so often it was not where it was told to be: then peers are asked by turns */
@@ -187,6 +196,7 @@ struct at_node_link_cold {
     struct at_hash asked[AT_BUNDLE_MAX];
     uint64_t asked_bytes[AT_BUNDLE_MAX];
     uint32_t asked_count;
+    bool gave; /* an update of them has come */
 };
 
 /* Every drive looks at all links in every step, so these lie close together: three cache lines each, in the order of how
@@ -253,7 +263,9 @@ struct at_node_held { /* node_held.c */
     bool known;       /* a round has opened: */
     uint32_t round;
     struct at_replicas logged, here, asked; /* whose updates: receipt in the log; of these: here; being fetched */
+    uint64_t opened_ms;                     /* when this node saw it */
     bool look;                              /* one may be fetched that could not before */
+    uint64_t offered_ms;                    /* since when somebody has one that is not here or asked for; 0: nobody */
     uint64_t fresh_ms, told_ms;   /* since when there is something to tell, 0: nothing; when peers were told last */
     uint8_t vain[AT_MEMBERS_MAX]; /* by replica: so often it did not have what it had told, in this round */
     struct at_node_link_held {    /* by the link's place */
@@ -544,6 +556,15 @@ struct at_node_hint *at_node_hint_of(struct at_node_machine *m, const struct at_
 void at_node_crowd_drive(struct at_node_machine *m);
 uint64_t at_node_crowd_deadline_ms(const struct at_node_machine *m);
 
+uint32_t at_node_members_linked(const struct at_node_machine *m);
+bool at_node_ring_calls(const struct at_node_machine *m,
+                        uint32_t replica); /* one of the two dials the other by right */
+
+/* ---- node_spare.c ---- */
+void at_node_spare_link(struct at_node_machine *m); /* one has come */
+void at_node_spare_drive(struct at_node_machine *m);
+uint64_t at_node_spare_deadline_ms(const struct at_node_machine *m);
+
 /* ---- node_climb.c ---- */
 /* invited: it is the node of the invite, whose address the driver knows. where: NULL when it has told none. meet: others may
  * be asked to arrange a meeting, and `turn` says which of them first. False: no address is known, or too many nodes are
@@ -679,8 +700,11 @@ void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bo
 
 /* ---- node_bundle.c ---- */
 bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes);
-/* How much room it takes among those that are fetched side by side, of AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL. */
+/* How much room it takes among those that are fetched side by side, of AT_NODE_UPDATES_COST; and how much those do. */
 uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes);
+uint32_t at_node_updates_cost(const struct at_node_machine *m);
+/* Small ones begin together, once half of that room is free: so that a want is for many. */
+bool at_node_bundle_fills(const struct at_node_machine *m);
 bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f); /* it goes in bundles */
 void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first);
 void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle_want *want);
@@ -705,7 +729,8 @@ void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *
 void at_node_held_lied(struct at_node_machine *m, const struct at_node_link *link); /* until the next round */
 enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_node_link *l,
                                    const struct at_node_fetch *f);
-bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered); /* false: none */
+/* What may be fetched ahead of CLOSE; false: nothing now. */
+bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered);
 void at_node_held_drive(struct at_node_machine *m);
 uint64_t at_node_held_deadline_ms(const struct at_node_machine *m);
 
@@ -762,6 +787,7 @@ void at_node_member_drive(struct at_node_machine *m);
 uint64_t at_node_member_deadline_ms(const struct at_node_machine *m);
 void at_node_unit_start(struct at_node_machine *m, const struct at_allotment *u, const struct at_node_team *team);
 void at_node_unit_hand_in(struct at_node_machine *m);
+uint64_t at_node_end_linger_ms(const struct at_node_machine *m); /* at most, after END */
 
 /* ---- node_measure.c ---- */
 void at_node_measured(struct at_node_machine *m, const struct at_node_event *e);

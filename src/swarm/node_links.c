@@ -197,6 +197,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     if (m->link_top <= index) m->link_top = index + 1;
     at_node_held_link(m, link);
     at_node_peers_link_new(m, link);
+    at_node_spare_link(m);
     link->cold->submits.ms = link->cold->carries.ms = link->cold->frames.ms = link->cold->kib.ms = m->now_ms;
     at_node_say_hello(m, e->link);
 }

@@ -265,6 +265,7 @@ static void drive(struct at_node_machine *m)
     at_node_links_drive(m);
     at_node_climb_drive(m);
     at_node_crowd_drive(m);
+    at_node_spare_drive(m);
     at_node_route_drive(m);
     at_node_peers_drive(m);
     at_node_mesh_drive(m);
@@ -294,7 +295,8 @@ static uint64_t deadline_ms(const struct at_node_machine *m)
                             at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),
                             at_node_climb_deadline_ms(m),   at_node_group_deadline_ms(m),
                             at_node_crowd_deadline_ms(m),   at_node_company_deadline_ms(m),
-                            at_node_measure_deadline_ms(m), at_node_held_deadline_ms(m)};
+                            at_node_measure_deadline_ms(m), at_node_held_deadline_ms(m),
+                            at_node_spare_deadline_ms(m)};
     uint64_t deadline = UINT64_MAX;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         if (all[i] < deadline) deadline = all[i];

@@ -14,7 +14,8 @@
  *   any member                   the steward                                   while no member leads there; one that is
  *                                                                              not near after a second of that
  *   any member                   its four on the ring; for one that cannot     always
- *                                be reached the next one behind it
+ *                                be reached the next one behind it          but of those with eight links only the next
+ *                                                                              on the ring while others join
  *   the steward                  its four on the ring                          when fewer are linked for three seconds:
  *                                                                              it may have come back at another address
  *
@@ -161,8 +162,27 @@ bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node
     return true;
 }
 
+uint32_t at_node_members_linked(const struct at_node_machine *m)
+{
+    uint32_t linked = 0;
+    for (size_t i = 0; i < m->link_top; i++)
+        linked += at_node_link_open(&m->links[i]) && at_node_link_member(m, &m->links[i]);
+    return linked;
+}
+
+/* While members join one after the other, the places on the ring move all the time: one that has links enough dials only the
+ * next on the ring until that is over. */
+static bool ring_moves(struct at_node_machine *m)
+{
+    uint64_t due = m->mesh.ring_ms + AT_NODE_RING_CALM_MS;
+    if (m->now_ms >= due || at_node_members_linked(m) < 2 * AT_NODE_MESH_DIALS) return false;
+    if (due < m->mesh.dial_due_ms) m->mesh.dial_due_ms = due;
+    return true;
+}
+
 static void reach_ring(struct at_node_machine *m)
 {
+    bool moves = ring_moves(m);
     const struct at_node_ring *ring = m->mesh.ring;
     uint32_t n = m->mesh.ring_count, at = m->mesh.ring_at, others = n;
     bool on_ring = at < n && at_node_id_eq(&ring[at].id, &m->options.key.id);
@@ -171,13 +191,27 @@ static void reach_ring(struct at_node_machine *m)
         uint32_t d = m->mesh.ring_step[k];
         if (d == before) continue;
         before = d;
+        m->mesh.called1[k] = 0;
         for (uint32_t step = 0; step < AT_NODE_MESH_WALK && d + step < n + !on_ring; step++) {
-            const struct at_node_id *node = &ring[(at + d + step - !on_ring) % n].id;
+            const struct at_node_ring *there = &ring[(at + d + step - !on_ring) % n];
+            const struct at_node_id *node = &there->id;
             bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
             if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
-            if (opposite || at_node_mesh_reach(m, node)) break;
+            m->mesh.called1[k] = there->replica + 1;
+            if (opposite || (moves && k > 0) || at_node_mesh_reach(m, node)) break;
         }
     }
+}
+
+bool at_node_ring_calls(const struct at_node_machine *m, uint32_t replica)
+{
+    uint32_t n = m->mesh.ring_count, here = m->mesh.ring_at;
+    uint32_t there = at_node_ring_find(m, &m->ledger.members[replica].id);
+    for (uint32_t k = 0; k < AT_NODE_MESH_DIALS; k++) {
+        uint32_t d = m->mesh.ring_step[k];
+        if (m->mesh.called1[k] == replica + 1 || (there + d) % n == here || (here + d) % n == there) return true;
+    }
+    return false;
 }
 
 /* One steward, the same one as long as it can be reached; or the next. A steward: all others. */
@@ -208,9 +242,7 @@ static bool needs_steward(struct at_node_machine *m)
 
 static bool steward_is_lonely(struct at_node_machine *m)
 {
-    uint32_t linked = 0, others = m->mesh.ring_count - at_node_joined(m);
-    for (size_t i = 0; i < m->link_top; i++)
-        linked += at_node_link_open(&m->links[i]) && at_node_link_member(m, &m->links[i]);
+    uint32_t linked = at_node_members_linked(m), others = m->mesh.ring_count - at_node_joined(m);
     if (linked >= AT_NODE_MESH_DIALS || linked >= others || m->mesh.lonely_ms == 0) m->mesh.lonely_ms = m->now_ms + 1;
     if (linked >= AT_NODE_MESH_DIALS || linked >= others) return false;
     uint64_t due = m->mesh.lonely_ms + AT_NODE_LONELY_MS;

@@ -19,19 +19,21 @@
 #define AT_NODE_HOPS_MAX         15
 #define AT_NODE_NEAR_MAX         48 /* so many members keep a link to the steward; the others reach it through members */
 #define AT_NODE_MESH_DIALS       4  /* members each member dials: with as many that dial it, its degree is about 8 */
+#define AT_NODE_SPARE_LINKS      12 /* members linked: of more those are closed that nobody calls for */
 #define AT_NODE_MESH_WALK        8  /* further on the ring when one cannot be reached */
 #define AT_NODE_HEADS_ALL        6  /* with no more links all are told at once of a longer log; with more, */
 #define AT_NODE_HEADS            1  /* is told of it at a time */
 #define AT_NODE_DIALS_MAX        8  /* nodes being reached at once */
 #define AT_NODE_CLIMBS_MAX       (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
-#define AT_NODE_RELAY_BELOW      2  /* a relay is asked for while fewer members than this are linked */
-#define AT_NODE_FRESH_FEW        8  /* members, among whom a statement is passed on at once */
-#define AT_NODE_FRESH_MANY       64 /* and those among whom it waits as long as it may */
-#define AT_NODE_ROOM_KEPT        8  /* links that members leave to the steward and to newcomers */
-#define AT_NODE_HINTS_MAX        8  /* members that a newcomer is told of where there is no room */
-#define AT_NODE_JOINS_MAX        64 /* JOINs that are ordered together: a block */
-#define AT_NODE_LET_GO_TRIES     4  /* each waits twice as long as the one before */
-#define AT_NODE_CROWDED_FAILURES 3  /* as many failures as it counts like that there was no room */
+#define AT_NODE_RELAY_BELOW      2 /* a relay is asked for while fewer members than this are linked */
+#define AT_NODE_FRESH_FEW        8 /* members, among whom a statement is passed on at once */
+#define AT_NODE_FRESH_MANY       64 /* among so many it waits AT_NODE_FRESH_MS, more or less, among more in proportion; */
+#define AT_NODE_FRESH_MOST       512 /* among more than so many no longer */
+#define AT_NODE_ROOM_KEPT        8   /* links that members leave to the steward and to newcomers */
+#define AT_NODE_HINTS_MAX        8   /* members that a newcomer is told of where there is no room */
+#define AT_NODE_JOINS_MAX        64  /* JOINs that are ordered together: a block */
+#define AT_NODE_LET_GO_TRIES     4   /* each waits twice as long as the one before */
+#define AT_NODE_CROWDED_FAILURES 3   /* as many failures as it counts like that there was no room */
 
 /* A bucket of `burst` drops that lose one every `ms`: what may be spent at once and in the long run. */
 struct at_node_bucket {
@@ -86,6 +88,7 @@ struct at_node_mesh {
     uint32_t peer_cap, ring_count, ring_before;      /* before: members that are nearer to the steward than this node */
     uint32_t ring_at, ring_step[AT_NODE_MESH_DIALS]; /* own place, or where it would be; distances that it dials */
     bool ring_valid, near;                           /* near: among those that keep a link to the steward */
+    uint64_t ring_ms;                                /* when somebody joined last */
     /* own statement */
     struct at_endpoint own[AT_ENDPOINTS_MAX];
     uint32_t own_count;
@@ -109,9 +112,12 @@ struct at_node_mesh {
     uint32_t hint_count, hint_next; /* next: the member that the next newcomer without room is told of first */
     uint32_t dials;                 /* nodes being reached */
     struct at_node_climb climb[AT_NODE_CLIMBS_MAX];
-    uint32_t climbing;               /* in use: mostly none, and then nobody looks at them */
-    uint64_t climbs;                 /* so far */
-    uint64_t lonely_ms, dial_due_ms; /* due: the next time when a dial is to be looked at; UINT64_MAX: none */
+    uint32_t climbing;                    /* in use: mostly none, and then nobody looks at them */
+    uint64_t climbs;                      /* so far */
+    uint32_t called1[AT_NODE_MESH_DIALS]; /* those that it calls for on the ring, their replicas + 1; 0: none */
+    uint64_t spare_ms;                    /* links are looked at, whether anybody needs them, not before; */
+    uint64_t spare_wait_ms;               /* and then so much later */
+    uint64_t lonely_ms, dial_due_ms;      /* due: the next time when a dial is to be looked at; UINT64_MAX: none */
     /* the way to the steward */
     uint64_t feed;        /* the link that leads there and brings the log; 0: none */
     uint64_t path, paths; /* path: a number for the way there as it is now, 0: none; paths: those so far */

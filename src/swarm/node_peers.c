@@ -93,6 +93,7 @@ void at_node_ring_add(struct at_node_machine *m, uint32_t replica)
     memmove(m->mesh.ring + at + 1, m->mesh.ring + at, (m->mesh.ring_count++ - at) * sizeof *m->mesh.ring);
     m->mesh.ring[at] = (struct at_node_ring){*id, replica};
     m->mesh.ring_before += is_before(m, id);
+    m->mesh.ring_ms = m->now_ms;
     ring_done(m);
 }
 
@@ -239,7 +240,7 @@ static uint32_t fresh_find(const struct at_node_machine *m, uint32_t replica)
  * are, and not at all among a few, who all have links to each other. */
 static uint64_t patience_ms(const struct at_node_machine *m)
 {
-    uint64_t n = m->ledger.member_count < AT_NODE_FRESH_MANY ? m->ledger.member_count : AT_NODE_FRESH_MANY;
+    uint64_t n = m->ledger.member_count < AT_NODE_FRESH_MOST ? m->ledger.member_count : AT_NODE_FRESH_MOST;
     uint64_t ms = n > AT_NODE_FRESH_FEW ? AT_NODE_FRESH_MS * n / AT_NODE_FRESH_MANY : 0;
     return ms / 2 + (ms ? at_load_le32(m->options.key.id.b) % ms : 0);
 }

@@ -283,6 +283,12 @@ static bool final_state_is_gone(const struct at_node_machine *m)
     return since && m->now_ms >= since + AT_NODE_FINAL_STATE_MS;
 }
 
+/* Those with slow lines have all members' updates to fetch. */
+uint64_t at_node_end_linger_ms(const struct at_node_machine *m)
+{
+    return AT_NODE_END_LINGER_MS + (uint64_t)AT_NODE_END_LINGER_EACH_MS * m->ledger.member_count;
+}
+
 static void end(struct at_node_machine *m)
 {
     if (at_node_self(m) < 0) {
@@ -294,7 +300,7 @@ static void end(struct at_node_machine *m)
         if (!m->state.saved || m->state.saved_round != m->state.round) return;
         if (!m->child_end_ms) m->child_end_ms = m->now_ms;
         bool needed = has_followers(m) || !stewards_know(m) || somebody_lacks_it(m);
-        if (needed && m->now_ms < m->child_end_ms + AT_NODE_END_LINGER_MS) return;
+        if (needed && m->now_ms < m->child_end_ms + at_node_end_linger_ms(m)) return;
         for (size_t i = 0; i < m->link_top; i++) /* so that nobody need wait for this node */
             if (at_node_link_open(&m->links[i])) at_node_link_refuse(m, &m->links[i], "the run has ended here");
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
@@ -342,7 +348,7 @@ uint64_t at_node_member_deadline_ms(const struct at_node_machine *m)
     if (m->has_genesis && m->ledger.phase == AT_LEDGER_ENDED) {
         if (m->linkless_ms) sooner(&deadline, m->linkless_ms + AT_NODE_FINAL_STATE_MS, m->now_ms);
         if (m->tiles.starved_ms) sooner(&deadline, m->tiles.starved_ms + AT_NODE_FINAL_STATE_MS, m->now_ms);
-        if (m->child_end_ms) sooner(&deadline, m->child_end_ms + AT_NODE_END_LINGER_MS, m->now_ms);
+        if (m->child_end_ms) sooner(&deadline, m->child_end_ms + at_node_end_linger_ms(m), m->now_ms);
     }
     return deadline;
 }

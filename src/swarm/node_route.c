@@ -196,8 +196,16 @@ static void tell_few(struct at_node_machine *m, uint64_t size)
     m->mesh.head_ms = m->now_ms;
 }
 
-/* A distance to all at once. A longer log, with more than a few links, to one at a time, by turns: half a second for each
- * link between, and while it does not grow any further four times as long each time. */
+/* Half a second for each link. While a round is open nobody needs a receipt soon: a quarter of the time that it has been. */
+static uint32_t least_ms(const struct at_node_machine *m, uint32_t turns)
+{
+    uint64_t most = m->genesis.round_ms_max / AT_NODE_HEAD_SHARE, open = (m->now_ms - m->held.opened_ms) / 4;
+    uint32_t least = turns * AT_NODE_HEAD_MS, lazy = (uint32_t)(open < most ? open : most);
+    return m->ledger.phase == AT_LEDGER_TRAINING && lazy > least ? lazy : least;
+}
+
+/* A distance to all at once. A longer log, with more than a few links, to one at a time, by turns: so long between, and while
+ * it does not grow any further four times as long each time. */
 static void tell(struct at_node_machine *m)
 {
     uint64_t size = at_node_log_size(m);
@@ -214,15 +222,16 @@ static void tell(struct at_node_machine *m)
     }
     turns = open > AT_NODE_HEADS ? (open + AT_NODE_HEADS - 1) / AT_NODE_HEADS : 1;
     bool grown = size > m->mesh.head_size;
-    if (grown && m->mesh.head_wait_ms > turns * AT_NODE_HEAD_MS) m->mesh.head_wait_ms = turns * AT_NODE_HEAD_MS;
+    uint32_t least = least_ms(m, turns);
+    if (grown && m->mesh.head_wait_ms > least) m->mesh.head_wait_ms = least;
     if (m->now_ms < m->mesh.head_ms + m->mesh.head_wait_ms) return;
     for (uint32_t i = 0; next && i < AT_NODE_HEADS; i++) {
         tell_one(m, next, size);
         next = next_told(m, size, &open);
     }
     uint32_t again = 4 * m->mesh.head_wait_ms;
-    m->mesh.head_wait_ms = grown || again == 0 ? turns * AT_NODE_HEAD_MS : again;
-    if (m->mesh.head_wait_ms > AT_NODE_HEAD_MAX_MS) m->mesh.head_wait_ms = AT_NODE_HEAD_MAX_MS;
+    uint32_t most = least > AT_NODE_HEAD_MAX_MS ? least : AT_NODE_HEAD_MAX_MS;
+    m->mesh.head_wait_ms = grown || again == 0 ? least : again < most ? again : most;
     m->mesh.head_size = size;
     m->mesh.head_ms = m->now_ms;
 }
@@ -264,6 +273,7 @@ uint64_t at_node_route_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX, size = at_node_log_size(m);
     uint64_t longest = UINT64_MAX; /* ago one that may lag was told */
+    uint32_t open = 0;
     if (m->consensus || !m->has_genesis) return deadline;
     sooner(&deadline, m->mesh.hold_ms, m->now_ms);
     if (m->mesh.behind_ms) sooner(&deadline, m->mesh.behind_ms, m->now_ms);
@@ -271,12 +281,13 @@ uint64_t at_node_route_deadline_ms(const struct at_node_machine *m)
         sooner(&deadline, m->mesh.asked_ms + AT_NODE_FEED_SILENT_MS, m->now_ms);
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
+        open += at_node_link_open(l);
         if (!at_node_link_open(l) || is_only_steward(m, l)) continue;
         if (may_lag(m, l, size) && l->told_ms < longest) longest = l->told_ms;
         sooner(&deadline, l->distrust_ms, m->now_ms);
     }
     if (longest == UINT64_MAX) return deadline;
-    sooner(&deadline, longest + AT_NODE_HEAD_MS, m->now_ms); /* of few; of more it comes too early, at worst */
-    sooner(&deadline, m->mesh.head_ms + m->mesh.head_wait_ms, m->now_ms);
+    bool few = open <= AT_NODE_HEADS_ALL;
+    sooner(&deadline, few ? longest + AT_NODE_HEAD_MS : m->mesh.head_ms + m->mesh.head_wait_ms, m->now_ms);
     return deadline;
 }

@@ -116,7 +116,7 @@ static bool asked_in_vain(const struct at_node_machine *m, const struct at_node_
 static bool updates_here(struct at_node_machine *m, const struct at_node_history *h)
 {
     uint32_t cost = 0;
-    bool missing = false;
+    bool missing = false, fill = at_node_bundle_fills(m);
     if (!m->state.have_valid || m->state.have_round != h->round) {
         for (size_t i = 0; i < h->count; i++) m->state.have[i] = at_node_held_here(m, h->round, h->list[i].replica);
         m->state.have_round = h->round;
@@ -129,7 +129,9 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         if (m->state.have[i]) continue;
         missing = true;
         cost += at_node_update_cost(m, c->update_bytes);
-        if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
+        if (cost > AT_NODE_UPDATES_COST) break;
+        bool waits = !fill && at_node_small_update(m, c->update_bytes);
+        if (waits && !at_node_fetch_find(m, AT_BLOB_UPDATE, c->update)) continue;
         struct at_node_fetch *f = at_node_fetch_update(m, h->round, c->replica, c->update, c->update_bytes);
         if (!f || !asked_in_vain(m, h, f)) continue;
         if (m->consensus) {
@@ -259,7 +261,7 @@ void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, st
     for (size_t i = m->state.have_first; h && i < h->count; i++) {
         if (m->state.have[i]) continue;
         if (at_hash_eq(h->list[i].update, key)) m->state.have[i] = true;
-        if (++missing > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) break;
+        if (++missing > AT_NODE_UPDATES_COST) break;
     }
 }
 
@@ -299,21 +301,17 @@ void at_node_state_opened(struct at_node_machine *m)
  * outer step then waits less. Each begins somewhere else, so that soon somebody has any of them. */
 static void prefetch(struct at_node_machine *m)
 {
-    uint32_t cost = 0, count = m->ledger.member_count;
+    uint32_t cost = at_node_updates_cost(m), count = m->ledger.member_count;
     struct at_replicas offered;
-    if (!m->held.look || m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running) return;
-    m->held.look = false;
-    for (size_t i = 0; i < m->fetch_top; i++)
-        if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
-            cost += at_node_update_cost(m, m->fetches[i].bytes_exact);
-    if (cost >= AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL || !at_node_held_offered(m, &offered)) return;
+    if (m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running) return;
+    if (!at_node_held_offered(m, &offered)) return;
     uint32_t first = (uint32_t)at_node_self(m) * 7 % count, r = at_replicas_next(&offered, first);
     for (uint32_t k = 0; k < count; k++, r = at_replicas_next(&offered, r + 1)) {
         if (r == AT_MEMBERS_MAX) r = at_replicas_next(&offered, 0);
         const struct at_allotment *u = r < count ? at_ledger_allotment(&m->ledger, r) : NULL;
         if (!u || !u->received || at_replicas_has(&m->held.asked, r)) return; /* that was all of them */
         cost += at_node_update_cost(m, u->receipt.update_bytes);
-        if (cost > AT_NODE_APPLY_FETCHES * AT_NODE_APPLY_SMALL) return;
+        if (cost > AT_NODE_UPDATES_COST) return;
         if (!at_node_fetch_update(m, m->ledger.round, r, u->receipt.update, u->receipt.update_bytes)) return;
     }
 }

@@ -303,7 +303,7 @@ static void linger(struct at_node_machine *m)
     m->is_end = true;
     if (m->ledger.round == 0) done = true; /* nothing was trained: there may be no state */
     for (uint32_t r = 0; r < m->ledger.member_count && done; r++) done = !still_needs(m, r);
-    if (done || m->now_ms >= m->end_ms + AT_NODE_END_LINGER_MS)
+    if (done || m->now_ms >= m->end_ms + at_node_end_linger_ms(m))
         at_node_end(m, AT_OK, "the run has ended after %u rounds", m->ledger.round);
 }
 
@@ -352,7 +352,7 @@ uint64_t at_node_steward_deadline_ms(const struct at_node_machine *m)
             }
     } else if (m->ledger.phase == AT_LEDGER_ENDED) {
         sooner(&deadline, m->end_ms + AT_NODE_END_WAIT_MS, m->now_ms);
-        sooner(&deadline, m->end_ms + AT_NODE_END_LINGER_MS, m->now_ms);
+        sooner(&deadline, m->end_ms + at_node_end_linger_ms(m), m->now_ms);
     }
     return deadline;
 }
