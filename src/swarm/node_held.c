@@ -292,7 +292,10 @@ bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_off
     if (!h->look && !due) return false;
     if (!at_node_bundle_fills(m)) return false; /* looked at again when some have come */
     h->look = false;
-    if (!find_offered(m, ret_offered)) return false;
+    if (!find_offered(m, ret_offered)) {
+        h->offered_ms = 0;
+        return false;
+    }
     for (size_t b = 0; b < sizeof ret_offered->b; b++) count += (uint32_t)__builtin_popcount(ret_offered->b[b]);
     if (!h->offered_ms) h->offered_ms = m->now_ms ? m->now_ms : 1;
     if (count < AT_BUNDLE_MAX && !due && patience_ms(m) > 0) return false;
