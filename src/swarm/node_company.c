@@ -8,8 +8,8 @@
  *                                         receipts that wait complete without it
  *   its author hands in another one       with fewer of its group: the one before is ordered at once, or dropped if its
  *                                         update is not here yet
- *   it has waited 1/64 of what the last   so members can fetch its update long before the last one is in; nothing waits in
- *   round took, a minute at most          the first round after a start
+ *   it has waited 1/64 of what the last   so members can fetch its update long before the last one is in; in the first round
+ *   round took, a minute at most          after a start, 1/64 of the time that it has been open
  *   the round's time is over              it counts
  *
  * Who waits counts as here: its author need not be any more. Its author knows how long that may be and does not take its
@@ -27,9 +27,11 @@ uint64_t at_node_company_most_ms(const struct at_node_machine *m)
     return ms < AT_NODE_COMPANY_MS ? ms : AT_NODE_COMPANY_MS;
 }
 
-static uint64_t patience_ms(const struct at_node_machine *m)
+/* In the first round after a start it is not known how long a round takes: as long as this one has. */
+static uint64_t patience_ms(const struct at_node_machine *m, const struct at_node_receipt *w)
 {
-    uint64_t ms = m->round_took_ms / AT_NODE_COMPANY_SHARE, most = at_node_company_most_ms(m);
+    uint64_t took = m->round_took_ms ? m->round_took_ms : w->since_ms - m->open_ms;
+    uint64_t ms = took / AT_NODE_COMPANY_SHARE, most = at_node_company_most_ms(m);
     return ms < most ? ms : most;
 }
 
@@ -87,7 +89,7 @@ static uint64_t due_ms(const struct at_node_machine *m)
 {
     uint64_t due = m->open_ms + m->genesis.round_ms_max;
     for (size_t i = 0; i < m->receipt_top; i++) {
-        uint64_t own = m->receipts[i].since_ms + patience_ms(m);
+        uint64_t own = m->receipts[i].since_ms + patience_ms(m, &m->receipts[i]);
         if (m->receipts[i].waits && own < due) due = own;
     }
     return due;

@@ -6,12 +6,18 @@
  *   has come                               of the longest that a round may take, and soon once the round is closed
  *   a peer tells what it has               remembered until its link is down or the next round opens; of the next round
  *                                          likewise, beside it; of any other round, or the same again: ignored
- *   the round is open                      only who has told it, who wrote the receipt, or the steward, see below, is asked
+ *   the round is open                      what may be asked for waits for company: until it is 16, or a 64th of the
+ *                                          longest that the round may take has passed, a minute at most; among up to 16
+ *                                          members not at all. Of these the room for half of what is fetched at once
+ *                                          must be free (node_bundle.c)
+ *                                          only who has told it, who wrote the receipt, or the steward, see below, is asked
  *   the round is closed                    these before all others; without any, everybody by turns (node_blob.c)
  *   it was not there                       that peer is not asked again before it tells it anew; the fourth time in a
  *                                          round, or after a blob that is not what its hash says, what it tells is
  *                                          ignored until the next round opens, over a new link as well
  *
+ * Among more than 64 members nobody asks the author ahead of CLOSE: the steward, and those that take from it, have it as
+ * soon, and more of them at once.
  * A single steward has what its log has receipts for, and tells nobody. Of the members linked to it, some eight take an
  * update from it, by replica number, and tell the others: else it would send every update to each of them.
  * What a peer tells is no more than a reason to ask it first: one that tells what it does not have is asked for four such

@@ -8,8 +8,8 @@
  *   Peers: not a member's, or not newer         ignored: the peer may know a longer log
  *   Peers: newer, too soon after the last       ignored: nobody can make others pass on more than one per second
  *   Peers: newer, signature wrong               Bye, closes
- *   Peers: newer                                kept; unless it was asked for, passed on within three quarters of a second,
- *                                               together with what else comes until then, to those linked members
+ *   Peers: newer                                kept; unless it was asked for, passed on within three quarters of a second
+ *                                               among 64 members, six seconds among 512, together with what else comes until then, to those linked members
  *                                               from whom it has not come, too
  *   Peers: own, newer than the own counter      it is the own one again, if it is true; else the counter goes on from
  *                                               there, and a new statement is signed

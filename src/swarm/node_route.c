@@ -15,6 +15,7 @@
  *                                            for ways all the time
  *   own distance changes                     Head to every peer
  *   own log has grown                        Head to one of the peers that may not know, later to one more, see tell();
+ *                                            while a round is open after a quarter of the time that it has been;
  *                                            those that follow this node get the block itself (node_log.c)
  *   a peer's log is longer for half a second LogGet, once, to it: the feed is slow
  *   the feed does not answer a LogGet (5 s)  it is not taken for a minute
