@@ -293,7 +293,6 @@ static uint64_t patience_ms(const struct at_node_machine *m)
 bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
 {
     struct at_node_held *h = &m->held;
-    uint32_t count = 0;
     bool due = h->offered_ms && m->now_ms >= h->offered_ms + patience_ms(m);
     if (!h->look && !due) return false;
     if (!at_node_bundle_fills(m)) return false; /* looked at again when some have come */
@@ -302,9 +301,8 @@ bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_off
         h->offered_ms = 0;
         return false;
     }
-    for (size_t b = 0; b < sizeof ret_offered->b; b++) count += (uint32_t)__builtin_popcount(ret_offered->b[b]);
     if (!h->offered_ms) h->offered_ms = m->now_ms ? m->now_ms : 1;
-    if (count < AT_BUNDLE_MAX && !due && patience_ms(m) > 0) return false;
+    if (at_replicas_count(ret_offered) < AT_BUNDLE_MAX && !due && patience_ms(m) > 0) return false;
     h->offered_ms = 0;
     return true;
 }

@@ -90,8 +90,9 @@ enum { /* milliseconds */
        AT_NODE_SPARE_MAX_MS = 600000, /* where there is none it is looked for so late at last */
        AT_NODE_LET_GO_MS = 2000,      /* another way there must have been one for so long, and up to four times more */
        AT_NODE_WHERE_MS = 1000,       /* a member's next statement of where it is, at the earliest */
-       AT_NODE_FRESH_MS = 500, /* where members are is passed on together, after half of this to one and a half */
-       AT_NODE_KEEP_MS = 1000, /* the directory is written down at most so often */
+       AT_NODE_FRESH_MS = 500,    /* where members are is passed on together, after half of this to one and a half */
+       AT_NODE_KEEP_MS = 1000,    /* the directory is written down at most so often, */
+       AT_NODE_KEEP_EACH_MS = 10, /* and so much later for each member: it is as long as they are many */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
        AT_NODE_PEERS_SOON_MS = 500,    /* and another one, after an answer; */
        AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news */
