@@ -1,4 +1,5 @@
 /* world_nat_test.c: members that nobody can dial: a third one arranges that they meet, or passes on what they say. */
+#include "sim/world_internal.h"
 #include "sim/world_rig.h"
 
 static struct at_world_options nats(uint64_t seed, int nodes)
@@ -125,6 +126,50 @@ static void without_meetings(void **state)
     at_world_release(w);
 }
 
+/* Node `of`'s port, as `node` has written it down. */
+static uint16_t written_port(const struct at_world *w, int node, int of)
+{
+    struct at_message_mem *mem = calloc(1, sizeof *mem);
+    struct at_span rest = at_buf_span(&w->nodes[node].peers);
+    uint16_t port = 0;
+    assert_non_null(mem);
+    while (rest.n >= 4) {
+        struct at_message msg;
+        uint32_t n = at_load_le32(rest.p);
+        assert_int_equal(at_message_decode(at_span(rest.p + 4, n), mem, NULL, &msg), AT_OK);
+        for (uint32_t i = 0; i < msg.peers.count; i++)
+            if (at_node_id_eq(&msg.peers.list[i].node, &w->nodes[of].key.id)) port = msg.peers.list[i].list[0].port;
+        rest = at_span(rest.p + 4 + n, rest.n - 4 - n);
+    }
+    free(mem);
+    return port;
+}
+
+static void now_at(struct at_world *w, int node, uint16_t port)
+{
+    struct at_endpoint e = at_world_endpoint(w, node);
+    struct at_node_event ev = {.kind = AT_NODE_EV_REACHABLE, .reachable = {&e, 1}};
+    e.port = port;
+    at_world_step_node(w, node, &ev);
+}
+
+/* A router answers a node that has just started within half a second: everybody hears of the mapped address, although the
+ * node has said a moment before where it was, and others take only one such statement a second. */
+static void two_addresses_in_a_second(void **state)
+{
+    struct at_world_options o = nats(39, 3);
+    struct at_world *w = make_down(&o);
+    start_all(w, 3);
+    assert_false(at_world_run(w, 5000));
+    now_at(w, 1, 77);
+    assert_false(at_world_run(w, 5400));
+    now_at(w, 1, 78);
+    assert_false(at_world_run(w, 10000));
+    for (int i = 0; i < 3; i += 2) assert_int_equal(written_port(w, i, 1), 78);
+    must_finish(w, 90000);
+    at_world_release(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +179,7 @@ int main(void)
         cmocka_unit_test(the_relay_dies),
         cmocka_unit_test(the_way_to_the_steward),
         cmocka_unit_test(without_meetings),
+        cmocka_unit_test(two_addresses_in_a_second),
     };
     cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -90,6 +90,9 @@ enum { /* milliseconds */
        AT_NODE_SPARE_MAX_MS = 600000, /* where there is none it is looked for so late at last */
        AT_NODE_LET_GO_MS = 2000,      /* another way there must have been one for so long, and up to four times more */
        AT_NODE_WHERE_MS = 1000,       /* a member's next statement of where it is, at the earliest */
+       AT_NODE_WHERE_AGAIN_MS =
+           2000, /* so long after its last telling a member tells it: no net makes that too early, */
+       AT_NODE_WHERE_LATE_MS = 10000, /* but not later than so, whoever has been told meanwhile */
        AT_NODE_FRESH_MS = 500,    /* where members are is passed on together, after half of this to one and a half */
        AT_NODE_KEEP_MS = 1000,    /* the directory is written down at most so often, */
        AT_NODE_KEEP_EACH_MS = 10, /* and so much later for each member: it is as long as they are many */

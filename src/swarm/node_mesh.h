@@ -92,8 +92,10 @@ struct at_node_mesh {
     /* own statement */
     struct at_endpoint own[AT_ENDPOINTS_MAX];
     uint32_t own_count;
-    bool own_stale;   /* to be signed and told */
-    uint64_t counter; /* of the last statement or presence of ours */
+    bool own_stale;        /* to be signed and told */
+    uint64_t own_stale_ms; /* since when */
+    uint64_t own_told_ms;  /* when somebody was told it last; 0: nobody yet */
+    uint64_t counter;      /* of the last statement or presence of ours */
     /* the directory */
     bool ask_wanted, keep_wanted;
     bool ask_news;        /* the answer that is coming in has said something new */

@@ -2,7 +2,8 @@
  *
  *   event                                       does
  *   REACHABLE, and this node is a member        signs a statement, tells it to every linked member; unless the last one
- *                                               says the same: a node that starts again is where it was
+ *                                               says the same: a node that starts again is where it was. Two seconds after
+ *                                               it has last told anybody one: sooner it would be ignored there, as follows
  *   a member's link says Hello                  tells it the own statement
  *   PeersGet                                    answers with up to 64 statements, ids ascending behind the one named
  *   Peers: not a member's, or not newer         ignored: the peer may know a longer log
@@ -129,7 +130,23 @@ static void tell(struct at_node_machine *m, const struct at_endpoints *own)
         else
             at_node_send(m, l->id, &msg);
         encoded = true;
+        m->mesh.own_told_ms = m->now_ms ? m->now_ms : 1;
     }
+}
+
+static void own_changed(struct at_node_machine *m)
+{
+    if (!m->mesh.own_stale) m->mesh.own_stale_ms = m->now_ms;
+    m->mesh.own_stale = true;
+}
+
+/* When a new statement of the own is made; UINT64_MAX: there is none to make. */
+static uint64_t own_due_ms(const struct at_node_machine *m)
+{
+    if (!m->mesh.own_stale || !m->mesh.own_count || !at_node_joined(m)) return UINT64_MAX;
+    uint64_t due = m->mesh.own_told_ms ? m->mesh.own_told_ms + AT_NODE_WHERE_AGAIN_MS : 0;
+    uint64_t late = m->mesh.own_stale_ms + AT_NODE_WHERE_LATE_MS;
+    return due < late ? due : late;
 }
 
 void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e)
@@ -137,7 +154,7 @@ void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e)
     m->mesh.own_count = 0;
     for (uint32_t i = 0; i < e->reachable.count && m->mesh.own_count < AT_ENDPOINTS_MAX; i++)
         if (at_endpoint_ok(&e->reachable.list[i])) m->mesh.own[m->mesh.own_count++] = e->reachable.list[i];
-    m->mesh.own_stale = true;
+    own_changed(m);
 }
 
 static bool is_true(const struct at_node_machine *m, const struct at_endpoints *own)
@@ -163,7 +180,9 @@ void at_node_peers_link(struct at_node_machine *m, struct at_node_link *link)
     if (!at_node_joined(m) || !at_node_link_member(m, link)) return;
     const struct at_endpoints *own = &m->mesh.peers[at_node_self(m)].where;
     struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {own, 1}};
-    if (own->counter) at_node_send(m, link->id, &msg);
+    if (!own->counter) return;
+    at_node_send(m, link->id, &msg);
+    m->mesh.own_told_ms = m->now_ms ? m->now_ms : 1;
 }
 
 /* ---- what others say ---- */
@@ -181,7 +200,7 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
     if (own) {
         m->mesh.counter = e->counter;
         peer->where = *e;
-        m->mesh.own_stale = true;
+        own_changed(m);
         return IGNORED;
     }
     peer->where = *e;
@@ -405,7 +424,7 @@ static bool may_ask(const struct at_node_machine *m)
 void at_node_peers_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || m->ended || !at_node_settled(m)) return;
-    if (m->mesh.own_stale && m->mesh.own_count && at_node_joined(m)) tell_own(m);
+    if (m->now_ms >= own_due_ms(m)) tell_own(m);
     if (may_ask(m) && m->now_ms >= m->mesh.ask_ms) maybe_ask(m);
     if (m->mesh.fresh_count && m->now_ms >= m->mesh.fresh_ms) tell_fresh(m);
     if (m->mesh.keep_wanted && m->now_ms >= m->mesh.keep_ms) keep(m);
@@ -414,6 +433,8 @@ void at_node_peers_drive(struct at_node_machine *m)
 uint64_t at_node_peers_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = m->mesh.keep_wanted && m->mesh.keep_ms > m->now_ms ? m->mesh.keep_ms : UINT64_MAX;
+    uint64_t own = own_due_ms(m);
+    if (own > m->now_ms && own < deadline) deadline = own;
     if (may_ask(m) && m->mesh.ask_ms > m->now_ms && m->mesh.ask_ms < deadline) deadline = m->mesh.ask_ms;
     bool fresh = m->mesh.fresh_count && m->mesh.fresh_ms > m->now_ms && m->mesh.fresh_ms < deadline;
     return fresh ? m->mesh.fresh_ms : deadline;
