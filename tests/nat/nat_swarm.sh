@@ -7,39 +7,15 @@
 # Each takes part in the rounds, all end with one state, and the ledger verifies. A's name is the secret of the capture at
 # Y: it is in the log that each sends and gets, and in no packet. ATOLL is the program, TOOL is cli_tool, DATA the corpus.
 . "$(dirname "$0")/nat_lib.sh"
-: "${ATOLL:?}" "${TOOL:?}" "${DATA:?}"
+. "$(dirname "$0")/nat_nodes.sh"
 secret="call me Ishmael, some years ago" # nat_tool.h
-if [ -z "${SANITIZE:-}" ]; then preset=nano; else preset=tiny; fi
-head -c 12000 "$DATA" >"$dir/text.txt" || fail "no text"
-
-value() { "$ATOLL" status --dir "$dir/$name.$1" --json 2>/dev/null | "$TOOL" get "$2" 2>/dev/null; }
-# at_least NODE FIELD N: waits until it is
-at_least() {
-    n=0
-    until now=$(value "$1" "$2") && [ -n "$now" ] && [ "$now" -ge "$3" ]; do
-        n=$((n + 1))
-        [ $n -lt 1200 ] || fail "$name: $2 of $1 is '$now', not $3"
-        sleep 0.05
-    done
-}
-# node NODE PID COMMAND...: in that namespace, in the background; sets $node
-node() {
-    node=$1
-    where=$2
-    shift 2
-    nsenter -t "$where" -n "$ATOLL" "$@" --dir "$dir/$name.$node" --threads 1 5>&- 7>&- >/dev/null 2>"$dir/$name.$node.log" & node=$!
-    pids="$pids $node"
-}
 
 # together NAME WAY RELAY_KB: from the founding to the end
 together() {
     name=$1
     capture "$name"
     shout 198.51.100.2
-    at $Y "$ATOLL" init --dir "$dir/$name.y" --preset $preset --data "$dir/text.txt" --rounds 100000 --steps 2 --seed 7 \
-        --min-members 3 --round-ms 20000 --listen 198.51.100.2:7000 --json >"$dir/$name.json" 2>"$dir/$name.init.log" ||
-        fail "$name: no run"
-    invite=$("$TOOL" get invite <"$dir/$name.json") || fail "$name: no invite"
+    found 3
     node y $Y start --relay-kb "$3"; y=$node
     node a $A join "$invite" --name "$secret"; a=$node
     node b $B join "$invite" --listen 0.0.0.0:7002 --map-port; b=$node # no router answers: nothing comes of it

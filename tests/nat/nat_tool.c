@@ -5,6 +5,7 @@
  *   nat_tool reach   HOST PORT D,M,P,R MB [B_HOST B_PORT]
  *                                              A: links to Y, climbs the ladder (wire/reach) to B with so many addresses,
  *                                              mapped ones, punches and relays; says the secret, sends MB (may be 0)
+ *   nat_tool map     HOST PORT LEASE_S         asks its gateway for a port, and nothing else; again soon when that fails
  *   nat_tool capture                           reads every packet, says what it saw
  *   nat_tool shout HOST                        sends the canary
  *   nat_tool gateway INSIDE OUTSIDE            a gateway that speaks NAT-PMP
@@ -244,6 +245,26 @@ static void on_mapped(void *user, const struct at_portmap_note *note)
     fflush(stdout);
 }
 
+/* Renewed at half of the lease, and as often when nothing is mapped: a test has no ten minutes. */
+static int map_only(const char *host, const char *port, const char *lease)
+{
+    struct at_portmap_options opt = {.lease_s = (uint32_t)strtoul(lease, NULL, 10), .renew_s_min = 1};
+    struct at_portmap *map = NULL;
+    opt.renew_s_first = opt.lease_s;
+    opt.retry_s = opt.lease_s / 2;
+    uv_loop_init(&loop);
+    must(at_portmap_start(&loop, &opt, on_mapped, NULL, NULL, &map), "no keeper");
+    must(at_portmap_ask(map, host, port_of(port), NULL), "cannot ask the gateway");
+    uv_pipe_init(&loop, &input, 0);
+    uv_pipe_open(&input, 0);
+    uv_read_start((uv_stream_t *)&input, on_alloc, on_input);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    at_portmap_stop(map);
+    uv_close((uv_handle_t *)&input, NULL);
+    uv_run(&loop, UV_RUN_DEFAULT);
+    return uv_loop_close(&loop) == 0 ? 0 : 1;
+}
+
 /* A asks for B, at Y; nobody else for anybody. */
 static const char *allow(void *user, const struct at_node_id *asker, const struct at_node_id *target,
                          const struct at_node_id *arranger)
@@ -304,6 +325,7 @@ int main(int argc, char **argv)
     if (strcmp(command, "capture") == 0) return nat_capture();
     if (strcmp(command, "shout") == 0 && argc == 3) return nat_shout(argv[2]);
     if (strcmp(command, "gateway") == 0 && argc == 4) return nat_gateway(argv[2], argv[3]);
+    if (strcmp(command, "map") == 0 && argc == 5) return map_only(argv[2], argv[3], argv[4]);
     if (strcmp(command, "arrange") == 0 && argc == 4) return run(3, NULL, argc, argv);
     if (strcmp(command, "wait") == 0 && argc >= 5) return run(2, on_wait, argc, argv);
     if (strcmp(command, "reach") == 0 && argc >= 6) return run(1, on_reach, argc, argv);
