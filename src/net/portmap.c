@@ -218,7 +218,7 @@ _Noreturn static void keep(int fd, const struct at_portmap_options *o)
         ask(&k, &note);
         at_portmap_note_encode(&note, bytes);
         if (write(fd, bytes, sizeof bytes) != (ssize_t)sizeof bytes) break;
-        wait_s = note.mapped ? note.lease_s / 2 : o->retry_s;
+        wait_s = note.mapped && note.lease_s / 2 < o->retry_s ? note.lease_s / 2 : o->retry_s;
         if (note.mapped && wait_s < o->renew_s_min) wait_s = o->renew_s_min;
         if (note.mapped && wait_s > first) wait_s = first;
         if (note.mapped) first = 100000; /* a day */

@@ -7,7 +7,7 @@
  * AT_PORTMAP_CHILD_BYTES more memory than at its start (without /proc to tell how much that is, nothing is asked), and may
  * only send back a note of a fixed size, checked like a stranger's. The keeper itself reads nothing else. It renews the
  * lease: first after a minute, for a keeper of this node's previous run may still have removed the mapping, then at half of
- * it. It remembers the last mapping that was made, and removes that one when this process is gone, however that ended, and
+ * it, and every ten minutes, for a router that was started anew has forgotten it and may have another address. It remembers the last mapping that was made, and removes that one when this process is gone, however that ended, and
  * when it gets another; a removal that fails or is not answered leaves a mapping until its lease is over. None is made
  * without a lease: a gateway that only knows permanent ones is not used.
  * Two calls, for a fork has a copy of this process's memory: start the keeper before the node's key is read, and tell it the
@@ -55,7 +55,7 @@ const struct at_portmap_protocol *at_portmap_protocols(size_t *ret_count);
 struct at_portmap_options {                      /* zero means the default in brackets */
     uint32_t lease_s;                            /* [3600] asked for */
     uint32_t renew_s_first, renew_s_min;         /* [60, 30] */
-    uint32_t retry_s;                            /* [600] */
+    uint32_t retry_s;                            /* [600] nothing is mapped, or it was and may be no more */
     uint32_t question_s;                         /* [20] for all protocols together, and for a removal */
     const struct at_portmap_protocol *protocols; /* [at_portmap_protocols] */
     size_t protocol_count;

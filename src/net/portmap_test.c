@@ -200,6 +200,17 @@ static void mapped_renewed_and_removed(void **state)
     wait_marker(false);
 }
 
+/* A router that was started anew has forgotten the mapping: it is not left alone for half of a long lease. */
+static void a_long_lease_is_renewed_too(void **state)
+{
+    struct at_portmap_options often = {.lease_s = 86400, .renew_s_first = 1, .renew_s_min = 1, .retry_s = 1};
+    struct at_portmap *p = start(KIND, 1, often);
+    wait_notes(3); /* made, looked at once more, and then renewed */
+    assert_true(last.mapped && last.lease_s == 86400);
+    stop(p);
+    wait_marker(false);
+}
+
 static void nobody_answers(void **state)
 {
     struct at_portmap *p = start(ABSENT, 1, (struct at_portmap_options){0});
@@ -341,6 +352,7 @@ static void notes_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(mapped_renewed_and_removed),
+                                       cmocka_unit_test(a_long_lease_is_renewed_too),
                                        cmocka_unit_test(nobody_answers),
                                        cmocka_unit_test(a_gateway_has_so_much_time_and_memory),
                                        cmocka_unit_test(removed_when_the_node_is_killed),
