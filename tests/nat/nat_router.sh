@@ -13,7 +13,7 @@
 # on its router, so B gets the next one; with NAT-PMP the one after it, which A has to hear of. ATOLL is the program, TOOL is
 # cli_tool, DATA the corpus. Exit 77: no such daemon, or no such namespaces.
 PATH=$PATH:/usr/sbin:/sbin
-command -v miniupnpd >/dev/null || { echo "skipped: needs the Debian package miniupnpd-nftables"; exit 77; }
+miniupnpd --version 2>&1 | grep -q nftables || { echo "skipped: needs the Debian package miniupnpd-nftables"; exit 77; }
 . "$(dirname "$0")/nat_lib.sh"
 . "$(dirname "$0")/nat_nodes.sh"
 
