@@ -211,10 +211,16 @@ static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_ob
     AT_ASSERT(object != NULL && members != NULL);
     at_json_set_text(object, "run_id", at_hash_hex(place.run).s);
     at_json_set_text(object, "node_id", at_node_id_hex(&place.node).s);
-    struct at_diag unused = {0};
     at_json_set_text(object, "role", "member"); /* all that is known before the genesis has come */
     at_json_set_text(object, "phase", "stopped");
-    if (at_cli_ledger_open(dir, &unused, &l) == AT_OK && (err = at_cli_ledger_fold(&l, &cli->diag)) == AT_OK) {
+    bool ledger = at_cli_ledger_exists(dir);
+    struct at_diag why = {0};
+    if (ledger) err = at_cli_ledger_open(dir, &why, &l);
+    if (err == AT_E_DATA) /* damaged, or another version's: whoever asks has to know */
+        cli->diag = why;
+    else if (err != AT_OK) /* not to be read just now */
+        ledger = false, err = AT_OK;
+    if (ledger && err == AT_OK && (err = at_cli_ledger_fold(&l, &cli->diag)) == AT_OK) {
         const struct at_ledger *g = &l.ledger;
         at_json_set_text(object, "role", at_ledger_seat(g, &place.node) >= 0 ? "steward" : "member");
         at_json_set_int(object, "term", g->seats.term);

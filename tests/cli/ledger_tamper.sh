@@ -64,3 +64,13 @@ refused 3 "" "$ATOLL" ledger verify "$WORK/noise.sqlite"
 refused 3 "no such file" "$ATOLL" ledger verify "$WORK/nothing"
 refused 3 "no ledger" "$ATOLL" ledger verify "$WORK/d"
 want 0 "$ATOLL" ledger verify "$WORK/good.sqlite"
+
+# A folder of another version of the program: whatever reads it says so.
+cp -r "$WORK/d/member-1" "$WORK/old"
+want 0 "$ATOLL" status --dir "$WORK/old" --json
+"$TOOL" sql "$WORK/old/ledger.sqlite" "UPDATE meta SET value = CAST(x'0801' || substr(value, 3) AS BLOB) WHERE key = 'genesis'" >/dev/null
+is "$("$TOOL" sql "$WORK/old/ledger.sqlite" "SELECT hex(substr(value, 1, 2)) FROM meta WHERE key = 'genesis'")" 0801
+version="its genesis is of version 1"
+refused 3 "$version" "$ATOLL" ledger verify "$WORK/old"
+refused 3 "$version" "$ATOLL" status --dir "$WORK/old"
+refused 3 "$version" "$ATOLL" start --dir "$WORK/old"
