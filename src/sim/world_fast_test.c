@@ -1,5 +1,6 @@
 /* world_fast_test.c: rounds that are shorter than it takes to fetch a state. Whoever is left out of them must come in
  * all the same, and must not cost the others more than a fifth of their time. */
+#include "sim/world_internal.h"
 #include "sim/world_rig.h"
 
 enum { NEWCOMER = 3 };
@@ -145,11 +146,47 @@ static void idler_costs_little(void **state)
     assert_true(100 * (uint64_t)with >= 78 * (uint64_t)alone);
 }
 
+static uint32_t updates_on_disk(const struct at_world *w, int node)
+{
+    const struct at_world_disk *d = &w->nodes[node].disk;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < d->blob_count; i++) n += d->blobs[i].used && d->blobs[i].kind == AT_BLOB_UPDATE;
+    return n;
+}
+
+/* A member that is killed and comes back again and again is behind all the time: it saves no state, and with seed 57, where
+ * the log comes by threes, it never sees the pause between two rounds either. Its disk does not fill up: ten rounds that can
+ * be replayed, and eight until the others are thrown away. */
+static void kept_behind(uint64_t seed, uint32_t slow_ms, uint32_t up_ms, uint32_t down_ms, uint64_t until_ms)
+{
+    struct at_world *w = fast_rounds(seed, 60000, slow_ms);
+    uint64_t now = 3000;
+    go_on(w, now);
+    for (bool up = true; now < until_ms; up = !up) {
+        if (up)
+            at_world_crash(w, NEWCOMER, now, false);
+        else
+            at_world_start_node(w, NEWCOMER, now);
+        for (uint64_t until = now + (up ? down_ms : up_ms); now < until;) {
+            go_on(w, now += 50);
+            for (int i = 0; i < 4; i++) assert_true(updates_on_disk(w, i) <= 4 * (10 + 8));
+        }
+    }
+    at_world_release(w);
+}
+static void disks_of_those_behind(void **state)
+{
+    (void)state;
+    kept_behind(50, 15, 1500, 150, 7000);
+    kept_behind(57, 5, 500, 200, 16000);
+}
+
 int main(void)
 {
     if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
     const struct CMUnitTest tests[] = {cmocka_unit_test(fetch_of_ten_rounds),
                                        cmocka_unit_test(fetch_of_a_hundred_rounds),
-                                       cmocka_unit_test(return_of_a_member), cmocka_unit_test(idler_costs_little)};
+                                       cmocka_unit_test(return_of_a_member), cmocka_unit_test(idler_costs_little),
+                                       cmocka_unit_test(disks_of_those_behind)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

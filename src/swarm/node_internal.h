@@ -414,7 +414,7 @@ struct at_node_machine {
         struct at_hash root;
         double loss, loss_first; /* of the state held, as the driver evaluated it */
         bool saving, saved, prune_due;
-        uint32_t save_round, saved_round;
+        uint32_t save_round, saved_round, pruned_round;
         bool have[AT_MEMBERS_MAX]; /* of history[round].list: the blob is here */
         uint32_t have_round, have_first;
         bool have_valid;

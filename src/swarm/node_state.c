@@ -181,9 +181,16 @@ static void prune(struct at_node_machine *m)
         for (size_t k = 0; k < h->count; k++) m->keep[n++] = h->list[k].update;
     }
     m->state.prune_due = false;
+    m->state.pruned_round = m->state.round;
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_PRUNE);
     op->prune.keep = m->keep;
     op->prune.count = n;
+}
+
+/* Between rounds no unit's update is under way, so every blob that no closed round needs may go. */
+static void prune_between(struct at_node_machine *m)
+{
+    if (m->state.prune_due && m->tiles.shape_tiles) prune(m);
 }
 
 static void save(struct at_node_machine *m)
@@ -227,6 +234,7 @@ void at_node_state_ready(struct at_node_machine *m, const struct at_node_event *
     m->state.loss = e->state.heldout_loss;
     if (!install) m->state.loss_first = e->state.heldout_loss;
     m->state.saved = m->state.saved && !install;
+    m->state.prune_due = m->state.prune_due || install;
     at_node_note(m, install ? "holds the state after round %u" : "made the initial state (round %u)", m->state.round);
 }
 
@@ -239,6 +247,9 @@ void at_node_state_applied(struct at_node_machine *m, const struct at_node_event
     at_node_tiles_hold(m, m->state.root);
     m->state.loss = e->state.heldout_loss;
     m->state.have_valid = false;
+    if (m->state.round >=
+        m->state.pruned_round + AT_NODE_KEEP_ROUNDS) /* it is behind, and saves nothing until it is not */
+        m->state.prune_due = true;
 }
 
 void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
@@ -295,6 +306,7 @@ void at_node_state_opened(struct at_node_machine *m)
         if (ahead && !is_counted(m, f->key)) at_node_fetch_cancel(m, f);
     }
     at_node_held_opened(m);
+    prune_between(m); /* the log may have come past the whole pause at once */
 }
 
 /* With its own unit done, a member fetches what the others have handed in so far, from those who are known to have it: the
@@ -353,8 +365,7 @@ void at_node_state_drive(struct at_node_machine *m)
 {
     struct at_hash root;
     if (m->ended || !at_node_settled(m)) return;
-    /* Between rounds no unit's update is under way, so every blob that no closed round needs may go. */
-    if (m->state.prune_due && m->ledger.phase == AT_LEDGER_READY && m->tiles.shape_tiles) prune(m);
+    if (m->ledger.phase == AT_LEDGER_READY) prune_between(m);
     if (m->state.busy || !m->shards_here || m->tiles.shape_tiles == 0) return;
     if (!m->consensus && (!at_node_joined(m) || !m->log_synced) && !m->state.has) return;
     if (!m->state.has) {
