@@ -2,7 +2,7 @@
 #include "sim/world_rig.h"
 
 enum { NODES = 44, LINKS = 32, NEAR = 13 /* of so many links so many are the nearest members' (node_crowd.c) */ };
-enum { APART_MS = 3000, ENDS_MOST = 13 };
+enum { APART_MS = 3000, ENDS_MOST = 13, SLOW_KBIT = 150 };
 
 static struct at_world *crowd(uint64_t seed)
 {
@@ -70,10 +70,35 @@ static void links_that_nobody_needs(void **state)
     at_world_release(w);
 }
 
+/* One has a slow line, and all the others' updates to fetch when the END is known: they stay until it has them. */
+static void the_last_one_is_waited_for(void **state)
+{
+    (void)state;
+    struct at_world_options o = small(34);
+    o.nodes = NODES;
+    o.min_members = NODES;
+    o.rounds = 1;
+    o.step_ms = 5000;
+    o.round_ms_max = 120000;
+    o.lines = true;
+    struct at_world *w = make_down(&o);
+    const struct at_world_line fast = {.latency_ms = 5, .up_kbit = 100000, .down_kbit = 100000};
+    const struct at_world_line slow = {.latency_ms = 5, .up_kbit = 1000, .down_kbit = SLOW_KBIT};
+    for (int i = 0; i < NODES; i++) at_world_line_set(w, i, i == NODES - 1 ? &slow : &fast);
+    start_all(w, NODES);
+    must_finish(w, 600000);
+    struct at_world_counts counts;
+    at_world_counts(w, &counts);
+    assert_int_equal(counts.refused_ends, 0);
+    print_message("done at %llu ms\n", (unsigned long long)at_world_now_ms(w));
+    at_world_release(w);
+}
+
 int main(void)
 {
     if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
     const struct CMUnitTest tests[] = {cmocka_unit_test(everybody_comes_in), cmocka_unit_test(the_far_let_go),
+                                       cmocka_unit_test(the_last_one_is_waited_for),
                                        cmocka_unit_test(links_that_nobody_needs)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
