@@ -15,7 +15,7 @@
  *   Peers: own, newer than the own counter      it is the own one again, if it is true; else the counter goes on from
  *                                               there, and a new statement is signed
  *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page, half
- *                                               a second apart; the next one later and later, up to a minute, while the
+ *                                               a second apart (among more than 64 members more); the next one later and later, up to a minute, while the
  *                                               answers say nothing new: some members can never be reached
  *
  * One statement per member of the log, its newest, is all that is ever kept. Members that cannot be reached make none.
@@ -257,10 +257,15 @@ static uint32_t fresh_find(const struct at_node_machine *m, uint32_t replica)
 
 /* Each waits another time, so that most have heard it before their own turn to tell it has come: the longer the more there
  * are, and not at all among a few, who all have links to each other. */
-static uint64_t patience_ms(const struct at_node_machine *m)
+static uint64_t fresh_span_ms(const struct at_node_machine *m)
 {
     uint64_t n = m->ledger.member_count < AT_NODE_FRESH_MOST ? m->ledger.member_count : AT_NODE_FRESH_MOST;
-    uint64_t ms = n > AT_NODE_FRESH_FEW ? AT_NODE_FRESH_MS * n / AT_NODE_FRESH_MANY : 0;
+    return n > AT_NODE_FRESH_FEW ? AT_NODE_FRESH_MS * n / AT_NODE_FRESH_MANY : 0;
+}
+
+static uint64_t patience_ms(const struct at_node_machine *m)
+{
+    uint64_t ms = fresh_span_ms(m);
     return ms / 2 + (ms ? at_load_le32(m->options.key.id.b) % ms : 0);
 }
 
@@ -297,11 +302,19 @@ void at_node_peers_link_new(struct at_node_machine *m, const struct at_node_link
     for (uint32_t k = 0; k < m->mesh.fresh_count; k++) m->mesh.fresh[k].known[word] &= ~bit;
 }
 
+/* Among many, who miss some whenever others join, the next whole directory is asked for when what is passed on has had the
+ * time of four hops. */
+static uint32_t soon_ms(const struct at_node_machine *m)
+{
+    bool many = m->ledger.member_count > AT_NODE_FRESH_MANY;
+    return many ? 6 * (uint32_t)fresh_span_ms(m) : AT_NODE_PEERS_SOON_MS;
+}
+
 /* The whole directory of a peer has come in. */
 static void answered(struct at_node_machine *m)
 {
     struct at_node_mesh *mesh = &m->mesh;
-    mesh->ask_wait_ms = mesh->ask_news || !mesh->ask_wait_ms ? AT_NODE_PEERS_SOON_MS : 2 * mesh->ask_wait_ms;
+    mesh->ask_wait_ms = mesh->ask_news || !mesh->ask_wait_ms ? soon_ms(m) : 2 * mesh->ask_wait_ms;
     if (mesh->ask_wait_ms > AT_NODE_PEERS_LATE_MS) mesh->ask_wait_ms = AT_NODE_PEERS_LATE_MS;
     mesh->ask_ms = m->now_ms + mesh->ask_wait_ms;
     mesh->ask_news = false;
