@@ -247,9 +247,8 @@ void at_node_state_applied(struct at_node_machine *m, const struct at_node_event
     at_node_tiles_hold(m, m->state.root);
     m->state.loss = e->state.heldout_loss;
     m->state.have_valid = false;
-    if (m->state.round >=
-        m->state.pruned_round + AT_NODE_KEEP_ROUNDS) /* it is behind, and saves nothing until it is not */
-        m->state.prune_due = true;
+    /* Who is behind saves nothing until it is not, and throws away all the same. */
+    if (m->state.round >= m->state.pruned_round + AT_NODE_KEEP_ROUNDS) m->state.prune_due = true;
 }
 
 void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
