@@ -14,7 +14,7 @@
  *   node_company.c  receipts that the single steward orders together
  *   node_presence.c who is here, as the steward and those between hear of it
  *   node_serve.c    serving blobs
- *   node_blob.c     fetching them
+ *   node_blob.c     fetching them; node_blob_peer.c from whom, node_piece.c the wants and what comes
  *   node_bundle.c   updates no larger than a piece, many in one want
  *   node_held.c     who has which update of the round
  *   node_tiles.c    fetching a state by tiles from many peers, and serving them within a budget
@@ -671,7 +671,7 @@ void at_node_link_room(struct at_node_machine *m, struct at_node_link *link, boo
 void at_node_serve_next(struct at_node_machine *m, struct at_node_link *link);        /* the next of its wants */
 void at_node_serve_first(struct at_node_link *link, const struct at_node_want *want); /* it is before all others */
 
-/* ---- node_blob.c ---- */
+/* ---- node_blob.c, node_piece.c ---- */
 void at_node_piece(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_piece *piece);
 void at_node_missing(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_missing *missing);
 void at_node_blob_state(struct at_node_machine *m, const struct at_node_event *e);
@@ -691,11 +691,9 @@ uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m);
 void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
 
 bool at_node_fetch_answered(struct at_node_machine *m, struct at_node_link *link, enum at_blob_kind kind);
-struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct at_node_fetch *f); /* NULL: none now */
+void at_node_fetch_want(struct at_node_machine *m, struct at_node_fetch *f); /* as many wants as its peer may have */
 void at_node_fetch_start(struct at_node_machine *m, struct at_node_fetch *f);
 void at_node_fetch_missed(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link);
-/* Would `link` be as good as any to ask for it now? */
-bool at_node_fetch_suits(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link);
 /* This is all of it. True: it was asked for, and is to be written. */
 bool at_node_fetch_whole(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
                          const struct at_msg_piece *piece);
@@ -737,6 +735,16 @@ enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_no
 bool at_node_held_offered(struct at_node_machine *m, struct at_replicas *ret_offered);
 void at_node_held_drive(struct at_node_machine *m);
 uint64_t at_node_held_deadline_ms(const struct at_node_machine *m);
+
+/* ---- node_blob_peer.c ---- */
+/* The best that is known of any peer that may be asked. */
+enum at_node_holds at_node_fetch_holds(struct at_node_machine *m, const struct at_node_fetch *f);
+/* Of those who have it for all that is known, or else of all, the peer whose id follows the one asked last: all are tried
+ * in turn. NULL: none. */
+struct at_node_link *at_node_fetch_next(struct at_node_machine *m, const struct at_node_fetch *f, bool busy_too);
+struct at_node_link *at_node_fetch_peer(struct at_node_machine *m, const struct at_node_fetch *f); /* NULL: none now */
+/* Would `link` be as good as any to ask for it now? */
+bool at_node_fetch_suits(struct at_node_machine *m, const struct at_node_fetch *f, const struct at_node_link *link);
 
 /* ---- node_tiles.c ---- */
 /* Begins to fetch the state, or goes on; instead of what was fetched before. */
