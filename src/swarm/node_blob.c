@@ -308,6 +308,7 @@ static void sooner(uint64_t *deadline, uint64_t at, uint64_t now_ms)
 uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t deadline = UINT64_MAX;
+    bool many = m->ledger.member_count > AT_NODE_LOOK_MEMBERS;
     for (size_t i = 0; i < m->link_top; i++) {
         const struct at_node_link *l = &m->links[i];
         if (!l->used || l->closing || l->wants_out == 0) continue;
@@ -319,7 +320,10 @@ uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m)
         if (f->state == AT_FETCH_WAIT) sooner(&deadline, f->moved_ms, m->now_ms);
         if (f->state == AT_FETCH_WAIT && f->ripe_ms)
             sooner(&deadline, f->ripe_ms + AT_NODE_HELD_PATIENCE_MS, m->now_ms);
-        if (f->state == AT_FETCH_RUN) sooner(&deadline, f->moved_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);
+        if (f->state != AT_FETCH_RUN) continue;
+        sooner(&deadline, f->moved_ms + AT_NODE_FETCH_STALL_MS, m->now_ms);
+        if (many && f->kind == AT_BLOB_UPDATE)
+            sooner(&deadline, m->bundle.moved_ms + AT_NODE_BUNDLE_IDLE_MS, m->now_ms);
     }
     return deadline;
 }

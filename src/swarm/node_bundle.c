@@ -45,7 +45,9 @@ uint32_t at_node_updates_cost(const struct at_node_machine *m)
 
 bool at_node_bundle_fills(const struct at_node_machine *m)
 {
-    return at_node_updates_cost(m) <= AT_NODE_UPDATES_COST / 2;
+    if (m->ledger.member_count <= AT_NODE_LOOK_MEMBERS) return true;
+    return at_node_updates_cost(m) <= AT_NODE_UPDATES_COST / 2 ||
+           m->now_ms >= m->bundle.moved_ms + AT_NODE_BUNDLE_IDLE_MS;
 }
 
 bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f)
@@ -86,7 +88,7 @@ static void asked(struct at_node_machine *m, struct at_node_fetch *f, uint64_t l
     f->ripe_ms = 0;
     f->bundled = true;
     m->bundle.last_link = link;
-    f->moved_ms = m->now_ms;
+    m->bundle.moved_ms = f->moved_ms = m->now_ms;
 }
 
 /* What is to be fetched is looked for here first: until the last of these answers has come, more may join. */

@@ -6,10 +6,9 @@
  *   has come                               of the longest that a round may take, and soon once the round is closed
  *   a peer tells what it has               remembered until its link is down or the next round opens; of the next round
  *                                          likewise, beside it; of any other round, or the same again: ignored
- *   the round is open                      what may be asked for waits for company: until it is 16, or a 64th of the
- *                                          longest that the round may take has passed, a minute at most; among up to 16
- *                                          members not at all. Of these the room for half of what is fetched at once
- *                                          must be free (node_bundle.c)
+ *   the round is open                      among more than 64 members what may be asked for waits for company: until it is
+ *                                          16, or a 64th of the longest that the round may take has passed, a minute at
+ *                                          most
  *                                          only who has told it, who wrote the receipt, or the steward, see below, is asked
  *   the round is closed                    these before all others; without any, everybody by turns (node_blob.c)
  *   it was not there                       that peer is not asked again before it tells it anew; the fourth time in a
@@ -282,11 +281,11 @@ static bool find_offered(struct at_node_machine *m, struct at_replicas *ret_offe
     return any != 0;
 }
 
-/* How long what is offered waits for company: a few are fetched at once. */
+/* How long what is offered waits for company: among few members not at all. */
 static uint64_t patience_ms(const struct at_node_machine *m)
 {
     uint64_t ms = m->genesis.round_ms_max / AT_NODE_COMPANY_SHARE;
-    if (m->ledger.member_count <= AT_BUNDLE_MAX) return 0;
+    if (m->ledger.member_count <= AT_NODE_LOOK_MEMBERS) return 0;
     return ms < AT_NODE_COMPANY_MS ? ms : AT_NODE_COMPANY_MS;
 }
 

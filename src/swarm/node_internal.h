@@ -126,8 +126,9 @@ enum { /* milliseconds */
        AT_NODE_UNINVITED_MS = 10000,     /* no member, no invite, no link */
        AT_NODE_REFUSED_MS = 3000,        /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
-       AT_NODE_HELD_MS = 600000,   /* peers are told which updates are here at most so often while a round is open, */
-       AT_NODE_HELD_SOON_MS = 100, /* and so often once it is closed */
+       AT_NODE_HELD_MS = 600000, /* peers are told which updates are here at most so often while a round is open, */
+       AT_NODE_BUNDLE_IDLE_MS = 1000, /* no update has come for so long: others are asked for, whatever is under way */
+       AT_NODE_HELD_SOON_MS = 100,    /* and so often once it is closed */
        AT_NODE_HELD_PATIENCE_MS = 2000, /* what is needed now waits no longer for a peer that has it and is busy */
        AT_NODE_WRONG_NOTE_MS = 10000,   /* a wrong blob is noted at most so often */
        AT_NODE_FETCH_RETRY_MS = 1000,   /* nobody had it; the first times an eighth of this, a quarter, a half */
@@ -403,6 +404,7 @@ struct at_node_machine {
         struct at_hash look[AT_BUNDLE_MAX], write[AT_BUNDLE_MAX];
         struct at_span data[AT_BUNDLE_MAX]; /* what a BUNDLE_WRITE of this step points to */
         uint64_t last_link;                 /* asked last */
+        uint64_t moved_ms;                  /* when an update was asked for, or a part of one came */
     } bundle;
     uint64_t wrong_note_ms; /* when it was noted last that a blob was not what its hash says; 0: never */
     struct at_node_held held;
@@ -705,7 +707,8 @@ bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes);
 /* How much room it takes among those that are fetched side by side, of AT_NODE_UPDATES_COST; and how much those do. */
 uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes);
 uint32_t at_node_updates_cost(const struct at_node_machine *m);
-/* Small ones begin together, once half of that room is free: so that a want is for many. */
+/* More of them may be fetched. Among many members they begin together, once half of that room is free or nothing comes: so that a
+ * want is for many. */
 bool at_node_bundle_fills(const struct at_node_machine *m);
 bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f); /* it goes in bundles */
 void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first);

@@ -141,7 +141,7 @@ static void piece_came(struct at_node_machine *m, struct at_node_fetch *f, const
     if (!known) f->written += piece->data.n;
     f->moved_ms = m->now_ms;
     f->misses = 0;
-    if (f->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->now_ms;
+    if (f->kind == AT_BLOB_UPDATE) m->tiles.exchange_ms = m->bundle.moved_ms = m->now_ms;
 }
 
 static void fetch_piece(struct at_node_machine *m, struct at_node_fetch *f, struct at_node_link *link,
