@@ -77,8 +77,6 @@ struct at_allotment { /* a replica's part in the current round; kept from OPEN u
 };
 
 struct at_ledger { /* read the fields freely; only the functions below write them */
-    struct at_genesis genesis;
-    struct at_hash run;
     enum at_ledger_phase phase;
     uint32_t round; /* READY: the next one = rounds done; TRAINING, CLOSED: the current one; ENDED: rounds done */
     struct at_hash state_root; /* at the start of `round`: of the last EPOCH, or of OPEN in round 0; zero before that */
@@ -95,16 +93,11 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     uint32_t member_count, active_count, included_count; /* included_count: units of the last CLOSE */
     struct at_samples samples;
     struct at_seats seats;   /* of this term */
-    struct at_seats former;  /* of the term before; count 0 in the first */
-    struct at_seats signers; /* who ordered the last record: a quorum of these signs the log's present size; before the
-                              * first record: `seats` */
     uint32_t term_round;     /* in which it began */
     uint64_t view, block_ms; /* of the last BLOCK */
     struct at_beacon beacon; /* after it */
     /* private */
-    struct at_steward_words words,
-        end_words; /* of the running phase; END's apart: whoever wants the end may open meanwhile */
-    bool drawing;  /* the term is over; the draw waits for reveals after: */
+    bool drawing; /* the term is over; the draw waits for reveals after: */
     struct at_beacon cut;
     size_t candidate_count; /* of those who stood then: */
     struct at_candidate *candidates;
@@ -115,6 +108,14 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     uint64_t *term_ends; /* [i]: records ordered by the terms up to the (i + 1)st */
     uint32_t term_end_count;
     uint64_t flops_per_token;
+    /* large */
+    struct at_seats former;  /* of the term before; count 0 in the first */
+    struct at_seats signers; /* who ordered the last record: a quorum of these signs the log's present size; before the
+                              * first record: `seats` */
+    struct at_steward_words words,
+        end_words; /* of the running phase; END's apart: whoever wants the end may open meanwhile */
+    struct at_hash run;
+    struct at_genesis genesis;
 };
 
 /* Copies the genesis. AT_E_DATA when it is out of range. */

@@ -267,14 +267,14 @@ struct at_node_fetch {
 struct at_node_held { /* node_held.c */
     bool known;       /* a round has opened: */
     uint32_t round;
+    uint64_t opened_ms;         /* when this node saw it */
+    bool look;                  /* one may be fetched that could not before */
+    uint64_t offered_ms;        /* since when somebody has one that is not here or asked for; 0: nobody */
+    uint64_t fresh_ms, told_ms; /* since when there is something to tell, 0: nothing; when peers were told last */
     struct at_replicas logged, here, asked; /* whose updates: receipt in the log; of these: here; being fetched */
-    uint64_t opened_ms;                     /* when this node saw it */
-    bool look;                              /* one may be fetched that could not before */
-    uint64_t offered_ms;                    /* since when somebody has one that is not here or asked for; 0: nobody */
-    uint64_t fresh_ms, told_ms;   /* since when there is something to tell, 0: nothing; when peers were told last */
-    uint8_t vain[AT_MEMBERS_MAX]; /* by replica: so often it did not have what it had told, in this round */
-    struct at_node_link_held {    /* by the link's place */
-        bool knows, knows_next;   /* it has told `has`, of this round; `next`, of the next one */
+    uint8_t vain[AT_MEMBERS_MAX];           /* by replica: so often it did not have what it had told, in this round */
+    struct at_node_link_held {              /* by the link's place */
+        bool knows, knows_next;             /* it has told `has`, of this round; `next`, of the next one */
     } link[AT_NODE_LINKS_MAX];
     struct at_node_held_part { /* the same of all links for so many replicas, since most runs have no more */
         struct at_node_held_bits {
@@ -312,17 +312,17 @@ struct at_node_tiles {
     struct at_hash root;
     uint32_t round;
     struct at_buf leaves; /* 32 bytes each, leaf 0 first */
-    struct at_tiles pick;
-    uint64_t starved_ms; /* since when nobody holds a missing tile; 0: somebody does */
-    bool starved_surely; /* all peers have answered so */
-    uint64_t newest_ms;  /* since when the ledger's newest state is that */
-    uint32_t switches;   /* to newer states, since one was installed */
+    uint64_t starved_ms;  /* since when nobody holds a missing tile; 0: somebody does */
+    bool starved_surely;  /* all peers have answered so */
+    uint64_t newest_ms;   /* since when the ledger's newest state is that */
+    uint32_t switches;    /* to newer states, since one was installed */
     struct at_budget in;
     /* serving */
     struct at_budget out;
     bool out_blocked;     /* a want waits for the budget */
     uint64_t exchange_ms; /* when an update was asked for last */
     uint32_t turn;        /* the link that is served next */
+    struct at_tiles pick; /* of the fetch */
 };
 
 struct at_node_group { /* node_group.c; places as in ledger/groups.h */
@@ -353,77 +353,53 @@ struct at_node_measuring { /* node_measure.c */
     bool asked;            /* MEASURE is under way */
     uint64_t again_ms;     /* then the next; 0: nothing is due */
     uint8_t speed;         /* 0: not measured yet */
+    uint64_t time_ms;      /* of the record: */
+    bool fresh;            /* it was signed now */
     struct at_node_own own;
-    uint64_t time_ms; /* of that record */
-    bool fresh;       /* it was signed now */
 };
 
 enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE_INSTALL };
 
+/* What drives look at in every step comes first, and close together: each step of a node among hundreds in the simulator
+ * begins with none of it in the processor's caches. Large arrays come last, here and in its parts. */
 struct at_node_machine {
-    struct at_node_machine_options options;
-    char name[AT_NAME_BYTES_MAX + 1], program[AT_PROGRAM_BYTES_MAX + 1];
     uint64_t now_ms, wall_ms;
     bool started, ended, finishing, leaving; /* leaving: finishing, and now */
     bool again;                              /* a drive changed what an earlier one looks at, without an operation */
     bool quiet;                              /* see at_node_quiet */
+    bool has_genesis, is_steward, joined;    /* joined: an active member */
     uint64_t due_ms;                         /* the deadline, as it was after the last step that was not quiet */
-    /* genesis, ledger, order */
-    bool has_genesis, is_steward;
-    struct at_buf genesis_bytes;
-    struct at_genesis genesis;
-    struct at_ledger ledger;
-    uint32_t self1;                 /* own replica, + 1; 0: none yet */
-    bool joined;                    /* it is active */
-    struct at_consensus *consensus; /* the single steward's; owned */
-    struct at_hash final_root;      /* of the log that may be told to others */
-    struct at_follower follower;    /* everybody else's */
-    struct at_node_agree agree;
-    struct at_node_history history[AT_NODE_HISTORY];
-    /* links */
-    struct at_node_link links[AT_NODE_LINKS_MAX];
-    struct at_node_link_cold links_cold[AT_NODE_LINKS_MAX];
-    size_t link_top; /* none is used from here on: every drive looks at all links, and most nodes have few */
-    /* By a node's id, by a link's: where the link was found last; looked at first, never trusted. */
-    uint8_t link_hint[1024], link_hint_id[256];
-    struct at_node_mesh mesh;
+    uint32_t self1;                          /* own replica, + 1; 0: none yet */
+    struct at_consensus *consensus;          /* the single steward's; owned */
+    size_t link_top;    /* none is used from here on: every drive looks at all links, and most nodes have few */
+    size_t fetch_top;   /* none runs from here on: as link_top */
+    size_t receipt_top; /* none waits from here on: as link_top */
+    uint32_t company;   /* so many of them wait for company */
+    struct at_node_joins *joins;       /* owned; NULL: not the single steward */
     uint64_t pathless_ms, linkless_ms; /* since when; 0: there is a way to the steward, a link */
     bool ever_linked;
     /* the member's log */
     bool log_asked, log_synced;
     bool began;        /* the log has been known whole; */
     uint32_t began_in; /* the round that was open then, or UINT32_MAX */
-    /* blobs */
-    struct at_node_fetch fetches[AT_NODE_FETCHES_MAX];
-    size_t fetch_top;    /* none runs from here on: as link_top */
-    uint32_t shard_next; /* shards below it are here */
     bool shards_here;
-    struct at_node_tiles tiles;
-    struct {          /* node_bundle.c */
-        bool looking; /* BUNDLE_STAT is under way, for the keys in `look` */
-        struct at_hash look[AT_BUNDLE_MAX], write[AT_BUNDLE_MAX];
-        struct at_span data[AT_BUNDLE_MAX]; /* what a BUNDLE_WRITE of this step points to */
-        uint64_t last_link;                 /* asked last */
-        uint64_t moved_ms;                  /* when an update was asked for, or a part of one came */
-    } bundle;
+    uint32_t shard_next;    /* shards below it are here */
     uint64_t wrong_note_ms; /* when it was noted last that a blob was not what its hash says; 0: never */
-    struct at_node_held held;
-    /* state */
-    struct {
-        bool has, force_fetch;
-        enum at_node_state_busy busy;
-        uint32_t round;
-        struct at_hash root;
-        double loss, loss_first; /* of the state held, as the driver evaluated it */
-        bool saving, saved, prune_due;
-        uint32_t save_round, saved_round, pruned_round;
-        bool have[AT_MEMBERS_MAX]; /* of history[round].list: the blob is here */
-        uint32_t have_round, have_first;
-        bool have_valid;
-        uint32_t fetch_round; /* of the state fetched and being installed */
-        struct at_hash fetch_root;
-        bool desync;
-    } state;
+    size_t op_count;
+    struct at_buf out;
+    struct at_message_mem mem;
+    uint64_t join_refused_ms; /* 0: not refused */
+    uint64_t ready_path;
+    uint32_t ready_round;
+    uint64_t child_end_ms; /* END and the final state are here: since when others are waited for */
+    /* the steward's round */
+    uint64_t open_ms, ready_ms, round_took_ms, end_ms;
+    bool is_ready, is_end;
+    uint64_t pause_ms, pause_end_ms; /* how long OPEN waits for members left out; the end of the last pause, 0: none */
+    uint64_t start_ms;
+    uint64_t look_ms; /* when all members were looked at last, whether their receipts are awaited; */
+    uint32_t awaited; /* one whose was; */
+    bool look_due;    /* since then only that one was looked at */
     /* own part in the round */
     struct {
         bool running, done, enough; /* enough: it was told to end with its step */
@@ -433,40 +409,62 @@ struct at_node_machine {
         uint32_t begun; /* round + 1 of the last one that began */
         uint64_t tokens;
         double tokens_per_s;
-        struct at_node_own receipt; /* done */
         bool submitted;
         uint64_t progress_ms;
+        struct at_node_own receipt; /* done */
     } unit;
-    struct at_node_group group;
-    struct at_node_measuring measuring;
     struct at_node_own join, leave;
-    uint64_t join_refused_ms; /* 0: not refused */
+    struct at_node_measuring measuring;
+    struct at_node_group group;
+    /* state */
+    struct {
+        bool has, force_fetch;
+        enum at_node_state_busy busy;
+        uint32_t round;
+        struct at_hash root;
+        double loss, loss_first; /* of the state held, as the driver evaluated it */
+        bool saving, saved, prune_due;
+        uint32_t save_round, saved_round, pruned_round;
+        uint32_t have_round, have_first;
+        bool have_valid;
+        uint32_t fetch_round; /* of the state fetched and being installed */
+        struct at_hash fetch_root;
+        bool desync;
+        bool have[AT_MEMBERS_MAX]; /* of history[round].list: the blob is here */
+    } state;
+    struct {                /* node_bundle.c */
+        bool looking;       /* BUNDLE_STAT is under way, for the keys in `look` */
+        uint64_t last_link; /* asked last */
+        uint64_t moved_ms;  /* when an update was asked for, or a part of one came */
+        struct at_hash look[AT_BUNDLE_MAX], write[AT_BUNDLE_MAX];
+        struct at_span data[AT_BUNDLE_MAX]; /* what a BUNDLE_WRITE of this step points to */
+    } bundle;
+    struct at_ledger ledger;
+    struct at_node_link links[AT_NODE_LINKS_MAX];
+    /* By a node's id, by a link's: where the link was found last; looked at first, never trusted. */
+    uint8_t link_hint[1024], link_hint_id[256];
+    struct at_node_fetch fetches[AT_NODE_FETCHES_MAX];
+    struct at_node_mesh mesh;
+    struct at_node_tiles tiles;
+    struct at_node_agree agree;
+    struct at_follower follower; /* everybody's but a steward's */
+    struct at_node_held held;
+    struct at_node_link_cold links_cold[AT_NODE_LINKS_MAX];
+    struct at_node_machine_options options;
+    char name[AT_NAME_BYTES_MAX + 1], program[AT_PROGRAM_BYTES_MAX + 1];
+    struct at_buf genesis_bytes;
+    struct at_genesis genesis;
+    struct at_hash final_root; /* of the log that may be told to others */
+    struct at_node_history history[AT_NODE_HISTORY];
     char join_reason[AT_REASON_BYTES_MAX + 1];
-    uint64_t ready_path;
-    uint32_t ready_round;
-    uint64_t child_end_ms; /* END and the final state are here: since when others are waited for */
-    /* the steward's round */
-    uint64_t open_ms, ready_ms, round_took_ms, end_ms;
-    bool is_ready, is_end;
-    uint64_t pause_ms, pause_end_ms; /* how long OPEN waits for members left out; the end of the last pause, 0: none */
-    uint64_t start_ms;
-    uint64_t look_ms;                   /* when all members were looked at last, whether their receipts are awaited; */
-    uint32_t awaited;                   /* one whose was; */
-    bool look_due;                      /* since then only that one was looked at */
-    uint64_t absent_ms[AT_MEMBERS_MAX]; /* by replica: since when it is not here; 0: here */
+    uint64_t absent_ms[AT_MEMBERS_MAX];                    /* by replica: since when it is not here; 0: here */
     struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
-    size_t receipt_top;                                    /* none waits from here on: as link_top */
-    uint32_t company;                                      /* so many of them wait for company */
-    struct at_node_joins *joins;                           /* owned; NULL: not the single steward */
     bool done[AT_MEMBERS_MAX];                             /* by replica: said goodbye after END */
     bool unfit[AT_MEMBERS_MAX]; /* by replica: its update of this round cannot be applied; not waited for */
     /* out */
     struct at_node_op ops[AT_NODE_OPS_MAX], ops_sorted[AT_NODE_OPS_MAX];
-    size_t op_count;
-    struct at_buf out;
     size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
     size_t record_at[AT_NODE_OPS_MAX], kept_at[AT_NODE_OPS_MAX], cosigned_at[AT_NODE_OPS_MAX]; /* PERSIST: likewise */
-    struct at_message_mem mem;
     struct at_hash *keep; /* owned: for BLOB_PRUNE */
     struct at_node_status status;
     struct at_node_member_status status_members[AT_MEMBERS_MAX];

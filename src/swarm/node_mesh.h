@@ -90,7 +90,6 @@ struct at_node_mesh {
     bool ring_valid, near;                           /* near: among those that keep a link to the steward */
     uint64_t ring_ms;                                /* when somebody joined last */
     /* own statement */
-    struct at_endpoint own[AT_ENDPOINTS_MAX];
     uint32_t own_count;
     bool own_stale;        /* to be signed and told */
     uint64_t own_stale_ms; /* since when */
@@ -101,19 +100,12 @@ struct at_node_mesh {
     bool ask_news;        /* the answer that is coming in has said something new */
     uint64_t ask_ms;      /* nobody is asked before */
     uint32_t ask_wait_ms; /* after an answer without anything new so long, then twice that */
-    struct {              /* members' newer statements that are to be passed on, but not to those who know them */
-        uint32_t replica;
-        uint64_t known[AT_NODE_LINKS_MAX / 64]; /* bit i: over links[i] it has come, too */
-    } fresh[AT_PEERS_MAX];
     uint32_t fresh_count;
     uint64_t fresh_ms; /* when */
     uint64_t keep_ms;  /* not before */
     /* dialling */
-    struct at_node_dial contact;
-    struct at_node_hint hints[AT_NODE_HINTS_MAX];
-    uint32_t hint_count, hint_next; /* next: the member that the next newcomer without room is told of first */
-    uint32_t dials;                 /* nodes being reached */
-    struct at_node_climb climb[AT_NODE_CLIMBS_MAX];
+    uint32_t hint_count, hint_next;       /* next: the member that the next newcomer without room is told of first */
+    uint32_t dials;                       /* nodes being reached */
     uint32_t climbing;                    /* in use: mostly none, and then nobody looks at them */
     uint64_t climbs;                      /* so far */
     uint32_t called1[AT_NODE_MESH_DIALS]; /* those that it calls for on the ring, their replicas + 1; 0: none */
@@ -137,14 +129,23 @@ struct at_node_mesh {
     uint32_t nearer_than;
     /* passing on */
     struct at_node_bucket newcomers;
-    struct at_node_relayed {
-        struct at_hash leaf;
-        uint64_t from, ms;
-    } relayed[AT_NODE_RELAYED_MAX];
     uint32_t relayed_next;
     uint64_t here_path;  /* where "I am here" was said */
     uint32_t again_next; /* the next member whose presence is to be told anew, as the way is another */
     uint64_t again_ms;   /* one more than when the last ones were told; 0: never */
+    /* what is looked at rarely */
+    struct at_node_dial contact;
+    struct at_endpoint own[AT_ENDPOINTS_MAX];
+    struct at_node_hint hints[AT_NODE_HINTS_MAX];
+    struct { /* members' newer statements that are to be passed on, but not to those who know them */
+        uint32_t replica;
+        uint64_t known[AT_NODE_LINKS_MAX / 64]; /* bit i: over links[i] it has come, too */
+    } fresh[AT_PEERS_MAX];
+    struct at_node_climb climb[AT_NODE_CLIMBS_MAX];
+    struct at_node_relayed {
+        struct at_hash leaf;
+        uint64_t from, ms;
+    } relayed[AT_NODE_RELAYED_MAX];
 };
 
 struct at_node_receipt { /* waits for its update */
@@ -165,11 +166,11 @@ struct at_node_joins { /* a single steward's: JOINs that wait for each other (no
     } list[AT_NODE_JOINS_MAX];
 };
 
-struct at_node_own { /* a record of ours on its way into the log */
-    struct at_signed_record record;
+struct at_node_own {        /* a record of ours on its way into the log */
     uint64_t path, sent_ms; /* sent last; path 0: not signed yet, or to be sent */
     uint32_t tries;         /* on this path */
     bool is_signed;
+    struct at_signed_record record;
 };
 
 #endif
