@@ -129,19 +129,18 @@ static void without_meetings(void **state)
 /* Node `of`'s port, as `node` has written it down. */
 static uint16_t written_port(const struct at_world *w, int node, int of)
 {
-    struct at_message_mem *mem = calloc(1, sizeof *mem);
+    struct at_message_mem mem = {0};
     struct at_span rest = at_buf_span(&w->nodes[node].peers);
     uint16_t port = 0;
-    assert_non_null(mem);
     while (rest.n >= 4) {
         struct at_message msg;
         uint32_t n = at_load_le32(rest.p);
-        assert_int_equal(at_message_decode(at_span(rest.p + 4, n), mem, NULL, &msg), AT_OK);
+        assert_int_equal(at_message_decode(at_span(rest.p + 4, n), &mem, NULL, &msg), AT_OK);
         for (uint32_t i = 0; i < msg.peers.count; i++)
             if (at_node_id_eq(&msg.peers.list[i].node, &w->nodes[of].key.id)) port = msg.peers.list[i].list[0].port;
         rest = at_span(rest.p + 4 + n, rest.n - 4 - n);
     }
-    free(mem);
+    at_message_mem_release(&mem);
     return port;
 }
 
