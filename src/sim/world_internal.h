@@ -28,7 +28,7 @@ struct at_world_blob {
     struct at_world_content *content; /* complete */
     uint32_t next;                    /* of the bucket, index + 1 */
 };
-#define AT_WORLD_BLOB_BUCKETS    1024
+#define AT_WORLD_BLOB_BUCKETS    8192
 #define AT_WORLD_CONTENT_BUCKETS 4096
 
 /* A node's log is a beginning of the world's (world_log.c): two different records never stand at one index for long,
