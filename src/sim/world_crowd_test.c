@@ -94,11 +94,34 @@ static void the_last_one_is_waited_for(void **state)
     at_world_release(w);
 }
 
+/* Some can never be linked to each other, and try it again and again; meanwhile nobody closes the link that each has to the
+ * next on the ring instead, only to dial that again. */
+static void nobody_closes_what_it_dials_again(void **state)
+{
+    (void)state;
+    struct at_world_options o = small(35);
+    o.nodes = NODES;
+    o.min_members = NODES;
+    o.meets = true;
+    o.step_ms = 400000;
+    o.round_ms_max = 2400000;
+    struct at_world *w = make_down(&o);
+    for (int i = 1; i < NODES; i++)
+        if (i % 3) at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_SYMMETRIC, 0);
+    for (int i = 0; i < NODES; i++) at_world_start_node(w, i, (uint64_t)APART_MS * (uint64_t)i);
+    assert_false(at_world_run(w, APART_MS * NODES + 150000));
+    uint64_t before = at_world_sent(w, AT_MSG_BYE);
+    assert_false(at_world_run(w, APART_MS * NODES + 1050000));
+    assert_int_equal(at_world_sent(w, AT_MSG_BYE), before);
+    at_world_release(w);
+}
+
 int main(void)
 {
     if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
     const struct CMUnitTest tests[] = {cmocka_unit_test(everybody_comes_in), cmocka_unit_test(the_far_let_go),
                                        cmocka_unit_test(the_last_one_is_waited_for),
-                                       cmocka_unit_test(links_that_nobody_needs)};
+                                       cmocka_unit_test(links_that_nobody_needs),
+                                       cmocka_unit_test(nobody_closes_what_it_dials_again)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

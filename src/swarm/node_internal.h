@@ -561,8 +561,7 @@ void at_node_crowd_drive(struct at_node_machine *m);
 uint64_t at_node_crowd_deadline_ms(const struct at_node_machine *m);
 
 uint32_t at_node_members_linked(const struct at_node_machine *m);
-bool at_node_ring_calls(const struct at_node_machine *m,
-                        uint32_t replica); /* one of the two dials the other by right */
+bool at_node_ring_calls(struct at_node_machine *m, uint32_t replica); /* one of the two dials the other by right */
 
 /* ---- node_spare.c ---- */
 void at_node_spare_link(struct at_node_machine *m); /* one has come */

@@ -191,25 +191,36 @@ static void reach_ring(struct at_node_machine *m)
         uint32_t d = m->mesh.ring_step[k];
         if (d == before) continue;
         before = d;
-        m->mesh.called1[k] = 0;
         for (uint32_t step = 0; step < AT_NODE_MESH_WALK && d + step < n + !on_ring; step++) {
-            const struct at_node_ring *there = &ring[(at + d + step - !on_ring) % n];
-            const struct at_node_id *node = &there->id;
+            const struct at_node_id *node = &ring[(at + d + step - !on_ring) % n].id;
             bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
             if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
-            m->mesh.called1[k] = there->replica + 1;
             if (opposite || (moves && k > 0) || at_node_mesh_reach(m, node)) break;
         }
     }
 }
 
-bool at_node_ring_calls(const struct at_node_machine *m, uint32_t replica)
+/* Of a node's walk, in reach_ring(), the first that is linked: while one before it is dialled once more, for it may be there
+ * again, this one is needed still. */
+static bool walk_ends_at(struct at_node_machine *m, uint32_t d, uint32_t place)
+{
+    const struct at_node_ring *ring = m->mesh.ring;
+    uint32_t n = m->mesh.ring_count, here = m->mesh.ring_at;
+    for (uint32_t step = 0; step < AT_NODE_MESH_WALK && d + step < n; step++) {
+        uint32_t at = (here + d + step) % n;
+        if (at == place) return true;
+        if (!is_steward(m, &ring[at].id) && at_node_link_of(m, &ring[at].id)) return false;
+    }
+    return false;
+}
+
+bool at_node_ring_calls(struct at_node_machine *m, uint32_t replica)
 {
     uint32_t n = m->mesh.ring_count, here = m->mesh.ring_at;
     uint32_t there = at_node_ring_find(m, &m->ledger.members[replica].id);
     for (uint32_t k = 0; k < AT_NODE_MESH_DIALS; k++) {
         uint32_t d = m->mesh.ring_step[k];
-        if (m->mesh.called1[k] == replica + 1 || (there + d) % n == here || (here + d) % n == there) return true;
+        if ((there + d) % n == here || walk_ends_at(m, d, there)) return true;
     }
     return false;
 }

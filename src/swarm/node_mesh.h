@@ -104,14 +104,13 @@ struct at_node_mesh {
     uint64_t fresh_ms; /* when */
     uint64_t keep_ms;  /* not before */
     /* dialling */
-    uint32_t hint_count, hint_next;       /* next: the member that the next newcomer without room is told of first */
-    uint32_t dials;                       /* nodes being reached */
-    uint32_t climbing;                    /* in use: mostly none, and then nobody looks at them */
-    uint64_t climbs;                      /* so far */
-    uint32_t called1[AT_NODE_MESH_DIALS]; /* those that it calls for on the ring, their replicas + 1; 0: none */
-    uint64_t spare_ms;                    /* links are looked at, whether anybody needs them, not before; */
-    uint64_t spare_wait_ms;               /* and then so much later */
-    uint64_t lonely_ms, dial_due_ms;      /* due: the next time when a dial is to be looked at; UINT64_MAX: none */
+    uint32_t hint_count, hint_next;  /* next: the member that the next newcomer without room is told of first */
+    uint32_t dials;                  /* nodes being reached */
+    uint32_t climbing;               /* in use: mostly none, and then nobody looks at them */
+    uint64_t climbs;                 /* so far */
+    uint64_t spare_ms;               /* links are looked at, whether anybody needs them, not before; */
+    uint64_t spare_wait_ms;          /* and then so much later */
+    uint64_t lonely_ms, dial_due_ms; /* due: the next time when a dial is to be looked at; UINT64_MAX: none */
     /* the way to the steward */
     uint64_t feed;        /* the link that leads there and brings the log; 0: none */
     uint64_t path, paths; /* path: a number for the way there as it is now, 0: none; paths: those so far */

@@ -26,7 +26,7 @@ static bool in_use(const struct at_node_machine *m, const struct at_node_link *l
     return follows || asks || m->mesh.peers[l->replica1 - 1].via == l->id || shares_unit(m, l);
 }
 
-static bool is_spare(const struct at_node_machine *m, const struct at_node_link *l)
+static bool is_spare(struct at_node_machine *m, const struct at_node_link *l)
 {
     bool own = at_node_link_open(l) && l->dialed && at_node_link_member(m, l) && !at_node_link_seat(l);
     if (!own || m->now_ms < l->up_ms + AT_NODE_STEADY_MS || in_use(m, l)) return false;
