@@ -93,6 +93,7 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
                                         .bytes_max = bytes_max,
                                         .bytes_exact = bytes_exact,
                                         .moved_ms = m->now_ms};
+            m->again = true; /* a drive may have begun it that comes after those of fetches: they are to look at it */
             if (in_memory(kind) || at_node_is_small(m, f)) break; /* the small ones are looked for together */
             struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_STAT);
             op->read.kind = kind;
