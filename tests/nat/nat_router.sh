@@ -183,6 +183,11 @@ if [ -n "$all" ]; then
     unmapped GB $map_b
     lease GA
     unmapped GA $map_a
+    for i in "GB $B" "GA $A"; do # with leases that do not end by themselves meanwhile
+        map $i 3600
+        lease ${i% *}
+        unmapped ${i% *} $map
+    done
     echo "renewed, told again, and removed"
 fi
 
