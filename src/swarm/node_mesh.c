@@ -257,7 +257,7 @@ static bool steward_is_lonely(struct at_node_machine *m)
     if (linked >= AT_NODE_MESH_DIALS || linked >= others || m->mesh.lonely_ms == 0) m->mesh.lonely_ms = m->now_ms + 1;
     if (linked >= AT_NODE_MESH_DIALS || linked >= others) return false;
     uint64_t due = m->mesh.lonely_ms + AT_NODE_LONELY_MS;
-    if (m->now_ms < due) m->mesh.dial_due_ms = due;
+    if (m->now_ms < due && due < m->mesh.dial_due_ms) m->mesh.dial_due_ms = due;
     return m->now_ms >= due;
 }
 
