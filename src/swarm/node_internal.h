@@ -86,6 +86,7 @@ enum { /* milliseconds */
        AT_NODE_LONELY_MS = 3000,      /* the steward waits so long for members to dial it */
        AT_NODE_PATHLESS_MS = 1000,    /* a member that is not near dials it after so long without a way there */
        AT_NODE_RING_CALM_MS = 2000,   /* nobody has joined for so long: places on the ring have settled */
+       AT_NODE_RING_MOVES_MS = 30000, /* they count as settled after so long in any case: somebody may join for ever */
        AT_NODE_SPARE_MS = 1000,       /* links that nobody needs are closed one by one, so far apart */
        AT_NODE_SPARE_MAX_MS = 600000, /* where there is none it is looked for so late at last */
        AT_NODE_LET_GO_MS = 2000,      /* another way there must have been one for so long, and up to four times more */

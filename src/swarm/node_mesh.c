@@ -174,7 +174,8 @@ uint32_t at_node_members_linked(const struct at_node_machine *m)
  * next on the ring until that is over. */
 static bool ring_moves(struct at_node_machine *m)
 {
-    uint64_t due = m->mesh.ring_ms + AT_NODE_RING_CALM_MS;
+    uint64_t due = m->mesh.ring_ms + AT_NODE_RING_CALM_MS, most = m->mesh.ring_since_ms + AT_NODE_RING_MOVES_MS;
+    if (most < due) due = most;
     if (m->now_ms >= due || at_node_members_linked(m) < 2 * AT_NODE_MESH_DIALS) return false;
     if (due < m->mesh.dial_due_ms) m->mesh.dial_due_ms = due;
     return true;

@@ -88,7 +88,7 @@ struct at_node_mesh {
     uint32_t peer_cap, ring_count, ring_before;      /* before: members that are nearer to the steward than this node */
     uint32_t ring_at, ring_step[AT_NODE_MESH_DIALS]; /* own place, or where it would be; distances that it dials */
     bool ring_valid, near;                           /* near: among those that keep a link to the steward */
-    uint64_t ring_ms;                                /* when somebody joined last */
+    uint64_t ring_ms, ring_since_ms; /* when somebody joined last; since when others have, one soon after the other */
     /* own statement */
     uint32_t own_count;
     bool own_stale;        /* to be signed and told */

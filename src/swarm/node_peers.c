@@ -2,8 +2,9 @@
  *
  *   event                                       does
  *   REACHABLE, and this node is a member        signs a statement, tells it to every linked member; unless the last one
- *                                               says the same: a node that starts again is where it was. Two seconds after
- *                                               it has last told anybody one: sooner it would be ignored there, as follows
+ *                                               says the same: a node that starts again is where it was. Two seconds
+ *                                               (and as much as passing on may differ) after it has last told anybody one:
+ *                                               sooner it would be ignored there, as follows
  *   a member's link says Hello                  tells it the own statement
  *   PeersGet                                    answers with up to 64 statements, ids ascending behind the one named
  *   Peers: not a member's, or not newer         ignored: the peer may know a longer log
@@ -94,6 +95,7 @@ void at_node_ring_add(struct at_node_machine *m, uint32_t replica)
     memmove(m->mesh.ring + at + 1, m->mesh.ring + at, (m->mesh.ring_count++ - at) * sizeof *m->mesh.ring);
     m->mesh.ring[at] = (struct at_node_ring){*id, replica};
     m->mesh.ring_before += is_before(m, id);
+    if (m->now_ms >= m->mesh.ring_ms + AT_NODE_RING_CALM_MS) m->mesh.ring_since_ms = m->now_ms;
     m->mesh.ring_ms = m->now_ms;
     ring_done(m);
 }
@@ -140,11 +142,19 @@ static void own_changed(struct at_node_machine *m)
     m->mesh.own_stale = true;
 }
 
+/* Each waits another time, so that most have heard it before their own turn to tell it has come: the longer the more there
+ * are, and not at all among a few, who all have links to each other. */
+static uint64_t fresh_span_ms(const struct at_node_machine *m)
+{
+    uint64_t n = m->ledger.member_count < AT_NODE_FRESH_MOST ? m->ledger.member_count : AT_NODE_FRESH_MOST;
+    return n > AT_NODE_FRESH_FEW ? AT_NODE_FRESH_MS * n / AT_NODE_FRESH_MANY : 0;
+}
+
 /* When a new statement of the own is made; UINT64_MAX: there is none to make. */
 static uint64_t own_due_ms(const struct at_node_machine *m)
 {
     if (!m->mesh.own_stale || !m->mesh.own_count || !at_node_joined(m)) return UINT64_MAX;
-    uint64_t due = m->mesh.own_told_ms ? m->mesh.own_told_ms + AT_NODE_WHERE_AGAIN_MS : 0;
+    uint64_t due = m->mesh.own_told_ms ? m->mesh.own_told_ms + AT_NODE_WHERE_AGAIN_MS + fresh_span_ms(m) : 0;
     uint64_t late = m->mesh.own_stale_ms + AT_NODE_WHERE_LATE_MS;
     return due < late ? due : late;
 }
@@ -253,14 +263,6 @@ static uint32_t fresh_find(const struct at_node_machine *m, uint32_t replica)
     uint32_t k = 0;
     while (k < m->mesh.fresh_count && m->mesh.fresh[k].replica != replica) k++;
     return k;
-}
-
-/* Each waits another time, so that most have heard it before their own turn to tell it has come: the longer the more there
- * are, and not at all among a few, who all have links to each other. */
-static uint64_t fresh_span_ms(const struct at_node_machine *m)
-{
-    uint64_t n = m->ledger.member_count < AT_NODE_FRESH_MOST ? m->ledger.member_count : AT_NODE_FRESH_MOST;
-    return n > AT_NODE_FRESH_FEW ? AT_NODE_FRESH_MS * n / AT_NODE_FRESH_MANY : 0;
 }
 
 static uint64_t patience_ms(const struct at_node_machine *m)
