@@ -112,6 +112,13 @@ static bool asked_in_vain(const struct at_node_machine *m, const struct at_node_
     return f->turns >= (h->round + AT_NODE_KEEP_LEAST >= m->ledger.round ? AT_NODE_FETCH_TURNS : 1);
 }
 
+/* The first update of the list from `i` on that is not here; `count`: none. */
+static size_t next_missing(const struct at_node_machine *m, size_t i, size_t count)
+{
+    const bool *at = i < count ? memchr(m->state.have + i, false, (count - i) * sizeof *at) : NULL;
+    return at ? (size_t)(at - m->state.have) : count;
+}
+
 /* Every included update of the round is here; those that are not are being fetched. All before `have_first` are here. */
 static bool updates_here(struct at_node_machine *m, const struct at_node_history *h)
 {
@@ -123,10 +130,9 @@ static bool updates_here(struct at_node_machine *m, const struct at_node_history
         m->state.have_first = 0;
         m->state.have_valid = true;
     }
-    while (m->state.have_first < h->count && m->state.have[m->state.have_first]) m->state.have_first++;
-    for (size_t i = m->state.have_first; i < h->count; i++) {
+    m->state.have_first = (uint32_t)next_missing(m, m->state.have_first, h->count);
+    for (size_t i = m->state.have_first; i < h->count; i = next_missing(m, i + 1, h->count)) {
         const struct at_node_contribution *c = &h->list[i];
-        if (m->state.have[i]) continue;
         missing = true;
         cost += at_node_update_cost(m, c->update_bytes);
         if (cost > AT_NODE_UPDATES_COST) break;
@@ -266,10 +272,9 @@ void at_node_state_fetched(struct at_node_machine *m, enum at_blob_kind kind, st
     }
     if (kind != AT_BLOB_UPDATE || !m->state.has || !m->state.have_valid) return;
     const struct at_node_history *h = at_node_history(m, m->state.have_round);
-    uint32_t missing =
-        0; /* what is fetched is among the first of them; another one is found here when it is its turn */
-    for (size_t i = m->state.have_first; h && i < h->count; i++) {
-        if (m->state.have[i]) continue;
+    uint32_t missing = 0; /* what is fetched is among the first; another one is found here when it is its turn */
+    size_t count = h ? h->count : 0;
+    for (size_t i = next_missing(m, m->state.have_first, count); i < count; i = next_missing(m, i + 1, count)) {
         if (at_hash_eq(h->list[i].update, key)) m->state.have[i] = true;
         if (++missing > AT_NODE_UPDATES_COST) break;
     }
