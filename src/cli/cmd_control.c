@@ -216,10 +216,12 @@ static at_err folder_status(struct at_cli *cli, const char *dir, json_t **ret_ob
     bool ledger = at_cli_ledger_exists(dir);
     struct at_diag why = {0};
     if (ledger) err = at_cli_ledger_open(dir, &why, &l);
-    if (err == AT_E_DATA) /* damaged, or another version's: whoever asks has to know */
+    if (err == AT_E_DATA) { /* damaged, or another version's: whoever asks has to know */
         cli->diag = why;
-    else if (err != AT_OK) /* not to be read just now */
-        ledger = false, err = AT_OK;
+    } else if (err != AT_OK) { /* not to be read just now */
+        ledger = false;
+        err = AT_OK;
+    }
     if (ledger && err == AT_OK && (err = at_cli_ledger_fold(&l, &cli->diag)) == AT_OK) {
         const struct at_ledger *g = &l.ledger;
         at_json_set_text(object, "role", at_ledger_seat(g, &place.node) >= 0 ? "steward" : "member");

@@ -7,8 +7,9 @@
  * AT_PORTMAP_CHILD_BYTES more memory than at its start (without /proc to tell how much that is, nothing is asked), and may
  * only send back a note of a fixed size, checked like a stranger's. The keeper itself reads nothing else. It renews the
  * lease: first after a minute, for a keeper of this node's previous run may still have removed the mapping, then at half of
- * it, and every ten minutes, for a router that was started anew has forgotten it and may have another address. It remembers the last mapping that was made, and removes that one when this process is gone, however that ended, and
- * when it gets another; a removal that fails or is not answered leaves a mapping until its lease is over. None is made
+ * it, and every ten minutes, for a router that was started anew has forgotten it and may have another address. It remembers
+ * the last mapping that was made, and removes that one when this process is gone, however that ended, and when it gets
+ * another; a removal that fails or is not answered leaves a mapping until its lease is over. None is made
  * without a lease: a gateway that only knows permanent ones is not used.
  * Two calls, for a fork has a copy of this process's memory: start the keeper before the node's key is read, and tell it the
  * port when the node listens.
