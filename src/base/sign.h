@@ -15,9 +15,14 @@ struct at_node_id { /* the public key */
 struct at_sig {
     uint8_t b[AT_SIG_BYTES];
 };
+struct at_keypair;
+/* How a key signs where signatures are only stood in for: the simulator's keys, of whole swarms (sim/world_sign.c). Its
+ * verifier knows these, and nobody else does. */
+typedef struct at_sig at_sign_fn(const struct at_keypair *key, struct at_span message);
 struct at_keypair {
     uint8_t seed[AT_KEY_BYTES]; /* secret: file mode 0600, never logged */
     struct at_node_id id;
+    at_sign_fn *stand_in; /* NULL, as every function here leaves it: Ed25519 */
 };
 
 at_err at_keypair_generate(struct at_keypair *ret_key); /* from the system's random source */
@@ -25,8 +30,8 @@ at_err at_keypair_from_seed(const uint8_t seed[AT_KEY_BYTES], struct at_keypair 
 struct at_sig at_sign(const struct at_keypair *key, struct at_span message);
 at_err at_verify(const struct at_node_id *id, struct at_span message, const struct at_sig *sig); /* AT_E_SIGNATURE */
 
-/* How signatures are checked, handed down like a thread pool: whoever sees the same ones again and again (the simulator:
- * every node's) may remember those that held. It must say what at_verify says. NULL: at_verify itself. */
+/* How signatures are checked, handed down like a thread pool. NULL: at_verify. Else it says what at_verify would, of keys
+ * whose signatures are stood in for. Several threads may ask at a time. */
 struct at_verifier {
     at_err_t (*fn)(void *ctx, const struct at_node_id *id, struct at_span message, const struct at_sig *sig);
     void *ctx;

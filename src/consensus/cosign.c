@@ -4,11 +4,12 @@
 #include <string.h>
 
 void at_cosign_init(struct at_cosign *c, struct at_hash run, const struct at_node_id *seats, uint32_t seat_count,
-                    uint64_t size)
+                    uint64_t size, const struct at_verifier *verifier)
 {
     AT_ASSERT(seat_count >= 1 && seat_count <= AT_SEATS_MAX && seat_count % 3 == 1);
     memset(c, 0, sizeof *c);
     c->run = run;
+    c->verifier = verifier;
     c->seat_count = seat_count;
     c->size = size;
     memcpy(c->seats, seats, seat_count * sizeof *seats);
@@ -50,7 +51,7 @@ at_err at_cosign_take(struct at_cosign *c, const struct at_log_checkpoint *cosig
     uint32_t seat = 0;
     while (seat < c->seat_count && !at_node_id_eq(&c->seats[seat], &cosignature->steward)) seat++;
     if (seat == c->seat_count || cosignature->size == 0) return AT_E_PEER;
-    at_err_t err = at_log_checkpoint_verify(cosignature, c->run);
+    at_err_t err = at_log_checkpoint_verify_by(cosignature, c->run, c->verifier);
     if (err) return err;
     memset(ret_update, 0, sizeof *ret_update);
     struct at_cosign_kept *k = kept_find(c, seat, cosignature->size);

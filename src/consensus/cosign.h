@@ -26,6 +26,7 @@ struct at_cosign_kept {
 };
 struct at_cosign {
     struct at_hash run;
+    const struct at_verifier *verifier; /* borrowed */
     uint32_t seat_count;
     struct at_node_id seats[AT_SEATS_MAX];
     struct at_cosign_kept kept[AT_SEATS_MAX][AT_COSIGN_KEPT];
@@ -39,9 +40,9 @@ struct at_cosign_update {
     struct at_evidence evidence;
 };
 
-/* `size`: of the last checkpoint, as stored; 0: none. */
+/* `size`: of the last checkpoint, as stored; 0: none. verifier NULL: at_verify. */
 void at_cosign_init(struct at_cosign *c, struct at_hash run, const struct at_node_id *seats, uint32_t seat_count,
-                    uint64_t size);
+                    uint64_t size, const struct at_verifier *verifier);
 /* AT_E_SIGNATURE; AT_E_PEER: not a seat's, or too old. */
 at_err at_cosign_take(struct at_cosign *c, const struct at_log_checkpoint *cosignature,
                       struct at_cosign_update *ret_update);

@@ -26,7 +26,7 @@ static struct rig *rig_make(void)
         if (i < 7) r.seats[i] = r.keys[i].id;
     }
     r.run = at_sha256("run", 3);
-    at_cosign_init(&r.c, r.run, r.seats, 7, 0);
+    at_cosign_init(&r.c, r.run, r.seats, 7, 0, NULL);
     return &r;
 }
 
@@ -79,7 +79,7 @@ static void two_roots_by_one_key_are_evidence_once(void **state)
     assert_int_equal(take(r, 2, 10, 1, &u), AT_OK);
     assert_true(u.has_evidence);
     assert_true(at_node_id_eq(&u.evidence.key, &r->seats[2]));
-    assert_int_equal(at_evidence_verify(&u.evidence), AT_OK);
+    assert_int_equal(at_evidence_verify(&u.evidence, NULL), AT_OK);
     uint8_t bytes[AT_EVIDENCE_BYTES_MAX];
     size_t n;
     assert_int_equal(at_evidence_encode(&u.evidence, bytes, &n), AT_OK);
@@ -130,7 +130,7 @@ static void a_checkpoint_is_not_made_again_after_a_restart(void **state)
     (void)state;
     struct rig *r = rig_make();
     struct at_cosign_update u;
-    at_cosign_init(&r->c, r->run, r->seats, 7, 20);
+    at_cosign_init(&r->c, r->run, r->seats, 7, 20, NULL);
     for (uint32_t seat = 0; seat < 5; seat++) {
         assert_int_equal(take(r, seat, 20, 0, &u), AT_OK);
         assert_int_equal(u.signers, 0);
@@ -144,7 +144,7 @@ static void one_steward_is_its_own_quorum(void **state)
     (void)state;
     struct rig *r = rig_make();
     struct at_cosign_update u;
-    at_cosign_init(&r->c, r->run, r->seats, 1, 0);
+    at_cosign_init(&r->c, r->run, r->seats, 1, 0, NULL);
     assert_int_equal(take(r, 0, 5, 0, &u), AT_OK);
     assert_int_equal(u.signers, 1);
 }

@@ -198,7 +198,7 @@ static inline void net_sign(void *user, struct at_vote *vote)
 static inline at_err_t net_verify(void *user, const struct at_vote *vote)
 {
     struct net *w = ((struct net_actor *)user)->net;
-    if (w->o.real_signatures) return at_vote_verify(vote, &w->keys[vote->seat].id, w->run, NET_TERM);
+    if (w->o.real_signatures) return at_vote_verify(vote, &w->keys[vote->seat].id, w->run, NET_TERM, NULL);
     uint8_t text[AT_VOTE_TEXT_BYTES];
     at_vote_text(vote, w->run, NET_TERM, text);
     struct at_sig sig = net_cheap_sig(vote->seat, at_span(text, sizeof text));
@@ -398,7 +398,7 @@ static inline void net_op(struct net *w, struct net_actor *a, uint64_t seq, cons
         uint8_t bytes[AT_EVIDENCE_BYTES_MAX];
         size_t n;
         if (at_evidence_encode(&e, bytes, &n) != AT_OK) net_violation(w, "evidence that proves nothing");
-        if (w->o.real_signatures && at_evidence_verify(&e) != AT_OK) net_violation(w, "evidence is not signed");
+        if (w->o.real_signatures && at_evidence_verify(&e, NULL) != AT_OK) net_violation(w, "evidence is not signed");
         if (w->o.hostile[op->votes[0].seat] == HONEST) net_violation(w, "evidence against an honest seat");
         w->evidence++;
         break;

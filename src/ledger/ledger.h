@@ -76,7 +76,9 @@ struct at_allotment { /* a replica's part in the current round; kept from OPEN u
     uint32_t complete; /* a group's first member: by whom the unit was computed whose parts are all here; 0: not yet */
 };
 
-struct at_ledger { /* read the fields freely; only the functions below write them */
+struct at_ledger { /* read the fields freely; only the functions below write them, and the owner the first */
+    const struct at_verifier
+        *verifier; /* of the signatures within records; NULL, as at_ledger_init leaves it: at_verify */
     enum at_ledger_phase phase;
     uint32_t round; /* READY: the next one = rounds done; TRAINING, CLOSED: the current one; ENDED: rounds done */
     struct at_hash state_root; /* at the start of `round`: of the last EPOCH, or of OPEN in round 0; zero before that */

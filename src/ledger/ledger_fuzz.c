@@ -32,7 +32,7 @@ static void make_standing(struct log_fixture *f)
         seed[1] = 1;
         AT_ASSERT(at_keypair_from_seed(seed, &key) == AT_OK);
         struct at_ticket made = at_ticket_make(&f->key[0], f->ledger.run, &key);
-        AT_ASSERT(at_ticket_show(&made, f->ledger.run, &f->key[k].id, &ticket[k]) == AT_OK);
+        AT_ASSERT(at_ticket_show(&made, f->ledger.run, &f->key[k], &ticket[k]) == AT_OK);
     }
 }
 

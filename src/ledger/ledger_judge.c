@@ -279,7 +279,7 @@ static at_err_t judge_ticket(const struct context *c)
         if (r != (uint32_t)c->replica && l->members[r].vouched &&
             at_node_id_eq(&l->members[r].ticket, &stand->ticket.ticket))
             return refuse(c, "another member has shown this ticket");
-    bool right = at_ticket_verify(&stand->ticket, l->run, &l->genesis.steward, c->author) == AT_OK;
+    bool right = at_ticket_verify(&stand->ticket, l->run, &l->genesis.steward, c->author, l->verifier) == AT_OK;
     return right ? AT_OK : refuse(c, "its ticket is not the founder's, or not for the author");
 }
 
@@ -291,7 +291,7 @@ static at_err_t judge_ready(const struct context *c)
         return refuse(c, "the author is barred from seats: there is EVIDENCE against it");
     if (stand->term != l->seats.term + 1) return refuse(c, "it is not for the next term");
     if (l->members[c->replica].stands_for == stand->term) return refuse(c, "the author stands already");
-    if (at_seat_key_verify(&stand->key, l->run, c->author, &stand->key_use))
+    if (at_seat_key_verify(&stand->key, l->run, c->author, &stand->key_use, l->verifier))
         return refuse(c, "the author does not show that it has the seat's key");
     for (uint32_t r = 0; r < l->member_count; r++) {
         const struct at_member *m = &l->members[r];
@@ -326,7 +326,7 @@ static at_err_t judge_evidence(const struct context *c)
     int holder = at_ledger_key_holder(l, &e->key);
     if (holder < 0) return refuse(c, "no seat that is known here has this key");
     if (l->members[holder].barred) return refuse(c, "whom it names is barred already");
-    return at_evidence_verify(e) == AT_OK ? AT_OK : refuse(c, "a signature in it does not verify");
+    return at_evidence_verify(e, l->verifier) == AT_OK ? AT_OK : refuse(c, "a signature in it does not verify");
 }
 
 static at_err_t judge_measure(const struct context *c)
@@ -374,7 +374,7 @@ at_err at_ledger_judge(const struct at_ledger *ledger, const struct at_signed_re
 
 at_err at_ledger_check(const struct at_ledger *ledger, const struct at_signed_record *rec, struct at_diag *diag)
 {
-    if (at_signed_record_verify(rec) != AT_OK)
+    if (at_signed_record_verify_by(rec, ledger->verifier) != AT_OK)
         return at_fail(diag, AT_E_SIGNATURE, "record", "the record's signature does not verify");
     return at_ledger_judge(ledger, rec, diag, NULL);
 }

@@ -41,7 +41,7 @@ static inline struct at_record stewards_stand_record(struct stewards_fixture *r,
                                   .key_use = at_seat_key_show(&r->seat_key[k], rec.run, &r->f.key[k].id),
                                   .chain = r->chain[k].commitment,
                                   .has_ticket = true};
-    AT_ASSERT(at_ticket_show(&r->ticket[k], rec.run, &r->f.key[k].id, &rec.stand.ticket) == AT_OK);
+    AT_ASSERT(at_ticket_show(&r->ticket[k], rec.run, &r->f.key[k], &rec.stand.ticket) == AT_OK);
     return rec;
 }
 

@@ -97,13 +97,13 @@ static void who_may_stand(void **state)
     struct at_ticket own =
         at_ticket_make(&r->f.key[1], rec.run, &r->seat_key[7]); /* signed by itself, not the founder */
     rec = stewards_stand_record(r, 1);
-    assert_int_equal(at_ticket_show(&own, rec.run, &r->f.key[1].id, &rec.stand.ticket), AT_OK);
+    assert_int_equal(at_ticket_show(&own, rec.run, &r->f.key[1], &rec.stand.ticket), AT_OK);
     refused(r, 1, &rec, "ticket is not the founder's");
     stands(r, 1);
     rec = stewards_stand_record(r, 1);
     refused(r, 1, &rec, "stands already");
     rec = stewards_stand_record(r, 2); /* the ticket of somebody who has shown it, for another member */
-    assert_int_equal(at_ticket_show(&r->ticket[1], rec.run, &r->f.key[2].id, &rec.stand.ticket), AT_OK);
+    assert_int_equal(at_ticket_show(&r->ticket[1], rec.run, &r->f.key[2], &rec.stand.ticket), AT_OK);
     refused(r, 2, &rec, "another member has shown this ticket");
     rec = stewards_stand_record(r, 0); /* the founder needs none */
     rec.stand.has_ticket = false;

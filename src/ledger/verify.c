@@ -231,6 +231,7 @@ at_err at_ledger_verify(struct at_ledger *ledger, const struct at_log_source *so
                         struct at_diag *diag, struct at_ledger_report *ret_report)
 {
     AT_ASSERT(ledger->tree.size == 0);
+    ledger->verifier = source->verifier;
     struct job j = {.ledger = ledger, .source = source, .par = par, .diag = diag};
     j.rows = calloc(CHUNK, sizeof *j.rows);
     j.checkpoints = calloc(CHUNK, sizeof *j.checkpoints);

@@ -119,8 +119,9 @@ static void a_ticket_stays_with_its_member(void **state)
     assert_int_equal(at_invite_decode(place.invite, NULL, &plain), AT_OK);
     assert_true(seat.has_ticket && !plain.has_ticket && at_node_id_eq(&seat.node, &plain.node));
     struct at_ticket_use use;
-    assert_int_equal(at_ticket_show(&seat.ticket, seat.run, &plain.node, &use), AT_OK);
-    assert_int_equal(at_ticket_verify(&use, place.run, &place.node, &plain.node), AT_OK);
+    struct at_keypair bearer = {.id = plain.node};
+    assert_int_equal(at_ticket_show(&seat.ticket, seat.run, &bearer, &use), AT_OK);
+    assert_int_equal(at_ticket_verify(&use, place.run, &place.node, &plain.node, NULL), AT_OK);
 
     snprintf(folder, sizeof folder, "%s", in_dir("member"));
     struct at_node_join_options join = {.dir = folder, .invite = secret};

@@ -44,7 +44,8 @@ struct at_world_options {
     bool stage_costs; /* of a run of stages: a step takes what its stages and the way between them do */
     bool roles;       /* members measure themselves */
     uint32_t site_ms;
-    bool peers_give_up; /* a node may end because it could not reach anybody: counted, and no violation */
+    bool peers_give_up;   /* a node may end because it could not reach anybody: counted, and no violation */
+    bool real_signatures; /* Ed25519's, not their stand-ins (world_sign.c): the same happens, and takes longer */
 };
 
 /* How a node is connected. Times add up over both ends of a link; a link is as fast as its slower end. */

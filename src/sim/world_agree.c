@@ -35,7 +35,9 @@ void at_world_secret_make(struct at_world *w, int node, uint32_t term)
         at_store_le64(text + 8, at_world_draw(w, UINT64_MAX));
         struct at_hash h = at_sha256(text, sizeof text);
         n->secrets[n->secret_count] = (struct at_node_secret){.term = term};
-        memcpy(n->secrets[n->secret_count++].bytes, h.b, sizeof h.b);
+        memcpy(n->secrets[n->secret_count].bytes, h.b, sizeof h.b);
+        struct at_keypair key;
+        if (at_node_secret_key(&n->secrets[n->secret_count++], &n->key, &key)) at_world_key_made(w, &key);
     }
     ev->e.kind = AT_NODE_EV_SECRET;
     ev->e.secret = n->secrets[i];

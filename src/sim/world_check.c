@@ -176,7 +176,7 @@ static void check_log(struct at_world *w, const struct at_world_disk *d)
     struct at_ledger_report report = {0};
     struct source rows = {.w = w, .durable = d->durable};
     struct at_log_source source = {
-        .ctx = &rows, .verifier = &w->verifier, .next_record = next_record, .next_checkpoint = next_checkpoint};
+        .ctx = &rows, .verifier = w->verifier, .next_record = next_record, .next_checkpoint = next_checkpoint};
     if (at_ledger_init(&ledger, &w->g, NULL)) {
         at_world_violate(w, "out of memory");
         return;

@@ -124,7 +124,7 @@ static bool seat_key(const struct at_world *w, int node, struct at_keypair *ret_
     const struct at_world_node *n = &w->nodes[node];
     int seat = at_ledger_seat(&w->judge.fold, &n->key.id);
     for (size_t i = 0; i < n->secret_count && seat >= 0; i++)
-        if (at_node_secret_key(&n->secrets[i], ret_key) &&
+        if (at_node_secret_key(&n->secrets[i], &n->key, ret_key) &&
             at_node_id_eq(&ret_key->id, &w->judge.fold.seats.seat[seat].key))
             return true;
     return false;

@@ -85,12 +85,10 @@ static void hostile_records(struct hostile *h)
 /* What a stranger carries for other newcomers must be signed by them, or it would spend what all of them may have. */
 static void hostile_carrier(struct hostile *h)
 {
-    struct at_keypair other;
+    struct at_keypair other = at_world_stranger_key(h->w, 77);
     struct at_signed_record rec;
     struct at_record join = {.kind = AT_RECORD_JOIN, .run = at_world_run_id(h->w), .time_ms = 1};
     struct at_message msg = {.kind = AT_MSG_SUBMIT, .submit = {.record = &rec}};
-    uint8_t seed[AT_KEY_BYTES] = {77};
-    assert_int_equal(at_keypair_from_seed(seed, &other), AT_OK);
     assert_int_equal(at_record_sign(&join, &other, NULL, &rec), AT_OK);
     rec.sig.b[5] ^= 1;
     greet(h, false);

@@ -2,7 +2,7 @@
  * world_script.c (what tests and sim.c ask for), world_drive.c (the nodes' drivers), world_tiles.c (and what they do for
  * states by tiles), world_disk.c (disks, the fake state), world_blob.c (blobs, kept once), world_log.c (records, kept
  * once), world_net.c (links), world_line.c (how long a message takes), world_hostile.c (Byzantine nodes), world_check.c
- * and world_judge.c (the judges), world_memo.c (signatures that were checked), world_count.c (what is counted),
+ * and world_judge.c (the judges), world_sign.c (signatures that stand in for real ones), world_count.c (what is counted),
  * world_trace.c. */
 #ifndef ATOLL_SIM_WORLD_INTERNAL_H
 #define ATOLL_SIM_WORLD_INTERNAL_H
@@ -255,10 +255,11 @@ struct at_world {
     /* trace */
     struct at_buf trace;
     struct at_sha256_ctx trace_sha;
-    /* signatures that were found right */
-    struct at_verifier verifier;
-    struct at_hash *memo;
-    size_t memo_count, memo_cap;
+    /* signatures */
+    struct at_verifier stand_ins;
+    const struct at_verifier *verifier; /* NULL: real ones */
+    struct at_keypair *keys;            /* all that were made, by id, open addressing; free: no stand_in */
+    size_t key_count, key_cap;
     /* counted */
     struct at_world_counts counts;
     uint64_t sent_of[AT_MSG_KIND_COUNT]; /* messages by kind */
@@ -425,9 +426,9 @@ void at_world_judge_release(struct at_world *w);
 void at_world_judge_records(struct at_world *w); /* those that have become durable at the steward, or at anybody's */
 void at_world_judge_deed(struct at_world *w, const struct at_signed_record *signed_rec, const struct at_record *rec);
 
-/* world_memo.c */
-at_err_t at_world_memo_verify(void *ctx, const struct at_node_id *id, struct at_span message,
-                              const struct at_sig *sig); /* at_verify, remembering what was right */
+/* world_sign.c */
+void at_world_key_made(struct at_world *w, struct at_keypair *key); /* it signs by the stand-in from now on */
+at_err_t at_world_verify(void *ctx, const struct at_node_id *id, struct at_span message, const struct at_sig *sig);
 
 /* world_count.c */
 void at_world_count_event(struct at_world *w, const struct at_world_event *ev);

@@ -19,7 +19,10 @@ at_err_t at_world_judge_init(struct at_world *w)
     j->room.row = calloc(AT_MEMBERS_MAX, sizeof *j->room.row);
     if (!j->measured || !j->room.work || !j->room.row) return AT_E_NOMEM;
     if (!j->receipts || !j->received || !j->node_of || !j->groups) return AT_E_NOMEM;
-    return at_world_several(w) ? at_ledger_init(&j->fold, &w->g, NULL) : AT_OK;
+    if (!at_world_several(w)) return AT_OK;
+    at_err_t err = at_ledger_init(&j->fold, &w->g, NULL);
+    j->fold.verifier = w->verifier;
+    return err;
 }
 
 void at_world_judge_release(struct at_world *w)

@@ -1,5 +1,5 @@
 /* world_parts_test.c: the parts of the world that its stories rest on: the way of a message over lines, blobs that disks
- * share, and the memory of signatures. */
+ * share. */
 #include "sim/world_internal.h"
 #include "sim/world_rig.h"
 
@@ -90,34 +90,9 @@ static void blobs_are_kept_once(void **state)
     at_world_release(w);
 }
 
-/* It says what at_verify says, the first time and the second. */
-static void memory_of_signatures(void **state)
-{
-    (void)state;
-    struct at_world_options o = small(1);
-    struct at_world *w = NULL;
-    assert_int_equal(at_world_init(&o, &w), AT_OK);
-    struct at_keypair key = at_world_node_key(w, 0), other = at_world_node_key(w, 1);
-    for (uint32_t i = 0; i < 600; i++) { /* it grows on the way */
-        uint8_t text[4];
-        at_store_le32(text, i);
-        struct at_span message = at_span(text, sizeof text);
-        struct at_sig sig = at_sign(&key, message), wrong = sig;
-        wrong.b[i % sizeof wrong.b] ^= 1;
-        for (int twice = 0; twice < 2; twice++) {
-            assert_int_equal(at_world_memo_verify(w, &key.id, message, &wrong), AT_E_SIGNATURE);
-            assert_int_equal(at_world_memo_verify(w, &key.id, message, &sig), AT_OK);
-            assert_int_equal(at_world_memo_verify(w, &other.id, message, &sig), AT_E_SIGNATURE);
-            assert_int_equal(at_world_memo_verify(w, &key.id, at_span(text, 3), &sig), AT_E_SIGNATURE);
-        }
-    }
-    assert_int_equal(w->memo_count, 600);
-    at_world_release(w);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(way_of_a_message), cmocka_unit_test(losses_are_delays),
-                                       cmocka_unit_test(blobs_are_kept_once), cmocka_unit_test(memory_of_signatures)};
+                                       cmocka_unit_test(blobs_are_kept_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

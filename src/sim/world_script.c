@@ -110,6 +110,7 @@ struct at_keypair at_world_key_of(struct at_world *w, uint32_t tag)
     at_store_le32(text + 11, tag);
     struct at_hash seed = at_sha256(text, sizeof text);
     if (at_keypair_from_seed(seed.b, &key)) at_world_violate(w, "a key cannot be made");
+    at_world_key_made(w, &key);
     return key;
 }
 

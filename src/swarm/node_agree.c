@@ -68,10 +68,8 @@ static at_err_t verify_vote(void *user, const struct at_vote *vote)
 {
     struct at_node_machine *m = user;
     const struct at_node_term *t = m->agree.now;
-    uint8_t text[AT_VOTE_TEXT_BYTES];
     if (vote->seat >= t->seats.count) return AT_E_SIGNATURE;
-    at_vote_text(vote, m->options.run, t->seats.term, text);
-    return at_verify_by(m->options.verifier, &t->seats.seat[vote->seat].key, at_span(text, sizeof text), &vote->sig);
+    return at_vote_verify(vote, &t->seats.seat[vote->seat].key, m->options.run, t->seats.term, m->options.verifier);
 }
 
 /* Signature and form: what depends on nothing but the record. */

@@ -151,7 +151,7 @@ void at_node_cosign_term(struct at_node_machine *m, struct at_node_term *t, cons
     t->seat = at_seats_find(seats, &m->options.key.id);
     t->key = *key;
     for (uint32_t s = 0; s < seats->count; s++) keys[s] = seats->seat[s].key;
-    at_cosign_init(&t->cosign, m->options.run, keys, seats->count, 0);
+    at_cosign_init(&t->cosign, m->options.run, keys, seats->count, 0, m->options.verifier);
 }
 
 /* The log has passed into another term; whoever ordered its last block signs its size still. */

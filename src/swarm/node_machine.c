@@ -21,6 +21,7 @@ static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, st
         return at_fail(diag, AT_E_DATA, "genesis", "the genesis in this folder is of another run");
     if ((err = at_genesis_decode(bytes, diag, &m->genesis))) return err;
     if ((err = at_ledger_init(&m->ledger, &m->genesis, diag))) return err;
+    m->ledger.verifier = m->options.verifier;
     m->has_genesis = true;
     m->is_steward = at_node_id_eq(&m->genesis.steward, &m->options.key.id);
     return at_buf_append(&m->genesis_bytes, bytes.p, bytes.n);

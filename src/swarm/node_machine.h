@@ -388,8 +388,9 @@ struct at_node_update {
     size_t count;
 };
 
-/* The key of a seat that is made of this secret. False: of no use (never, but for a chance of 2^-128). */
-bool at_node_secret_key(const struct at_node_secret *secret, struct at_keypair *ret_key);
+/* The key of a seat that is made of this secret; it signs as the node's own does. False: of no use (never, but for a chance
+ * of 2^-128). */
+bool at_node_secret_key(const struct at_node_secret *secret, const struct at_keypair *node, struct at_keypair *ret_key);
 
 /* ---- the machine ---- */
 struct at_node_machine;

@@ -44,6 +44,7 @@ static void genesis_complete(struct at_node_machine *m, struct at_node_fetch *f)
         at_node_end(m, err, "the run's genesis cannot be used: %s: %s", diag.where, diag.text);
         return;
     }
+    m->ledger.verifier = m->options.verifier;
     m->has_genesis = true;
     at_node_log_start(m);
     at_node_op_add(m, AT_NODE_OP_GENESIS)->bytes = at_buf_span(&m->genesis_bytes);

@@ -29,10 +29,12 @@ static struct at_hash derive(const struct at_node_secret *secret, const char *do
     return at_sha256_2(at_span(domain, n), at_span(secret->bytes, sizeof secret->bytes));
 }
 
-bool at_node_secret_key(const struct at_node_secret *secret, struct at_keypair *ret_key)
+bool at_node_secret_key(const struct at_node_secret *secret, const struct at_keypair *node, struct at_keypair *ret_key)
 {
     struct at_hash seed = derive(secret, key_domain, sizeof key_domain);
-    return at_keypair_from_seed(seed.b, ret_key) == AT_OK;
+    if (at_keypair_from_seed(seed.b, ret_key) != AT_OK) return false;
+    ret_key->stand_in = node->stand_in;
+    return true;
 }
 
 /* 65,536 hashes the first time. NULL: no memory. */
@@ -54,7 +56,8 @@ bool at_node_seat_key(struct at_node_machine *m, const struct at_node_id *key, s
 {
     struct at_node_agree *a = &m->agree;
     for (uint32_t i = 0; i < a->secret_count; i++) {
-        if (!at_node_secret_key(&a->secrets[i], ret_key) || !at_node_id_eq(&ret_key->id, key)) continue;
+        if (!at_node_secret_key(&a->secrets[i], &m->options.key, ret_key) || !at_node_id_eq(&ret_key->id, key))
+            continue;
         if (ret_chain) *ret_chain = chain_of(m, &a->secrets[i]);
         return true;
     }
@@ -108,14 +111,14 @@ static bool sign_stand(struct at_node_machine *m, const struct at_member *self, 
     const struct at_beacon_chain *chain = secret ? chain_of(m, secret) : NULL;
     struct at_record rec = {.kind = AT_RECORD_READY};
     struct at_keypair key;
-    if (!chain || !at_node_secret_key(secret, &key)) return false;
+    if (!chain || !at_node_secret_key(secret, &m->options.key, &key)) return false;
     rec.stand = (struct at_stand){.term = term,
                                   .key = key.id,
                                   .key_use = at_seat_key_show(&key, m->options.run, &self->id),
                                   .chain = chain->commitment,
                                   .has_ticket = m->options.ticket && !self->vouched};
     if (rec.stand.has_ticket &&
-        at_ticket_show(m->options.ticket, m->options.run, &self->id, &rec.stand.ticket) != AT_OK)
+        at_ticket_show(m->options.ticket, m->options.run, &m->options.key, &rec.stand.ticket) != AT_OK)
         return false; /* the invite's ticket is none */
     memset(&a->stand, 0, sizeof a->stand);
     a->stand.is_signed = at_node_sign_own(m, &rec, &a->stand.record);
@@ -188,7 +191,7 @@ static void erase(struct at_node_machine *m)
     for (uint32_t i = 0; i < a->secret_count; i++) {
         struct at_keypair key;
         for (int k = 0; k < 2; k++)
-            if (all[k] && a->secrets[i].term < least && at_node_secret_key(&a->secrets[i], &key) &&
+            if (all[k] && a->secrets[i].term < least && at_node_secret_key(&a->secrets[i], &m->options.key, &key) &&
                 at_node_id_eq(&key.id, &all[k]->key.id))
                 least = a->secrets[i].term;
     }

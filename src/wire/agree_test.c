@@ -211,19 +211,19 @@ static void a_vote_is_for_one_run_term_view_kind_and_hash(void **state)
     (void)state;
     const struct at_keypair key = fixture_key(9), other = fixture_key(8);
     struct at_vote vote = fixture_vote(AT_VOTE_BLOCK, 3, &key), bent;
-    assert_int_equal(at_vote_verify(&vote, &key.id, fixture_hash(7), FIXTURE_TERM), AT_OK);
-    assert_int_equal(at_vote_verify(&vote, &other.id, fixture_hash(7), FIXTURE_TERM), AT_E_SIGNATURE);
-    assert_int_equal(at_vote_verify(&vote, &key.id, fixture_hash(6), FIXTURE_TERM), AT_E_SIGNATURE);
-    assert_int_equal(at_vote_verify(&vote, &key.id, fixture_hash(7), FIXTURE_TERM + 1), AT_E_SIGNATURE);
+    assert_int_equal(at_vote_verify(&vote, &key.id, fixture_hash(7), FIXTURE_TERM, NULL), AT_OK);
+    assert_int_equal(at_vote_verify(&vote, &other.id, fixture_hash(7), FIXTURE_TERM, NULL), AT_E_SIGNATURE);
+    assert_int_equal(at_vote_verify(&vote, &key.id, fixture_hash(6), FIXTURE_TERM, NULL), AT_E_SIGNATURE);
+    assert_int_equal(at_vote_verify(&vote, &key.id, fixture_hash(7), FIXTURE_TERM + 1, NULL), AT_E_SIGNATURE);
     bent = vote;
     bent.view++;
-    assert_int_equal(at_vote_verify(&bent, &key.id, fixture_hash(7), FIXTURE_TERM), AT_E_SIGNATURE);
+    assert_int_equal(at_vote_verify(&bent, &key.id, fixture_hash(7), FIXTURE_TERM, NULL), AT_E_SIGNATURE);
     bent = vote;
     bent.kind = AT_VOTE_FINAL;
-    assert_int_equal(at_vote_verify(&bent, &key.id, fixture_hash(7), FIXTURE_TERM), AT_E_SIGNATURE);
+    assert_int_equal(at_vote_verify(&bent, &key.id, fixture_hash(7), FIXTURE_TERM, NULL), AT_E_SIGNATURE);
     bent = vote;
     bent.hash.b[0] ^= 1;
-    assert_int_equal(at_vote_verify(&bent, &key.id, fixture_hash(7), FIXTURE_TERM), AT_E_SIGNATURE);
+    assert_int_equal(at_vote_verify(&bent, &key.id, fixture_hash(7), FIXTURE_TERM, NULL), AT_E_SIGNATURE);
 }
 
 static void which_votes_exclude_each_other(void **state)
@@ -255,11 +255,11 @@ static void evidence_proves_or_is_refused(void **state)
         assert_int_equal(at_evidence_encode(&e[i], bytes, &n), AT_OK);
         assert_true(n <= 400);
         assert_int_equal(at_evidence_decode(at_span(bytes, n), NULL, &back), AT_OK);
-        assert_int_equal(at_evidence_verify(&back), AT_OK);
+        assert_int_equal(at_evidence_verify(&back, NULL), AT_OK);
         for (size_t k = 0; k < n; k++) { /* no byte of it may be another */
             bytes[k] ^= 4;
             assert_true(at_evidence_decode(at_span(bytes, n), NULL, &back) != AT_OK ||
-                        at_evidence_verify(&back) == AT_E_SIGNATURE);
+                        at_evidence_verify(&back, NULL) == AT_E_SIGNATURE);
             bytes[k] ^= 4;
         }
         back = e[i]; /* the other way round is another spelling of the same proof */
@@ -274,7 +274,7 @@ static void evidence_proves_or_is_refused(void **state)
     size_t n;
     assert_int_equal(at_evidence_encode(&no, bytes, &n), AT_E_DATA);
     struct at_evidence framed = at_evidence_of_votes(fixture_hash(7), &other.id, FIXTURE_TERM, &a, &b);
-    assert_int_equal(at_evidence_verify(&framed), AT_E_SIGNATURE);
+    assert_int_equal(at_evidence_verify(&framed, NULL), AT_E_SIGNATURE);
 }
 
 int main(void)

@@ -23,16 +23,17 @@ struct at_ticket_use {
 };
 
 struct at_sig at_seat_key_show(const struct at_keypair *key, struct at_hash run, const struct at_node_id *member);
+/* AT_E_SIGNATURE. verifier NULL, here and below: at_verify. */
 at_err at_seat_key_verify(const struct at_node_id *key, struct at_hash run, const struct at_node_id *member,
-                          const struct at_sig *key_use); /* AT_E_SIGNATURE */
+                          const struct at_sig *key_use, const struct at_verifier *verifier);
 
 /* `key` is new (at_keypair_generate) and nothing but a ticket's. */
 struct at_ticket at_ticket_make(const struct at_keypair *founder, struct at_hash run, const struct at_keypair *key);
-/* What READY shows. AT_E_INTERNAL: the seed is no key. */
-at_err at_ticket_show(const struct at_ticket *ticket, struct at_hash run, const struct at_node_id *member,
+/* What READY of the member with this key shows; the ticket's key signs as that one does. AT_E_INTERNAL: the seed is no key. */
+at_err at_ticket_show(const struct at_ticket *ticket, struct at_hash run, const struct at_keypair *member,
                       struct at_ticket_use *ret_use);
 /* AT_E_SIGNATURE: not the founder's, or not this member's. */
 at_err at_ticket_verify(const struct at_ticket_use *use, struct at_hash run, const struct at_node_id *founder,
-                        const struct at_node_id *member);
+                        const struct at_node_id *member, const struct at_verifier *verifier);
 
 #endif

@@ -19,11 +19,12 @@ void at_vote_text(const struct at_vote *vote, struct at_hash run, uint32_t term,
     memcpy(p + 13, vote->hash.b, AT_HASH_BYTES);
 }
 
-at_err at_vote_verify(const struct at_vote *vote, const struct at_node_id *key, struct at_hash run, uint32_t term)
+at_err at_vote_verify(const struct at_vote *vote, const struct at_node_id *key, struct at_hash run, uint32_t term,
+                      const struct at_verifier *verifier)
 {
     uint8_t text[AT_VOTE_TEXT_BYTES];
     at_vote_text(vote, run, term, text);
-    return at_verify(key, at_span(text, sizeof text), &vote->sig);
+    return at_verify_by(verifier, key, at_span(text, sizeof text), &vote->sig);
 }
 
 bool at_votes_exclude(const struct at_vote *a, const struct at_vote *b)
@@ -156,11 +157,11 @@ at_err at_evidence_decode(struct at_span bytes, struct at_diag *diag, struct at_
     return AT_OK;
 }
 
-at_err at_evidence_verify(const struct at_evidence *e)
+at_err at_evidence_verify(const struct at_evidence *e, const struct at_verifier *verifier)
 {
     for (int i = 0; i < 2; i++) {
-        at_err_t err = e->of_votes ? at_vote_verify(&e->vote[i], &e->key, e->run, e->term)
-                                   : at_log_checkpoint_verify(&e->roots[i], e->run);
+        at_err_t err = e->of_votes ? at_vote_verify(&e->vote[i], &e->key, e->run, e->term, verifier)
+                                   : at_log_checkpoint_verify_by(&e->roots[i], e->run, verifier);
         if (err) return err;
     }
     return AT_OK;

@@ -43,8 +43,9 @@ static inline uint32_t at_view_leader(uint64_t view, uint32_t seat_count)
 /* The bytes that are signed. */
 #define AT_VOTE_TEXT_BYTES (13 + AT_HASH_BYTES + 4 + 8 + 1 + AT_HASH_BYTES)
 void at_vote_text(const struct at_vote *vote, struct at_hash run, uint32_t term, uint8_t ret[AT_VOTE_TEXT_BYTES]);
-at_err at_vote_verify(const struct at_vote *vote, const struct at_node_id *key, struct at_hash run,
-                      uint32_t term); /* AT_E_SIGNATURE */
+/* AT_E_SIGNATURE. verifier NULL, here and below: at_verify. */
+at_err at_vote_verify(const struct at_vote *vote, const struct at_node_id *key, struct at_hash run, uint32_t term,
+                      const struct at_verifier *verifier);
 
 /* Do two votes of one seat and view exclude each other: different blocks, different finalisations, dummy and finalise? */
 bool at_votes_exclude(const struct at_vote *a, const struct at_vote *b);
@@ -73,6 +74,6 @@ at_err at_evidence_encode(const struct at_evidence *e, uint8_t *ret_bytes, size_
 /* AT_E_DATA: not canonical, or the pair proves nothing. Signatures are not checked here. */
 at_err at_evidence_decode(struct at_span bytes, struct at_diag *diag, struct at_evidence *ret_evidence);
 /* Both signatures. AT_E_SIGNATURE: it is no proof. */
-at_err at_evidence_verify(const struct at_evidence *e);
+at_err at_evidence_verify(const struct at_evidence *e, const struct at_verifier *verifier);
 
 #endif
