@@ -65,10 +65,11 @@ at_err_t at_world_init(const struct at_world_options *options, struct at_world *
     w->several_from = SIZE_MAX;
     w->counts.fingerprint = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
     w->nodes = calloc((size_t)options->nodes, sizeof *w->nodes);
+    at_err_t no_scratch = at_node_scratch_init(&w->scratch);
     w->contents = calloc(AT_WORLD_CONTENT_BUCKETS, sizeof *w->contents);
     w->round_root = calloc((size_t)options->rounds + 2, sizeof *w->round_root);
     w->round_seen = calloc((size_t)options->rounds + 2, sizeof *w->round_seen);
-    at_err_t err = w->nodes && w->contents && w->round_root && w->round_seen ? AT_OK : AT_E_NOMEM;
+    at_err_t err = w->nodes && w->contents && w->round_root && w->round_seen && !no_scratch ? AT_OK : AT_E_NOMEM;
     for (int i = 0; !err && i < options->nodes; i++) {
         struct at_world_node *n = &w->nodes[i];
         n->key = at_world_key_of(w, (uint32_t)i);
@@ -110,6 +111,7 @@ void at_world_release(struct at_world *w)
     free(w->round_root);
     free(w->round_seen);
     free(w->keys);
+    at_node_scratch_release(w->scratch);
     free(w->finality.ms);
     free(w->block_finality.ms);
     free(w->proposed);
@@ -189,6 +191,7 @@ static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag
                                               .name = name,
                                               .program = "sim",
                                               .verifier = w->verifier,
+                                              .scratch = w->scratch,
                                               .serve_bytes_per_s = w->options.serve_bytes_per_s,
                                               .fetch_bytes_per_s = w->options.fetch_bytes_per_s,
                                               .links_max = w->options.links_max,
@@ -314,6 +317,7 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
         if (op->kind == AT_NODE_OP_SEND && !at_world_send(w, node, op)) full_link = op->link;
         at_world_do_op(w, node, op);
     }
+    if (w->options.spoil_scratch) at_node_scratch_spoil(w->scratch);
     if (n->disk_dies) {
         n->disk_dies = false;
         w->counts.disk_deaths++;

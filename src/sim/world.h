@@ -45,6 +45,7 @@ struct at_world_options {
     bool roles;       /* members measure themselves */
     uint32_t site_ms;
     bool peers_give_up;   /* a node may end because it could not reach anybody: counted, and no violation */
+    bool spoil_scratch;   /* what a step leaves in its scratch becomes garbage once its operations are done */
     bool real_signatures; /* Ed25519's, not their stand-ins (world_sign.c): the same happens, and takes longer */
 };
 

@@ -250,6 +250,7 @@ struct at_world {
     struct at_world_wall walls[AT_WORLD_WALLS_MAX];
     size_t wall_count;
     struct at_message_mem mem;
+    struct at_node_scratch *scratch; /* of all machines: one is stepped at a time */
     struct at_span sent; /* the payload of the last delivery came from here, in the same step of a machine */
     struct at_world_payload *sent_payload;
     /* trace */

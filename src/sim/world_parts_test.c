@@ -1,5 +1,5 @@
 /* world_parts_test.c: the parts of the world that its stories rest on: the way of a message over lines, blobs that disks
- * share. */
+ * share, and the memory that machines do. */
 #include "sim/world_internal.h"
 #include "sim/world_rig.h"
 
@@ -90,9 +90,36 @@ static void blobs_are_kept_once(void **state)
     at_world_release(w);
 }
 
+static uint64_t fingerprint(const struct at_world_options *o)
+{
+    struct at_world_counts counts;
+    struct at_world *w = make(o);
+    at_world_crash_at_event(w, 2, 60, AT_WORLD_CRASH_AFTER_OPS, 500);
+    must_finish(w, 400000);
+    at_world_counts(w, &counts);
+    at_world_release(w);
+    return counts.fingerprint;
+}
+
+/* What a step leaves in the memory that machines share is looked at by no later one. */
+static void scratch_is_of_one_step(void **state)
+{
+    (void)state;
+    struct at_world_options one = small(5), several = small(6);
+    several.nodes = (int)(several.min_members = 5);
+    several.stewards = 4;
+    several.rounds = 4;
+    const struct at_world_options all[] = {one, several};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct at_world_options spoilt = all[i];
+        spoilt.spoil_scratch = true;
+        assert_true(fingerprint(&all[i]) == fingerprint(&spoilt));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(way_of_a_message), cmocka_unit_test(losses_are_delays),
-                                       cmocka_unit_test(blobs_are_kept_once)};
+                                       cmocka_unit_test(blobs_are_kept_once), cmocka_unit_test(scratch_is_of_one_step)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

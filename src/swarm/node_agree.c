@@ -164,12 +164,12 @@ static void begin_persist(struct at_node_machine *m, uint64_t seq, uint64_t from
     struct at_node_agree *a = &m->agree;
     if (seq == 0 || m->ended) return;
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_PERSIST);
-    size_t at = (size_t)(op - m->ops);
+    size_t at = (size_t)(op - m->scratch->ops);
     op->persist.from = from;
     op->persist.count = a->record_count - record;
     op->persist.kept_count = a->kept_count - kept;
-    m->record_at[at] = record;
-    m->kept_at[at] = kept;
+    m->scratch->record_at[at] = record;
+    m->scratch->kept_at[at] = kept;
     at_node_cosign_attach(m, op);
     if (a->wait_count == AT_NODE_PERSISTS) a->wait_count--; /* it is told with the one after it */
     a->wait[a->wait_count].persist = a->begun;

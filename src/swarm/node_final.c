@@ -235,7 +235,7 @@ void at_node_cosign_attach(struct at_node_machine *m, struct at_node_op *op)
     size_t from = a->cosigned_done, count = a->cosigned_count - from;
     if (count == 0) return;
     qsort(a->cosigned + from, count, sizeof a->cosigned[0], by_key);
-    m->cosigned_at[op - m->ops] = from;
+    m->scratch->cosigned_at[op - m->scratch->ops] = from;
     op->persist.checkpoint_count = count;
     a->cosigned_done = a->cosigned_count;
 }

@@ -363,6 +363,14 @@ enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE
 
 /* What drives look at in every step comes first, and close together: each step of a node among hundreds in the simulator
  * begins with none of it in the processor's caches. Large arrays come last, here and in its parts. */
+struct at_node_scratch { /* node_scratch.c: of one step; nothing in it is looked at in a later one */
+    struct at_node_op ops[AT_NODE_OPS_MAX], ops_sorted[AT_NODE_OPS_MAX];
+    size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
+    size_t record_at[AT_NODE_OPS_MAX], kept_at[AT_NODE_OPS_MAX], cosigned_at[AT_NODE_OPS_MAX]; /* PERSIST: likewise */
+    struct at_buf out;
+    struct at_message_mem mem;
+};
+
 struct at_node_machine {
     uint64_t now_ms, wall_ms;
     bool started, ended, finishing, leaving; /* leaving: finishing, and now */
@@ -387,8 +395,8 @@ struct at_node_machine {
     uint32_t shard_next;    /* shards below it are here */
     uint64_t wrong_note_ms; /* when it was noted last that a blob was not what its hash says; 0: never */
     size_t op_count;
-    struct at_buf out;
-    struct at_message_mem mem;
+    struct at_node_scratch *scratch;
+    bool owns_scratch;
     uint64_t join_refused_ms; /* 0: not refused */
     uint64_t ready_path;
     uint32_t ready_round;
@@ -462,10 +470,6 @@ struct at_node_machine {
     struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
     bool done[AT_MEMBERS_MAX];                             /* by replica: said goodbye after END */
     bool unfit[AT_MEMBERS_MAX]; /* by replica: its update of this round cannot be applied; not waited for */
-    /* out */
-    struct at_node_op ops[AT_NODE_OPS_MAX], ops_sorted[AT_NODE_OPS_MAX];
-    size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
-    size_t record_at[AT_NODE_OPS_MAX], kept_at[AT_NODE_OPS_MAX], cosigned_at[AT_NODE_OPS_MAX]; /* PERSIST: likewise */
     struct at_hash *keep; /* owned: for BLOB_PRUNE */
     struct at_node_status status;
     struct at_node_member_status status_members[AT_MEMBERS_MAX];

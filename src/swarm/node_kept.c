@@ -87,7 +87,7 @@ static struct at_node_kept *row(struct at_node_machine *m, enum at_node_kept_kin
     }
     struct at_node_kept *r = &a->kept[a->kept_count];
     *r = (struct at_node_kept){.kind = kind, .term = a->now->seats.term, .view = view};
-    a->kept_at[a->kept_count++] = m->out.n;
+    a->kept_at[a->kept_count++] = m->scratch->out.n;
     return r;
 }
 
@@ -95,7 +95,7 @@ static struct at_node_kept *row(struct at_node_machine *m, enum at_node_kept_kin
 static void row_done(struct at_node_machine *m, struct at_node_kept *r, at_err_t err)
 {
     if (err) no_memory(m);
-    r->bytes.n = m->out.n - m->agree.kept_at[r - m->agree.kept];
+    r->bytes.n = m->scratch->out.n - m->agree.kept_at[r - m->agree.kept];
 }
 
 static void keep_agree(struct at_node_machine *m, enum at_node_kept_kind kind, uint64_t view, struct at_hash hash,
@@ -104,7 +104,7 @@ static void keep_agree(struct at_node_machine *m, enum at_node_kept_kind kind, u
     struct at_node_kept *r = row(m, kind, view);
     if (!r) return;
     r->hash = hash;
-    row_done(m, r, agree ? at_agree_encode(agree, &m->out) : AT_OK);
+    row_done(m, r, agree ? at_agree_encode(agree, &m->scratch->out) : AT_OK);
 }
 
 static void keep_certificate(struct at_node_machine *m, enum at_node_kept_kind kind, uint64_t view, struct at_hash hash,
@@ -132,8 +132,8 @@ static void keep_tip(struct at_node_machine *m, const struct at_simplex_tip *tip
         memcpy(p, tip->state.beacon.head[s].b, 32);
         at_store_le32(p + 32, tip->state.beacon.used[s]);
     }
-    at_err_t err = at_buf_append(&m->out, b, sizeof b);
-    if (!err && tip->certificate.seats) err = at_agree_encode(&agree, &m->out);
+    at_err_t err = at_buf_append(&m->scratch->out, b, sizeof b);
+    if (!err && tip->certificate.seats) err = at_agree_encode(&agree, &m->scratch->out);
     row_done(m, r, err);
     (void)row(m, AT_NODE_KEPT_PRUNE, tip->view);
 }
@@ -153,7 +153,7 @@ void at_node_keep(struct at_node_machine *m, const struct at_simplex_op *o)
     case AT_SIMPLEX_PERSIST_BLOCK:
         if (!(r = row(m, AT_NODE_KEPT_BLOCK, o->view))) return;
         r->hash = o->hash;
-        row_done(m, r, at_buf_append(&m->out, o->bytes.p, o->bytes.n));
+        row_done(m, r, at_buf_append(&m->scratch->out, o->bytes.p, o->bytes.n));
         break;
     case AT_SIMPLEX_PERSIST_ABSTAIN:
         (void)row(m, AT_NODE_KEPT_ABSTAIN, 0);

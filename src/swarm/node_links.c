@@ -317,7 +317,7 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
     struct at_message msg;
     struct at_diag diag = {0};
     if (!link || link->closing) return;
-    if (at_message_decode(e->bytes, &m->mem, &diag, &msg)) {
+    if (at_message_decode(e->bytes, &m->scratch->mem, &diag, &msg)) {
         at_node_link_refuse(m, link, diag.text[0] ? diag.text : "this is no message");
         return;
     }

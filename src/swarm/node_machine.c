@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OUT_BYTES = 32 * 1024 }; /* of what a step says, as most do; it grows */
-
 static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, struct at_diag *diag)
 {
     at_err_t err;
@@ -29,12 +27,12 @@ static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, st
 
 static at_err_t take_memory(struct at_node_machine *m)
 {
-    uint8_t *at;
     if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
     if (m->is_steward && !(m->joins = calloc(1, sizeof *m->joins))) return AT_E_NOMEM;
     m->agree.out.bytes_max = AT_AGREE_BYTES_MAX;
-    m->out.bytes_max = AT_NODE_OUT_BYTES_MAX;
-    return at_buf_reserve(&m->out, OUT_BYTES, &at);
+    m->owns_scratch = !m->options.scratch;
+    m->scratch = m->options.scratch;
+    return m->owns_scratch ? at_node_scratch_init(&m->scratch) : AT_OK;
 }
 
 /* A name that no JOIN record could carry is found here and not when the node is linked. */
@@ -80,6 +78,13 @@ at_err at_node_machine_init(const struct at_node_machine_options *options, struc
     return AT_OK;
 }
 
+void at_node_machine_scratch(struct at_node_machine *m, struct at_node_scratch *scratch)
+{
+    if (m->owns_scratch) at_node_scratch_release(m->scratch);
+    m->owns_scratch = false;
+    m->scratch = scratch;
+}
+
 void at_node_machine_release(struct at_node_machine *m)
 {
     if (!m) return;
@@ -93,9 +98,8 @@ void at_node_machine_release(struct at_node_machine *m)
     at_buf_release(&m->tiles.leaves);
     free(m->mesh.peers);
     free(m->mesh.ring);
-    at_buf_release(&m->out);
     at_buf_release(&m->genesis_bytes);
-    at_message_mem_release(&m->mem);
+    if (m->owns_scratch) at_node_scratch_release(m->scratch);
     free(m);
 }
 
@@ -310,7 +314,7 @@ void at_node_machine_step(struct at_node_machine *m, const struct at_node_event 
     bool over = m->ended || (!m->started && event->kind != AT_NODE_EV_START);
     m->op_count = 0;
     m->agree.record_count = m->agree.kept_count = m->agree.cosigned_count = m->agree.cosigned_done = 0;
-    at_buf_clear(&m->out);
+    at_buf_clear(&m->scratch->out);
     if (event->time_ms > m->now_ms) m->now_ms = event->time_ms;
     m->wall_ms = event->wall_ms;
     m->quiet = false;

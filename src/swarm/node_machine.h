@@ -101,7 +101,8 @@ struct at_node_machine_options {
     const struct at_ticket *ticket;       /* of the invite, for a seat; NULL: none. Copied */
     const struct at_node_secret *secrets; /* those stored, <= AT_NODE_SECRETS; copied */
     size_t secret_count;
-    uint64_t nonce;        /* random: of this start */
+    struct at_node_scratch *scratch; /* NULL: one of its own. Borrowed */
+    uint64_t nonce;                  /* random: of this start */
     uint32_t bundle_bytes; /* 0: AT_BUNDLE_BYTES_MAX. Less only where updates are smaller than what they stand for */
     uint32_t beacon_links; /* 0: AT_BEACON_LENGTH_MAX. Less only where time is virtual: they take 20 ms of hashing */
     uint32_t canary;       /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
@@ -395,6 +396,15 @@ bool at_node_secret_key(const struct at_node_secret *secret, const struct at_key
 /* ---- the machine ---- */
 struct at_node_machine;
 
+/* Where a step decodes its message and leaves its operations, 2.7 MB: what `update` points to until the machine's next step.
+ * Who drives many machines lets them share one, or one for each thread that steps them: the next step of any machine with
+ * it may begin as soon as the operations of the last one have been carried out. */
+struct at_node_scratch;
+at_err at_node_scratch_init(struct at_node_scratch **ret_scratch); /* AT_E_NOMEM. Owned by the caller (release) */
+void at_node_scratch_release(struct at_node_scratch *scratch);     /* NULL is fine */
+/* For tests: what the last step left there becomes garbage. */
+void at_node_scratch_spoil(struct at_node_scratch *scratch);
+
 /* AT_E_DATA: a genesis that is none, or of another run. The machine is owned by the caller (release). */
 at_err at_node_machine_init(const struct at_node_machine_options *options, struct at_diag *diag,
                             struct at_node_machine **ret_machine);
@@ -411,6 +421,9 @@ at_err at_node_machine_replayed(struct at_node_machine *m, const struct at_log_c
                                 struct at_diag *diag);
 at_err at_node_machine_restore(struct at_node_machine *m, const struct at_node_kept *kept, size_t count,
                                struct at_diag *diag);
+
+/* Steps from now on use this one; between steps. */
+void at_node_machine_scratch(struct at_node_machine *m, struct at_node_scratch *scratch);
 
 /* One event. Never fails: what goes wrong is an operation (SEND of a refusal, CLOSE, ENDED). */
 void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,

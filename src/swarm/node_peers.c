@@ -370,24 +370,24 @@ static void keep(struct at_node_machine *m)
 {
     struct at_endpoints list[AT_PEERS_MAX];
     struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
-    size_t at = m->out.n;
+    size_t at = m->scratch->out.n;
     m->mesh.keep_wanted = false;
     m->mesh.keep_ms = m->now_ms + AT_NODE_KEEP_MS + (uint64_t)AT_NODE_KEEP_EACH_MS * m->ledger.member_count;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         if (m->mesh.peers[r].where.counter) list[msg.peers.count++] = m->mesh.peers[r].where;
         if (msg.peers.count == 0 || (msg.peers.count < AT_PEERS_MAX && r + 1 < m->ledger.member_count)) continue;
         uint8_t bytes[4] = {0};
-        size_t from = m->out.n;
-        if (at_buf_append(&m->out, bytes, sizeof bytes) || at_message_encode(&msg, &m->out)) {
-            m->out.n = at; /* no memory: another time */
+        size_t from = m->scratch->out.n;
+        if (at_buf_append(&m->scratch->out, bytes, sizeof bytes) || at_message_encode(&msg, &m->scratch->out)) {
+            m->scratch->out.n = at; /* no memory: another time */
             return;
         }
-        at_store_le32(m->out.p + from, (uint32_t)(m->out.n - from - sizeof bytes));
+        at_store_le32(m->scratch->out.p + from, (uint32_t)(m->scratch->out.n - from - sizeof bytes));
         msg.peers.count = 0;
     }
     struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_PEERS_KEEP);
-    op->bytes.n = m->out.n - at;
-    m->out_at[m->op_count - 1] = at;
+    op->bytes.n = m->scratch->out.n - at;
+    m->scratch->out_at[m->op_count - 1] = at;
 }
 
 void at_node_peers_kept(struct at_node_machine *m, const struct at_node_event *e)
@@ -396,7 +396,7 @@ void at_node_peers_kept(struct at_node_machine *m, const struct at_node_event *e
     struct at_span rest = e->bytes;
     while (m->has_genesis && rest.n >= 4) {
         uint32_t n = at_load_le32(rest.p);
-        if (n > rest.n - 4 || at_message_decode(at_span(rest.p + 4, n), &m->mem, NULL, &msg)) return;
+        if (n > rest.n - 4 || at_message_decode(at_span(rest.p + 4, n), &m->scratch->mem, NULL, &msg)) return;
         for (uint32_t i = 0; msg.kind == AT_MSG_PEERS && i < msg.peers.count; i++)
             if (take(m, &msg.peers.list[i], true) == FORGED) return;
         rest = at_span(rest.p + 4 + n, rest.n - 4 - n);

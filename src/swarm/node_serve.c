@@ -21,7 +21,7 @@ static void send_piece(struct at_node_machine *m, uint64_t link, const struct at
         .kind = want->kind, .key = want->key, .offset = want->offset, .total = total, .data = data};
     at_node_send(m, link, &msg);
     /* A genesis is a few KiB from memory: it need not wait for room, and LINK_FULL always means the blob read last. */
-    if (want->kind == AT_BLOB_GENESIS) m->ops[m->op_count - 1].frame_class = AT_FRAME_CONTROL;
+    if (want->kind == AT_BLOB_GENESIS) m->scratch->ops[m->op_count - 1].frame_class = AT_FRAME_CONTROL;
 }
 
 static void serve_genesis(struct at_node_machine *m, struct at_node_link *link, const struct at_node_want *want)
