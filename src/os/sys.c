@@ -176,6 +176,15 @@ void at_sys_memory_sparse(void)
 #endif
 }
 
+void at_sys_memory_kept(void)
+{
+#ifdef __GLIBC__
+    (void)mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024); /* the most that it takes */
+    (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024 * 1024);
+    (void)mallopt(M_TOP_PAD, 4 * 1024 * 1024);
+#endif
+}
+
 bool at_sys_is_terminal(int fd)
 {
     return isatty(fd) == 1;

@@ -28,6 +28,9 @@ void at_sys_memory_huge(void);
  * large zeroed block takes only the pages that are touched. For programs that make many such blocks and leave them mostly
  * empty (the simulator: a node's machine is 4 MiB, and touches a tenth). Advice only; nothing where there is no such knob. */
 void at_sys_memory_sparse(void);
+/* The other way round: what is freed is kept, for what is allocated next. For programs that make and free the same large
+ * blocks again and again, few at a time (the simulator of few nodes, where every fifth microsecond went into pages). */
+void at_sys_memory_kept(void);
 /* Raises this process' limit of open files to n where it is lower, as far as the system lets it; children inherit it.
  * Returns the limit. */
 uint64_t at_sys_files_allow(uint64_t n);

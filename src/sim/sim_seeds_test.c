@@ -63,7 +63,7 @@ static void seeds(void **state)
 
 int main(void)
 {
-    at_sys_memory_sparse();
+    at_sys_memory_kept();
     const struct CMUnitTest tests[] = {cmocka_unit_test(seeds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -62,16 +62,16 @@ static bool completes(const struct at_node_machine *m, const struct at_receipt *
         if (u && u->received && u->receipt.group == r->group) parts |= place_of(m, k, lead);
     }
     for (size_t i = 0; i < m->receipt_top; i++)
-        if (m->receipts[i].waits && m->receipts[i].rec.receipt.group == r->group)
-            parts |= place_of(m, m->receipts[i].rec.receipt.replica, lead);
+        if (m->cold->receipts[i].waits && m->cold->receipts[i].rec.receipt.group == r->group)
+            parts |= place_of(m, m->cold->receipts[i].rec.receipt.replica, lead);
     return (r->group & ~parts) == 0;
 }
 
 bool at_node_in_company(const struct at_node_machine *m, uint32_t replica)
 {
     for (size_t i = 0; i < m->receipt_top && m->company; i++) {
-        const struct at_receipt *r = &m->receipts[i].rec.receipt;
-        if (!m->receipts[i].waits) continue;
+        const struct at_receipt *r = &m->cold->receipts[i].rec.receipt;
+        if (!m->cold->receipts[i].waits) continue;
         if (r->replica == replica || (place_of(m, replica, m->ledger.groups[r->replica].lead) && completes(m, r)))
             return true;
     }
@@ -89,8 +89,8 @@ static uint64_t due_ms(const struct at_node_machine *m)
 {
     uint64_t due = m->open_ms + m->genesis.round_ms_max;
     for (size_t i = 0; i < m->receipt_top; i++) {
-        uint64_t own = m->receipts[i].since_ms + patience_ms(m, &m->receipts[i]);
-        if (m->receipts[i].waits && own < due) due = own;
+        uint64_t own = m->cold->receipts[i].since_ms + patience_ms(m, &m->cold->receipts[i]);
+        if (m->cold->receipts[i].waits && own < due) due = own;
     }
     return due;
 }
@@ -140,7 +140,7 @@ void at_node_company_drive(struct at_node_machine *m)
     if (!enough && at_node_settled(m)) enough = !at_node_steward_awaits_more(m);
     if (!enough && m->consensus->queue_count == 0) return;
     for (size_t i = 0; i < m->receipt_top; i++) {
-        struct at_node_receipt *w = &m->receipts[i];
+        struct at_node_receipt *w = &m->cold->receipts[i];
         if (w->waits) at_node_company_leave(m, w);
     }
 }

@@ -363,6 +363,13 @@ enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE
 
 /* What drives look at in every step comes first, and close together: each step of a node among hundreds in the simulator
  * begins with none of it in the processor's caches. Large arrays come last, here and in its parts. */
+/* Most of what a machine could need and few do. It is not zeroed: each entry is written whole before it is read. */
+struct at_node_cold {
+    struct at_node_link_cold links[AT_NODE_LINKS_MAX];
+    struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
+    struct at_node_member_status members[AT_MEMBERS_MAX];  /* of `status` */
+};
+
 struct at_node_scratch { /* node_scratch.c: of one step; nothing in it is looked at in a later one */
     struct at_node_op ops[AT_NODE_OPS_MAX], ops_sorted[AT_NODE_OPS_MAX];
     size_t out_at[AT_NODE_OPS_MAX]; /* SEND: where its bytes begin in `out`, which may move while it grows */
@@ -458,7 +465,7 @@ struct at_node_machine {
     struct at_node_agree agree;
     struct at_follower follower; /* everybody's but a steward's */
     struct at_node_held held;
-    struct at_node_link_cold links_cold[AT_NODE_LINKS_MAX];
+    struct at_node_cold *cold; /* owned */
     struct at_node_machine_options options;
     char name[AT_NAME_BYTES_MAX + 1], program[AT_PROGRAM_BYTES_MAX + 1];
     struct at_buf genesis_bytes;
@@ -466,13 +473,11 @@ struct at_node_machine {
     struct at_hash final_root; /* of the log that may be told to others */
     struct at_node_history history[AT_NODE_HISTORY];
     char join_reason[AT_REASON_BYTES_MAX + 1];
-    uint64_t absent_ms[AT_MEMBERS_MAX];                    /* by replica: since when it is not here; 0: here */
-    struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
-    bool done[AT_MEMBERS_MAX];                             /* by replica: said goodbye after END */
-    bool unfit[AT_MEMBERS_MAX]; /* by replica: its update of this round cannot be applied; not waited for */
-    struct at_hash *keep; /* owned: for BLOB_PRUNE */
+    uint64_t absent_ms[AT_MEMBERS_MAX]; /* by replica: since when it is not here; 0: here */
+    bool done[AT_MEMBERS_MAX];          /* by replica: said goodbye after END */
+    bool unfit[AT_MEMBERS_MAX];         /* by replica: its update of this round cannot be applied; not waited for */
+    struct at_hash *keep;               /* owned: for BLOB_PRUNE */
     struct at_node_status status;
-    struct at_node_member_status status_members[AT_MEMBERS_MAX];
     char last_event[AT_NODE_REASON_MAX];
 };
 

@@ -182,7 +182,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
         return;
     }
     size_t index = (size_t)(link - m->links);
-    memset(&m->links_cold[index], 0, sizeof m->links_cold[index]);
+    memset(&m->cold->links[index], 0, sizeof m->cold->links[index]);
     *link = (struct at_node_link){.used = true,
                                   .dialed = e->dialed,
                                   .way = e->way,
@@ -191,7 +191,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
                                   .node = e->node,
                                   .hops = AT_HOPS_NONE,
                                   .told_hops = AT_HOPS_NONE,
-                                  .cold = &m->links_cold[index]};
+                                  .cold = &m->cold->links[index]};
     link->cold->log_least = log_least;
     know(m, link);
     if (m->link_top <= index) m->link_top = index + 1;

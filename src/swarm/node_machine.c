@@ -27,6 +27,7 @@ static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, st
 
 static at_err_t take_memory(struct at_node_machine *m)
 {
+    if (!(m->cold = malloc(sizeof *m->cold))) return AT_E_NOMEM;
     if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
     if (m->is_steward && !(m->joins = calloc(1, sizeof *m->joins))) return AT_E_NOMEM;
     m->agree.out.bytes_max = AT_AGREE_BYTES_MAX;
@@ -91,6 +92,7 @@ void at_node_machine_release(struct at_node_machine *m)
     if (m->has_genesis) at_ledger_release(&m->ledger);
     for (size_t i = 0; i < AT_NODE_HISTORY; i++) free(m->history[i].list);
     at_node_agree_release(m);
+    free(m->cold);
     free(m->consensus);
     free(m->joins);
     free(m->keep);

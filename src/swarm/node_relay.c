@@ -93,7 +93,7 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
     struct at_node_receipt *slot = NULL;
     struct at_hash leaf = at_signed_record_leaf(record);
     for (size_t i = 0; i < m->receipt_top; i++) {
-        struct at_node_receipt *w = &m->receipts[i];
+        struct at_node_receipt *w = &m->cold->receipts[i];
         if (!w->used && !slot) slot = w;
         if (!w->used || !at_node_id_eq(&w->record.author, &record->author)) continue;
         if (replaces(&rec->receipt, w)) { /* it computes without somebody now */
@@ -108,7 +108,7 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
             at_node_refused(m, link->id, leaf, "another receipt of yours waits for its update");
         return;
     }
-    if (!slot && m->receipt_top < AT_NODE_RECEIPTS_MAX) slot = &m->receipts[m->receipt_top];
+    if (!slot && m->receipt_top < AT_NODE_RECEIPTS_MAX) slot = &m->cold->receipts[m->receipt_top];
     const struct at_receipt *r = &rec->receipt;
     const struct at_node_fetch *known = at_node_fetch_find(m, AT_BLOB_UPDATE, r->update);
     if (known && known->bytes_exact != r->update_bytes) {
@@ -119,7 +119,7 @@ static void receipt_take(struct at_node_machine *m, struct at_node_link *link, c
         at_node_refused(m, link->id, leaf, "the steward fetches too many updates");
         return;
     }
-    if (m->receipt_top <= (size_t)(slot - m->receipts)) m->receipt_top = (size_t)(slot - m->receipts) + 1;
+    if (m->receipt_top <= (size_t)(slot - m->cold->receipts)) m->receipt_top = (size_t)(slot - m->cold->receipts) + 1;
     *slot = (struct at_node_receipt){.used = true, .link = link->id, .record = *record, .rec = *rec};
 }
 
@@ -144,7 +144,7 @@ void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct
 void at_node_relay_fetched(struct at_node_machine *m, struct at_hash key)
 {
     for (size_t i = 0; i < m->receipt_top; i++) {
-        struct at_node_receipt *w = &m->receipts[i];
+        struct at_node_receipt *w = &m->cold->receipts[i];
         const struct at_receipt *r = &w->rec.receipt;
         if (!w->used || w->checks || w->waits || !at_hash_eq(r->update, key)) continue;
         bool late = at_node_among_several(m) && !at_node_state_confirmed(m); /* cannot judge; each steward does */
@@ -165,7 +165,7 @@ void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event
 {
     at_node_hold_checked(m, e);
     for (size_t i = 0; i < m->receipt_top; i++) {
-        struct at_node_receipt *w = &m->receipts[i];
+        struct at_node_receipt *w = &m->cold->receipts[i];
         if (!w->used || !w->checks || w->link != e->link || !at_hash_eq(w->rec.receipt.update, e->blob.key)) continue;
         w->used = w->checks = false;
         m->unfit[w->rec.receipt.replica] = !e->blob.ok;
@@ -182,7 +182,7 @@ void at_node_relay_checked(struct at_node_machine *m, const struct at_node_event
 void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *link)
 {
     for (size_t i = 0; i < m->receipt_top; i++) {
-        struct at_node_receipt *w = &m->receipts[i];
+        struct at_node_receipt *w = &m->cold->receipts[i];
         if (!w->used || w->link != link->id) continue;
         if (w->waits)
             w->link = UINT64_MAX; /* nothing more is needed of its author */
@@ -196,10 +196,10 @@ void at_node_relay_lost(struct at_node_machine *m, const struct at_node_link *li
 /* The round has closed: what has not come in by now cannot count, so its update is not fetched any further. */
 void at_node_relay_drive(struct at_node_machine *m)
 {
-    while (m->receipt_top > 0 && !m->receipts[m->receipt_top - 1].used) m->receipt_top--;
+    while (m->receipt_top > 0 && !m->cold->receipts[m->receipt_top - 1].used) m->receipt_top--;
     if (!m->has_genesis || !at_node_settled(m) || m->ledger.phase == AT_LEDGER_TRAINING) return;
     for (size_t i = 0; i < m->receipt_top; i++) {
-        struct at_node_receipt *w = &m->receipts[i];
+        struct at_node_receipt *w = &m->cold->receipts[i];
         if (!w->used) continue;
         receipt_drop(m, w);
         at_node_refused(m, w->link, at_signed_record_leaf(&w->record), "the round has closed meanwhile");

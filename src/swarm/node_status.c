@@ -83,7 +83,7 @@ static void totals(const struct at_node_machine *m, struct at_node_status *statu
         double fastest = 0;
         if (!at_ledger_allotment(l, lead) || l->groups[lead].place != 0) continue;
         for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) {
-            const struct at_node_member_status *s = &m->status_members[r];
+            const struct at_node_member_status *s = &m->cold->members[r];
             if (s->tokens - l->members[r].tokens > most) most = s->tokens - l->members[r].tokens;
             if (s->tokens_per_s > fastest) fastest = s->tokens_per_s;
         }
@@ -99,7 +99,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
     for (uint32_t r = 0; r < l->member_count; r++) participants += at_ledger_allotment(l, r) != NULL;
     for (uint32_t r = 0; r < l->member_count; r++) {
         const struct at_member *member = &l->members[r];
-        struct at_node_member_status *s = &m->status_members[r];
+        struct at_node_member_status *s = &m->cold->members[r];
         const struct at_node_link *link = at_node_link_of(m, &member->id);
         *s = (struct at_node_member_status){.id = member->id,
                                             .replica = r,
@@ -114,7 +114,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
         if (s->online) s->part = at_ledger_part(l, r);
     }
     totals(m, status);
-    status->members = m->status_members;
+    status->members = m->cold->members;
     status->member_count = l->member_count;
 }
 
