@@ -259,11 +259,9 @@ static void next_phase(struct at_sim *s)
 /* Until when the run goes on unhurt: to its time; one whose rounds are late, until it has broken its promise. */
 static uint64_t unhurt_until(struct at_sim *s)
 {
-    struct at_world_counts counts;
     uint64_t promise = s->heal_ms + PROMISE_ROUNDS * (uint64_t)s->options.round_ms + PROMISE_PAUSE_MS;
     if (at_world_now_ms(s->world) < s->options.duration_ms) return s->options.duration_ms;
-    at_world_counts(s->world, &counts); /* looks at every node */
-    bool kept = counts.rounds >= s->rounds_at_heal + ROUNDS_AFTER_MIN;
+    bool kept = at_world_rounds(s->world) >= s->rounds_at_heal + ROUNDS_AFTER_MIN;
     return kept || promise < s->options.duration_ms ? s->options.duration_ms : promise;
 }
 

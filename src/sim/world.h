@@ -185,6 +185,7 @@ struct at_world_counts {
     size_t shared_bytes;  /* of records and blobs, kept once for all nodes */
 };
 void at_world_counts(struct at_world *w, struct at_world_counts *ret_counts);
+uint32_t at_world_rounds(const struct at_world *w); /* of the counts, which look at every node */
 /* In ms, the sample at `permille` of all of them sorted; 0 when there is none. Of records: from a member's first sending
  * until it stores it as final. Of blocks of several stewards: from when its leader has it written down, which comes
  * before anybody is told of it, until an honest steward knows it as final; a sample for each of these. */

@@ -126,6 +126,11 @@ void at_world_counts(struct at_world *w, struct at_world_counts *ret_counts)
     }
 }
 
+uint32_t at_world_rounds(const struct at_world *w)
+{
+    return w->counts.rounds;
+}
+
 uint32_t at_world_kept_out(struct at_world *w)
 {
     uint32_t count = 0;

@@ -32,8 +32,19 @@ static struct at_node_link_held *of_link(struct at_node_machine *m, const struct
 }
 
 /* ---- sets of replicas by link ---- */
+/* Room for sets of so many replicas. */
+static void use_parts(struct at_node_machine *m, size_t replicas)
+{
+    struct at_node_held *h = &m->held;
+    size_t parts = (replicas + AT_NODE_HELD_PART - 1) / AT_NODE_HELD_PART;
+    if (parts <= h->parts) return;
+    memset(h->part + h->parts, 0, (parts - h->parts) * sizeof *h->part);
+    h->parts = parts;
+}
+
 static struct at_node_held_part *part_of(struct at_node_machine *m, uint32_t replica)
 {
+    use_parts(m, (size_t)replica + 1);
     return &m->held.part[replica / AT_NODE_HELD_PART];
 }
 
@@ -54,13 +65,6 @@ static struct at_node_held_bits cut(const uint8_t *bytes, size_t n, size_t part)
     size_t from = part * sizeof bits.b;
     if (n > from) memcpy(bits.b, bytes + from, n - from < sizeof bits.b ? n - from : sizeof bits.b);
     return bits;
-}
-
-/* Room for sets of so many replicas. */
-static void use_parts(struct at_node_machine *m, size_t replicas)
-{
-    size_t parts = (replicas + AT_NODE_HELD_PART - 1) / AT_NODE_HELD_PART;
-    if (parts > m->held.parts) m->held.parts = parts;
 }
 
 static bool is_of_round(const struct at_node_machine *m, uint32_t round)
@@ -208,7 +212,6 @@ void at_node_held_missed(struct at_node_machine *m, const struct at_node_fetch *
     if (!f->replica1 || !is_of_round(m, f->round)) return;
     struct at_node_held_part *part = part_of(m, replica);
     bool told = of_link(m, link)->knows && is_in(&part->has[at], replica);
-    use_parts(m, replica + 1);
     take_out(&part->has[at], replica);
     part->lacks[at].b[replica % AT_NODE_HELD_PART / 8] |= (uint8_t)(1u << replica % 8);
     if (told && link->replica1 && ++m->held.vain[link->replica1 - 1] >= AT_NODE_HELD_MISSES) at_node_held_lied(m, link);

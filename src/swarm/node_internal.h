@@ -282,8 +282,8 @@ struct at_node_held { /* node_held.c */
             uint8_t b[AT_NODE_HELD_PART / 8];
         } has[AT_NODE_LINKS_MAX], next[AT_NODE_LINKS_MAX], told[AT_NODE_LINKS_MAX],
             lacks[AT_NODE_LINKS_MAX]; /* lacks: it did not have it when it was asked */
-    } part[AT_MEMBERS_MAX / AT_NODE_HELD_PART];
-    size_t parts; /* the others are all zero */
+    } * part;                         /* room for AT_MEMBERS_MAX, in the machine's cold memory */
+    size_t parts;                     /* so many are written */
 };
 
 struct at_node_history { /* what a round's outer step needs, kept while updates are */
@@ -367,7 +367,8 @@ enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE
 struct at_node_cold {
     struct at_node_link_cold links[AT_NODE_LINKS_MAX];
     struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
-    struct at_node_member_status members[AT_MEMBERS_MAX];  /* of `status` */
+    struct at_node_held_part held[AT_MEMBERS_MAX / AT_NODE_HELD_PART];
+    struct at_node_member_status members[AT_MEMBERS_MAX]; /* of `status` */
 };
 
 struct at_node_scratch { /* node_scratch.c: of one step; nothing in it is looked at in a later one */

@@ -28,6 +28,7 @@ static at_err_t take_genesis(struct at_node_machine *m, struct at_span bytes, st
 static at_err_t take_memory(struct at_node_machine *m)
 {
     if (!(m->cold = malloc(sizeof *m->cold))) return AT_E_NOMEM;
+    m->held.part = m->cold->held;
     if (m->is_steward && !(m->consensus = calloc(1, sizeof *m->consensus))) return AT_E_NOMEM;
     if (m->is_steward && !(m->joins = calloc(1, sizeof *m->joins))) return AT_E_NOMEM;
     m->agree.out.bytes_max = AT_AGREE_BYTES_MAX;
