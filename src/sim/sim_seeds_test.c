@@ -1,5 +1,5 @@
 /* sim_seeds_test.c: many seeds with all faults and some Byzantine nodes. ATOLL_SIM_SEED and ATOLL_SIM_SEEDS: the first
- * seed and how many; ATOLL_SIM_NODES: of each run. `make test` runs 200 of 32 nodes in the gcc build, and a few small ones
+ * seed and how many; ATOLL_SIM_NODES: of each run. `make test` runs 500 of 32 nodes in the gcc build, and a few small ones
  * in every build; `make test-long` 500 others of 32. */
 #include <setjmp.h>
 #include <stdarg.h>
