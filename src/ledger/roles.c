@@ -1,94 +1,7 @@
-#include "ledger/roles.h"
+#include "ledger/roles_inner.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define US_MAX ((uint64_t)1 << 50) /* 35 years: sums of a few are far from overflow */
-
-enum { NEAR = 4 }; /* of a group that grows, so many last ones are looked at for ways to others */
-
-struct chain { /* a group that is being formed */
-    uint32_t r[AT_STAGES_MAX];
-    int n;
-};
-
-/* ---- what is believed ---- */
-static uint32_t believed(const struct at_measured *m)
-{
-    uint64_t v = at_measure_value(m->last.speed) >> m->doubt;
-    return v < 1 ? 1 : v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
-}
-
-static uint64_t told_us(const struct at_measured *m, uint32_t to)
-{
-    for (uint32_t i = 0; i < m->last.link_count; i++)
-        if (m->last.link[i].replica == to) return at_measure_value(m->last.link[i].rtt);
-    return 0;
-}
-
-static uint64_t link_us(const struct at_roles *x, uint32_t a, uint32_t b)
-{
-    uint64_t ab = told_us(&x->measured[a], b), ba = ab ? told_us(&x->measured[b], a) : 0;
-    return ba == 0 ? AT_ROLES_FAR_US : ab > ba ? ab : ba;
-}
-
-/* From the last of a chain, over members of it where that is known to be shorter. */
-static uint64_t way_us(const struct at_roles *x, const struct chain *c, int last, uint32_t to)
-{
-    uint64_t best = link_us(x, c->r[last], to);
-    for (int k = last - 1; k >= 0 && k >= last - NEAR; k--) {
-        uint64_t over = link_us(x, c->r[last], c->r[k]) + link_us(x, c->r[k], to);
-        if (over < best) best = over;
-    }
-    return best;
-}
-
-/* ---- what a step takes ---- */
-static uint64_t step_tokens(const struct at_roles *x)
-{
-    return (uint64_t)x->batch * x->model->seq_len;
-}
-
-static uint64_t work_us(const struct at_roles *x, uint64_t flops, uint32_t speed)
-{
-    at_u128 us = (at_u128)flops * step_tokens(x) / speed;
-    return us > US_MAX ? US_MAX : (uint64_t)us;
-}
-
-/* Of one link between n stages with m microbatches. */
-static uint64_t links_us(const struct at_roles *x, uint64_t rtt_us, uint64_t m, uint64_t n)
-{
-    uint64_t bytes = step_tokens(x) * x->model->d_model * 4;
-    at_u128 us = (at_u128)rtt_us * (m > n ? m / n : 1) + (at_u128)rtt_us * bytes / AT_ROLES_WINDOW;
-    return us > US_MAX ? US_MAX : (uint64_t)us;
-}
-
-static uint64_t chain_step_us(const struct at_roles *x, const struct chain *c, const uint32_t *speed,
-                              const struct at_stage_cut *cut)
-{
-    uint64_t slowest = 0, links = 0, n = (uint64_t)c->n, m = (uint64_t)at_stage_microbatches(x->batch, c->n);
-    for (int s = 0; s < c->n; s++) {
-        uint64_t us = work_us(x, at_stage_cut_flops(x->model, cut, s), speed[s]);
-        if (us > slowest) slowest = us;
-        if (s > 0) links += links_us(x, way_us(x, c, s - 1, c->r[s]), m, n);
-    }
-    return slowest * (m + n - 1) / m + links + 1; /* never 0 */
-}
-
-uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group)
-{
-    struct at_stage_cut cut;
-    struct chain c = {.n = 0};
-    uint32_t speed[AT_STAGES_MAX];
-    for (uint32_t r = lead; r != AT_GROUP_END; r = g[r].next) {
-        if ((group >> g[r].place & 1) == 0) continue;
-        if (x->measured[r].count == 0) return 0;
-        speed[c.n] = believed(&x->measured[r]);
-        c.r[c.n++] = r;
-    }
-    (void)at_group_cut(g, lead, group, x->model, x->batch, &cut);
-    return chain_step_us(x, &c, speed, &cut);
-}
 
 /* ---- forming groups ---- */
 struct maker {
@@ -116,8 +29,14 @@ static uint32_t memory_mib(const struct at_roles *x, uint32_t r)
     return mib > UINT32_MAX ? UINT32_MAX : (uint32_t)mib;
 }
 
+static void append(const struct maker *k, struct at_chain *c, uint32_t r)
+{
+    c->line_kbit[c->n] = k->room->work[r].line_kbit;
+    c->r[c->n++] = r;
+}
+
 /* What a step of the chain takes, cut as it would be. ret_fits: there is room for the model. */
-static uint64_t weigh(const struct maker *k, const struct chain *c, bool *ret_fits)
+static uint64_t weigh(const struct maker *k, const struct at_chain *c, bool *ret_fits)
 {
     struct at_grouped g[AT_STAGES_MAX]; /* the chain as a group of its own */
     uint32_t speed[AT_STAGES_MAX];
@@ -129,13 +48,14 @@ static uint64_t weigh(const struct maker *k, const struct chain *c, bool *ret_fi
         if (s + 1 < c->n) g[s].next = (uint32_t)s + 1;
     }
     *ret_fits = at_group_cut(g, 0, (UINT32_C(1) << c->n) - 1, k->x->model, k->x->batch, &cut);
-    return chain_step_us(k->x, c, speed, &cut);
+    return at_chain_step_us(k->x, c, speed, &cut);
 }
 
-static uint64_t adds_us(const struct maker *k, const struct chain *c, uint32_t r)
+static uint64_t adds_us(const struct maker *k, const struct at_chain *c, uint32_t r)
 {
     uint64_t flops = at_model_flops_per_token(k->x->model) / k->x->stages;
-    return work_us(k->x, flops, k->room->work[r].speed) + links_us(k->x, way_us(k->x, c, c->n - 1, r), 1, 1);
+    return at_chain_work_us(k->x, flops, k->room->work[r].speed) +
+           at_chain_links_us(k->x, at_chain_way(k->x, c, c->n - 1, r, k->room->work[r].line_kbit), 1, 1);
 }
 
 /* How often a suspect has stalled; 0: it is none. */
@@ -146,7 +66,7 @@ static uint32_t suspicion(const struct maker *k, uint32_t r)
 }
 
 /* It is in the chain, or with it all are who stalled together. */
-static bool is_barred(const struct maker *k, const struct chain *c, uint32_t r)
+static bool is_barred(const struct maker *k, const struct at_chain *c, uint32_t r)
 {
     const struct at_measured *m = k->x->measured;
     uint32_t same = 1;
@@ -162,7 +82,7 @@ struct candidate {
     uint64_t us;
 };
 
-static void propose(const struct maker *k, const struct chain *c, uint32_t r, struct candidate *io_best)
+static void propose(const struct maker *k, const struct at_chain *c, uint32_t r, struct candidate *io_best)
 {
     if (!is_free(k, r) || is_barred(k, c, r)) return;
     struct candidate x = {.suspicion = suspicion(k, r), .r = r, .us = adds_us(k, c, r)};
@@ -173,10 +93,10 @@ static void propose(const struct maker *k, const struct chain *c, uint32_t r, st
 
 /* Who adds least to the chain: of those that its last members have links with, or the fastest of all; of those who have
  * stalled least. */
-static uint32_t nearest(const struct maker *k, const struct chain *c)
+static uint32_t nearest(const struct maker *k, const struct at_chain *c)
 {
     struct candidate best = {.r = AT_GROUP_END};
-    for (int i = c->n - 1; i >= 0 && i >= c->n - NEAR; i--) {
+    for (int i = c->n - 1; i >= 0 && i >= c->n - AT_CHAIN_NEAR; i--) {
         const struct at_measure *m = &k->x->measured[c->r[i]].last;
         for (uint32_t l = 0; l < m->link_count; l++) propose(k, c, m->link[l].replica, &best);
     }
@@ -190,7 +110,7 @@ static uint32_t nearest(const struct maker *k, const struct chain *c)
 }
 
 /* Of a chain that has not room for the model the one with the least gives way, and the others are free again. */
-static void give_way(const struct maker *k, const struct chain *c, enum at_group_role role)
+static void give_way(const struct maker *k, const struct at_chain *c, enum at_group_role role)
 {
     int least = 0;
     for (int s = 1; s < c->n; s++) {
@@ -200,7 +120,7 @@ static void give_way(const struct maker *k, const struct chain *c, enum at_group
     *made(k, c->r[least]) = (struct at_grouped){.role = (uint8_t)role};
 }
 
-static void write_group(const struct maker *k, const struct chain *c)
+static void write_group(const struct maker *k, const struct at_chain *c)
 {
     for (int s = 0; s < c->n; s++)
         *made(k, c->r[s]) = (struct at_grouped){.lead = c->r[0],
@@ -215,15 +135,16 @@ static void write_group(const struct maker *k, const struct chain *c)
 
 static void grow(const struct maker *k, uint32_t first)
 {
-    struct chain c = {.r = {first}, .n = 1};
+    struct at_chain c = {.n = 0};
     bool fits, alone = false; /* alone: there is nobody for the next place */
+    append(k, &c, first);
     uint64_t us = weigh(k, &c, &fits);
     while (c.n < (int)k->x->stages) {
         bool fits_with;
-        c.r[c.n] = nearest(k, &c);
-        alone = c.r[c.n] == AT_GROUP_END;
-        if (alone || (fits && c.n > 1 && suspicion(k, c.r[c.n]) > 0)) break;
-        c.n++;
+        uint32_t r = nearest(k, &c);
+        alone = r == AT_GROUP_END;
+        if (alone || (fits && c.n > 1 && suspicion(k, r) > 0)) break;
+        append(k, &c, r);
         uint64_t with = weigh(k, &c, &fits_with);
         if (fits && with >= us) {
             c.n--;
@@ -285,11 +206,11 @@ static int sooner(const void *a, const void *b)
 static uint64_t group_us(const struct maker *k, uint32_t lead)
 {
     struct at_stage_cut cut;
-    struct chain c = {.n = 0};
+    struct at_chain c = {.n = 0};
     uint32_t speed[AT_STAGES_MAX];
     for (uint32_t r = lead; r != AT_GROUP_END; r = made(k, r)->next) {
         speed[c.n] = k->room->work[r].speed;
-        c.r[c.n++] = r;
+        append(k, &c, r);
     }
     struct at_grouped g[AT_STAGES_MAX];
     for (int s = 0; s < c.n; s++) { /* as it is cut: with the speeds of when it was formed */
@@ -297,7 +218,7 @@ static uint64_t group_us(const struct maker *k, uint32_t lead)
         g[s].next = s + 1 < c.n ? (uint32_t)s + 1 : AT_GROUP_END;
     }
     (void)at_group_cut(g, 0, (UINT32_C(1) << c.n) - 1, k->x->model, k->x->batch, &cut);
-    return chain_step_us(k->x, &c, speed, &cut);
+    return at_chain_step_us(k->x, &c, speed, &cut);
 }
 
 static void sit_out(const struct maker *k, uint32_t lead, enum at_group_role role)
@@ -360,7 +281,7 @@ static bool is_worth_it(const struct outcome *fresh, const struct outcome *kept)
 /* All are in it who stalled together. */
 static bool has_stalled(const struct maker *k, uint32_t lead)
 {
-    struct chain c = {.n = 0};
+    struct at_chain c = {.n = 0};
     bool stalled = false;
     for (uint32_t r = lead; r != AT_GROUP_END; r = made(k, r)->next) {
         stalled = stalled || is_barred(k, &c, r);
@@ -381,19 +302,20 @@ static void keep(const struct maker *k, const struct at_grouped *g)
     }
 }
 
-/* How fast everybody counts; false: nobody who takes part has measured anything. */
+/* How fast everybody counts, and his line; false: nobody who takes part has measured anything. */
 static bool set_speeds(const struct at_roles *x, const struct at_replicas *in, struct at_roles_work *work)
 {
     uint32_t least = UINT32_MAX;
     bool any = false;
     for (uint32_t r = 0; r < x->members; r++) {
         if (!at_replicas_has(in, r) || x->measured[r].count == 0) continue;
-        work[r].speed = believed(&x->measured[r]);
+        work[r].speed = at_roles_believed(&x->measured[r]);
+        work[r].line_kbit = at_roles_line_kbit(x, r);
         any = true;
         if (work[r].speed < least) least = work[r].speed;
     }
     for (uint32_t r = 0; r < x->members; r++)
-        if (x->measured[r].count == 0) work[r].speed = least;
+        if (x->measured[r].count == 0) work[r] = (struct at_roles_work){.speed = least};
     return any;
 }
 

@@ -10,8 +10,15 @@
  *
  * A step of a group, in microseconds: its slowest stage, longer by the bubble (m + n - 1) / m of n stages and m
  * microbatches, and for each link between neighbours its round trip, as often as all of n microbatches have gone through
- * (m / n), and once for each AT_ROLES_WINDOW bytes of activations: rates are not measured, and a link is taken to carry as
- * much in a round trip. The layers are cut by speed, within the memory.
+ * (m / n), and what its activations take: a round trip for each AT_ROLES_WINDOW bytes (a link is taken to carry as much in
+ * one), or their bytes at the link's rate where that is known and takes longer. The layers are cut by speed, within the
+ * memory.
+ *
+ * A rate is what has come over a link at least (base/line_rate.h), in kbit/s; each end tells of what came to it. Between two
+ * members the smaller of their figures counts, or the one that there is. Where neither end knows, what their lines carry:
+ * a member's line is the best of the links that it tells of, once AT_ROLES_LINE_LINKS of them are known (of one, nobody knows
+ * which end is the slow one). Where that is not known either, rates do not count. So what a member says of its own line can
+ * make a link no better than if nothing were known, and a line that one other member makes little of is worth what the rest do.
  *
  * Forming groups: the fastest first begins one, and takes the one that adds least to it (its part of the work, and the
  * round trip to it); again, until the group is full. It takes nobody with whom a step would take longer than without, as
@@ -36,13 +43,14 @@
 
 #include "ledger/groups.h"
 
-#define AT_ROLES_FAR_US 100000
-#define AT_ROLES_WINDOW (UINT64_C(1) << 18)
-#define AT_ROLES_DOUBT  4
-#define AT_ROLES_SLOW   4
-#define AT_ROLES_IDLE   2
-#define AT_ROLES_APART  8
-#define AT_ROLES_STALLS 6 /* so many are counted */
+#define AT_ROLES_FAR_US     100000
+#define AT_ROLES_WINDOW     (UINT64_C(1) << 18)
+#define AT_ROLES_LINE_LINKS 2
+#define AT_ROLES_DOUBT      4
+#define AT_ROLES_SLOW       4
+#define AT_ROLES_IDLE       2
+#define AT_ROLES_APART      8
+#define AT_ROLES_STALLS     6 /* so many are counted */
 
 /* A member may measure itself so often (its links may double so often while a run begins), and once more for each eight
  * rounds since: */
@@ -65,7 +73,7 @@ struct at_measured { /* a member's; all zero: it has told nothing */
 struct at_roles_room {
     struct at_roles_work {
         struct at_grouped group[2];
-        uint32_t speed;
+        uint32_t speed, line_kbit;
     } * work;
     struct at_roles_row {
         uint64_t us;
@@ -88,6 +96,10 @@ void at_roles_form(const struct at_roles *x, struct at_grouped *g, const struct 
 void at_roles_take(struct at_measured *m, const struct at_measure *told, uint32_t round, uint64_t time_ms);
 /* What a step of those in `group` should take, by what is believed of them now. 0: one of them has measured nothing. */
 uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, uint32_t lead, uint32_t group);
+/* What the member's line carries, both ways, in kbit/s. 0: not known. */
+uint32_t at_roles_line_kbit(const struct at_roles *x, uint32_t replica);
+/* What the activations of a step take over such a line, one way. kbit 0: 0. */
+uint64_t at_roles_line_us(const struct at_roles *x, uint32_t kbit);
 /* Nobody of the group has handed in a unit of this round that counts. measured: as before. */
 void at_roles_idle(const struct at_grouped *g, uint32_t lead, uint32_t round, struct at_measured *measured);
 /* After at_roles_form: who does not train has no unit to show, and is believed again by and by; suspicion passes. */

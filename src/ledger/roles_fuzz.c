@@ -29,12 +29,15 @@ struct world {
     struct at_roles_row row[MEMBERS];
 };
 
-static void tell(struct world *w, struct script *s)
+static void tell(struct world *w, struct script *s, bool rates)
 {
     struct at_measure m = {.speed = next(s), .memory = next(s)};
     uint32_t who = next(s) % MEMBERS;
-    for (uint32_t r = next(s) % MEMBERS; r < MEMBERS && m.link_count < AT_MEASURE_LINKS; r += 1 + next(s) % 8u)
-        m.link[m.link_count++] = (struct at_measure_link){.replica = (uint16_t)r, .rtt = next(s)};
+    for (uint32_t r = next(s) % MEMBERS; r < MEMBERS && m.link_count < AT_MEASURE_LINKS; r += 1 + next(s) % 8u) {
+        struct at_measure_link *l = &m.link[m.link_count++];
+        *l = (struct at_measure_link){.replica = (uint16_t)r, .rtt = next(s)};
+        if (rates) l->rate = next(s);
+    }
     if (at_measure_wrong(&m) == NULL) at_roles_take(&w->measured[who], &m, 0, 1);
 }
 
@@ -73,7 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < 200 && s.n > 0; i++) {
         uint8_t what = next(&s);
         if (what % 4 < 2) {
-            tell(&w, &s);
+            tell(&w, &s, what % 4 == 1);
         } else if (what % 4 == 2) {
             uint32_t r = next(&s) % MEMBERS;
             if (w.g[r].size == 0) continue;

@@ -35,8 +35,25 @@ bool at_measure_unpack(struct at_span bytes, struct at_measure *ret_m)
     ret_m->link_count = (uint8_t)(bytes.n / AT_MEASURE_LINK_BYTES);
     for (size_t i = 0; i < ret_m->link_count; i++) {
         const uint8_t *p = bytes.p + i * AT_MEASURE_LINK_BYTES;
-        ret_m->link[i] = (struct at_measure_link){(uint16_t)(p[0] | p[1] << 8), p[2]};
+        ret_m->link[i] = (struct at_measure_link){.replica = (uint16_t)(p[0] | p[1] << 8), .rtt = p[2]};
     }
+    return true;
+}
+
+size_t at_measure_pack_rates(const struct at_measure *m, uint8_t ret[AT_MEASURE_LINKS])
+{
+    bool known = false;
+    for (size_t i = 0; i < m->link_count; i++) {
+        ret[i] = m->link[i].rate;
+        known = known || ret[i] != 0;
+    }
+    return known ? m->link_count : 0;
+}
+
+bool at_measure_unpack_rates(struct at_span bytes, struct at_measure *ret_m)
+{
+    if (bytes.n != 0 && bytes.n != ret_m->link_count) return false;
+    for (size_t i = 0; i < bytes.n; i++) ret_m->link[i].rate = bytes.p[i];
     return true;
 }
 

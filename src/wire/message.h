@@ -14,7 +14,7 @@
 #include "wire/presence.h"
 #include "wire/record.h"
 
-#define AT_PROTOCOL_VERSION  4
+#define AT_PROTOCOL_VERSION  5
 #define AT_PIECE_BYTES_MAX   ((uint32_t)256 * 1024)
 #define AT_LOG_PART_MAX      256 /* records, and checkpoints */
 #define AT_PROGRAM_BYTES_MAX 64

@@ -62,7 +62,7 @@ struct record_pb {
         Atoll__Pb__Measure measure;
     };
     uint8_t evidence[AT_EVIDENCE_BYTES_MAX];
-    uint8_t links[AT_MEASURE_LINKS * AT_MEASURE_LINK_BYTES];
+    uint8_t links[AT_MEASURE_LINKS * AT_MEASURE_LINK_BYTES], rates[AT_MEASURE_LINKS];
 };
 
 static ProtobufCBinaryData pb_hash(const struct at_hash *h)
@@ -120,12 +120,13 @@ static void build_proof(const struct at_evidence *from, uint8_t bytes[AT_EVIDENC
     to->evidence = at_pb_bytes(bytes, n);
 }
 
-static void build_measure(const struct at_measure *from, uint8_t *links, Atoll__Pb__Measure *to)
+static void build_measure(const struct at_measure *from, uint8_t *links, uint8_t *rates, Atoll__Pb__Measure *to)
 {
     atoll__pb__measure__init(to);
     to->speed = from->speed;
     to->memory = from->memory;
     to->links = at_pb_bytes(links, at_measure_pack(from, links));
+    to->rates = at_pb_bytes(rates, at_measure_pack_rates(from, rates));
 }
 
 /* The generated message over `rec`; borrows from it. The kind must be one of ours. */
@@ -184,7 +185,7 @@ static void build(const struct at_record *rec, struct record_pb *pb)
         build_proof(&rec->evidence, pb->evidence, &pb->proof);
         break;
     case AT_RECORD_MEASURE:
-        build_measure(&rec->measure, pb->links, &pb->measure);
+        build_measure(&rec->measure, pb->links, pb->rates, &pb->measure);
         break;
     case AT_RECORD_NONE:
     case AT_RECORD_KIND_COUNT:
@@ -272,7 +273,8 @@ static bool read_measure(const Atoll__Pb__Measure *from, struct at_measure *to)
     to->speed = (uint8_t)from->speed;
     to->memory = (uint8_t)from->memory;
     return from->speed <= UINT8_MAX && from->memory <= UINT8_MAX &&
-           at_measure_unpack(at_span(from->links.data, from->links.len), to);
+           at_measure_unpack(at_span(from->links.data, from->links.len), to) &&
+           at_measure_unpack_rates(at_span(from->rates.data, from->rates.len), to);
 }
 
 static bool read_body(const Atoll__Pb__Record *pb, struct at_record *rec)

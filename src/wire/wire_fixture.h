@@ -104,7 +104,7 @@ static inline struct at_record wire_fixture_record(enum at_record_kind kind)
         r.measure = (struct at_measure){.speed = 70,
                                         .memory = 90,
                                         .link_count = 2,
-                                        .link = {{.replica = 3, .rtt = 40}, {.replica = 300, .rtt = 99}}};
+                                        .link = {{.replica = 3, .rtt = 40}, {.replica = 300, .rtt = 99, .rate = 77}}};
         break;
     default:
         break;
