@@ -16,7 +16,7 @@
 #define AT_LINE_BYTES   (UINT64_C(64) << 10)
 #define AT_LINE_SAMPLES 64
 
-struct at_line_rate { /* all zero: nothing came yet */
+struct at_line_rate {                /* all zero: nothing came yet */
     uint32_t best_kbit, before_kbit; /* of this stretch of samples, of the one before */
     uint32_t samples;                /* of this one */
 };

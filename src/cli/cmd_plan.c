@@ -236,6 +236,7 @@ static json_t *part_json(const struct at_member *m, uint32_t replica, const stru
     at_json_set_int(o, "replica", replica);
     at_json_set_text(o, "part", at_part_word(part));
     at_json_set_text(o, "part_why", why);
+    if (part->line_kbit != 0) at_json_set_real(o, "line_mbit_s", (double)part->line_kbit / 1000);
     if (part->stages == 0) return o;
     at_json_set_int(o, "stage", part->stage);
     at_json_set_int(o, "stages", part->stages);

@@ -36,7 +36,7 @@
  *                                              last one's, of one who stands, or of the first      a later term
  *                                              steward; not against one who is barred already
  *   MEASURE  an active member   any but ENDED  in a run of stages; later than its last; of       what is known of it
- *                                              other members; 8 times, and once more for each
+ *                                              other members; 12 times, and once more for each
  *                                              eight rounds since the first
  *   BLOCK    nobody: author     any but ENDED  several stewards; this term, a later view and  block time, the beacon
  *            and signature are                 time than the last; the beacon's next link of

@@ -4,7 +4,7 @@
 
 #include "ledger/ledger.h"
 
-#define AT_PART_TEXT 120
+#define AT_PART_TEXT 160
 
 struct at_part {
     enum at_group_role role;
@@ -13,7 +13,9 @@ struct at_part {
     uint32_t layer_first, layers; /* of that stage */
     uint64_t step_us;             /* that a step should take its group; 0: not known */
     uint64_t mflops, mib;         /* as it has measured itself; 0: it has not */
-    uint32_t doubt;               /* its speed counts half so often (roles.h) */
+    uint32_t line_kbit;           /* that its line carries at least (roles.h); 0: not known */
+    uint16_t doubt;               /* its speed counts half so often (roles.h) */
+    bool narrow;                  /* nothing is gained by sharing over that line: what is passed on takes longer */
 };
 
 /* Role NONE in runs whose members work alone, and for whoever the last OPEN does not name. */

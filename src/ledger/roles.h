@@ -52,9 +52,9 @@
 #define AT_ROLES_APART      8
 #define AT_ROLES_STALLS     6 /* so many are counted */
 
-/* A member may measure itself so often (its links may double so often while a run begins), and once more for each eight
- * rounds since: */
-#define AT_ROLES_MEASURES       8
+/* A member may measure itself so often (its links may double so often while a run begins, and what is known of their rates
+ * too), and once more for each eight rounds since: */
+#define AT_ROLES_MEASURES       12
 #define AT_ROLES_MEASURE_ROUNDS 8
 
 struct at_measured { /* a member's; all zero: it has told nothing */
@@ -100,6 +100,9 @@ uint64_t at_roles_step_us(const struct at_roles *x, const struct at_grouped *g, 
 uint32_t at_roles_line_kbit(const struct at_roles *x, uint32_t replica);
 /* What the activations of a step take over such a line, one way. kbit 0: 0. */
 uint64_t at_roles_line_us(const struct at_roles *x, uint32_t kbit);
+/* It has measured itself, and to pass on a step's activations over its line, one way, takes longer than half of the step does
+ * on it alone: nothing would be gained by sharing the work with another such machine. */
+bool at_roles_is_narrow(const struct at_roles *x, uint32_t replica);
 /* Nobody of the group has handed in a unit of this round that counts. measured: as before. */
 void at_roles_idle(const struct at_grouped *g, uint32_t lead, uint32_t round, struct at_measured *measured);
 /* After at_roles_form: who does not train has no unit to show, and is believed again by and by; suspicion passes. */

@@ -88,6 +88,13 @@ uint64_t at_roles_line_us(const struct at_roles *x, uint32_t kbit)
     return us > US_MAX ? US_MAX : (uint64_t)us;
 }
 
+bool at_roles_is_narrow(const struct at_roles *x, uint32_t r)
+{
+    if (x->measured[r].count == 0) return false;
+    uint64_t alone_us = at_chain_work_us(x, at_model_flops_per_token(x->model), at_roles_believed(&x->measured[r]));
+    return 2 * at_roles_line_us(x, at_roles_line_kbit(x, r)) > alone_us;
+}
+
 /* Of one link between n stages with m microbatches. */
 uint64_t at_chain_links_us(const struct at_roles *x, struct at_way way, uint64_t m, uint64_t n)
 {

@@ -259,6 +259,22 @@ static void take_frame(struct link *l, struct at_frame frame)
     if (!take_own(l, frame)) tell(l, AT_NET_FRAME, &frame);
 }
 
+/* Since when what is read now can have been here: since the poll has returned, if it waited; if it did not, perhaps since the
+ * one before, which did not find it. Never too late: a rate that is made of it is no more than the line carried. */
+static uint64_t here_since_us(const struct at_net *net)
+{
+    uint64_t returned_us = uv_now(net->loop) * 1000;
+    return returned_us > net->poll_us + 1000 ? returned_us : net->earlier_us;
+}
+
+/* The frame that `in` began with is whole, and has so many bytes. */
+static void part_whole(struct link *l, enum at_frame_class cls, size_t bytes)
+{
+    if (l->part_us != 0 && cls != AT_FRAME_CONTROL)
+        at_line_rate_take(&l->rate, bytes - l->part_bytes, uv_hrtime() / 1000 - l->part_us);
+    l->part_us = 0;
+}
+
 static void parse_frames(struct link *l)
 {
     size_t at = 0, used = 0;
@@ -271,10 +287,15 @@ static void parse_frames(struct link *l)
             return;
         }
         if (used == 0) break;
+        part_whole(l, frame.cls, used);
         at += used;
         take_frame(l, frame);
     }
     at_buf_consume(&l->in, at);
+    if (l->in.n > 0 && l->part_us == 0) {
+        l->part_us = here_since_us(l->net);
+        l->part_bytes = l->in.n;
+    }
     if (l->in.n == 0 && l->in.cap > 4 * LINK_READ_BYTES) at_buf_release(&l->in); /* an idle link holds little */
 }
 

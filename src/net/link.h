@@ -12,6 +12,7 @@
 #ifndef ATOLL_NET_LINK_H
 #define ATOLL_NET_LINK_H
 
+#include "base/line_rate.h"
 #include "net/net.h"
 #include "net/tls.h"
 #include "wire/arrange.h"
@@ -103,7 +104,10 @@ struct link {
     struct link_queue queue[AT_FRAME_CLASS_COUNT];
     uint64_t born_ms, deadline_ms, heard_ms, pinged_ms;
     uint64_t rtt_us, rtt_least_us; /* of the last ping; the least of all, 0: none came back yet */
-    uint64_t turn;                 /* in which turn_bytes were read */
+    struct at_line_rate rate;
+    uint64_t part_us;  /* `in` begins with a part of a frame, which was here then, or had not come before; 0: no */
+    size_t part_bytes; /* of it were here */
+    uint64_t turn;     /* in which turn_bytes were read */
     size_t turn_bytes, handshake_bytes;
     at_err_t down_err;
     char down_reason[LINK_REASON_MAX];
@@ -124,7 +128,8 @@ struct at_net {
     bool listening, releasing;
     uint16_t port; /* where it listens */
     uint64_t turn, next_id, tick_ms, relay_tick_ms;
-    struct link **link; /* [links_max], NULL where free */
+    uint64_t poll_us, earlier_us; /* when the last poll began, the one before */
+    struct link **link;           /* [links_max], NULL where free */
     uint32_t link_count;
     uint8_t *read_buf;
     struct at_arrange *arrange;

@@ -168,6 +168,12 @@ uint64_t at_net_rtt_us(const struct at_net *net, struct at_link_id link)
     return l ? l->rtt_us : 0;
 }
 
+uint32_t at_net_rate_kbit(const struct at_net *net, struct at_link_id link)
+{
+    const struct link *l = at_link_find(net, link);
+    return l ? at_line_rate_kbit(&l->rate) : 0;
+}
+
 at_err_t at_net_seen(const struct at_net *net, struct at_link_id link, struct at_endpoint *ret_endpoint)
 {
     const struct link *l = at_link_find(net, link);
@@ -256,6 +262,8 @@ static void on_before_poll(uv_prepare_t *handle)
     struct at_net *net = handle->data;
     run_turn(net);
     net->turn++;
+    net->earlier_us = net->poll_us;
+    net->poll_us = uv_hrtime() / 1000;
     for (uint32_t i = 0; i < net->opt.links_max; i++)
         if (net->link[i]) at_link_resume(net->link[i]);
 }

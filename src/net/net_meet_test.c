@@ -156,6 +156,35 @@ static void who_agreed_and_cannot_come_says_so(void **state)
     assert_int_equal(at_net_stats(y.net).meets, 0);
 }
 
+/* Frames over a line that passes on 4 KiB in 4 ms: their rate is that, or less where this machine is busy. Nothing is known of
+ * the other direction, nor of a link that carried small frames only. */
+static void a_rate_is_what_the_line_carried(void **state)
+{
+    enum { FRAMES = 4, BYTES = 256 << 10, SMALL = 16 << 10 };
+    uint8_t *data = calloc(1, BYTES);
+    assert_non_null(data);
+    world(NULL, "127.0.0.1");
+    for (uint64_t at = 0; at < 32 * SMALL; at += SMALL) {
+        at_store_le64(data, at);
+        assert_int_equal(at_net_send(y.net, y.link, AT_FRAME_BULK, at_span(data, SMALL)), AT_OK);
+    }
+    RUN_UNTIL(a.bulk_bytes + b.bulk_bytes == 32 * SMALL);
+    assert_int_equal(at_net_rate_kbit(a.net, a.to_y) + at_net_rate_kbit(b.net, b.to_y), 0);
+    link_by_bridge();
+    bridge.pause_ms = 4;
+    for (uint64_t i = 0; i < FRAMES; i++) {
+        at_store_le64(data, i * BYTES);
+        assert_int_equal(at_net_send(b.net, b.link, AT_FRAME_BULK, at_span(data, BYTES)), AT_OK);
+    }
+    RUN_UNTIL(y.bulk_bytes == FRAMES * BYTES);
+    uint32_t line = 8 * BRIDGE_BYTES / 4, kbit = at_net_rate_kbit(y.net, y.link);
+    print_message("%u kbit/s over a line of %u\n", kbit, line);
+    assert_true(kbit > 0 && kbit <= line + line / 8 && y.in_order);
+    assert_int_equal(at_net_rate_kbit(b.net, b.link), 0);
+    assert_int_equal(at_net_rate_kbit(y.net, (struct at_link_id){1}), 0); /* no such link */
+    free(data);
+}
+
 static void nobody_at_the_other_end(void **state)
 {
     struct at_link_id l;
@@ -315,6 +344,7 @@ int main(void)
         CASE(over_ipv6),
         CASE(a_punch_by_a_disguised_address),
         CASE(who_agreed_and_cannot_come_says_so),
+        CASE(a_rate_is_what_the_line_carried),
         CASE(nobody_at_the_other_end),
         CASE(a_slow_reader_slows_its_writer),
         CASE(a_relay_has_a_budget),

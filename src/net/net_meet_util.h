@@ -105,17 +105,21 @@ static void side_release(struct side *s)
 static struct {
     int listener, in, out; /* -1: none */
     uint16_t port;
-} bridge = {-1, -1, -1, 0};
+    uint64_t pause_ms, next_ms; /* it passes on so seldom; 0: always */
+} bridge = {-1, -1, -1, 0, 0, 0};
 
+enum { BRIDGE_BYTES = 4096 };
 static void pass_on(int from, int to)
 {
-    char buf[4096];
+    char buf[BRIDGE_BYTES];
     ssize_t n = recv(from, buf, sizeof buf, MSG_DONTWAIT);
     if (n > 0) assert_int_equal(send(to, buf, (size_t)n, MSG_NOSIGNAL), n); /* little: it fits in the kernel */
 }
 static void bridge_step(void)
 {
+    if (bridge.in >= 0 && at_clock_mono_ms() < bridge.next_ms) return;
     if (bridge.in >= 0) {
+        bridge.next_ms = at_clock_mono_ms() + bridge.pause_ms;
         pass_on(bridge.in, bridge.out);
         pass_on(bridge.out, bridge.in);
     } else if (bridge.listener >= 0 && (bridge.in = accept(bridge.listener, NULL, NULL)) >= 0) {
@@ -172,6 +176,7 @@ static int teardown(void **state)
     bridge_close(&bridge.listener);
     bridge_close(&bridge.in);
     bridge_close(&bridge.out);
+    bridge.pause_ms = bridge.next_ms = 0;
     return 0;
 }
 

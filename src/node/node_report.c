@@ -52,6 +52,7 @@ static void put_part(struct fields *f, const struct at_part *part)
     at_part_text(part, why);
     put_text(f, "part", at_part_word(part));
     put_text(f, "part_why", why);
+    if (part->line_kbit != 0) put_real(f, "line_mbit_s", (double)part->line_kbit / 1000);
     if (part->stages == 0) return;
     put_int(f, "stage", part->stage);
     put_int(f, "stages", part->stages);

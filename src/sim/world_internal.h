@@ -7,6 +7,7 @@
 #ifndef ATOLL_SIM_WORLD_INTERNAL_H
 #define ATOLL_SIM_WORLD_INTERNAL_H
 
+#include "base/line_rate.h"
 #include "ledger/ledger.h"
 #include "sim/world.h"
 
@@ -145,6 +146,8 @@ struct at_world_link {
     uint64_t last_ms[2][2]; /* last delivery towards end[i], control and bulk */
     uint64_t paced_us[2];   /* when the link has done, at its own pace, what goes towards end[i] */
     uint64_t queued[2];     /* bytes of bulk under way towards end[i] */
+    /* of what came to end[i], where members measure themselves */
+    struct at_line_rate rate[2];
     bool full[2];           /* the sender towards end[i] waits for room */
     size_t live;            /* its place in the world's list of links that are up */
     struct at_node_id stranger;
@@ -403,6 +406,7 @@ bool at_world_link_hears(const struct at_world *w, const struct at_world_link *l
 
 /* world_line.c */
 /* When a message of so many bytes on the wire arrives at the link's end `to`, at_ms >= now. Takes its place in the queues. */
+double at_world_bytes_per_us(const struct at_world *w, int from, int to); /* of the slower end's line */
 uint64_t at_world_arrival_ms(struct at_world *w, struct at_world_link *l, int to, uint64_t wire_bytes, bool bulk);
 /* What an encoded message takes on a line: of updates and states the stand-ins' weight, of all else its bytes and frame. */
 uint64_t at_world_wire_bytes(struct at_world *w, struct at_span bytes);

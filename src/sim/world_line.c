@@ -69,6 +69,12 @@ static double rate(const struct at_world *w, int node, bool up) /* bytes per mic
     return (kbit < 1 ? 1 : kbit) / 8000;
 }
 
+double at_world_bytes_per_us(const struct at_world *w, int from, int to)
+{
+    double up = rate(w, from, true), down = rate(w, to, false);
+    return up < down ? up : down;
+}
+
 /* What lost packets add to a message's way. */
 static uint64_t retransmit_ms(struct at_world *w, uint64_t bytes, double p, uint64_t rtt_ms)
 {
@@ -112,8 +118,10 @@ uint64_t at_world_arrival_ms(struct at_world *w, struct at_world_link *l, int to
     }
     uint64_t first = begins + 1000 * latency_ms, last = out + 1000 * latency_ms, in = first + (uint64_t)(wire / down);
     if (bulk) {
-        (void)queue(&dest->down_free_us, first, wire / down);
+        first = queue(&dest->down_free_us, first, wire / down);
         in = dest->down_free_us;
     }
-    return ((in > last ? in : last) + 999) / 1000 + retransmit_ms(w, (uint64_t)wire, p, (uint64_t)rtt_ms);
+    if (in < last) in = last;
+    if (bulk && w->options.roles) at_line_rate_take(&l->rate[to], wire_bytes, in - first);
+    return (in + 999) / 1000 + retransmit_ms(w, (uint64_t)wire, p, (uint64_t)rtt_ms);
 }

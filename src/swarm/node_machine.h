@@ -225,6 +225,7 @@ struct at_node_event {
         uint64_t memory_mib; /* that it can use for training */
         const struct at_node_rtt {
             uint64_t link, us; /* us: its round trip; 0: not known */
+            uint32_t kbit;     /* what came over it, a second, at least (base/line_rate.h); 0: not known */
         } * list;              /* of links that are up; those to strangers are passed over */
         size_t count;
     } measured;
@@ -290,8 +291,8 @@ enum at_node_op_kind {
     AT_NODE_OP_SECRET_MAKE,   /* .agree.term: a secret for seats of this term; the stored one where there is one. Then
                                * SECRET */
     AT_NODE_OP_SECRETS_ERASE, /* .agree.term: the secrets of earlier terms, for good */
-    AT_NODE_OP_MEASURE, /* how long are the links' round trips; evaluate: and how fast is this machine, with memory
-                               * for what? Then MEASURED */
+    AT_NODE_OP_MEASURE, /* how long are the links' round trips, and how much do they carry; evaluate: and how fast is
+                               * this machine, with memory for what? Then MEASURED */
     AT_NODE_OP_STATUS,  /* something worth a line happened: reason (also status.last_event) */
     AT_NODE_OP_ENDED,   /* .end, reason: last operation of the machine's life */
 };

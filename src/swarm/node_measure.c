@@ -3,12 +3,14 @@
  *
  *   when                                                           then
  *   it has been a member for two seconds                           MEASURE, with the machine's speed
- *   five seconds later, then every ten seconds              MEASURE: round trips only
+ *   five seconds later, then every ten seconds              MEASURE: round trips and rates only
  *   MEASURED, nothing is known of it, or much has changed, and     a record
  *   the ledger takes one more
  *
- * Much: speed or memory by half or more; or of the links it tells of and told of, every second is new, gone, or twice as
- * long or short (below 8 ms all are alike). The nearest are told of, of equals those whose replicas follow on its own: so
+ * Much: speed or memory by half or more; or of the links it tells of and told of, every second is new, gone, twice as
+ * long or short (below 8 ms all are alike), or carries twice or half as much (above 200 Mbit/s all are alike); or the best
+ * of them carries so, or the rate of one was not known before: it may be the one that holds up its group. What it told of a link's rate it tells again while nothing
+ * newer is known, as after a link was made anew. The nearest are told of, of equals those whose replicas follow on its own: so
  * that members of a large site tell of the same links. */
 #include "swarm/node_internal.h"
 
@@ -18,11 +20,12 @@
 enum {
     OCTAVE = 8,     /* codes */
     NEAR_US = 8000, /* a busy processor makes round trips of microseconds last milliseconds: no news */
+    FAST_KBIT = 200000,
 };
 
 struct candidate {
     uint32_t replica, steps; /* from our own replica, round the members */
-    uint8_t rtt;
+    uint8_t rtt, rate;
 };
 
 static int nearer(const void *a, const void *b)
@@ -45,6 +48,19 @@ static uint8_t code_of(uint64_t value)
     return code ? code : 1;
 }
 
+static const struct at_measure_link *find(const struct at_measure *m, uint32_t replica)
+{
+    for (uint32_t i = 0; i < m->link_count; i++)
+        if (m->link[i].replica == replica) return &m->link[i];
+    return NULL;
+}
+
+static uint8_t rate_of(const struct at_measure *before, uint32_t replica, uint32_t kbit)
+{
+    const struct at_measure_link *l = find(before, replica);
+    return kbit ? code_of(kbit) : l ? l->rate : 0;
+}
+
 static void take_links(struct at_node_machine *m, const struct at_node_event *e, struct at_measure *ret)
 {
     struct candidate list[AT_NODE_LINKS_MAX];
@@ -57,7 +73,8 @@ static void take_links(struct at_node_machine *m, const struct at_node_event *e,
         uint32_t ahead = ((uint32_t)replica + members - self) % members;
         list[n++] = (struct candidate){.replica = (uint32_t)replica,
                                        .steps = ahead < members - ahead ? ahead : members - ahead,
-                                       .rtt = code_of(from->us)};
+                                       .rtt = code_of(from->us),
+                                       .rate = rate_of(&m->ledger.measured[self].last, (uint32_t)replica, from->kbit)};
     }
     qsort(list, n, sizeof *list, nearer);
     ret->link_count = 0;
@@ -65,8 +82,8 @@ static void take_links(struct at_node_machine *m, const struct at_node_event *e,
         bool twice = false;
         for (uint32_t k = 0; k < i; k++) twice = twice || list[k].replica == list[i].replica;
         if (!twice)
-            ret->link[ret->link_count++] =
-                (struct at_measure_link){.replica = (uint16_t)list[i].replica, .rtt = list[i].rtt};
+            ret->link[ret->link_count++] = (struct at_measure_link){
+                .replica = (uint16_t)list[i].replica, .rtt = list[i].rtt, .rate = list[i].rate};
     }
     qsort(ret->link, ret->link_count, sizeof *ret->link, by_replica);
 }
@@ -81,24 +98,52 @@ static uint8_t at_least(uint8_t rtt, uint8_t least)
     return rtt > least ? rtt : least;
 }
 
-/* Links of a that b lacks, or has twice as long or short. */
+static uint8_t at_most(uint8_t rate, uint8_t most)
+{
+    return rate < most ? rate : most;
+}
+
+static bool carries_else(uint8_t a, uint8_t b)
+{
+    uint8_t fast = at_measure_code(FAST_KBIT);
+    return apart(at_most(a, fast), at_most(b, fast));
+}
+
+/* Links of a that b lacks, or of which b tells something else. */
 static uint32_t not_in(const struct at_measure *a, const struct at_measure *b)
 {
     uint32_t n = 0;
     uint8_t near = at_measure_code(NEAR_US);
     for (uint32_t i = 0; i < a->link_count; i++) {
-        bool same = false;
-        for (uint32_t k = 0; k < b->link_count; k++)
-            same = same || (a->link[i].replica == b->link[k].replica &&
-                            !apart(at_least(a->link[i].rtt, near), at_least(b->link[k].rtt, near)));
-        n += !same;
+        const struct at_measure_link *x = &a->link[i], *y = find(b, x->replica);
+        n += !y || apart(at_least(x->rtt, near), at_least(y->rtt, near)) || carries_else(x->rate, y->rate);
     }
     return n;
+}
+
+/* The rate of a link of which none was told. */
+static bool is_newly_known(const struct at_measure *now, const struct at_measure *before)
+{
+    bool newly = false;
+    for (uint32_t i = 0; i < now->link_count; i++) {
+        const struct at_measure_link *was = find(before, now->link[i].replica);
+        newly = newly || (now->link[i].rate != 0 && (!was || was->rate == 0));
+    }
+    return newly;
+}
+
+static uint8_t best_rate(const struct at_measure *m)
+{
+    uint8_t best = 0;
+    for (uint32_t i = 0; i < m->link_count; i++)
+        if (m->link[i].rate > best) best = m->link[i].rate;
+    return best;
 }
 
 static bool much_has_changed(const struct at_measure *now, const struct at_measure *before)
 {
     if (apart(now->speed, before->speed) || apart(now->memory, before->memory)) return true;
+    if (is_newly_known(now, before) || carries_else(best_rate(now), best_rate(before))) return true;
     uint32_t changed = not_in(now, before), gone = not_in(before, now);
     return 2 * changed > now->link_count || 2 * gone > before->link_count;
 }
