@@ -116,7 +116,8 @@ at_err at_node_run(const struct at_node_run_options *options, struct at_diag *di
  *   "checkpoint_holders" (members known to hold the newest agreed state on disk, this one included),
  *   "state_root", "state_round", "records", "head", "ended", "points_pending", "points_confirmed", "share" (own),
  *   "members": [{"id", "replica", "name", "role", "self", "online", "phase", "step", "tokens", "tokens_per_s",
- *                "points_pending", "points_confirmed", "share"}],
+ *                "points_pending", "points_confirmed", "share", and in a run of stages "part", "part_why", "line_mbit_s"
+ *                (that its line carries at least; not there: not known)...}],
  *   "relays", "relays_max", "relay_bytes_per_s", "relayed_bytes" (what this node passes on for others, and its bounds),
  *   "outside" (what the gateway forwards here; null: nothing),
  *   "invite", "threads", "kernels", "last_event",

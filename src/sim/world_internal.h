@@ -146,13 +146,12 @@ struct at_world_link {
     uint64_t last_ms[2][2]; /* last delivery towards end[i], control and bulk */
     uint64_t paced_us[2];   /* when the link has done, at its own pace, what goes towards end[i] */
     uint64_t queued[2];     /* bytes of bulk under way towards end[i] */
-    /* of what came to end[i], where members measure themselves */
-    struct at_line_rate rate[2];
     bool full[2];           /* the sender towards end[i] waits for room */
     size_t live;            /* its place in the world's list of links that are up */
     struct at_node_id stranger;
     enum at_message_kind heard;
     char reason[AT_REASON_BYTES_MAX + 1];
+    struct at_line_rate rate[2]; /* of what came to end[i], where members measure themselves */
 };
 /* A link's id as seen from end i: 2 * index + 1 + i. */
 
