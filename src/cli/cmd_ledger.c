@@ -196,6 +196,13 @@ static void set_replicas(json_t *object, const char *key, const struct at_replic
     at_json_set(object, key, list);
 }
 
+static uint32_t rates_known(const struct at_measure *m)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < m->link_count; i++) n += m->link[i].rate != 0;
+    return n;
+}
+
 /* What a record says, in one line for people and as fields for scripts. */
 static void describe(const struct at_ledger *ledger, const struct at_record *rec, char *line, size_t line_bytes,
                      json_t *object)
@@ -273,12 +280,14 @@ static void describe(const struct at_ledger *ledger, const struct at_record *rec
         at_json_set_int(object, "view", rec->head.view);
         break;
     case AT_RECORD_MEASURE:
-        snprintf(line, line_bytes, "measures itself: %.3g GFLOP/s, %.3g GiB, %u links",
+        snprintf(line, line_bytes, "measures itself: %.3g GFLOP/s, %.3g GiB, %u links, %u of known rate",
                  (double)at_measure_value(rec->measure.speed) / 1000,
-                 (double)at_measure_value(rec->measure.memory) / 1024, rec->measure.link_count);
+                 (double)at_measure_value(rec->measure.memory) / 1024, rec->measure.link_count,
+                 rates_known(&rec->measure));
         at_json_set_int(object, "mflops", at_measure_value(rec->measure.speed));
         at_json_set_int(object, "memory_mib", at_measure_value(rec->measure.memory));
         at_json_set_int(object, "links", rec->measure.link_count);
+        at_json_set_int(object, "rates", rates_known(&rec->measure));
         break;
     case AT_RECORD_EVIDENCE: {
         int holder = at_ledger_key_holder(ledger, &rec->evidence.key);

@@ -49,8 +49,13 @@ const char *at_part_word(const struct at_part *p)
 /* `words`, then "8 Mbit/s"; "" where that is not known. */
 static void line(const struct at_part *p, const char *words, char *at, size_t room)
 {
+    double mbit = (double)p->line_kbit / 1000;
     at[0] = '\0';
-    if (p->line_kbit != 0) snprintf(at, room, "%s %.3g Mbit/s", words, (double)p->line_kbit / 1000);
+    if (p->line_kbit == 0) return;
+    if (mbit < 999.5)
+        snprintf(at, room, "%s %.3g Mbit/s", words, mbit);
+    else
+        snprintf(at, room, "%s %.3g Gbit/s", words, mbit / 1000);
 }
 
 /* Its speed as it says; "claimed": its units take longer, and less is counted on. */

@@ -144,6 +144,34 @@ static void what_is_not_known_changes_nothing(void **state)
     assert_int_equal(at_roles_line_us(&plain.x, 0), 0);
 }
 
+/* Those who are not together have measured their links while all fetched from all, so that each had an eighth of the lines. Two
+ * whose partners are gone are put together all the same. */
+static void a_line_that_was_shared_is_believed(void **state)
+{
+    struct bench b;
+    struct at_replicas in = all(4);
+    (void)state;
+    neighbours(&b, 4, 2);
+    form(&b, &in);
+    uint32_t lead = b.g[0].lead, next = b.g[lead].next;
+    for (uint32_t r = 0; r < 4; r++)
+        for (uint32_t k = 0; k < r; k++) rated(&b, k, r, b.g[r].lead == b.g[k].lead ? FAST_KBIT : FAST_KBIT / 7);
+    for (uint32_t r = 0; r < 4; r++)
+        if (b.g[r].lead != lead && b.g[r].place == 0) in.b[0] = (uint8_t)(1u << lead | 1u << r);
+    form(&b, &in);
+    assert_true(is_shared(&b, lead));
+    /* But not of one whose line nobody has seen carry much, but one that says so with it. */
+    in = all(4);
+    neighbours(&b, 4, 2);
+    for (uint32_t r = 0; r < 4; r++)
+        for (uint32_t k = 0; k < r; k++) rated(&b, k, r, kbit_of(k, r));
+    rated(&b, next, SLOW, 10000000);
+    assert_true(at_roles_line_kbit(&b.x, SLOW) > FAST_KBIT);
+    in.b[0] &= (uint8_t) ~(1u << next);
+    form(&b, &in);
+    assert_false(is_shared(&b, SLOW));
+}
+
 /* A group whose link is slow: which of both it is shows when they are with others. */
 static void the_slow_end_of_a_link_is_found(void **state)
 {
@@ -233,6 +261,7 @@ int main(void)
                                        cmocka_unit_test(a_boaster_gains_nothing),
                                        cmocka_unit_test(who_makes_little_of_others_harms_itself),
                                        cmocka_unit_test(what_is_not_known_changes_nothing),
+                                       cmocka_unit_test(a_line_that_was_shared_is_believed),
                                        cmocka_unit_test(the_slow_end_of_a_link_is_found),
                                        cmocka_unit_test(who_is_needed_is_in),
                                        cmocka_unit_test(a_step_takes_what_its_activations_do),

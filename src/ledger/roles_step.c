@@ -50,8 +50,10 @@ uint32_t at_roles_line_kbit(const struct at_roles *x, uint32_t r)
 static uint32_t pair_kbit(const struct at_roles *x, uint32_t a, uint32_t a_kbit, uint32_t b, uint32_t b_kbit)
 {
     uint32_t kbit = link_kbit(x, told(&x->measured[a], b), a, b);
-    if (kbit != 0) return kbit;
-    return a_kbit == 0 || (b_kbit != 0 && b_kbit < a_kbit) ? b_kbit : a_kbit;
+    uint32_t lines = a_kbit == 0 || (b_kbit != 0 && b_kbit < a_kbit) ? b_kbit : a_kbit;
+    if (kbit == 0) return lines;
+    if (a_kbit == 0 || b_kbit == 0 || lines <= kbit) return kbit;
+    return lines / AT_ROLES_SHARED > kbit ? kbit * AT_ROLES_SHARED : lines;
 }
 
 /* From the last of a chain: the round trip over members of it where that is known to be shorter. */
