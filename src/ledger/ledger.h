@@ -103,8 +103,12 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     struct at_beacon cut;
     size_t candidate_count; /* of those who stood then: */
     struct at_candidate *candidates;
-    uint32_t member_cap, slot_count, *slots; /* node id -> replica + 1, open addressing */
-    uint32_t *update_heads, *update_next;    /* updates.c; [slot_count] and [member_cap] replica + 1, 0: none */
+    uint32_t member_cap, slot_count;
+    struct at_ledger_slot { /* node id -> replica, open addressing */
+        uint32_t tag;       /* of the id: others that hash alike are told apart without a look at the members */
+        uint32_t replica1;  /* + 1; 0: empty */
+    } * slots;
+    uint32_t *update_heads, *update_next; /* updates.c; [slot_count] and [member_cap] replica + 1, 0: none */
     struct at_points_claim *claims;
     struct at_roles_room room;
     uint64_t *term_ends; /* [i]: records ordered by the terms up to the (i + 1)st */

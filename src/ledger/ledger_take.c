@@ -1,90 +1,15 @@
 /* ledger_take.c: what an accepted record does to the ledger. */
 #include "ledger/ledger_inner.h"
 
-#include <stdlib.h>
 #include <string.h>
-
-static size_t slot_of(const struct at_ledger *l, const struct at_node_id *id)
-{
-    size_t i = (size_t)at_load_le64(id->b) & (l->slot_count - 1);
-    while (l->slots[i] != 0 && !at_node_id_eq(&l->members[l->slots[i] - 1].id, id)) i = (i + 1) & (l->slot_count - 1);
-    return i;
-}
-
-int at_ledger_find(const struct at_ledger *l, const struct at_node_id *id)
-{
-    return l->slot_count != 0 ? (int)l->slots[slot_of(l, id)] - 1 : -1;
-}
-
-/* realloc of count elements; the old block stays on failure. */
-static at_err_t grow(void **block, size_t count, size_t element_bytes)
-{
-    size_t bytes;
-    void *p = at_mul_size(count, element_bytes, &bytes) ? realloc(*block, bytes) : NULL;
-    if (p == NULL) return AT_E_NOMEM;
-    *block = p;
-    return AT_OK;
-}
-
-/* Room for one more member. On failure nothing visible has changed: larger blocks do no harm. */
-static at_err_t members_reserve(struct at_ledger *l)
-{
-    if (l->member_count < l->member_cap) return AT_OK;
-    uint32_t cap = l->member_cap < 16 ? 16 : l->member_cap * 2, slot_count = cap * 2;
-    void *next = l->update_next, *members = l->members, *allotments = l->allotments, *claims = l->claims,
-         *candidates = l->candidates, *groups = l->groups, *measured = l->measured, *work = l->room.work,
-         *row = l->room.row;
-    at_err_t err = grow(&members, cap, sizeof *l->members);
-    l->members = members;
-    if (!err) err = grow(&allotments, cap, sizeof *l->allotments);
-    l->allotments = allotments;
-    if (!err) err = grow(&groups, cap, sizeof *l->groups);
-    l->groups = groups;
-    if (!err) err = grow(&measured, cap, sizeof *l->measured);
-    l->measured = measured;
-    if (!err) err = grow(&work, cap, sizeof *l->room.work);
-    l->room.work = work;
-    if (!err) err = grow(&row, cap, sizeof *l->room.row);
-    l->room.row = row;
-    if (!err) err = grow(&claims, cap, sizeof *l->claims);
-    l->claims = claims;
-    if (!err) err = grow(&candidates, cap, sizeof *l->candidates);
-    l->candidates = candidates;
-    if (!err) err = grow(&next, cap, sizeof *l->update_next);
-    l->update_next = next;
-    if (err) return err;
-    uint32_t *slots = calloc(slot_count, sizeof *slots), *heads = calloc(slot_count, sizeof *heads);
-    if (slots == NULL || heads == NULL) {
-        free(slots);
-        free(heads);
-        return AT_E_NOMEM;
-    }
-    free(l->slots);
-    free(l->update_heads);
-    l->slots = slots;
-    l->update_heads = heads;
-    l->slot_count = slot_count;
-    l->member_cap = cap;
-    for (uint32_t i = 0; i < l->member_count; i++) {
-        slots[slot_of(l, &l->members[i].id)] = i + 1;
-        if (l->allotments[i].received) at_ledger_updates_add(l, i);
-    }
-    return AT_OK;
-}
 
 static at_err_t take_join(struct at_ledger *l, const struct at_record *rec, const struct at_node_id *author,
                           int replica)
 {
     if (replica < 0) {
-        at_err_t err = members_reserve(l);
+        at_err_t err = at_ledger_members_add(l, author);
         if (err) return err;
-        l->slots[slot_of(l, author)] = l->member_count + 1;
-        replica = (int)l->member_count++;
-        memset(&l->members[replica], 0, sizeof *l->members);
-        memset(&l->allotments[replica], 0, sizeof *l->allotments);
-        memset(&l->groups[replica], 0, sizeof *l->groups);
-        memset(&l->measured[replica], 0, sizeof *l->measured);
-        l->members[replica].id = *author;
+        replica = (int)l->member_count - 1;
     }
     struct at_member *m = &l->members[replica];
     memcpy(m->name, rec->join.name, sizeof m->name);
@@ -434,7 +359,7 @@ static at_err_t take_word(struct at_ledger *l, const struct at_record *rec, int 
 static at_err_t change_signers(struct at_ledger *l)
 {
     void *ends = l->term_ends;
-    at_err_t err = grow(&ends, l->term_end_count + 1, sizeof *l->term_ends);
+    at_err_t err = at_ledger_grow(&ends, l->term_end_count + 1, sizeof *l->term_ends);
     if (err) return err;
     l->term_ends = ends;
     l->term_ends[l->term_end_count++] = l->tree.size;
