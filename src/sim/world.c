@@ -79,6 +79,7 @@ at_err_t at_world_init(const struct at_world_options *options, struct at_world *
         n->knob[AT_WORLD_SKEW_MS] = AT_WORLD_SKEW_ZERO;
         n->peers.bytes_max = (size_t)1 << 22;
     }
+    if (!err) err = at_world_nodes_index(w);
     if (!err) err = make_genesis(w);
     if (!err) at_world_give_tickets(w);
     if (!err) err = at_world_judge_init(w);
@@ -105,6 +106,7 @@ void at_world_release(struct at_world *w)
     at_world_log_release(w);
     at_world_judge_release(w);
     free(w->nodes);
+    free(w->node_of);
     free(w->links);
     free(w->live);
     free(w->contents);

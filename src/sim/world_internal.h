@@ -230,6 +230,8 @@ struct at_world {
     void *hear_context;
     uint64_t now_ms, seq, draws;
     struct at_world_node *nodes;
+    uint32_t *node_of; /* by id: node + 1, open addressing; twice as many places as nodes, or more */
+    size_t node_of_count;
     struct at_buf genesis;
     struct at_hash run;
     struct at_genesis g;
@@ -295,6 +297,8 @@ void at_world_heap_release(struct at_world *w);
 
 /* world_script.c */
 struct at_keypair at_world_key_of(struct at_world *w, uint32_t tag);
+at_err_t at_world_nodes_index(struct at_world *w);                           /* once their keys are there */
+int at_world_node_of(const struct at_world *w, const struct at_node_id *id); /* -1: none of the world's */
 void at_world_happen_set(struct at_world *w, const struct at_world_event *ev);
 
 /* world_trace.c */

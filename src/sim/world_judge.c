@@ -71,10 +71,8 @@ static void use(struct at_world *w, uint64_t start, uint64_t samples)
 static void joined(struct at_world *w, const struct at_node_id *author)
 {
     struct at_world_judge *j = &w->judge;
-    int node = -1;
+    int node = at_world_node_of(w, author);
     w->counts.joins++;
-    for (int i = 0; i < w->options.nodes && node < 0; i++)
-        if (at_node_id_eq(&w->nodes[i].key.id, author)) node = i;
     for (uint32_t r = 0; r < j->members; r++)
         if (node >= 0 && j->node_of[r] == node) return; /* again */
     if (j->members < AT_MEMBERS_MAX) j->node_of[j->members++] = node;

@@ -36,9 +36,7 @@ static int arranger_of(const struct at_world *w, int node, uint64_t link)
 
 void at_world_meet(struct at_world *w, int node, const struct at_node_op *op)
 {
-    int arranger = arranger_of(w, node, op->link), to = -1;
-    for (int i = 0; i < w->options.nodes; i++)
-        if (at_node_id_eq(&w->nodes[i].key.id, &op->node)) to = i;
+    int arranger = arranger_of(w, node, op->link), to = at_world_node_of(w, &op->node);
     uint64_t ms = 2 * at_world_latency_ms(w, node, arranger) + 4 * at_world_latency_ms(w, arranger, to);
     struct at_world_event *ev = at_world_push(w, AT_WORLD_MET, node, ms);
     ev->id = (uint64_t)(to + 1);

@@ -43,13 +43,6 @@ void at_world_measure(struct at_world *w, int node, double speed)
     ev->e.measured.count = count;
 }
 
-static int node_of(const struct at_world *w, const struct at_node_id *id)
-{
-    for (int i = 0; i < w->options.nodes; i++)
-        if (at_node_id_eq(&w->nodes[i].key.id, id)) return i;
-    return -1;
-}
-
 /* A microbatch's activations come to `to`, or their gradients: its end of the link tells how fast. */
 static void note_rate(struct at_world *w, int from, int to, double bytes, double us)
 {
@@ -82,7 +75,7 @@ double at_world_stage_ms(struct at_world *w, const struct at_world_node *n, doub
     double links = 0;
     if (ranks < 2) return whole_ms;
     for (int k = 0; k < ranks; k++) {
-        int node = node_of(w, &t->peer[k].id);
+        int node = at_world_node_of(w, &t->peer[k].id);
         if (before >= 0 && node >= 0)
             links += (double)rtt_us(w, before, node) / 1000 * (m > ranks ? (double)m / ranks : 1) +
                      line_ms(w, before, node, m);

@@ -1,6 +1,8 @@
 /* world_script.c: what tests and sim.c order to happen, and what they may ask. */
 #include "sim/world_internal.h"
 
+#include <stdlib.h>
+
 static struct at_world_event *script(struct at_world *w, enum at_world_what what, int node, uint64_t at_ms)
 {
     return at_world_push(w, what, node, at_ms > w->now_ms ? at_ms - w->now_ms : 0);
@@ -112,6 +114,28 @@ struct at_keypair at_world_key_of(struct at_world *w, uint32_t tag)
     if (at_keypair_from_seed(seed.b, &key)) at_world_violate(w, "a key cannot be made");
     at_world_key_made(w, &key);
     return key;
+}
+
+/* A node is large, so nobody should have to look at all of them for one with an id. */
+at_err_t at_world_nodes_index(struct at_world *w)
+{
+    w->node_of_count = 2;
+    while (w->node_of_count < 2 * (size_t)w->options.nodes) w->node_of_count *= 2;
+    if (!(w->node_of = calloc(w->node_of_count, sizeof *w->node_of))) return AT_E_NOMEM;
+    for (int i = 0; i < w->options.nodes; i++) {
+        size_t at = at_load_le32(w->nodes[i].key.id.b) & (w->node_of_count - 1);
+        while (w->node_of[at]) at = (at + 1) & (w->node_of_count - 1);
+        w->node_of[at] = (uint32_t)i + 1;
+    }
+    return AT_OK;
+}
+
+int at_world_node_of(const struct at_world *w, const struct at_node_id *id)
+{
+    size_t at = at_load_le32(id->b) & (w->node_of_count - 1);
+    while (w->node_of[at] && !at_node_id_eq(&w->nodes[w->node_of[at] - 1].key.id, id))
+        at = (at + 1) & (w->node_of_count - 1);
+    return (int)w->node_of[at] - 1;
 }
 
 struct at_keypair at_world_stranger_key(struct at_world *w, uint32_t tag)
