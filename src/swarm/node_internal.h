@@ -552,6 +552,8 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
                        uint64_t up_ms, const char *reason);
 /* True: linked, or being dialled. False: not now. */
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node);
+/* Something has changed that it looks at: a link, the ring, the way to the steward, where a member is, a dial. */
+void at_node_mesh_look(struct at_node_machine *m);
 void at_node_mesh_drive(struct at_node_machine *m);
 uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m);
 

@@ -35,12 +35,17 @@
 
 #include <string.h>
 
-static struct at_node_dial *dial_of(struct at_node_machine *m, const struct at_node_id *node)
+static int replica_of(const struct at_node_machine *m, const struct at_node_id *node)
+{
+    return m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
+}
+
+/* r: its replica, or -1. */
+static struct at_node_dial *dial_of(struct at_node_machine *m, const struct at_node_id *node, int r)
 {
     if (!m->consensus && at_node_id_eq(node, &m->options.contact)) return &m->mesh.contact;
     struct at_node_hint *hint = at_node_hint_of(m, node);
     if (hint && hint->dial.under_way) return &hint->dial; /* it may be a member since */
-    int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
     return r >= 0 ? &m->mesh.peers[r].dial : hint ? &hint->dial : NULL;
 }
 
@@ -49,15 +54,21 @@ static bool is_steward(const struct at_node_machine *m, const struct at_node_id 
     return at_node_is_seat(m, node);
 }
 
+void at_node_mesh_look(struct at_node_machine *m)
+{
+    m->mesh.still = false;
+}
+
 static void dial_over(struct at_node_machine *m, struct at_node_dial *d)
 {
+    at_node_mesh_look(m);
     if (d && d->under_way) m->mesh.dials--;
     if (d) d->under_way = false;
 }
 
 uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *node, uint64_t dial)
 {
-    struct at_node_dial *d = dial_of(m, node);
+    struct at_node_dial *d = dial_of(m, node, replica_of(m, node));
     dial_over(m, d);
     at_node_climb_over(m, node, dial);
     return d ? d->log_size : 0;
@@ -65,7 +76,7 @@ uint64_t at_node_mesh_up(struct at_node_machine *m, const struct at_node_id *nod
 
 void at_node_mesh_hello(struct at_node_machine *m, const struct at_node_id *node)
 {
-    struct at_node_dial *d = dial_of(m, node);
+    struct at_node_dial *d = dial_of(m, node, replica_of(m, node));
     if (d) d->failures = 0;
     dial_over(m, d);
     at_node_climb_over(m, node, 0);                               /* it was the one that dialled */
@@ -98,7 +109,8 @@ static uint64_t lonely_ms(const struct at_node_machine *m)
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
                        uint64_t up_ms, const char *reason)
 {
-    struct at_node_dial *d = dial_of(m, node);
+    struct at_node_dial *d = dial_of(m, node, replica_of(m, node));
+    at_node_mesh_look(m);
     if (!m->linkless_ms && !at_node_linked(m)) m->linkless_ms = m->now_ms;
     if (!d) return;
     if (link == 0) dial_over(m, d);
@@ -141,11 +153,10 @@ static bool worth_meeting(const struct at_node_machine *m, const struct at_node_
     return !m->mesh.path || d->failures < 3 || d->failures % 8 == 0;
 }
 
-bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node)
+/* r: its replica, or -1. */
+static bool reach(struct at_node_machine *m, const struct at_node_id *node, int r)
 {
-    if (at_node_link_of(m, node)) return true; /* mostly */
-    struct at_node_dial *d = dial_of(m, node);
-    int r = m->has_genesis ? at_ledger_find(&m->ledger, node) : -1;
+    struct at_node_dial *d = dial_of(m, node, r);
     if (!d) return false;
     if (d->under_way || has_link(m, node)) return true;
     if (m->now_ms < d->due_ms) {
@@ -156,10 +167,17 @@ bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node
     const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : hint ? &hint->where : NULL;
     bool meet = worth_meeting(m, d);
     if (!at_node_climb_begin(m, node, d == &m->mesh.contact, where, meet, d->turn++)) return false;
+    at_node_mesh_look(m);
     m->mesh.dials++;
     d->log_size = at_node_log_size(m);
     d->under_way = true;
     return true;
+}
+
+bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node)
+{
+    if (at_node_link_of(m, node)) return true; /* mostly */
+    return reach(m, node, replica_of(m, node));
 }
 
 uint32_t at_node_members_linked(const struct at_node_machine *m)
@@ -193,10 +211,12 @@ static void reach_ring(struct at_node_machine *m)
         if (d == before) continue;
         before = d;
         for (uint32_t step = 0; step < AT_NODE_MESH_WALK && d + step < n + !on_ring; step++) {
-            const struct at_node_id *node = &ring[(at + d + step - !on_ring) % n].id;
+            const struct at_node_ring *next = &ring[(at + d + step - !on_ring) % n];
+            const struct at_node_id *node = &next->id;
             bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
             if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
-            if (opposite || (moves && k > 0) || at_node_mesh_reach(m, node)) break;
+            if (opposite || (moves && k > 0) || at_node_link_of(m, node)) break;
+            if (reach(m, node, (int)next->replica)) break;
         }
     }
 }
@@ -275,8 +295,19 @@ static void give_up(struct at_node_machine *m)
         m->mesh.dial_due_ms = due;
 }
 
+/* Most steps of a member change nothing that the rest looks at: its links, the ring, the way to a single steward, where
+ * members are, and dials; at_node_mesh_look() says that one of these has. */
+static bool is_still(const struct at_node_machine *m)
+{
+    bool follows = m->has_genesis && !m->is_steward && m->ledger.seats.count == 1 && at_node_joined(m);
+    return m->mesh.still && follows && m->mesh.ring_valid && m->ledger.phase != AT_LEDGER_ENDED && !m->ended &&
+           m->now_ms < m->mesh.dial_due_ms;
+}
+
 void at_node_mesh_drive(struct at_node_machine *m)
 {
+    if (is_still(m)) return;
+    m->mesh.still = true;
     m->mesh.dial_due_ms = UINT64_MAX;
     if (m->ended || !at_node_settled(m)) return;
     give_up(m);

@@ -110,7 +110,8 @@ struct at_node_mesh {
     uint64_t climbs;                 /* so far */
     uint64_t spare_ms;               /* links are looked at, whether anybody needs them, not before; */
     uint64_t spare_wait_ms;          /* and then so much later */
-    uint64_t lonely_ms, dial_due_ms; /* due: the next time when a dial is to be looked at; UINT64_MAX: none */
+    uint64_t lonely_ms, dial_due_ms; /* due: the next time when a dial is to be looked at; UINT64_MAX: none; */
+    bool still;                      /* and until then nothing has changed since that a member looks at for it */
     /* the way to the steward */
     uint64_t feed;        /* the link that leads there and brings the log; 0: none */
     uint64_t path, paths; /* path: a number for the way there as it is now, 0: none; paths: those so far */

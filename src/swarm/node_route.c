@@ -76,6 +76,7 @@ static void path_changed(struct at_node_machine *m, bool there_is_one)
 {
     m->mesh.path = there_is_one ? ++m->mesh.paths : 0;
     m->mesh.path_ms = m->now_ms;
+    at_node_mesh_look(m);
     if (there_is_one)
         m->pathless_ms = 0;
     else if (!m->pathless_ms)
