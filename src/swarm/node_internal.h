@@ -4,6 +4,7 @@
  *   node_out.c      the update: operations, encoded messages
  *   node_links.c    links, hello, the limits of a peer; hands messages on
  *   node_peers.c    the directory: where members can be reached, in their own signed words
+ *   node_sums.c     what of it a peer need not be told
  *   node_mesh.c     whom this node dials, and when again
  *   node_climb.c    every way to one node: its addresses, a punch, a relay
  *   node_crowd.c    more members than links: who lets go, who gives way, where a newcomer is sent
@@ -81,6 +82,7 @@ enum { /* milliseconds */
        AT_NODE_DIAL_CALM_MS = 500,
        AT_NODE_DIAL_MAX_MS = 5000,    /* to the steward, or while nobody is linked */
        AT_NODE_DIAL_FAR_MS = 60000,   /* to others */
+       AT_NODE_DIAL_AWAY_MS = 600000, /* and to those on the ring while enough others are linked */
        AT_NODE_STEADY_MS = 10000,     /* a link that lasts so long was worth dialling */
        AT_NODE_CROSSED_MS = 5000,     /* two links this close, one dialled by each side, have crossed */
        AT_NODE_LONELY_MS = 3000,      /* the steward waits so long for members to dial it */
@@ -94,12 +96,12 @@ enum { /* milliseconds */
        AT_NODE_WHERE_AGAIN_MS =
            2000, /* so long after its last telling a member tells it: no net makes that too early, */
        AT_NODE_WHERE_LATE_MS = 10000, /* but not later than so, whoever has been told meanwhile */
-       AT_NODE_FRESH_MS = 500,    /* where members are is passed on together, after half of this to one and a half */
-       AT_NODE_KEEP_MS = 1000,    /* the directory is written down at most so often, */
-       AT_NODE_KEEP_EACH_MS = 10, /* and so much later for each member: it is as long as they are many */
+       AT_NODE_FRESH_MS = 500,     /* where members are is passed on together, after half of this to one and a half */
+       AT_NODE_KEEP_MS = 1000,     /* the directory is written down at most so often, */
+       AT_NODE_KEEP_EACH_MS = 100, /* and so much later for each member: it is as long as they are many */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
        AT_NODE_PEERS_SOON_MS = 500,    /* and another one, after an answer; */
-       AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news */
+       AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news, */
        AT_NODE_HEAD_MS = 500,          /* so often peers hear of a longer log, see node_route.c */
        AT_NODE_HEAD_MAX_MS = 30000,
        AT_NODE_FLAP_MS = 1000,  /* a peer that was further away, and is nearer again so soon, is not taken before */
@@ -156,6 +158,7 @@ enum { /* milliseconds */
        AT_NODE_GROUP_AGAIN_MS = 500,   /* what was said is said again */
        AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
+#define AT_NODE_ASK_LATE_TIMES  16 /* or, among many, so many times as late as after news */
 #define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
 #define AT_NODE_JOINS_SHARE     64 /* n + n * n / 64 milliseconds, with n members */
 #define AT_NODE_COMPANY_MAX     32 /* so many are company enough */
@@ -575,6 +578,16 @@ uint64_t at_node_crowd_deadline_ms(const struct at_node_machine *m);
 
 uint32_t at_node_members_linked(const struct at_node_machine *m);
 bool at_node_ring_calls(struct at_node_machine *m, uint32_t replica); /* one of the two dials the other by right */
+
+/* ---- node_sums.c ---- */
+void at_node_sums_make(struct at_node_machine *m);                  /* with the ring; */
+void at_node_sums_add(struct at_node_machine *m, uint32_t replica); /* and whom it gets */
+void at_node_sums_change(struct at_node_machine *m, const struct at_endpoints *from, const struct at_endpoints *to);
+/* Borrowed from ret_bytes. */
+struct at_span at_node_sums_write(const struct at_node_machine *m, uint8_t ret_bytes[8 * AT_PEERS_SUMS_MAX]);
+/* Against what a peer knows: which ranges it is told. */
+void at_node_sums_differ(const struct at_node_machine *m, struct at_span sums, bool ret_differ[AT_PEERS_SUMS_MAX]);
+bool at_node_sums_told(const bool differ[AT_PEERS_SUMS_MAX], const struct at_node_id *id);
 
 /* ---- node_spare.c ---- */
 void at_node_spare_link(struct at_node_machine *m); /* one has come */

@@ -4,6 +4,7 @@
 #define ATOLL_SWARM_NODE_MESH_H
 
 #include "swarm/node_machine.h"
+#include "wire/message.h"
 #include "wire/reach.h"
 
 #define AT_NODE_RELAYED_MAX      128 /* records passed on lately, remembered for their answers */
@@ -46,7 +47,8 @@ struct at_node_dial {
     uint32_t failures; /* in a row */
     uint32_t shorts;   /* links to it in a row that went down within AT_NODE_STEADY_MS */
     uint32_t turn;     /* who arranges first, should a meeting be needed */
-    uint64_t due_ms;   /* not before */
+    uint64_t due_ms;   /* not before; */
+    uint64_t away_ms;  /* not before, where enough others are linked */
     uint64_t log_size; /* of our log when the last one began: the steward's is no shorter by now */
 };
 
@@ -65,6 +67,7 @@ struct at_node_peer {          /* a member, by replica */
     struct at_node_dial dial;
     struct at_presence said; /* its newest word of presence; counter 0: none */
     uint64_t via;            /* the link over which that came, while it is up; else 0 */
+    uint64_t told;           /* the link over which `said` went on towards the steward; 0: it has not */
     bool far;                /* through others */
     struct at_node_bucket author;
     /* the steward's: rounds that opened without it in a row, although it was here */
@@ -88,7 +91,8 @@ struct at_node_mesh {
     uint32_t peer_cap, ring_count, ring_before;      /* before: members that are nearer to the steward than this node */
     uint32_t ring_at, ring_step[AT_NODE_MESH_DIALS]; /* own place, or where it would be; distances that it dials */
     bool ring_valid, near;                           /* near: among those that keep a link to the steward */
-    uint64_t ring_ms, ring_since_ms; /* when somebody joined last; since when others have, one soon after the other */
+    uint64_t ring_ms, ring_since_ms;  /* when somebody joined last; since when others have, one soon after the other */
+    uint64_t sums[AT_PEERS_SUMS_MAX]; /* node_sums.c; as valid as the ring */
     /* own statement */
     uint32_t own_count;
     bool own_stale;        /* to be signed and told */

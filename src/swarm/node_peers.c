@@ -6,7 +6,8 @@
  *                                               (and as much as passing on may differ) after it has last told anybody one:
  *                                               sooner it would be ignored there, as follows
  *   a member's link says Hello                  tells it the own statement
- *   PeersGet                                    answers with up to 64 statements, ids ascending behind the one named
+ *   PeersGet                                    answers with up to 64 statements, ids ascending behind the one named, less
+ *                                               those of ranges in which the peer knows the same (node_sums.c)
  *   Peers: not a member's, or not newer         ignored: the peer may know a longer log
  *   Peers: newer, too soon after the last       ignored: nobody can make others pass on more than one per second
  *   Peers: newer, signature wrong               Bye, closes
@@ -16,7 +17,7 @@
  *   Peers: own, newer than the own counter      it is the own one again, if it is true; else the counter goes on from
  *                                               there, and a new statement is signed
  *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page, half
- *                                               a second apart (among more than 64 members more); the next one later and later, up to a minute, while the
+ *                                               a second apart (among more than 64 members more); the next one later and later, up to a minute (among many 16 times as late as after news), while the
  *                                               answers say nothing new: some members can never be reached
  *
  * One statement per member of the log, its newest, is all that is ever kept. Members that cannot be reached make none.
@@ -84,6 +85,7 @@ void at_node_ring_make(struct at_node_machine *m)
     }
     if (n) qsort(m->mesh.ring, n, sizeof *m->mesh.ring, by_id);
     m->mesh.ring_count = n;
+    at_node_sums_make(m);
     ring_done(m);
 }
 
@@ -96,6 +98,7 @@ void at_node_ring_add(struct at_node_machine *m, uint32_t replica)
     memmove(m->mesh.ring + at + 1, m->mesh.ring + at, (m->mesh.ring_count++ - at) * sizeof *m->mesh.ring);
     m->mesh.ring[at] = (struct at_node_ring){*id, replica};
     m->mesh.ring_before += is_before(m, id);
+    at_node_sums_add(m, replica);
     if (m->now_ms >= m->mesh.ring_ms + AT_NODE_RING_CALM_MS) m->mesh.ring_since_ms = m->now_ms;
     m->mesh.ring_ms = m->now_ms;
     ring_done(m);
@@ -180,7 +183,9 @@ static void tell_own(struct at_node_machine *m)
     struct at_endpoints *own = &m->mesh.peers[at_node_self(m)].where;
     m->mesh.own_stale = false;
     if (is_true(m, own)) return; /* who has missed it hears it when it links here */
+    struct at_endpoints before = *own;
     *own = at_endpoints_sign(&m->options.key, m->options.run, at_node_counter(m), m->mesh.own, m->mesh.own_count);
+    if (m->mesh.ring_valid) at_node_sums_change(m, &before, own);
     m->mesh.keep_wanted = true;
     tell(m, own);
 }
@@ -208,6 +213,7 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
     if (e->counter <= (own ? m->mesh.counter : peer->where.counter)) return IGNORED;
     if (!own && !from_disk && peer->where.counter && m->now_ms < peer->where_ms + AT_NODE_WHERE_MS) return IGNORED;
     if (at_endpoints_verify(e, m->options.run, m->options.verifier)) return FORGED;
+    if (m->mesh.ring_valid) at_node_sums_change(m, &peer->where, e);
     if (own) {
         m->mesh.counter = e->counter;
         peer->where = *e;
@@ -227,7 +233,10 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
 static void ask(struct at_node_machine *m, struct at_node_link *link, const struct at_node_id *after)
 {
     struct at_message msg = {.kind = AT_MSG_PEERS_GET};
+    uint8_t sums[8 * AT_PEERS_SUMS_MAX];
+    at_node_ring_make(m);
     msg.peers_get.after = *after;
+    msg.peers_get.sums = at_node_sums_write(m, sums);
     at_node_send(m, link->id, &msg);
     link->peers_asking = true;
     link->peers_asked_ms = m->now_ms ? m->now_ms : 1;
@@ -319,7 +328,9 @@ static void answered(struct at_node_machine *m)
 {
     struct at_node_mesh *mesh = &m->mesh;
     mesh->ask_wait_ms = mesh->ask_news || !mesh->ask_wait_ms ? soon_ms(m) : 2 * mesh->ask_wait_ms;
-    if (mesh->ask_wait_ms > AT_NODE_PEERS_LATE_MS) mesh->ask_wait_ms = AT_NODE_PEERS_LATE_MS;
+    uint32_t late = AT_NODE_ASK_LATE_TIMES * soon_ms(m);
+    if (late < AT_NODE_PEERS_LATE_MS) late = AT_NODE_PEERS_LATE_MS;
+    if (mesh->ask_wait_ms > late) mesh->ask_wait_ms = late;
     mesh->ask_ms = m->now_ms + mesh->ask_wait_ms;
     mesh->ask_news = false;
 }
@@ -356,8 +367,11 @@ void at_node_peers_get(struct at_node_machine *m, struct at_node_link *link, con
 {
     struct at_endpoints list[AT_PEERS_MAX];
     struct at_message answer = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
+    bool differ[AT_PEERS_SUMS_MAX];
     if (m->has_genesis) at_node_ring_make(m);
+    at_node_sums_differ(m, msg->sums, differ);
     for (uint32_t i = at_node_ring_find(m, &msg->after); i < m->mesh.ring_count; i++) {
+        if (!at_node_sums_told(differ, &m->mesh.ring[i].id)) continue;
         const struct at_endpoints *e = &m->mesh.peers[m->mesh.ring[i].replica].where;
         if (!e->counter || at_node_id_eq(&e->node, &msg->after)) continue;
         list[answer.peers.count++] = *e;

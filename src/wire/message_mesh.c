@@ -35,6 +35,7 @@ void at_message_mesh_build(const struct at_message *msg, struct message_pb *pb)
     case AT_MSG_PEERS_GET:
         atoll__pb__peers_get__init(&pb->peers_get);
         pb->peers_get.after = at_pb_bytes(msg->peers_get.after.b, AT_KEY_BYTES);
+        pb->peers_get.sums = at_pb_bytes(msg->peers_get.sums.p, msg->peers_get.sums.n);
         break;
     case AT_MSG_PEERS:
         build_peers(&msg->peers, pb);
@@ -58,9 +59,17 @@ static bool endpoints_ok(const struct at_endpoints *e)
     return ok;
 }
 
+static bool sums_ok(struct at_span sums)
+{
+    size_t count = sums.n / 8;
+    return sums.n % 8 == 0 && count <= AT_PEERS_SUMS_MAX && (count & (count - 1)) == 0;
+}
+
 const char *at_message_mesh_fault(const struct at_message *m)
 {
     switch (m->kind) {
+    case AT_MSG_PEERS_GET:
+        return sums_ok(m->peers_get.sums) ? NULL : "sums";
     case AT_MSG_PEERS:
         if (m->peers.count > AT_PEERS_MAX) return "list";
         for (uint32_t i = 0; i < m->peers.count; i++)
@@ -120,6 +129,7 @@ bool at_message_mesh_read(const Atoll__Pb__Message *pb, struct at_pb_arena *aren
                at_pb_fixed(&pb->ready->member, m->ready.member.b, AT_KEY_BYTES) &&
                at_pb_fixed(&pb->ready->sig, m->ready.sig.b, AT_SIG_BYTES);
     case AT_MSG_PEERS_GET:
+        m->peers_get.sums = at_span(pb->peers_get->sums.data, pb->peers_get->sums.len);
         return at_pb_fixed(&pb->peers_get->after, m->peers_get.after.b, AT_KEY_BYTES);
     case AT_MSG_PEERS:
         return read_peers(pb->peers, arena, &m->peers);

@@ -104,6 +104,7 @@ static struct at_message example(enum at_message_kind kind)
         break;
     case AT_MSG_PEERS_GET:
         memset(&m.peers_get.after, 9, sizeof m.peers_get.after);
+        m.peers_get.sums = at_span(data, 8 * AT_PEERS_SUMS_MAX);
         break;
     case AT_MSG_PEERS:
         m.peers = (struct at_msg_peers){.list = endpoints, .count = AT_PEERS_MAX};
@@ -232,6 +233,9 @@ static void limits_hold_for_what_we_send(void **state)
     WITH(AT_MSG_TILES_HAVE, tiles_have.whole = true);
     WITH(AT_MSG_TILES_HAVE, tiles_have.bits.n = 1); /* a zero at the end */
     WITH(AT_MSG_TILES_HAVE, tiles_have.bits = at_span(data, AT_TILES_MAX / 8 + 2));
+    WITH(AT_MSG_PEERS_GET, peers_get.sums.n = 7);
+    WITH(AT_MSG_PEERS_GET, peers_get.sums.n = 24); /* three sums */
+    WITH(AT_MSG_PEERS_GET, peers_get.sums.n = 16 * AT_PEERS_SUMS_MAX);
     WITH(AT_MSG_LOG_PART, log_part.record_count++);
     WITH(AT_MSG_LOG_PART, log_part.checkpoint_count++);
     WITH(AT_MSG_LOG_PART, log_part.from++);
