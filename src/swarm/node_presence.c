@@ -12,7 +12,9 @@
  *   Gone of members whose word came       forgotten, passed to the feed                  not here any more
  *   over that link
  *   a link goes down                      Gone of all whose word came over it            not here any more
- *   the way to the steward is another     every word kept is told there                  -
+ *   the way to the steward is another     every word kept is told there, less those      -
+ *                                         that went over the same link before, as while
+ *                                         the way was lost further on
  *
  * Among several stewards each is told by those whose feed it is, and tells the others, directly; what one of them has told
  * goes no further. Each says to all others when it is ready itself.
@@ -69,10 +71,11 @@ static void to_stewards(struct at_node_machine *m, const struct at_message *msg,
     }
 }
 
-static void pass_on(struct at_node_machine *m, const struct at_presence *p, uint64_t from)
+static void pass_on(struct at_node_machine *m, struct at_node_peer *peer)
 {
-    struct at_message msg = {.kind = AT_MSG_READY, .ready = *p};
-    to_stewards(m, &msg, from);
+    struct at_message msg = {.kind = AT_MSG_READY, .ready = peer->said};
+    to_stewards(m, &msg, peer->via);
+    peer->told = m->mesh.path ? m->mesh.feed : 0;
 }
 
 void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p)
@@ -92,7 +95,7 @@ void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const s
     peer->said = *p;
     peer->via = link->id;
     peer->far = !own;
-    pass_on(m, p, link->id);
+    pass_on(m, peer);
     if (m->is_steward && at_node_state_confirmed(m) && p->round == m->state.round && !at_hash_is_zero(p->state_root) &&
         !at_hash_eq(p->state_root, m->state.root))
         at_node_note(m, "a member computes other bits: root %.16s of round %u at %.16s, %.16s here",
@@ -115,7 +118,7 @@ void at_node_gone(struct at_node_machine *m, struct at_node_link *link, const st
     for (uint32_t i = 0; i < msg->count; i++) {
         int r = m->has_genesis ? at_ledger_find(&m->ledger, &msg->members[i]) : -1;
         if (r < 0 || m->mesh.peers[r].via != link->id || at_node_id_eq(&msg->members[i], &link->node)) continue;
-        m->mesh.peers[r].via = 0;
+        m->mesh.peers[r].via = m->mesh.peers[r].told = 0;
         ids[gone.count++] = msg->members[i];
     }
     tell_gone(m, &gone, link->id);
@@ -127,7 +130,7 @@ void at_node_presence_lost(struct at_node_machine *m, const struct at_node_link 
     struct at_msg_gone gone = {ids, 0};
     for (uint32_t r = 0; m->has_genesis && r < m->ledger.member_count; r++) {
         if (m->mesh.peers[r].via != link->id) continue;
-        m->mesh.peers[r].via = 0;
+        m->mesh.peers[r].via = m->mesh.peers[r].told = 0;
         ids[gone.count++] = m->ledger.members[r].id;
         if (gone.count == AT_PEERS_MAX) tell_gone(m, &gone, link->id);
     }
@@ -145,9 +148,9 @@ void at_node_presence_drive(struct at_node_machine *m)
     if (m->consensus || !m->mesh.path || m->mesh.again_ms == m->now_ms + 1) return;
     for (uint32_t sent = 0; m->mesh.again_next < m->ledger.member_count && sent < AGAIN_PER_STEP;
          m->mesh.again_next++) {
-        const struct at_node_peer *peer = &m->mesh.peers[m->mesh.again_next];
-        if (!peer->via || peer->via == m->mesh.feed) continue;
-        pass_on(m, &peer->said, peer->via);
+        struct at_node_peer *peer = &m->mesh.peers[m->mesh.again_next];
+        if (!peer->via || peer->via == m->mesh.feed || peer->told == m->mesh.feed) continue;
+        pass_on(m, peer);
         sent++;
         m->mesh.again_ms = m->now_ms + 1;
     }
