@@ -26,8 +26,11 @@
  *   "dials"                      next
  *   comes up, says Hello         none of its failures counts any more
  *   fails, or no Hello           again after 400 ms (a member, while some way leads to the steward: 1 s), doubling: up to
- *                                5 s (steward) or 60 s; while nobody is linked up to 5 s for each eight members that
- *                                there are
+ *                                5 s (the steward; 60 s one that is not near and has links) or 60 s; while nobody is
+ *                                linked up to 5 s for each eight members that there are
+ *   the same, on the ring, of    after two seconds, four times as long each time: up to ten minutes
+ *   one that has four links, or
+ *   of those further on
  *   a link goes down             again after 200 ms; when that happens again within ten seconds, as after a failure:
  *                                whoever is shown the door, or shows it to the other, does not come back at once for ever
  * To dial is to try every way there is: node_climb.c. Of two members half a ring apart the smaller id dials. */
@@ -106,6 +109,13 @@ static uint64_t lonely_ms(const struct at_node_machine *m)
     return ms < AT_NODE_DIAL_MAX_MS ? AT_NODE_DIAL_MAX_MS : ms > AT_NODE_DIAL_FAR_MS ? AT_NODE_DIAL_FAR_MS : ms;
 }
 
+/* Of those that are linked to each other the near ones are enough: whoever finds it leads all of them there. */
+static uint64_t steward_ms(const struct at_node_machine *m)
+{
+    bool lone = m->mesh.near || m->is_steward || m->linkless_ms || !at_node_joined(m);
+    return lone ? AT_NODE_DIAL_MAX_MS : AT_NODE_DIAL_FAR_MS;
+}
+
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
                        uint64_t up_ms, const char *reason)
 {
@@ -128,12 +138,14 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
                     reason);
         return;
     }
-    uint64_t most = is_steward(m, node) ? AT_NODE_DIAL_MAX_MS : m->linkless_ms ? lonely_ms(m) : AT_NODE_DIAL_FAR_MS;
+    uint64_t most = is_steward(m, node) ? steward_ms(m) : m->linkless_ms ? lonely_ms(m) : AT_NODE_DIAL_FAR_MS;
     uint32_t vain = d->failures + (d->shorts > 1 ? d->shorts - 1 : 0); /* once is bad luck */
     bool calm = m->mesh.path && !is_steward(m, node) && vain > 0;
     uint64_t least = calm ? AT_NODE_DIAL_CALM_MS : AT_NODE_DIAL_MIN_MS;
     uint64_t wait = vain < 16 ? least << vain : most;
+    uint64_t away = vain < 8 ? (uint64_t)AT_NODE_DIAL_CALM_MS << 2 * vain : AT_NODE_DIAL_AWAY_MS;
     d->due_ms = m->now_ms + (wait < most ? wait : most);
+    d->away_ms = vain ? m->now_ms + (away < AT_NODE_DIAL_AWAY_MS ? away : AT_NODE_DIAL_AWAY_MS) : d->due_ms;
 }
 
 /* ---- the drive ---- */
@@ -147,25 +159,27 @@ static bool has_link(struct at_node_machine *m, const struct at_node_id *node)
 }
 
 /* Who does not answer is dialled again, for it may have come back; others need not be asked as often to arrange what has
- * failed before, while some way leads to the steward. */
-static bool worth_meeting(const struct at_node_machine *m, const struct at_node_dial *d)
+ * failed before. */
+static bool worth_meeting(const struct at_node_machine *m, const struct at_node_dial *d, bool patient)
 {
-    return !m->mesh.path || d->failures < 3 || d->failures % 8 == 0;
+    uint32_t few = m->mesh.path || patient ? 3 : 8; /* more, while no way leads to the steward */
+    return d->failures < few || d->failures % 8 == 0;
 }
 
-/* r: its replica, or -1. */
-static bool reach(struct at_node_machine *m, const struct at_node_id *node, int r)
+/* r: its replica, or -1. patient: others do as well, and enough are linked. */
+static bool reach(struct at_node_machine *m, const struct at_node_id *node, int r, bool patient)
 {
     struct at_node_dial *d = dial_of(m, node, r);
     if (!d) return false;
     if (d->under_way || has_link(m, node)) return true;
-    if (m->now_ms < d->due_ms) {
-        if (d->due_ms < m->mesh.dial_due_ms) m->mesh.dial_due_ms = d->due_ms;
+    uint64_t due = patient && d->away_ms > d->due_ms ? d->away_ms : d->due_ms;
+    if (m->now_ms < due) {
+        if (due < m->mesh.dial_due_ms) m->mesh.dial_due_ms = due;
         return false;
     }
     const struct at_node_hint *hint = r < 0 ? at_node_hint_of(m, node) : NULL;
     const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : hint ? &hint->where : NULL;
-    bool meet = worth_meeting(m, d);
+    bool meet = worth_meeting(m, d, patient);
     if (!at_node_climb_begin(m, node, d == &m->mesh.contact, where, meet, d->turn++)) return false;
     at_node_mesh_look(m);
     m->mesh.dials++;
@@ -177,7 +191,7 @@ static bool reach(struct at_node_machine *m, const struct at_node_id *node, int 
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node)
 {
     if (at_node_link_of(m, node)) return true; /* mostly */
-    return reach(m, node, replica_of(m, node));
+    return reach(m, node, replica_of(m, node), false);
 }
 
 uint32_t at_node_members_linked(const struct at_node_machine *m)
@@ -199,11 +213,18 @@ static bool ring_moves(struct at_node_machine *m)
     return true;
 }
 
+/* Whoever does not answer is looked for less and less: it dials itself when it is back, and of those who are apart from the rest
+ * together each looks for the steward. With few links that is so from the second of a walk on. */
+static bool may_wait(uint32_t linked, uint32_t step)
+{
+    return linked >= AT_NODE_MESH_DIALS || (linked > 0 && step > 0);
+}
+
 static void reach_ring(struct at_node_machine *m)
 {
     bool moves = ring_moves(m);
     const struct at_node_ring *ring = m->mesh.ring;
-    uint32_t n = m->mesh.ring_count, at = m->mesh.ring_at, others = n;
+    uint32_t n = m->mesh.ring_count, at = m->mesh.ring_at, others = n, linked = at_node_members_linked(m);
     bool on_ring = at < n && at_node_id_eq(&ring[at].id, &m->options.key.id);
     others -= on_ring;
     for (uint32_t k = 0, before = 0; k < AT_NODE_MESH_DIALS && others > 0; k++) {
@@ -216,7 +237,7 @@ static void reach_ring(struct at_node_machine *m)
             bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
             if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
             if (opposite || (moves && k > 0) || at_node_link_of(m, node)) break;
-            if (reach(m, node, (int)next->replica)) break;
+            if (reach(m, node, (int)next->replica, may_wait(linked, step))) break;
         }
     }
 }
