@@ -14,22 +14,9 @@
 
 enum { EACH = 8 }; /* members in a range, or so, while there are fewer ranges than there can be */
 
-static uint32_t range_of(const struct at_node_id *id)
-{
-    return id->b[0] * AT_PEERS_SUMS_MAX / 256;
-}
-
-/* Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64. */
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return x ^ (x >> 31);
-}
-
 static void toggle(struct at_node_machine *m, const struct at_endpoints *e)
 {
-    if (e->counter) m->mesh.sums[range_of(&e->node)] ^= mix(at_load_le64(e->node.b + 8) ^ mix(e->counter));
+    if (e->counter) m->mesh.sums[at_endpoints_range(&e->node)] ^= at_endpoints_number(e);
 }
 
 void at_node_sums_change(struct at_node_machine *m, const struct at_endpoints *from, const struct at_endpoints *to)
@@ -77,5 +64,5 @@ void at_node_sums_differ(const struct at_node_machine *m, struct at_span sums, b
 
 bool at_node_sums_told(const bool differ[AT_PEERS_SUMS_MAX], const struct at_node_id *id)
 {
-    return differ[range_of(id)];
+    return differ[at_endpoints_range(id)];
 }

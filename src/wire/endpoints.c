@@ -37,3 +37,16 @@ at_err_t at_endpoints_verify(const struct at_endpoints *e, struct at_hash run, c
     uint8_t text[SIGNED_BYTES_MAX];
     return at_verify_by(verifier, &e->node, signed_bytes(e, run, text), &e->sig);
 }
+
+/* Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators": the finaliser of SplitMix64. */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return x ^ (x >> 31);
+}
+
+uint64_t at_endpoints_number(const struct at_endpoints *e)
+{
+    return e->counter ? mix(at_load_le64(e->node.b + 8) ^ mix(e->counter)) : 0;
+}

@@ -25,4 +25,13 @@ struct at_endpoints at_endpoints_sign(const struct at_keypair *key, struct at_ha
 /* AT_E_SIGNATURE. verifier NULL: at_verify. Whether the node is a member of the run is the caller's to know. */
 at_err at_endpoints_verify(const struct at_endpoints *e, struct at_hash run, const struct at_verifier *verifier);
 
+/* Ids are cut into this many ranges of equal width, in their order. */
+#define AT_PEERS_SUMS_MAX 64
+static inline uint32_t at_endpoints_range(const struct at_node_id *node)
+{
+    return node->b[0] * AT_PEERS_SUMS_MAX / 256;
+}
+/* Stands for this statement in the sum (XOR) of a range; 0: counter 0. No hash: swarm/node_sums.c has what follows. */
+uint64_t at_endpoints_number(const struct at_endpoints *e);
+
 #endif

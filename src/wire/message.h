@@ -22,7 +22,6 @@
 #define AT_TILES_MAX         ((uint32_t)1024 * 1024) /* tiles of a state */
 #define AT_BUNDLE_MAX        16                      /* updates of one BundleWant, or Bundle */
 #define AT_BUNDLE_BYTES_MAX  AT_PIECE_BYTES_MAX      /* of all in a Bundle */
-#define AT_PEERS_SUMS_MAX    64                      /* ranges of ids in one PeersGet */
 #define AT_PEERS_MAX         64                      /* statements of one Peers, members of one Gone */
 #define AT_HOPS_NONE         255
 #define AT_AGREE_BYTES_MAX   ((uint32_t)256 * 1024) /* the largest block with 32 certificates of 21 seats: 125 KB */
