@@ -260,7 +260,8 @@ static void take_frame(struct link *l, struct at_frame frame)
 }
 
 /* Since when what is read now can have been here: since the poll has returned, if it waited; if it did not, perhaps since the
- * one before, which did not find it. Never too late: a rate that is made of it is no more than the line carried. */
+ * one before, which did not find it. Too late only where this process got no processor in the poll: then a rate that is
+ * made of it is too high, by what came meanwhile. */
 static uint64_t here_since_us(const struct at_net *net)
 {
     uint64_t returned_us = uv_now(net->loop) * 1000;
