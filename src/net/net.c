@@ -168,6 +168,12 @@ uint64_t at_net_rtt_us(const struct at_net *net, struct at_link_id link)
     return l ? l->rtt_us : 0;
 }
 
+uint64_t at_net_rtt_least_us(const struct at_net *net, struct at_link_id link)
+{
+    const struct link *l = at_link_find(net, link);
+    return l ? l->rtt_least_us : 0;
+}
+
 uint32_t at_net_rate_kbit(const struct at_net *net, struct at_link_id link)
 {
     const struct link *l = at_link_find(net, link);

@@ -142,6 +142,8 @@ void at_net_close(struct at_net *net, struct at_link_id link, const char *reason
 
 /* Last measured round trip in microseconds, 0 when unknown. */
 uint64_t at_net_rtt_us(const struct at_net *net, struct at_link_id link);
+/* The least of all so far: what the way takes where nothing waits on it. 0 when unknown. */
+uint64_t at_net_rtt_least_us(const struct at_net *net, struct at_link_id link);
 /* What has come over the link, in kbit/s, at least, as base/line_rate.h says: of frames of activation and bulk that came in
  * parts. 0: not known. */
 uint32_t at_net_rate_kbit(const struct at_net *net, struct at_link_id link);

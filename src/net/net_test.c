@@ -164,6 +164,7 @@ static void test_two_nodes_know_each_other(void **state)
     }
     print_message("round trip: %.1f us with both ends on one core\n", (double)(at_clock_mono_ns() - start) / 999e3);
     RUN_UNTIL(at_net_rtt_us(a.net, a.link) > 0 && at_net_rtt_us(b.net, b.link) > 0, 3000);
+    assert_in_range(at_net_rtt_least_us(a.net, a.link), 1, at_net_rtt_us(a.net, a.link));
     RUN_FOR(3500); /* longer than the silence limit: pings keep it up */
     assert_int_equal(a.downs + b.downs, 0);
     assert_int_equal(a.control_frames + b.control_frames, 2000); /* pings are not told */

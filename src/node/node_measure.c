@@ -1,5 +1,5 @@
-/* node_measure.c: MEASURE: how fast this machine trains, on the compute worker, and the links' round trips, as net's pings
- * find them, and their rates, as its frames show them. */
+/* node_measure.c: MEASURE: how fast this machine trains, on the compute worker, and the links' least round trips, as net's
+ * pings find them, and their rates, as its frames show them. */
 #include "node/node_drive.h"
 #include "node/node_speed.h"
 #include "os/sys.h"
@@ -25,7 +25,7 @@ struct at_node_rtt *node_measure_links(struct node *n, struct at_node_event *ev)
     struct at_node_rtt *list = calloc(n->link_count + 1, sizeof *list);
     for (size_t i = 0; list && i < n->link_count; i++)
         list[i] = (struct at_node_rtt){.link = n->links[i].v,
-                                       .us = at_net_rtt_us(n->net, n->links[i]),
+                                       .us = at_net_rtt_least_us(n->net, n->links[i]),
                                        .kbit = at_net_rate_kbit(n->net, n->links[i])};
     ev->measured.list = list;
     ev->measured.count = list ? n->link_count : 0;
