@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { PARTED = 32 /* nodes that a partition goes through as it does among few */ };
+
 /* One kind: what it does to a node at a time. `round` is the length of a round, the measure of everything. */
 typedef void plan_fn(struct at_sim *s, int node, uint64_t at, uint64_t round);
 
@@ -32,13 +34,17 @@ static void loss(struct at_sim *s, int node, uint64_t at, uint64_t round)
     for_a_while(s, node, AT_WORLD_LOSS_PPM, ppm, 0, at, at_sim_between(s, round / 5, 2 * round));
 }
 
-/* The node and some others on one side, the rest on the other. */
+/* The node and some others on one side, the rest on the other. Each node has its partitions, so were a third of all others
+ * always in them, each would be in more of them the more nodes there are: a third of a thousand were apart at any time.
+ * Among many nodes as many partitions as among a few are that wide, and into the others go as many nodes as there. */
 static void partition(struct at_sim *s, int node, uint64_t at, uint64_t round)
 {
     uint64_t ms = at_sim_between(s, 6000, 6000 + 3 * round / 2), permille = at_sim_draw(s, 300);
+    uint64_t nodes = (uint64_t)s->options.nodes, of = 1000;
+    if (nodes > PARTED && at_sim_draw(s, nodes) >= PARTED) of = 1000 * nodes / PARTED;
     for_a_while(s, node, AT_WORLD_SIDE, 1 + (uint64_t)node, 0, at, ms);
     for (int i = 1; i < s->options.nodes && node != 0; i++)
-        if (i != node && at_sim_draw(s, 1000) < permille)
+        if (i != node && at_sim_draw(s, of) < permille)
             for_a_while(s, i, AT_WORLD_SIDE, 1 + (uint64_t)node, 0, at, ms);
 }
 
