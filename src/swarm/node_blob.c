@@ -29,7 +29,9 @@
 
 struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key)
 {
+    uint32_t tag = at_load_le32(key.b);
     for (size_t i = 0; i < m->fetch_top; i++) {
+        if (m->fetch_tag[i] != tag) continue;
         struct at_node_fetch *f = &m->fetches[i];
         if (f->state != AT_FETCH_NONE && f->kind == kind && at_hash_eq(f->key, key)) return f;
     }
@@ -40,6 +42,13 @@ struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob
 static bool in_memory(enum at_blob_kind kind)
 {
     return kind == AT_BLOB_GENESIS || kind == AT_BLOB_LEAVES;
+}
+
+void at_node_fetch_over(struct at_node_machine *m, struct at_node_fetch *f)
+{
+    m->updates_cost -= f->cost;
+    f->cost = 0;
+    f->state = AT_FETCH_NONE;
 }
 
 void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch)
@@ -53,7 +62,7 @@ void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch
         op->read.key = fetch->key;
     }
     at_node_held_asked(m, fetch, false);
-    fetch->state = AT_FETCH_NONE;
+    at_node_fetch_over(m, fetch);
 }
 
 /* What is fetched is of the open round, and needed when it has closed; of several stewards it is needed for that. */
@@ -87,12 +96,15 @@ struct at_node_fetch *at_node_fetch(struct at_node_machine *m, enum at_blob_kind
         if (m->fetches[i].state == AT_FETCH_NONE) {
             f = &m->fetches[i];
             if (m->fetch_top <= i) m->fetch_top = i + 1;
+            m->fetch_tag[i] = at_load_le32(key.b);
             *f = (struct at_node_fetch){.state = in_memory(kind) ? AT_FETCH_WAIT : AT_FETCH_STAT,
                                         .kind = kind,
                                         .key = key,
                                         .bytes_max = bytes_max,
                                         .bytes_exact = bytes_exact,
                                         .moved_ms = m->now_ms};
+            if (kind == AT_BLOB_UPDATE) f->cost = at_node_update_cost(m, bytes_exact);
+            m->updates_cost += f->cost;
             m->again = true; /* a drive may have begun it that comes after those of fetches: they are to look at it */
             if (in_memory(kind) || at_node_is_small(m, f)) break; /* the small ones are looked for together */
             struct at_node_op *op = at_node_op_add(m, AT_NODE_OP_BLOB_STAT);
@@ -117,7 +129,7 @@ void at_node_blob_state(struct at_node_machine *m, const struct at_node_event *e
 void at_node_fetch_looked(struct at_node_machine *m, struct at_node_fetch *f, bool complete, uint64_t bytes_have)
 {
     if (complete) {
-        f->state = AT_FETCH_NONE;
+        at_node_fetch_over(m, f);
         at_node_held_fetched(m, f);
         at_node_fetched(m, f->kind, f->key);
         return;
@@ -245,7 +257,7 @@ static void wrong_blob(struct at_node_machine *m, struct at_node_fetch *f)
 void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bool ok, bool wrong)
 {
     if (ok) {
-        f->state = AT_FETCH_NONE;
+        at_node_fetch_over(m, f);
         at_node_held_fetched(m, f);
         at_node_fetched(m, f->kind, f->key);
         return;

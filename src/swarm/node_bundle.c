@@ -34,19 +34,10 @@ uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes)
     return bytes <= bundle_bytes(m) / AT_BUNDLE_MAX ? 1 : AT_NODE_APPLY_SMALL / (many ? 4 : 2);
 }
 
-uint32_t at_node_updates_cost(const struct at_node_machine *m)
-{
-    uint32_t cost = 0;
-    for (size_t i = 0; i < m->fetch_top; i++)
-        if (m->fetches[i].state != AT_FETCH_NONE && m->fetches[i].kind == AT_BLOB_UPDATE)
-            cost += at_node_update_cost(m, m->fetches[i].bytes_exact);
-    return cost;
-}
-
 bool at_node_bundle_fills(const struct at_node_machine *m)
 {
     if (m->ledger.member_count <= AT_NODE_LOOK_MEMBERS) return true;
-    return at_node_updates_cost(m) <= AT_NODE_UPDATES_COST / 2 ||
+    return m->updates_cost <= AT_NODE_UPDATES_COST / 2 ||
            m->now_ms >= m->bundle.moved_ms + AT_NODE_BUNDLE_IDLE_MS;
 }
 

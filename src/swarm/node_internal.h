@@ -266,6 +266,7 @@ struct at_node_fetch {
     uint64_t ripe_ms;  /* WAIT: since when it could be asked for and is needed; 0: it is not, or is being asked for */
     uint32_t round, replica1; /* it is this one's update of this round, + 1; 0: not known whose */
     uint32_t turns;           /* how often all have been asked */
+    uint32_t cost;            /* of an update, at_node_update_cost when it was begun */
 };
 
 struct at_node_held { /* node_held.c */
@@ -393,6 +394,8 @@ struct at_node_machine {
     struct at_consensus *consensus;          /* the single steward's; owned */
     size_t link_top;    /* none is used from here on: every drive looks at all links, and most nodes have few */
     size_t fetch_top;   /* none runs from here on: as link_top */
+    uint32_t fetch_tag[AT_NODE_FETCHES_MAX]; /* of its key: most fetches are passed over without a look at them */
+    uint32_t updates_cost;                   /* of all that run */
     size_t receipt_top; /* none waits from here on: as link_top */
     uint32_t company;   /* so many of them wait for company */
     struct at_node_joins *joins;       /* owned; NULL: not the single steward */
@@ -711,6 +714,7 @@ struct at_node_fetch *at_node_fetch_find(struct at_node_machine *m, enum at_blob
 struct at_node_fetch *at_node_fetch_update(struct at_node_machine *m, uint32_t round, uint32_t replica,
                                            struct at_hash update, uint64_t bytes);
 void at_node_fetch_cancel(struct at_node_machine *m, struct at_node_fetch *fetch); /* NULL is fine */
+void at_node_fetch_over(struct at_node_machine *m, struct at_node_fetch *f);       /* it has run */
 uint64_t at_node_fetch_deadline_ms(const struct at_node_machine *m);
 /* The blob is here (fetched, or found in the folder). */
 void at_node_fetched(struct at_node_machine *m, enum at_blob_kind kind, struct at_hash key);
@@ -727,9 +731,8 @@ void at_node_fetch_stored(struct at_node_machine *m, struct at_node_fetch *f, bo
 
 /* ---- node_bundle.c ---- */
 bool at_node_small_update(const struct at_node_machine *m, uint64_t bytes);
-/* How much room it takes among those that are fetched side by side, of AT_NODE_UPDATES_COST; and how much those do. */
+/* How much room it takes among those that are fetched side by side, of AT_NODE_UPDATES_COST. */
 uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes);
-uint32_t at_node_updates_cost(const struct at_node_machine *m);
 /* More of them may be fetched. Among many members they begin together, once half of that room is free or nothing comes: so that a
  * want is for many. */
 bool at_node_bundle_fills(const struct at_node_machine *m);

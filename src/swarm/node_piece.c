@@ -32,7 +32,7 @@ static void genesis_complete(struct at_node_machine *m, struct at_node_fetch *f)
 {
     struct at_diag diag = {0};
     struct at_node_link *link = at_node_link_find(m, f->link);
-    f->state = AT_FETCH_NONE;
+    at_node_fetch_over(m, f);
     if (!at_hash_eq(at_genesis_run_id(at_buf_span(&m->genesis_bytes)), m->options.run)) {
         at_buf_clear(&m->genesis_bytes);
         if (link) at_node_link_refuse(m, link, "this genesis is not the run's");
@@ -94,7 +94,7 @@ static void piece_took(struct at_node_machine *m, struct at_node_fetch *f, struc
     } else if (f->kind == AT_BLOB_GENESIS) {
         genesis_complete(m, f);
     } else if (f->kind == AT_BLOB_LEAVES) {
-        f->state = AT_FETCH_NONE;
+        at_node_fetch_over(m, f);
         at_node_tiles_leaves(m, link);
     } else {
         f->state = AT_FETCH_CHECK;

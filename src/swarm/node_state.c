@@ -317,7 +317,7 @@ void at_node_state_opened(struct at_node_machine *m)
  * outer step then waits less. Each begins somewhere else, so that soon somebody has any of them. */
 static void prefetch(struct at_node_machine *m)
 {
-    uint32_t cost = at_node_updates_cost(m), count = m->ledger.member_count;
+    uint32_t cost = m->updates_cost, count = m->ledger.member_count;
     struct at_replicas offered;
     if (m->is_steward || m->ledger.phase != AT_LEDGER_TRAINING || m->unit.running) return;
     if (!at_node_held_offered(m, &offered)) return;
