@@ -44,8 +44,7 @@ static void partition(struct at_sim *s, int node, uint64_t at, uint64_t round)
     if (nodes > PARTED && at_sim_draw(s, nodes) >= PARTED) of = 1000 * nodes / PARTED;
     for_a_while(s, node, AT_WORLD_SIDE, 1 + (uint64_t)node, 0, at, ms);
     for (int i = 1; i < s->options.nodes && node != 0; i++)
-        if (i != node && at_sim_draw(s, of) < permille)
-            for_a_while(s, i, AT_WORLD_SIDE, 1 + (uint64_t)node, 0, at, ms);
+        if (i != node && at_sim_draw(s, of) < permille) for_a_while(s, i, AT_WORLD_SIDE, 1 + (uint64_t)node, 0, at, ms);
 }
 
 static void oneway(struct at_sim *s, int node, uint64_t at, uint64_t round)

@@ -191,7 +191,8 @@ static void bounded_messages(void **state)
     must_finish(w, 60000);
     for (uint32_t r = 0; r < 6; r++) assert_int_equal(at_world_included(w, r), NODES);
     uint64_t parts = at_world_sent(w, AT_MSG_LOG_PART), heads = at_world_sent(w, AT_MSG_HEAD);
-    uint64_t submits = at_world_sent(w, AT_MSG_SUBMIT), ready = at_world_sent(w, AT_MSG_READY);
+    uint64_t submits = at_world_sent(w, AT_MSG_SUBMIT);
+    uint64_t ready = at_world_sent(w, AT_MSG_READY) + at_world_sent(w, AT_MSG_PRESENCES);
     uint64_t peers = at_world_sent(w, AT_MSG_PEERS), records = 0;
     for (int k = AT_RECORD_JOIN; k <= AT_RECORD_END; k++) records += at_world_log_count(w, (enum at_record_kind)k);
     print_message("%u links, at most %u of a member, %u hops; %llu records: log_part %llu, head %llu, submit %llu, "

@@ -37,8 +37,7 @@ uint32_t at_node_update_cost(const struct at_node_machine *m, uint64_t bytes)
 bool at_node_bundle_fills(const struct at_node_machine *m)
 {
     if (m->ledger.member_count <= AT_NODE_LOOK_MEMBERS) return true;
-    return m->updates_cost <= AT_NODE_UPDATES_COST / 2 ||
-           m->now_ms >= m->bundle.moved_ms + AT_NODE_BUNDLE_IDLE_MS;
+    return m->updates_cost <= AT_NODE_UPDATES_COST / 2 || m->now_ms >= m->bundle.moved_ms + AT_NODE_BUNDLE_IDLE_MS;
 }
 
 bool at_node_is_small(const struct at_node_machine *m, const struct at_node_fetch *f)

@@ -392,14 +392,14 @@ struct at_node_machine {
     uint64_t due_ms;                         /* the deadline, as it was after the last step that was not quiet */
     uint32_t self1;                          /* own replica, + 1; 0: none yet */
     struct at_consensus *consensus;          /* the single steward's; owned */
-    size_t link_top;    /* none is used from here on: every drive looks at all links, and most nodes have few */
-    size_t fetch_top;   /* none runs from here on: as link_top */
+    size_t link_top;  /* none is used from here on: every drive looks at all links, and most nodes have few */
+    size_t fetch_top; /* none runs from here on: as link_top */
     uint32_t fetch_tag[AT_NODE_FETCHES_MAX]; /* of its key: most fetches are passed over without a look at them */
     uint32_t updates_cost;                   /* of all that run */
-    size_t receipt_top; /* none waits from here on: as link_top */
-    uint32_t company;   /* so many of them wait for company */
-    struct at_node_joins *joins;       /* owned; NULL: not the single steward */
-    uint64_t pathless_ms, linkless_ms; /* since when; 0: there is a way to the steward, a link */
+    size_t receipt_top;                      /* none waits from here on: as link_top */
+    uint32_t company;                        /* so many of them wait for company */
+    struct at_node_joins *joins;             /* owned; NULL: not the single steward */
+    uint64_t pathless_ms, linkless_ms;       /* since when; 0: there is a way to the steward, a link */
     bool ever_linked;
     /* the member's log */
     bool log_asked, log_synced;
@@ -686,6 +686,7 @@ const struct at_presence *at_node_present(struct at_node_machine *m, uint32_t re
 void at_node_say_ready(struct at_node_machine *m);
 void at_node_say_here(struct at_node_machine *m);
 void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p);
+void at_node_presences(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_presences *msg);
 void at_node_gone(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_gone *msg);
 void at_node_presence_lost(struct at_node_machine *m, const struct at_node_link *link);
 void at_node_presence_again(struct at_node_machine *m); /* the way to the steward is another */

@@ -21,6 +21,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { WORDS_PER_FRAME = 8 }; /* so many count as one more frame */
+
 struct at_node_link *at_node_link_find(struct at_node_machine *m, uint64_t id)
 {
     uint8_t *hint = &m->link_hint_id[id % sizeof m->link_hint_id];
@@ -308,6 +310,7 @@ static void pong(struct at_node_machine *m, struct at_node_link *link, const str
 static bool within_budget(struct at_node_machine *m, struct at_node_link *link, const struct at_message *msg, size_t n)
 {
     uint32_t frames = msg->kind == AT_MSG_PEERS_GET ? AT_NODE_PAGE_FRAMES : 1, kib = (uint32_t)(n >> 10) + 1;
+    if (msg->kind == AT_MSG_PRESENCES) frames += msg->presences.count / WORDS_PER_FRAME;
     if (msg->kind == AT_MSG_WANT || msg->kind == AT_MSG_PIECE || msg->kind == AT_MSG_MISSING) return true;
     if (msg->kind == AT_MSG_BUNDLE) return true;
     if (!at_node_spend(&link->cold->frames, m->now_ms, frames, AT_NODE_FRAME_BURST, AT_NODE_FRAME_MS)) return false;
@@ -363,6 +366,9 @@ void at_node_message(struct at_node_machine *m, const struct at_node_event *e)
         break;
     case AT_MSG_READY:
         at_node_ready(m, link, &msg.ready);
+        break;
+    case AT_MSG_PRESENCES:
+        at_node_presences(m, link, &msg.presences);
         break;
     case AT_MSG_PROGRESS:
         link->cold->progress = msg.progress;

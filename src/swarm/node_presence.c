@@ -20,13 +20,17 @@
  * goes no further. Each says to all others when it is ready itself.
  *
  * A member whose feed is the steward says Ready once per round; one that is further away also says "I am here" on every
- * new way. Whoever passes on may be silent about a dead member, and so hold up a round for at most its time: it is not
- * ready for the next one. It cannot make a word, nor turn an old one into a newer. */
+ * new way. Words that go on in one step go in one message: on a new way near the steward they are those of hundreds.
+ * Whoever passes on may be silent about a dead member, and so hold up a round for at most its time: it is not ready for
+ * the next one. It cannot make a word, nor turn an old one into a newer. */
 #include "swarm/node_internal.h"
 
 #include <string.h>
 
-#define AGAIN_PER_STEP 64 /* words: an update has room for so many operations only */
+struct words { /* that go on together */
+    struct at_presence list[AT_PRESENCES_MAX];
+    uint32_t count;
+};
 
 const struct at_presence *at_node_present(struct at_node_machine *m, uint32_t replica)
 {
@@ -61,53 +65,80 @@ void at_node_say_here(struct at_node_machine *m)
 }
 
 /* A member to its feed; a steward to the others what none of them has told it. */
-static void to_stewards(struct at_node_machine *m, const struct at_message *msg, uint64_t from)
+static bool goes_on(struct at_node_machine *m, uint64_t from)
 {
     const struct at_node_link *link = at_node_link_find(m, from);
-    if (at_node_among_several(m)) {
-        if (!link || !at_node_link_seat(link)) at_node_to_seats(m, &m->ledger.seats, UINT32_MAX, msg);
-    } else if (!m->is_steward && m->mesh.path && m->mesh.feed != from) {
-        at_node_send(m, m->mesh.feed, msg);
-    }
+    if (at_node_among_several(m)) return !link || !at_node_link_seat(link);
+    return !m->is_steward && m->mesh.path && m->mesh.feed != from;
 }
 
-static void pass_on(struct at_node_machine *m, struct at_node_peer *peer)
+static void to_stewards(struct at_node_machine *m, const struct at_message *msg)
 {
-    struct at_message msg = {.kind = AT_MSG_READY, .ready = peer->said};
-    to_stewards(m, &msg, peer->via);
+    if (at_node_among_several(m))
+        at_node_to_seats(m, &m->ledger.seats, UINT32_MAX, msg);
+    else
+        at_node_send(m, m->mesh.feed, msg);
+}
+
+/* With what else goes on in this step; room: fewer than AT_PRESENCES_MAX are in it. */
+static void pass_on(struct at_node_machine *m, struct at_node_peer *peer, struct words *words)
+{
+    if (goes_on(m, peer->via)) words->list[words->count++] = peer->said;
     peer->told = m->mesh.path ? m->mesh.feed : 0;
 }
 
-void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p)
+static void send_words(struct at_node_machine *m, const struct words *words)
+{
+    struct at_message msg = {.kind = AT_MSG_PRESENCES, .presences = {words->list, words->count}};
+    if (words->count == 1) msg = (struct at_message){.kind = AT_MSG_READY, .ready = words->list[0]};
+    if (words->count > 0) to_stewards(m, &msg);
+}
+
+/* False: the link is refused. */
+static bool take(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p, struct words *words)
 {
     int r = m->has_genesis ? at_ledger_find(&m->ledger, &p->member) : -1;
     bool own = at_node_id_eq(&p->member, &link->node);
-    if (r < 0 || !m->ledger.members[r].active || r == at_node_self(m)) return;
-    if (!own && !at_node_link_member(m, link)) return;
+    if (r < 0 || !m->ledger.members[r].active || r == at_node_self(m)) return true;
+    if (!own && !at_node_link_member(m, link)) return true;
     struct at_node_peer *peer = &m->mesh.peers[r];
-    if (!own && p->counter < peer->said.counter) return;
-    if (!own && p->counter == peer->said.counter && peer->via) return;
-    if (!own && !at_node_author_spend(m, &p->member)) return;
+    if (!own && p->counter < peer->said.counter) return true;
+    if (!own && p->counter == peer->said.counter && peer->via) return true;
+    if (!own && !at_node_author_spend(m, &p->member)) return true;
     if (at_presence_verify(p, m->options.run, m->options.verifier)) {
         at_node_link_refuse(m, link, "a word of presence that its member has not signed");
-        return;
+        return false;
     }
     peer->said = *p;
     peer->via = link->id;
     peer->far = !own;
-    pass_on(m, peer);
+    pass_on(m, peer, words);
     if (m->is_steward && at_node_state_confirmed(m) && p->round == m->state.round && !at_hash_is_zero(p->state_root) &&
         !at_hash_eq(p->state_root, m->state.root))
         at_node_note(m, "a member computes other bits: root %.16s of round %u at %.16s, %.16s here",
                      at_hash_hex(p->state_root).s, p->round, at_node_id_hex(&p->member).s,
                      at_hash_hex(m->state.root).s);
+    return true;
+}
+
+void at_node_presences(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_presences *msg)
+{
+    struct words words = {.count = 0};
+    for (uint32_t i = 0; i < msg->count && i < AT_PRESENCES_MAX; i++)
+        if (!take(m, link, &msg->list[i], &words)) break;
+    send_words(m, &words);
+}
+
+void at_node_ready(struct at_node_machine *m, struct at_node_link *link, const struct at_presence *p)
+{
+    at_node_presences(m, link, &(struct at_msg_presences){p, 1});
 }
 
 /* ---- going ---- */
 static void tell_gone(struct at_node_machine *m, struct at_msg_gone *gone, uint64_t from)
 {
     struct at_message msg = {.kind = AT_MSG_GONE, .gone = *gone};
-    if (gone->count) to_stewards(m, &msg, from);
+    if (gone->count && goes_on(m, from)) to_stewards(m, &msg);
     gone->count = 0;
 }
 
@@ -146,14 +177,14 @@ void at_node_presence_again(struct at_node_machine *m)
 void at_node_presence_drive(struct at_node_machine *m)
 {
     if (m->consensus || !m->mesh.path || m->mesh.again_ms == m->now_ms + 1) return;
-    for (uint32_t sent = 0; m->mesh.again_next < m->ledger.member_count && sent < AGAIN_PER_STEP;
-         m->mesh.again_next++) {
+    struct words words = {.count = 0};
+    for (; m->mesh.again_next < m->ledger.member_count && words.count < AT_PRESENCES_MAX; m->mesh.again_next++) {
         struct at_node_peer *peer = &m->mesh.peers[m->mesh.again_next];
-        if (!peer->via || peer->via == m->mesh.feed || peer->told == m->mesh.feed) continue;
-        pass_on(m, peer);
-        sent++;
-        m->mesh.again_ms = m->now_ms + 1;
+        bool told = m->mesh.feed && (peer->via == m->mesh.feed || peer->told == m->mesh.feed);
+        if (peer->via && !told) pass_on(m, peer, &words);
     }
+    if (words.count > 0) m->mesh.again_ms = m->now_ms + 1;
+    send_words(m, &words);
 }
 
 bool at_node_presence_due(const struct at_node_machine *m)

@@ -13,10 +13,10 @@
 const char *at_message_kind_name(enum at_message_kind kind)
 {
     static const char *const name[AT_MSG_KIND_COUNT] = {
-        "none",      "hello",   "want",  "piece",    "missing",     "log_get",    "log_part",
-        "submit",    "refused", "ready", "progress", "ping",        "pong",       "bye",
-        "peers_get", "peers",   "head",  "gone",     "tiles_ask",   "tiles_have", "saved",
-        "agree",     "cosign",  "meet",  "stage",    "bundle_want", "bundle",     "held"};
+        "none",    "hello",       "want",      "piece",      "missing",  "log_get", "log_part",  "submit",
+        "refused", "ready",       "progress",  "ping",       "pong",     "bye",     "peers_get", "peers",
+        "head",    "gone",        "tiles_ask", "tiles_have", "saved",    "agree",   "cosign",    "meet",
+        "stage",   "bundle_want", "bundle",    "held",       "presences"};
     return kind >= 0 && kind < AT_MSG_KIND_COUNT ? name[kind] : "?";
 }
 
@@ -205,6 +205,7 @@ static void build(const struct at_message *msg, struct message_pb *pb)
         build_log(msg, pb);
         break;
     case AT_MSG_READY:
+    case AT_MSG_PRESENCES:
     case AT_MSG_PEERS_GET:
     case AT_MSG_PEERS:
     case AT_MSG_HEAD:
@@ -322,6 +323,7 @@ static const char *fault(const struct at_message *m)
     case AT_MSG_STAGE:
         return m->stage.group == 0 ? "group" : m->stage.from == 0 ? "from" : NULL;
     case AT_MSG_READY:
+    case AT_MSG_PRESENCES:
     case AT_MSG_PEERS_GET:
     case AT_MSG_PEERS:
     case AT_MSG_HEAD:
@@ -455,6 +457,7 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
         return read_hash(&pb->refused->record_hash, &m->refused.record) &&
                at_pb_text(pb->refused->reason, m->refused.reason, AT_REASON_BYTES_MAX);
     case AT_MSG_READY:
+    case AT_MSG_PRESENCES:
     case AT_MSG_PEERS_GET:
     case AT_MSG_PEERS:
     case AT_MSG_HEAD:

@@ -23,6 +23,7 @@
 #define AT_BUNDLE_MAX        16                      /* updates of one BundleWant, or Bundle */
 #define AT_BUNDLE_BYTES_MAX  AT_PIECE_BYTES_MAX      /* of all in a Bundle */
 #define AT_PEERS_MAX         64                      /* statements of one Peers, members of one Gone */
+#define AT_PRESENCES_MAX     64                      /* words of presence of one Presences */
 #define AT_HOPS_NONE         255
 #define AT_AGREE_BYTES_MAX   ((uint32_t)256 * 1024) /* the largest block with 32 certificates of 21 seats: 125 KB */
 
@@ -55,6 +56,7 @@ enum at_message_kind { /* numbers of the schema's oneof */
                        AT_MSG_BUNDLE_WANT,
                        AT_MSG_BUNDLE,
                        AT_MSG_HELD,
+                       AT_MSG_PRESENCES,
                        AT_MSG_KIND_COUNT
 };
 const char *at_message_kind_name(enum at_message_kind kind); /* "hello", ...; never NULL */
@@ -174,6 +176,10 @@ struct at_msg_head {
     uint64_t log_size;
     uint32_t hops; /* links between the sender and the steward; AT_HOPS_NONE: it knows no way */
 };
+struct at_msg_presences { /* as many Readys, of members whose words go the same way */
+    const struct at_presence *list;
+    uint32_t count; /* 2 .. AT_PRESENCES_MAX: one alone is a Ready */
+};
 struct at_msg_gone {
     const struct at_node_id *members; /* 1 .. AT_PEERS_MAX that were here through the sender, and are not now */
     uint32_t count;
@@ -194,6 +200,7 @@ struct at_message {
         struct at_msg_submit submit;
         struct at_msg_refused refused;
         struct at_presence ready;
+        struct at_msg_presences presences;
         struct at_msg_progress progress;
         struct at_msg_ping ping, pong;
         struct at_msg_bye bye;

@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (m.kind == AT_MSG_TILES_HAVE) AT_ASSERT(m.tiles_have.bits.n <= AT_TILES_MAX / 8);
     if (m.kind == AT_MSG_LOG_PART) AT_ASSERT(m.log_part.record_count <= AT_LOG_PART_MAX);
     if (m.kind == AT_MSG_HELD) AT_ASSERT(m.held.bits.n <= AT_MEMBERS_MAX / 8);
+    if (m.kind == AT_MSG_PRESENCES) AT_ASSERT(m.presences.count >= 2 && m.presences.count <= AT_PRESENCES_MAX);
     if (m.kind == AT_MSG_BUNDLE_WANT) AT_ASSERT(m.bundle_want.count >= 1 && m.bundle_want.count <= AT_BUNDLE_MAX);
     size_t bundle = 0;
     for (uint32_t i = 0; m.kind == AT_MSG_BUNDLE && i < m.bundle.count; i++) bundle += m.bundle.data[i].n;

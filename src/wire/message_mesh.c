@@ -1,4 +1,4 @@
-/* message_mesh.c: Ready, PeersGet, Peers, Head and Gone between bytes and structs. */
+/* message_mesh.c: Ready, Presences, PeersGet, Peers, Head and Gone between bytes and structs. */
 #include "wire/message_pb.h"
 
 #include <string.h>
@@ -21,16 +21,32 @@ static void build_peers(const struct at_msg_peers *from, struct message_pb *pb)
     pb->peers.list = pb->endpoints_at;
 }
 
+static void build_word(const struct at_presence *from, Atoll__Pb__Ready *to)
+{
+    atoll__pb__ready__init(to);
+    to->round = from->round;
+    to->state_root = at_pb_hash(&from->state_root);
+    to->member = at_pb_bytes(from->member.b, AT_KEY_BYTES);
+    to->counter = from->counter;
+    to->sig = at_pb_bytes(from->sig.b, AT_SIG_BYTES);
+}
+
+static void build_words(const struct at_msg_presences *from, struct message_pb *pb)
+{
+    atoll__pb__presences__init(&pb->presences);
+    for (uint32_t i = 0; i < from->count; i++) build_word(&from->list[i], pb->word_at[i] = &pb->word[i]);
+    pb->presences.n_list = from->count;
+    pb->presences.list = pb->word_at;
+}
+
 void at_message_mesh_build(const struct at_message *msg, struct message_pb *pb)
 {
     switch (msg->kind) {
     case AT_MSG_READY:
-        atoll__pb__ready__init(&pb->ready);
-        pb->ready.round = msg->ready.round;
-        pb->ready.state_root = at_pb_hash(&msg->ready.state_root);
-        pb->ready.member = at_pb_bytes(msg->ready.member.b, AT_KEY_BYTES);
-        pb->ready.counter = msg->ready.counter;
-        pb->ready.sig = at_pb_bytes(msg->ready.sig.b, AT_SIG_BYTES);
+        build_word(&msg->ready, &pb->ready);
+        break;
+    case AT_MSG_PRESENCES:
+        build_words(&msg->presences, pb);
         break;
     case AT_MSG_PEERS_GET:
         atoll__pb__peers_get__init(&pb->peers_get);
@@ -68,6 +84,8 @@ static bool sums_ok(struct at_span sums)
 const char *at_message_mesh_fault(const struct at_message *m)
 {
     switch (m->kind) {
+    case AT_MSG_PRESENCES:
+        return m->presences.count >= 2 && m->presences.count <= AT_PRESENCES_MAX ? NULL : "list";
     case AT_MSG_PEERS_GET:
         return sums_ok(m->peers_get.sums) ? NULL : "sums";
     case AT_MSG_PEERS:
@@ -119,15 +137,33 @@ static bool read_gone(const Atoll__Pb__Gone *from, struct at_pb_arena *arena, st
     return true;
 }
 
+static bool read_word(const Atoll__Pb__Ready *from, struct at_presence *to)
+{
+    to->round = from->round;
+    to->counter = from->counter;
+    return at_pb_fixed(&from->state_root, to->state_root.b, AT_HASH_BYTES) &&
+           at_pb_fixed(&from->member, to->member.b, AT_KEY_BYTES) && at_pb_fixed(&from->sig, to->sig.b, AT_SIG_BYTES);
+}
+
+static bool read_words(const Atoll__Pb__Presences *from, struct at_pb_arena *arena, struct at_msg_presences *to)
+{
+    if (from->n_list > AT_PRESENCES_MAX) return false;
+    struct at_presence *list = at_pb_take(arena, from->n_list * sizeof *list);
+    if (!list) return false;
+    for (size_t i = 0; i < from->n_list; i++)
+        if (!read_word(from->list[i], &list[i])) return false;
+    to->list = list;
+    to->count = (uint32_t)from->n_list;
+    return true;
+}
+
 bool at_message_mesh_read(const Atoll__Pb__Message *pb, struct at_pb_arena *arena, struct at_message *m)
 {
     switch (m->kind) {
     case AT_MSG_READY:
-        m->ready.round = pb->ready->round;
-        m->ready.counter = pb->ready->counter;
-        return at_pb_fixed(&pb->ready->state_root, m->ready.state_root.b, AT_HASH_BYTES) &&
-               at_pb_fixed(&pb->ready->member, m->ready.member.b, AT_KEY_BYTES) &&
-               at_pb_fixed(&pb->ready->sig, m->ready.sig.b, AT_SIG_BYTES);
+        return read_word(pb->ready, &m->ready);
+    case AT_MSG_PRESENCES:
+        return read_words(pb->presences, arena, &m->presences);
     case AT_MSG_PEERS_GET:
         m->peers_get.sums = at_span(pb->peers_get->sums.data, pb->peers_get->sums.len);
         return at_pb_fixed(&pb->peers_get->after, m->peers_get.after.b, AT_KEY_BYTES);

@@ -6,7 +6,7 @@
 #include "wire/message.h"
 #include "wire/pb.h"
 
-/* The generated structs of one message. The arrays are those of a log part and of Peers. */
+/* The generated structs of one message. The arrays are those of a log part, of Peers and of Presences. */
 struct message_pb {
     Atoll__Pb__Message message;
     union {
@@ -37,10 +37,12 @@ struct message_pb {
         Atoll__Pb__BundleWant bundle_want;
         Atoll__Pb__Bundle bundle;
         Atoll__Pb__Held held;
+        Atoll__Pb__Presences presences;
     };
     Atoll__Pb__Signed record[AT_LOG_PART_MAX], *record_at[AT_LOG_PART_MAX];
     Atoll__Pb__Checkpoint checkpoint[AT_LOG_PART_MAX], *checkpoint_at[AT_LOG_PART_MAX];
     Atoll__Pb__Endpoints endpoints[AT_PEERS_MAX], *endpoints_at[AT_PEERS_MAX];
+    Atoll__Pb__Ready word[AT_PRESENCES_MAX], *word_at[AT_PRESENCES_MAX];
     ProtobufCBinaryData data[AT_BUNDLE_MAX];
     uint8_t endpoint_bytes[AT_PEERS_MAX][AT_ENDPOINTS_MAX * AT_ENDPOINT_BYTES];
 };

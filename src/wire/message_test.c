@@ -12,6 +12,7 @@ static struct at_signed_record records[AT_LOG_PART_MAX];
 static struct at_log_checkpoint checkpoints[AT_LOG_PART_MAX];
 static uint8_t data[AT_PIECE_BYTES_MAX];
 static struct at_endpoints endpoints[AT_PEERS_MAX];
+static struct at_presence words[AT_PRESENCES_MAX];
 static struct at_node_id ids[AT_PEERS_MAX];
 static struct at_hash keys[AT_BUNDLE_MAX];
 static struct at_span whole[AT_BUNDLE_MAX], few[2], large[AT_BUNDLE_MAX];
@@ -24,6 +25,11 @@ static int setup(void **state)
         records[i].body_bytes = i == 0 ? 1 : AT_RECORD_BYTES_MAX;
         memset(&checkpoints[i], (int)i + 2, sizeof checkpoints[i]);
         checkpoints[i].size = 1001 + i;
+    }
+    for (uint32_t i = 0; i < AT_PRESENCES_MAX; i++) {
+        words[i] = (struct at_presence){.round = i, .state_root = fixture_hash((uint8_t)(50 + i)), .counter = i + 1};
+        memset(&words[i].member, (int)i + 4, sizeof words[i].member);
+        memset(&words[i].sig, (int)i + 5, sizeof words[i].sig);
     }
     for (uint32_t i = 0; i < AT_BUNDLE_MAX; i++) {
         keys[i] = fixture_hash((uint8_t)(20 + i));
@@ -89,6 +95,9 @@ static struct at_message example(enum at_message_kind kind)
         m.ready = (struct at_presence){.round = 3, .state_root = fixture_hash(6), .counter = 1};
         memset(&m.ready.member, 7, sizeof m.ready.member);
         memset(&m.ready.sig, 8, sizeof m.ready.sig);
+        break;
+    case AT_MSG_PRESENCES:
+        m.presences = (struct at_msg_presences){.list = words, .count = AT_PRESENCES_MAX};
         break;
     case AT_MSG_PROGRESS:
         m.progress = (struct at_msg_progress){.round = 1, .step = 2, .tokens = 3, .tokens_per_s = 4.5};
@@ -246,6 +255,8 @@ static void limits_hold_for_what_we_send(void **state)
     WITH(AT_MSG_PEERS, peers.count++);
     WITH(AT_MSG_HEAD, head.hops++);
     WITH(AT_MSG_GONE, gone.count++);
+    WITH(AT_MSG_PRESENCES, presences.count++);
+    WITH(AT_MSG_PRESENCES, presences.count = 1); /* that would be a Ready */
     WITH(AT_MSG_GONE, gone.count = 0);
     WITH(AT_MSG_BUNDLE_WANT, bundle_want.count++);
     WITH(AT_MSG_BUNDLE_WANT, bundle_want.count = 0);

@@ -197,6 +197,7 @@ static void oversize(void)
 
 static struct at_message some_message(uint8_t *data)
 {
+    static struct at_presence words[AT_PRESENCES_MAX];
     struct at_message m = {.kind = (enum at_message_kind)(1 + dice() % (AT_MSG_KIND_COUNT - 1))};
     noise(data, 4096);
     switch (m.kind) {
@@ -229,6 +230,14 @@ static struct at_message some_message(uint8_t *data)
         memcpy(m.ready.sig.b, data + 32, 64);
         m.ready.round = dice() % 8;
         m.ready.counter = dice();
+        break;
+    case AT_MSG_PRESENCES:
+        m.presences = (struct at_msg_presences){words, AT_PRESENCES_MAX};
+        for (int i = 0; i < AT_PRESENCES_MAX; i++) {
+            memcpy(words[i].member.b, data, 32);
+            memcpy(words[i].sig.b, data + 32, 64);
+            words[i].counter = dice();
+        }
         break;
     case AT_MSG_PROGRESS:
         m.progress.tokens_per_s = 1;
