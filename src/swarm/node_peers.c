@@ -387,8 +387,9 @@ static void keep(struct at_node_machine *m)
     struct at_endpoints list[AT_PEERS_MAX];
     struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
     size_t at = m->scratch->out.n;
+    uint64_t n = m->ledger.member_count;
     m->mesh.keep_wanted = false;
-    m->mesh.keep_ms = m->now_ms + AT_NODE_KEEP_MS + (uint64_t)AT_NODE_KEEP_EACH_MS * m->ledger.member_count;
+    m->mesh.keep_ms = m->now_ms + AT_NODE_KEEP_MS + n * (AT_NODE_KEEP_EACH_MS + n / AT_NODE_KEEP_MANY);
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         if (m->mesh.peers[r].where.counter) list[msg.peers.count++] = m->mesh.peers[r].where;
         if (msg.peers.count == 0 || (msg.peers.count < AT_PEERS_MAX && r + 1 < m->ledger.member_count)) continue;
