@@ -15,12 +15,13 @@
  * memory.
  *
  * A rate is what has come over a link at least (base/line_rate.h), in kbit/s; each end tells of what came to it. Of a link the
- * smaller of both figures counts, or the one that there is. A member's line is the best of the links that it tells of, once
- * AT_ROLES_LINE_LINKS of them are known (of one, nobody knows which end is the slow one). Two whose link is not known have
- * what the slower line of both carries, as far as that is known; where nothing is, rates do not count. A link that is known
- * may have been measured while either end's line carried others too, as when all fetch updates: so up to AT_ROLES_SHARED
- * times as much is believed of it, as far as both lines are known to carry that. So what a member says of its own line can make
- * a link no better than if nothing were known, and a line that one other member makes little of is worth what the rest do.
+ * smaller of both figures counts, or the one that there is. A member's line is the best of the links that it tells of and whose
+ * other ends tell a rate too, once there are AT_ROLES_LINE_LINKS of these (of one, nobody knows which end is the slow one).
+ * Two whose link is not known have what the slower line of both carries, as far as that is known; where nothing is, rates do
+ * not count. A link that is known carries no more than that either (as where one end alone says so); but it may have been
+ * measured while either end's line carried others too, as when all fetch updates: so up to AT_ROLES_SHARED times as much is
+ * believed of it, as far as both lines are known to carry that. So what a member says of its own line can make a link no better
+ * than if nothing were known, and a line that one other member makes little of is worth what the rest do.
  *
  * Forming groups: the fastest first begins one, and takes the one that adds least to it (its part of the work, and the
  * round trip to it); again, until the group is full. It takes nobody with whom a step would take longer than without, as

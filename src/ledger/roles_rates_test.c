@@ -107,6 +107,41 @@ static void a_boaster_gains_nothing(void **state)
     assert_memory_equal(b.g, honest.g, sizeof b.g);
 }
 
+/* Links that no other end tells a rate of: to members that do not list it, to a newcomer that has measured nothing yet. */
+static void nobody_confirms_what_a_boaster_invents(void **state)
+{
+    enum { ALL = 12, NEAR = 8, BOAST_KBIT = 10000000 };
+    struct bench b, honest;
+    struct at_replicas in = all(ALL);
+    (void)state;
+    for (int boasts = 0; boasts <= 2; boasts++) { /* none; of others; also of those that take part and have nothing from it */
+        make(&b, ALL, 2);
+        for (uint32_t r = 0; r < ALL; r++) {
+            measure(&b, r, 50, 8192);
+            for (uint32_t k = 0; k < r && r < NEAR; k++) linked(&b, k, r, 300);
+            for (uint32_t k = 0; k < r && r < NEAR; k++) rated(&b, k, r, k == SLOW || r == SLOW ? 8000 : FAST_KBIT);
+        }
+        for (uint32_t k = 0; k < NEAR; k++) one_rate(&b, SLOW, k, 0);
+        rated(&b, 0, SLOW, 0);
+        for (uint32_t k = NEAR; boasts > 0 && k < ALL; k++) {
+            one_way(&b, SLOW, k, 300);
+            one_rate(&b, SLOW, k, BOAST_KBIT);
+        }
+        if (boasts == 2) one_rate(&b, SLOW, 0, BOAST_KBIT);
+        assert_int_equal(at_roles_line_kbit(&b.x, SLOW), at_measure_value(at_measure_code(8000)));
+        assert_true(at_roles_is_narrow(&b.x, SLOW));
+        in.b[0] = 1u | 1u << SLOW;
+        in.b[1] = 0;
+        form(&b, &in);
+        assert_false(is_shared(&b, SLOW));
+        in = all(ALL);
+        form(&b, &in);
+        assert_false(is_shared(&b, SLOW));
+        if (boasts == 0) honest = b;
+        assert_memory_equal(b.g, honest.g, sizeof b.g);
+    }
+}
+
 /* Who makes little of all its links harms those alone. */
 static void who_makes_little_of_others_harms_itself(void **state)
 {
@@ -259,6 +294,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_narrow_line_is_not_shared),
                                        cmocka_unit_test(a_boaster_gains_nothing),
+                                       cmocka_unit_test(nobody_confirms_what_a_boaster_invents),
                                        cmocka_unit_test(who_makes_little_of_others_harms_itself),
                                        cmocka_unit_test(what_is_not_known_changes_nothing),
                                        cmocka_unit_test(a_line_that_was_shared_is_believed),

@@ -39,8 +39,10 @@ uint32_t at_roles_line_kbit(const struct at_roles *x, uint32_t r)
     uint32_t best = 0, known = 0;
     for (uint32_t i = 0; i < m->link_count; i++) {
         if (m->link[i].replica >= x->members) continue;
+        const struct at_measure_link *back = told(&x->measured[m->link[i].replica], r);
+        if (back == NULL || back->rate == 0) continue; /* its own word alone */
         uint32_t kbit = link_kbit(x, &m->link[i], r, m->link[i].replica);
-        known += kbit != 0;
+        known++;
         if (kbit > best) best = kbit;
     }
     return known < AT_ROLES_LINE_LINKS ? 0 : best;
@@ -51,8 +53,8 @@ static uint32_t pair_kbit(const struct at_roles *x, uint32_t a, uint32_t a_kbit,
 {
     uint32_t kbit = link_kbit(x, told(&x->measured[a], b), a, b);
     uint32_t lines = a_kbit == 0 || (b_kbit != 0 && b_kbit < a_kbit) ? b_kbit : a_kbit;
-    if (kbit == 0) return lines;
-    if (a_kbit == 0 || b_kbit == 0 || lines <= kbit) return kbit;
+    if (kbit == 0 || (lines != 0 && lines < kbit)) return lines; /* more than that one end alone says */
+    if (a_kbit == 0 || b_kbit == 0) return kbit;
     return lines / AT_ROLES_SHARED > kbit ? kbit * AT_ROLES_SHARED : lines;
 }
 
