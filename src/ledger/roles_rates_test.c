@@ -114,7 +114,8 @@ static void nobody_confirms_what_a_boaster_invents(void **state)
     struct bench b, honest;
     struct at_replicas in = all(ALL);
     (void)state;
-    for (int boasts = 0; boasts <= 2; boasts++) { /* none; of others; also of those that take part and have nothing from it */
+    for (int boasts = 0; boasts <= 2;
+         boasts++) { /* none; of others; also of those that take part and have nothing from it */
         make(&b, ALL, 2);
         for (uint32_t r = 0; r < ALL; r++) {
             measure(&b, r, 50, 8192);

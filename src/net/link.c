@@ -260,7 +260,7 @@ static void take_frame(struct link *l, struct at_frame frame)
 }
 
 /* Since when what is read now can have been here: since the poll has returned, if it waited; if it did not, perhaps since the
- * one before, which did not find it. Too late only where this process got no processor in the poll: then a rate that is
+ * one before, which did not find it, unless it was not to read on (was_cut). Too late only where this process got no processor in the poll: then a rate that is
  * made of it is too high, by what came meanwhile. */
 static uint64_t here_since_us(const struct at_net *net)
 {
@@ -293,7 +293,7 @@ static void parse_frames(struct link *l)
         take_frame(l, frame);
     }
     at_buf_consume(&l->in, at);
-    if (l->in.n > 0 && l->part_us == 0) {
+    if (l->in.n > 0 && l->part_us == 0 && !l->was_cut) {
         l->part_us = here_since_us(l->net);
         l->part_bytes = l->in.n;
     }
@@ -383,6 +383,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
         return;
     }
     if (l->turn != l->net->turn) {
+        l->was_cut = l->turn_bytes >= l->net->opt.read_bytes_per_turn;
         l->turn = l->net->turn;
         l->turn_bytes = 0;
     }

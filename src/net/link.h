@@ -108,6 +108,7 @@ struct link {
     uint64_t part_us;  /* `in` begins with a part of a frame, which was here then, or had not come before; 0: no */
     size_t part_bytes; /* of it were here */
     uint64_t turn;     /* in which turn_bytes were read */
+    bool was_cut; /* the turn before it read as much as it may: what is read in this one may have been here for long */
     size_t turn_bytes, handshake_bytes;
     at_err_t down_err;
     char down_reason[LINK_REASON_MAX];
