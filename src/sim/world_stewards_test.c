@@ -63,6 +63,57 @@ static void until_round(struct at_world *w, int node, uint32_t round)
     fail_msg("round %u is not over at node %d by %llu ms", round, node, (unsigned long long)at_world_now_ms(w));
 }
 
+/* Five of which four have seats; the fifth is linked to seat 0 alone. In the middle of a round. */
+static struct at_world *linked_to_one_seat(void)
+{
+    struct at_world_options o = options(1, 5, 4, 6);
+    o.min_members = 5;
+    o.step_ms = 10000;
+    o.round_ms_max = 200000;
+    struct at_world *w = make_down(&o);
+    for (int i = 1; i < 4; i++) at_world_wall(w, i, 4, 0, AT_EVER_MS);
+    start_all(w, 5);
+    until_term(w, 2, 5);
+    until_round(w, 0, at_world_status(w, 0)->round + 1);
+    assert_false(at_world_run(w, at_world_now_ms(w) + 5000));
+    return w;
+}
+
+static bool is_here(struct at_world *w, int node, int of)
+{
+    struct at_keypair key = at_world_node_key(w, of);
+    const struct at_node_status *s = at_world_status(w, node);
+    for (uint32_t r = 0; s && r < s->member_count; r++)
+        if (at_node_id_eq(&s->members[r].id, &key.id)) return s->members[r].online;
+    return false;
+}
+
+/* A seat whose link to another is new tells it who is linked here alone: it was down, */
+static void a_seat_hears_again_who_is_here(void **state)
+{
+    (void)state;
+    struct at_world *w = linked_to_one_seat();
+    uint64_t now = at_world_now_ms(w);
+    assert_true(is_here(w, 1, 4));
+    at_world_crash(w, 1, now + 10, false);
+    at_world_start_node(w, 1, now + 300);
+    assert_false(at_world_run(w, now + 4000));
+    assert_true(is_here(w, 1, 4));
+    at_world_release(w);
+}
+
+/* or the links between them were. Else that one is left out of a round. */
+static void seats_apart_for_a_while(void **state)
+{
+    (void)state;
+    struct at_world *w = linked_to_one_seat();
+    uint64_t now = at_world_now_ms(w);
+    for (int i = 1; i < 4; i++) at_world_wall(w, 0, i, now + 10, now + 7000);
+    must_finish(w, AT_EVER_MS);
+    for (uint32_t r = 0; r < 6; r++) assert_int_equal(at_world_included(w, r), 5);
+    at_world_release(w);
+}
+
 /* No block is new for so long; or one is. */
 static bool goes_on_within(struct at_world *w, uint64_t ms)
 {
@@ -334,12 +385,13 @@ static void seeds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_becomes_four),       cmocka_unit_test(founder_killed_for_good),
-        cmocka_unit_test(leader_killed),          cmocka_unit_test(steward_comes_back),
-        cmocka_unit_test(steward_leaves_at_once), cmocka_unit_test(old_disk_abstains),
-        cmocka_unit_test(two_against_two_wait),   cmocka_unit_test(three_against_one_go_on),
-        cmocka_unit_test(one_of_four_lies),       cmocka_unit_test(liar_loses_its_seat),
-        cmocka_unit_test(four_become_seven),      cmocka_unit_test(seeds),
+        cmocka_unit_test(one_becomes_four),        cmocka_unit_test(founder_killed_for_good),
+        cmocka_unit_test(leader_killed),           cmocka_unit_test(steward_comes_back),
+        cmocka_unit_test(steward_leaves_at_once),  cmocka_unit_test(old_disk_abstains),
+        cmocka_unit_test(two_against_two_wait),    cmocka_unit_test(three_against_one_go_on),
+        cmocka_unit_test(one_of_four_lies),        cmocka_unit_test(liar_loses_its_seat),
+        cmocka_unit_test(four_become_seven),       cmocka_unit_test(a_seat_hears_again_who_is_here),
+        cmocka_unit_test(seats_apart_for_a_while), cmocka_unit_test(seeds),
     };
     const char *only = getenv("ATOLL_SIM_ONLY");
     if (only) cmocka_set_test_filter(only);
