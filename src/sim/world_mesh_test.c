@@ -146,6 +146,54 @@ static void behind_a_firewall(void **state)
     at_world_release(w);
 }
 
+/* ---- two halves ---- */
+enum { HALVES = 32 };
+
+static int with_a_way(struct at_world *w, int first)
+{
+    int count = 0;
+    for (int i = first; i < HALVES; i++) count += at_world_status(w, i)->hops != AT_HOPS_NONE;
+    return count;
+}
+
+/* Half of the nodes are apart from the others and from the steward for that long, with more than four links each among themselves;
+ * how long after that until all have a way. */
+static uint64_t heals_in_ms(bool firewall, uint64_t minutes)
+{
+    const uint64_t apart_ms = 120000, again_ms = apart_ms + minutes * 60000;
+    struct at_world_options o = small(1);
+    o.nodes = HALVES;
+    o.rounds = 3;
+    o.min_members = 2;
+    o.step_ms = 3000000; /* the story is over before the first round */
+    o.round_ms_max = 100000000;
+    struct at_world *w = make_down(&o);
+    start_all(w, HALVES);
+    if (firewall) at_world_wall(w, 0, -1, apart_ms, AT_EVER_MS);
+    for (int i = HALVES / 2; i < HALVES; i++) {
+        at_world_set(w, i, AT_WORLD_SIDE, 1, apart_ms);
+        at_world_set(w, i, AT_WORLD_SIDE, 0, again_ms);
+    }
+    assert_false(at_world_run(w, again_ms - 1));
+    assert_int_equal(with_a_way(w, HALVES / 2), 0);
+    for (int i = HALVES / 2; i < HALVES; i++) assert_true(at_world_links(w, i) >= 4);
+    uint64_t ms = 0;
+    while (ms < 3600000 && with_a_way(w, 0) < HALVES) assert_false(at_world_run(w, again_ms + (ms += 1000)));
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    at_world_release(w);
+    return ms;
+}
+
+/* The half without the steward finds it, or, where nobody can dial that, some member that has a way to it; although everybody there
+ * has links enough. */
+static void two_halves(void **state)
+{
+    (void)state;
+    assert_in_range(heals_in_ms(false, 13), 0, 10000);
+    assert_in_range(heals_in_ms(true, 13), 0, 65000);
+    assert_in_range(heals_in_ms(true, 32), 0, 65000);
+}
+
 /* ---- the graph, and what a record costs ---- */
 enum { NODES = 16 };
 
@@ -282,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(steward_seen_by_one), cmocka_unit_test(a_chain),
                                        cmocka_unit_test(steward_lost_by_one), cmocka_unit_test(the_one_between_dies),
                                        cmocka_unit_test(founder_moves),       cmocka_unit_test(behind_a_firewall),
-                                       cmocka_unit_test(bounded_messages),    cmocka_unit_test(random_seeds)};
+                                       cmocka_unit_test(two_halves),          cmocka_unit_test(bounded_messages),
+                                       cmocka_unit_test(random_seeds)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -112,6 +112,27 @@ static void the_way_to_the_steward(void **state)
     at_world_release(w);
 }
 
+/* Two that have four others each look for one another every ten minutes only; then they ask for a meeting each time, for nothing
+ * else can link them. */
+static void apart_for_long(void **state)
+{
+    const uint64_t apart_ms = 1000, again_ms = apart_ms + 3000000;
+    (void)state;
+    struct at_world_options o = nats(37, 6);
+    o.step_ms = 3000000; /* the story is over before the first round */
+    o.round_ms_max = 100000000;
+    struct at_world *w = make_down(&o);
+    for (int i = 4; i < 6; i++) at_world_set(w, i, AT_WORLD_NAT, AT_WORLD_NAT_CONE, 0);
+    at_world_wall(w, 4, 5, apart_ms, again_ms);
+    start_all(w, 6);
+    assert_false(at_world_run(w, again_ms));
+    for (int i = 4; i < 6; i++) assert_int_equal(at_world_status(w, i)->peers, 4);
+    assert_false(at_world_run(w, again_ms + 620000));
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    for (int i = 4; i < 6; i++) assert_int_equal(at_world_status(w, i)->peers, 5);
+    at_world_release(w);
+}
+
 /* Where nobody arranges anything, members behind NATs take part over the ones that they reach, as ever. */
 static void without_meetings(void **state)
 {
@@ -177,6 +198,7 @@ int main(void)
         cmocka_unit_test(no_relay_for_the_well_linked),
         cmocka_unit_test(the_relay_dies),
         cmocka_unit_test(the_way_to_the_steward),
+        cmocka_unit_test(apart_for_long),
         cmocka_unit_test(without_meetings),
         cmocka_unit_test(two_addresses_in_a_second),
     };

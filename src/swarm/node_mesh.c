@@ -28,8 +28,8 @@
  *   fails, or no Hello           again after 400 ms (a member, while some way leads to the steward: 1 s), doubling: up to
  *                                5 s (the steward; 60 s one that is not near and has links) or 60 s; while nobody is
  *                                linked up to 5 s for each eight members that there are
- *   the same, on the ring, of    after two seconds, four times as long each time: up to ten minutes
- *   one that has four links, or
+ *   the same, on the ring, of    after two seconds, four times as long each time: up to ten minutes; while no way leads to
+ *   one that has four links, or  the steward, at most a minute later than above for each one before it in the walk
  *   of those further on
  *   a link goes down             again after 200 ms; when that happens again within ten seconds, as after a failure:
  *                                whoever is shown the door, or shows it to the other, does not come back at once for ever
@@ -116,6 +116,13 @@ static uint64_t steward_ms(const struct at_node_machine *m)
     return lone ? AT_NODE_DIAL_MAX_MS : AT_NODE_DIAL_FAR_MS;
 }
 
+/* Of one that does not answer, where others do as well. */
+static uint64_t away_ms(uint32_t vain)
+{
+    uint64_t ms = vain < 8 ? (uint64_t)AT_NODE_DIAL_CALM_MS << 2 * vain : AT_NODE_DIAL_AWAY_MS;
+    return ms < AT_NODE_DIAL_AWAY_MS ? ms : AT_NODE_DIAL_AWAY_MS;
+}
+
 void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node, uint64_t link, bool was_open,
                        uint64_t up_ms, const char *reason)
 {
@@ -143,9 +150,8 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
     bool calm = m->mesh.path && !is_steward(m, node) && vain > 0;
     uint64_t least = calm ? AT_NODE_DIAL_CALM_MS : AT_NODE_DIAL_MIN_MS;
     uint64_t wait = vain < 16 ? least << vain : most;
-    uint64_t away = vain < 8 ? (uint64_t)AT_NODE_DIAL_CALM_MS << 2 * vain : AT_NODE_DIAL_AWAY_MS;
     d->due_ms = m->now_ms + (wait < most ? wait : most);
-    d->away_ms = vain ? m->now_ms + (away < AT_NODE_DIAL_AWAY_MS ? away : AT_NODE_DIAL_AWAY_MS) : d->due_ms;
+    d->away_ms = vain ? m->now_ms + away_ms(vain) : d->due_ms;
 }
 
 /* ---- the drive ---- */
@@ -159,27 +165,29 @@ static bool has_link(struct at_node_machine *m, const struct at_node_id *node)
 }
 
 /* Who does not answer is dialled again, for it may have come back; others need not be asked as often to arrange what has
- * failed before. */
+ * failed before; but whoever has waited long for a dial asks at each, for of two behind NATs nothing else helps. */
 static bool worth_meeting(const struct at_node_machine *m, const struct at_node_dial *d, bool patient)
 {
     uint32_t few = m->mesh.path || patient ? 3 : 8; /* more, while no way leads to the steward */
-    return d->failures < few || d->failures % 8 == 0;
+    bool late = m->now_ms >= d->away_ms && away_ms(d->failures) == AT_NODE_DIAL_AWAY_MS;
+    return d->failures < few || d->failures % 8 == 0 || late;
 }
 
-/* r: its replica, or -1. patient: others do as well, and enough are linked. */
-static bool reach(struct at_node_machine *m, const struct at_node_id *node, int r, bool patient)
+/* r: its replica, or -1. patience_ms: how much later it may be, since others do as well and enough are linked. */
+static bool reach(struct at_node_machine *m, const struct at_node_id *node, int r, uint64_t patience_ms)
 {
     struct at_node_dial *d = dial_of(m, node, r);
     if (!d) return false;
     if (d->under_way || has_link(m, node)) return true;
-    uint64_t due = patient && d->away_ms > d->due_ms ? d->away_ms : d->due_ms;
+    uint64_t due = d->due_ms + patience_ms, away = d->away_ms > d->due_ms ? d->away_ms : d->due_ms;
+    if (away < due) due = away;
     if (m->now_ms < due) {
         if (due < m->mesh.dial_due_ms) m->mesh.dial_due_ms = due;
         return false;
     }
     const struct at_node_hint *hint = r < 0 ? at_node_hint_of(m, node) : NULL;
     const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : hint ? &hint->where : NULL;
-    bool meet = worth_meeting(m, d, patient);
+    bool meet = worth_meeting(m, d, patience_ms > 0);
     if (!at_node_climb_begin(m, node, d == &m->mesh.contact, where, meet, d->turn++)) return false;
     at_node_mesh_look(m);
     m->mesh.dials++;
@@ -191,7 +199,7 @@ static bool reach(struct at_node_machine *m, const struct at_node_id *node, int 
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node)
 {
     if (at_node_link_of(m, node)) return true; /* mostly */
-    return reach(m, node, replica_of(m, node), false);
+    return reach(m, node, replica_of(m, node), 0);
 }
 
 uint32_t at_node_members_linked(const struct at_node_machine *m)
@@ -213,11 +221,14 @@ static bool ring_moves(struct at_node_machine *m)
     return true;
 }
 
-/* Whoever does not answer is looked for less and less: it dials itself when it is back, and of those who are apart from the rest
- * together each looks for the steward. With few links that is so from the second of a walk on. */
-static bool may_wait(uint32_t linked, uint32_t step)
+/* Whoever does not answer is looked for less and less: it dials itself when it is back. With few links that is so from the second
+ * of a walk on. Without a way to the steward the wait stays bounded: when the steward cannot be dialled, only a link to one that
+ * has a way helps, and the others do not miss those that are apart from them. The first of a walk is dialled most often, so
+ * that many without a way do not dial each other all the time. */
+static uint64_t patience_ms(const struct at_node_machine *m, uint32_t linked, uint32_t step)
 {
-    return linked >= AT_NODE_MESH_DIALS || (linked > 0 && step > 0);
+    if (linked == 0 || (linked < AT_NODE_MESH_DIALS && step == 0)) return 0;
+    return m->mesh.path ? AT_NODE_DIAL_AWAY_MS : (uint64_t)AT_NODE_DIAL_FAR_MS * step;
 }
 
 static void reach_ring(struct at_node_machine *m)
@@ -237,7 +248,7 @@ static void reach_ring(struct at_node_machine *m)
             bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
             if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
             if (opposite || (moves && k > 0) || at_node_link_of(m, node)) break;
-            if (reach(m, node, (int)next->replica, may_wait(linked, step))) break;
+            if (reach(m, node, (int)next->replica, patience_ms(m, linked, step))) break;
         }
     }
 }
