@@ -233,6 +233,7 @@ struct at_node_link {
     /* the directory */
     uint64_t peers_asked_ms; /* 0: never */
     bool peers_asking;
+    uint16_t peers_pages; /* of its directory that it was asked for, one after the other */
     /* the tiles of the state that this node fetches */
     bool tiles_whole;
     bool tiles_answered;

@@ -16,8 +16,8 @@
  *                                               from whom it has not come, too
  *   Peers: own, newer than the own counter      it is the own one again, if it is true; else the counter goes on from
  *                                               there, and a new statement is signed
- *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page, half
- *                                               a second apart (among more than 64 members more); the next one later and later, up to a minute (among many 16 times as late as after news), while the
+ *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page (no more than
+ *                                               all members fill), half a second apart (among more than 64 members more); the next one later and later, up to a minute (among many 16 times as late as after news), while the
  *                                               answers say nothing new: some members can never be reached
  *
  * One statement per member of the log, its newest, is all that is ever kept. Members that cannot be reached make none.
@@ -230,7 +230,7 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
     return TAKEN;
 }
 
-static void ask(struct at_node_machine *m, struct at_node_link *link, const struct at_node_id *after)
+static void ask_page(struct at_node_machine *m, struct at_node_link *link, const struct at_node_id *after)
 {
     struct at_message msg = {.kind = AT_MSG_PEERS_GET};
     uint8_t sums[8 * AT_PEERS_SUMS_MAX];
@@ -239,7 +239,22 @@ static void ask(struct at_node_machine *m, struct at_node_link *link, const stru
     msg.peers_get.sums = at_node_sums_write(m, sums);
     at_node_send(m, link->id, &msg);
     link->peers_asking = true;
+    link->peers_pages++;
     link->peers_asked_ms = m->now_ms ? m->now_ms : 1;
+}
+
+static void ask(struct at_node_machine *m, struct at_node_link *link)
+{
+    static const struct at_node_id lowest;
+    link->peers_pages = 0;
+    ask_page(m, link, &lowest);
+}
+
+/* As many pages as a directory of all members has. Who has more to say knows a longer log, or invents what it says; it has
+ * answered, and others are asked. */
+static bool may_go_on(const struct at_node_machine *m, const struct at_node_link *link)
+{
+    return link->peers_pages <= m->ledger.member_count / AT_PEERS_MAX;
 }
 
 /* ---- passing on ---- */
@@ -357,8 +372,8 @@ void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const s
     if (!asked) return;
     link->peers_asking = false;
     m->mesh.ask_news = m->mesh.ask_news || count > 0;
-    if (msg->count == AT_PEERS_MAX)
-        ask(m, link, &msg->list[msg->count - 1].node);
+    if (msg->count == AT_PEERS_MAX && may_go_on(m, link))
+        ask_page(m, link, &msg->list[msg->count - 1].node);
     else
         answered(m);
 }
@@ -431,19 +446,24 @@ static bool some_are_missing(const struct at_node_machine *m)
     return false;
 }
 
+/* Asked longest ago, or never. */
+static bool is_next(const struct at_node_link *l, const struct at_node_link *than)
+{
+    return l->peers_asked_ms < than->peers_asked_ms || (l->peers_asked_ms == than->peers_asked_ms && l->id < than->id);
+}
+
 static void maybe_ask(struct at_node_machine *m)
 {
-    static const struct at_node_id lowest;
     struct at_node_link *pick = NULL;
     for (size_t i = 0; i < m->link_top; i++) {
         struct at_node_link *l = &m->links[i];
         if (at_node_link_open(l) && l->peers_asking && m->now_ms < l->peers_asked_ms + AT_NODE_PEERS_AGAIN_MS)
             return; /* one after the other */
         bool may = !l->peers_asked_ms || m->now_ms >= l->peers_asked_ms + AT_NODE_PEERS_AGAIN_MS;
-        if (at_node_link_open(l) && may && at_node_link_member(m, l) && (!pick || l->id < pick->id)) pick = l;
+        if (at_node_link_open(l) && may && at_node_link_member(m, l) && (!pick || is_next(l, pick))) pick = l;
     }
     if (pick && some_are_missing(m))
-        ask(m, pick, &lowest);
+        ask(m, pick);
     else
         m->mesh.ask_wanted = false;
 }
