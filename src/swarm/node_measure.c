@@ -9,7 +9,7 @@
  *
  * Much: speed or memory by half or more; or of the links it tells of and told of, every second is new, gone, twice as
  * long or short (below 8 ms all are alike), or carries twice or half as much (above 200 Mbit/s all are alike); or the best
- * of them carries so, or the rate of one was not known before: it may be the one that holds up its group. What it told of a link's rate it tells again while nothing
+ * of them carries so, or the rate of one that it told of was not known before: it may be the one that holds up its group. What it told of a link's rate it tells again while nothing
  * newer is known, as after a link was made anew. The nearest are told of, of equals those whose replicas follow on its own: so
  * that members of a large site tell of the same links. */
 #include "swarm/node_internal.h"
@@ -121,13 +121,14 @@ static uint32_t not_in(const struct at_measure *a, const struct at_measure *b)
     return n;
 }
 
-/* The rate of a link of which none was told. */
+/* The rate of a link that was told of without one. Not of one that was not told of: where links come and go, all records that a
+ * member has would be used up by them. */
 static bool is_newly_known(const struct at_measure *now, const struct at_measure *before)
 {
     bool newly = false;
     for (uint32_t i = 0; i < now->link_count; i++) {
         const struct at_measure_link *was = find(before, now->link[i].replica);
-        newly = newly || (now->link[i].rate != 0 && (!was || was->rate == 0));
+        newly = newly || (now->link[i].rate != 0 && was && was->rate == 0);
     }
     return newly;
 }
