@@ -186,8 +186,7 @@ static void build_link(const struct at_message *msg, struct message_pb *pb)
     }
 }
 
-/* The generated message over `msg`; borrows from it. The kind is one of ours. */
-static void build(const struct at_message *msg, struct message_pb *pb)
+void at_message_build(const struct at_message *msg, struct message_pb *pb)
 {
     atoll__pb__message__init(&pb->message);
     pb->message.body_case = (Atoll__Pb__Message__BodyCase)msg->kind; /* our numbers are the schema's */
@@ -350,8 +349,8 @@ at_err at_message_encode(const struct at_message *msg, struct at_buf *out)
 {
     if (fault(msg) != NULL) return AT_E_DATA;
     struct message_pb pb;
-    build(msg, &pb);
-    return at_pb_pack(&pb.message.base, out);
+    at_message_build(msg, &pb);
+    return at_pb_pack_field((uint32_t)msg->kind, &pb.hello.base, out); /* what the body's members all begin with */
 }
 
 static bool read_hash(const ProtobufCBinaryData *field, struct at_hash *ret)
@@ -488,14 +487,20 @@ static bool read_message(const Atoll__Pb__Message *pb, struct at_pb_arena *arena
     }
 }
 
-at_err at_message_decode(struct at_span bytes, struct at_message_mem *mem, struct at_diag *diag,
-                         struct at_message *ret_msg)
+/* What comes often. False: decode_any is to judge. */
+static bool decode_quick(struct at_span bytes, struct at_pb_arena arena, struct at_message *ret_msg)
 {
-    if (bytes.n > AT_FRAME_PAYLOAD_BYTES_MAX)
-        return at_fail(diag, AT_E_PEER, "message", "message: larger than a frame");
-    if (mem->block == NULL) mem->block = malloc(MEM_BYTES);
-    if (mem->block == NULL) return at_fail(diag, AT_E_NOMEM, "message", "out of memory");
-    struct at_pb_arena arena = {.block = mem->block, .cap = MEM_BYTES};
+    struct at_message m;
+    memset(&m, 0, sizeof m);
+    if (!at_message_quick_read(bytes, &arena, &m) || fault(&m) != NULL) return false;
+    *ret_msg = m;
+    return true;
+}
+
+/* Any kind, over the generated structs. */
+static at_err_t decode_any(struct at_span bytes, struct at_pb_arena arena, struct at_diag *diag,
+                           struct at_message *ret_msg)
+{
     ProtobufCAllocator allocator = at_pb_allocator(&arena);
     const Atoll__Pb__Message *pb = atoll__pb__message__unpack(&allocator, bytes.n, bytes.p);
     if (pb == NULL) return at_fail(diag, AT_E_PEER, "message", "message: malformed or beyond its limits");
@@ -508,10 +513,21 @@ at_err at_message_decode(struct at_span bytes, struct at_message_mem *mem, struc
         return at_fail(diag, AT_E_PEER, at_message_kind_name(m.kind), "message %s: %s is out of range",
                        at_message_kind_name(m.kind), what);
     struct message_pb again;
-    build(&m, &again);
+    at_message_build(&m, &again);
     if (!at_pb_packs_to(&again.message.base, bytes))
         return at_fail(diag, AT_E_PEER, at_message_kind_name(m.kind), "message %s: unknown or repeated fields",
                        at_message_kind_name(m.kind));
     *ret_msg = m;
     return AT_OK;
+}
+
+at_err at_message_decode(struct at_span bytes, struct at_message_mem *mem, struct at_diag *diag,
+                         struct at_message *ret_msg)
+{
+    if (bytes.n > AT_FRAME_PAYLOAD_BYTES_MAX)
+        return at_fail(diag, AT_E_PEER, "message", "message: larger than a frame");
+    if (mem->block == NULL) mem->block = malloc(MEM_BYTES);
+    if (mem->block == NULL) return at_fail(diag, AT_E_NOMEM, "message", "out of memory");
+    struct at_pb_arena arena = {.block = mem->block, .cap = MEM_BYTES};
+    return decode_quick(bytes, arena, ret_msg) ? AT_OK : decode_any(bytes, arena, diag, ret_msg);
 }

@@ -1,4 +1,4 @@
-/* message_pb.h: the insides of message.c, shared with message_mesh.c and with nobody else. */
+/* message_pb.h: the insides of message.c, shared with message_mesh.c and its like, and with their fuzz target. */
 #ifndef ATOLL_WIRE_MESSAGE_PB_H
 #define ATOLL_WIRE_MESSAGE_PB_H
 
@@ -52,6 +52,9 @@ static inline ProtobufCBinaryData at_pb_hash(const struct at_hash *h)
     return at_pb_bytes(h->b, sizeof h->b);
 }
 
+/* The generated message over `msg`; borrows from it. The kind is one of ours. */
+void at_message_build(const struct at_message *msg, struct message_pb *pb);
+
 /* message_mesh.c: what members say about themselves and about the way to the steward. */
 void at_message_mesh_build(const struct at_message *msg, struct message_pb *pb);
 const char *at_message_mesh_fault(const struct at_message *m);
@@ -61,5 +64,9 @@ bool at_message_mesh_read(const Atoll__Pb__Message *pb, struct at_pb_arena *aren
 void at_message_bundle_build(const struct at_message *msg, struct message_pb *pb);
 const char *at_message_bundle_fault(const struct at_message *m);
 bool at_message_bundle_read(const Atoll__Pb__Message *pb, struct at_pb_arena *arena, struct at_message *m);
+
+/* message_quick.c: what comes often. True: these are canonical bytes of *m, whose limits are not checked yet. Hand it a
+ * zeroed m; false leaves anything in it. */
+bool at_message_quick_read(struct at_span bytes, struct at_pb_arena *arena, struct at_message *m);
 
 #endif

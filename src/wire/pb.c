@@ -69,14 +69,36 @@ bool at_pb_packs_to(const ProtobufCMessage *msg, struct at_span bytes)
     return sink.same && sink.rest.n == 0;
 }
 
+static size_t put_number(uint64_t v, uint8_t *to)
+{
+    size_t n = 0;
+    for (; v >= 0x80; v >>= 7) to[n++] = (uint8_t)(v | 0x80);
+    to[n++] = (uint8_t)v;
+    return n;
+}
+
+static at_err_t pack(struct at_span head, const ProtobufCMessage *msg, size_t n, struct at_buf *out)
+{
+    uint8_t *to;
+    at_err_t err = at_buf_reserve(out, head.n + n, &to);
+    if (err) return err;
+    if (head.n != 0) memcpy(to, head.p, head.n);
+    size_t wrote = protobuf_c_message_pack(msg, to + head.n);
+    AT_ASSERT(wrote == n);
+    out->n += head.n + n;
+    return AT_OK;
+}
+
 at_err at_pb_pack(const ProtobufCMessage *msg, struct at_buf *out)
 {
-    size_t n = protobuf_c_message_get_packed_size(msg);
-    uint8_t *to;
-    at_err_t err = at_buf_reserve(out, n, &to);
-    if (err) return err;
-    size_t wrote = protobuf_c_message_pack(msg, to);
-    AT_ASSERT(wrote == n);
-    out->n += n;
-    return AT_OK;
+    return pack(at_span(NULL, 0), msg, protobuf_c_message_get_packed_size(msg), out);
+}
+
+at_err at_pb_pack_field(uint32_t field, const ProtobufCMessage *value, struct at_buf *out)
+{
+    uint8_t head[5 + 10];
+    size_t bytes = protobuf_c_message_get_packed_size(value);
+    size_t n = put_number((uint64_t)field << 3 | 2, head); /* 2: bytes, and how many */
+    n += put_number(bytes, head + n);
+    return pack(at_span(head, n), value, bytes, out);
 }

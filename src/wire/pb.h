@@ -30,5 +30,8 @@ bool at_pb_text(const char *from, char *ret, size_t max);
 bool at_pb_packs_to(const ProtobufCMessage *msg, struct at_span bytes);
 /* Appends the packed message to `out`. */
 at_err at_pb_pack(const ProtobufCMessage *msg, struct at_buf *out);
+/* Appends a message whose only field is this one: as at_pb_pack would, but without a look, twice, at each other member of
+ * its oneof. */
+at_err at_pb_pack_field(uint32_t field, const ProtobufCMessage *value, struct at_buf *out);
 
 #endif
