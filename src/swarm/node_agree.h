@@ -54,14 +54,10 @@ struct at_node_agree {
     struct at_node_chain {
         uint32_t term; /* the secret that it is of; 0: none */
         struct at_beacon_chain links;
-    } * chains[2];                            /* owned; of the secrets used last: 20 ms of hashing each */
-    const struct at_beacon_chain *chain_used; /* by Simplex */
-    struct at_node_own stand;
-    uint32_t stand_term; /* of that record */
-    struct at_node_accusal {
-        struct at_node_id key; /* against the holder of this one */
-        struct at_node_own own;
-    } accuse[AT_NODE_ACCUSALS]; /* EVIDENCE on its way; free: not signed */
+    } * chains[2];                               /* owned; of the secrets used last: 20 ms of hashing each */
+    const struct at_beacon_chain *chain_used;    /* by Simplex */
+    uint32_t stand_term;                         /* of the READY that was signed last */
+    struct at_node_id accused[AT_NODE_ACCUSALS]; /* whose holder the EVIDENCE on its way is against; free: not signed */
     /* the term in which this node is a steward */
     uint32_t term;              /* whose seats it looked at last */
     struct at_simplex *simplex; /* owned; NULL: not a steward among several */

@@ -363,7 +363,6 @@ struct at_node_measuring { /* node_measure.c */
     uint8_t speed;         /* 0: not measured yet */
     uint64_t time_ms;      /* of the record: */
     bool fresh;            /* it was signed now */
-    struct at_node_own own;
 };
 
 enum at_node_state_busy { AT_STATE_IDLE, AT_STATE_INIT, AT_STATE_APPLY, AT_STATE_INSTALL };
@@ -376,6 +375,7 @@ struct at_node_cold {
     struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
     struct at_node_held_part held[AT_MEMBERS_MAX / AT_NODE_HELD_PART];
     struct at_node_member_status members[AT_MEMBERS_MAX]; /* of `status` */
+    struct at_signed_record own[AT_NODE_OWN_COUNT];
 };
 
 struct at_node_scratch { /* node_scratch.c: of one step; nothing in it is looked at in a later one */
@@ -414,6 +414,7 @@ struct at_node_machine {
     size_t op_count;
     struct at_node_scratch *scratch;
     bool owns_scratch;
+    struct at_node_own own[AT_NODE_OWN_COUNT];
     uint64_t join_refused_ms; /* 0: not refused */
     uint64_t ready_path;
     uint32_t ready_round;
@@ -437,9 +438,7 @@ struct at_node_machine {
         double tokens_per_s;
         bool submitted;
         uint64_t progress_ms;
-        struct at_node_own receipt; /* done */
     } unit;
-    struct at_node_own join, leave;
     struct at_node_measuring measuring;
     struct at_node_group group;
     /* state */
@@ -657,7 +656,14 @@ bool at_node_sign_at(struct at_node_machine *m, struct at_record *record, uint64
 void at_node_refused_late(struct at_node_machine *m, struct at_hash leaf, const char *reason);
 void at_node_update_check(struct at_node_machine *m, uint64_t link, const struct at_receipt *receipt);
 /* A member's own record: sends it on the way to the steward, and again when the way has changed or nothing came of it. */
-void at_node_own_send(struct at_node_machine *m, struct at_node_own *own);
+void at_node_own_send(struct at_node_machine *m, enum at_node_own_what what);
+/* Signs it anew. False: it is none, and the machine has ended. time_ms: its own, not behind the log's. */
+bool at_node_own_sign(struct at_node_machine *m, enum at_node_own_what what, struct at_record *record,
+                      uint64_t time_ms);
+static inline void at_node_own_submit(struct at_node_machine *m, enum at_node_own_what what) /* a steward's */
+{
+    at_node_submit_own(m, &m->cold->own[what], 0);
+}
 /* A JOIN of somebody who is a member. It is in the log then, and that its author will hear: no refusal, which would tell
  * it that it may not join. */
 bool at_node_joins_again(const struct at_node_machine *m, const struct at_signed_record *record);

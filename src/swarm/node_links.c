@@ -293,7 +293,7 @@ static void said_bye(struct at_node_machine *m, struct at_node_link *link, const
     if (replica >= 0 && m->ledger.phase == AT_LEDGER_ENDED && at_node_settled(m)) {
         m->done[replica] = true;
         for (uint32_t r = 0; r < m->ledger.member_count; r++) /* it has waited for those behind it */
-            if (m->mesh.peers[r].via == link->id) m->done[r] = true;
+            if (m->mesh.words[r].via == link->id) m->done[r] = true;
     }
     link_over(m, link);
 }

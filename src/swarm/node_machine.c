@@ -100,6 +100,7 @@ void at_node_machine_release(struct at_node_machine *m)
     at_tiles_release(&m->tiles.pick);
     at_buf_release(&m->tiles.leaves);
     free(m->mesh.peers);
+    free(m->mesh.words);
     free(m->mesh.ring);
     at_buf_release(&m->genesis_bytes);
     if (m->owns_scratch) at_node_scratch_release(m->scratch);

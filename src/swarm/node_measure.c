@@ -171,7 +171,7 @@ void at_node_measured(struct at_node_machine *m, const struct at_node_event *e)
                                : x->speed ? AT_NODE_MEASURE_AGAIN_MS
                                           : AT_NODE_MEASURE_SOON_MS);
     if (e->measured.mflops) x->speed = code_of(e->measured.mflops);
-    if (!on(m) || x->speed == 0 || x->own.is_signed) return;
+    if (!on(m) || x->speed == 0 || m->own[AT_NODE_OWN_MEASURE].is_signed) return;
     struct at_record rec = {.kind = AT_RECORD_MEASURE};
     const struct at_measured *before = &m->ledger.measured[at_node_self(m)];
     rec.measure = (struct at_measure){.speed = x->speed, .memory = code_of(e->measured.memory_mib)};
@@ -181,10 +181,8 @@ void at_node_measured(struct at_node_machine *m, const struct at_node_event *e)
     take_links(m, e, &rec.measure);
     if (before->count && (!much_has_changed(&rec.measure, &before->last) || !may_say(m, before))) return;
     uint64_t time_ms = m->wall_ms > before->time_ms ? m->wall_ms : before->time_ms + 1; /* clocks are set back */
-    memset(&x->own, 0, sizeof x->own);
     x->time_ms = time_ms;
-    x->own.is_signed = at_node_sign_at(m, &rec, time_ms, &x->own.record);
-    x->fresh = x->own.is_signed;
+    x->fresh = at_node_own_sign(m, AT_NODE_OWN_MEASURE, &rec, time_ms);
 }
 
 void at_node_measure_drive(struct at_node_machine *m)
@@ -199,14 +197,15 @@ void at_node_measure_drive(struct at_node_machine *m)
         x->asked = true;
         at_node_op_add(m, AT_NODE_OP_MEASURE)->evaluate = x->speed == 0;
     }
-    if (!x->own.is_signed) return;
+    struct at_node_own *own = &m->own[AT_NODE_OWN_MEASURE];
+    if (!own->is_signed) return;
     const struct at_measured *known = &m->ledger.measured[at_node_self(m)];
     if ((known->count && known->time_ms >= x->time_ms) || !may_say(m, known))
-        x->own.is_signed = false;
+        own->is_signed = false;
     else if (!m->consensus)
-        at_node_own_send(m, &x->own);
+        at_node_own_send(m, AT_NODE_OWN_MEASURE);
     else if (x->fresh)
-        at_node_submit_own(m, &x->own.record, 0);
+        at_node_own_submit(m, AT_NODE_OWN_MEASURE);
     x->fresh = false;
 }
 

@@ -155,12 +155,21 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
 }
 
 /* ---- the drive ---- */
-/* Also one that may yet say hello, or that has yet to go down. */
-static bool has_link(struct at_node_machine *m, const struct at_node_id *node)
+/* Also one that may yet say hello, or that has yet to go down. r: its replica, or -1. */
+static bool has_link(const struct at_node_machine *m, const struct at_node_id *node, int r)
 {
-    if (at_node_link_of(m, node)) return true;
+    for (size_t i = 0; i < m->link_top; i++) {
+        const struct at_node_link *l = &m->links[i];
+        if (l->used && (r >= 0 ? l->replica1 == (uint32_t)r + 1 : at_node_id_eq(&l->node, node))) return true;
+    }
+    return false;
+}
+
+/* It has said hello. */
+static bool is_linked(const struct at_node_machine *m, uint32_t replica)
+{
     for (size_t i = 0; i < m->link_top; i++)
-        if (m->links[i].used && at_node_id_eq(&m->links[i].node, node)) return true;
+        if (m->links[i].replica1 == replica + 1 && at_node_link_open(&m->links[i])) return true;
     return false;
 }
 
@@ -178,7 +187,7 @@ static bool reach(struct at_node_machine *m, const struct at_node_id *node, int 
 {
     struct at_node_dial *d = dial_of(m, node, r);
     if (!d) return false;
-    if (d->under_way || has_link(m, node)) return true;
+    if (d->under_way || has_link(m, node, r)) return true;
     uint64_t due = d->due_ms + patience_ms, away = d->away_ms > d->due_ms ? d->away_ms : d->due_ms;
     if (away < due) due = away;
     if (m->now_ms < due) {
@@ -247,7 +256,7 @@ static void reach_ring(struct at_node_machine *m)
             const struct at_node_id *node = &next->id;
             bool opposite = on_ring && 2 * (d + step) == n && at_node_id_cmp(&m->options.key.id, node) > 0;
             if (is_steward(m, node) || at_node_id_eq(node, &m->options.key.id)) continue;
-            if (opposite || (moves && k > 0) || at_node_link_of(m, node)) break;
+            if (opposite || (moves && k > 0) || is_linked(m, next->replica)) break;
             if (reach(m, node, (int)next->replica, patience_ms(m, linked, step))) break;
         }
     }
@@ -262,7 +271,7 @@ static bool walk_ends_at(struct at_node_machine *m, uint32_t d, uint32_t place)
     for (uint32_t step = 0; step < AT_NODE_MESH_WALK && d + step < n; step++) {
         uint32_t at = (here + d + step) % n;
         if (at == place) return true;
-        if (!is_steward(m, &ring[at].id) && at_node_link_of(m, &ring[at].id)) return false;
+        if (!is_steward(m, &ring[at].id) && is_linked(m, ring[at].replica)) return false;
     }
     return false;
 }

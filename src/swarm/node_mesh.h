@@ -66,13 +66,16 @@ struct at_node_peer {          /* a member, by replica */
     uint64_t where_ms;
     struct at_node_dial dial;
     struct at_presence said; /* its newest word of presence; counter 0: none */
-    uint64_t via;            /* the link over which that came, while it is up; else 0 */
-    uint64_t told;           /* the link over which `said` went on towards the steward; 0: it has not */
     bool far;                /* through others */
     struct at_node_bucket author;
     /* the steward's: rounds that opened without it in a row, although it was here */
     uint32_t left_out;
     uint64_t left_out_ms, pause_ms; /* since when; when a pause is made for it, at the earliest */
+};
+
+struct at_node_word { /* the way of a member's newest word of presence; apart, since all are looked through at once */
+    uint64_t via;     /* the link over which it came, while it is up; else 0 */
+    uint64_t told;    /* the link over which it went on towards the steward; 0: it has not */
 };
 
 struct at_node_hint { /* somebody that a newcomer was told of; counter 0: nobody */
@@ -87,6 +90,7 @@ struct at_node_ring { /* the active members, ids ascending */
 
 struct at_node_mesh {
     struct at_node_peer *peers; /* [member_count] */
+    struct at_node_word *words; /* likewise */
     struct at_node_ring *ring;
     uint32_t peer_cap, ring_count, ring_before;      /* before: members that are nearer to the steward than this node */
     uint32_t ring_at, ring_step[AT_NODE_MESH_DIALS]; /* own place, or where it would be; distances that it dials */
@@ -170,11 +174,20 @@ struct at_node_joins { /* a single steward's: JOINs that wait for each other (no
     } list[AT_NODE_JOINS_MAX];
 };
 
-struct at_node_own {        /* a record of ours on its way into the log */
+/* Records of ours on their way into the log. What a drive looks at lies together: the records are in cold memory. */
+enum at_node_own_what {
+    AT_NODE_OWN_RECEIPT,
+    AT_NODE_OWN_JOIN,
+    AT_NODE_OWN_LEAVE,
+    AT_NODE_OWN_READY,
+    AT_NODE_OWN_MEASURE,
+    AT_NODE_OWN_EVIDENCE, /* AT_NODE_ACCUSALS of them */
+    AT_NODE_OWN_COUNT = AT_NODE_OWN_EVIDENCE + AT_NODE_ACCUSALS
+};
+struct at_node_own {
     uint64_t path, sent_ms; /* sent last; path 0: not signed yet, or to be sent */
     uint32_t tries;         /* on this path */
     bool is_signed;
-    struct at_signed_record record;
 };
 
 #endif

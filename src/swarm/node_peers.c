@@ -36,6 +36,10 @@ at_err_t at_node_peers_room(struct at_node_machine *m)
     if (!peers) return AT_E_NOMEM;
     memset(peers + m->mesh.peer_cap, 0, (cap - m->mesh.peer_cap) * sizeof *peers);
     m->mesh.peers = peers;
+    struct at_node_word *words = realloc(m->mesh.words, cap * sizeof *words);
+    if (!words) return AT_E_NOMEM;
+    memset(words + m->mesh.peer_cap, 0, (cap - m->mesh.peer_cap) * sizeof *words);
+    m->mesh.words = words;
     struct at_node_ring *ring = realloc(m->mesh.ring, cap * sizeof *ring);
     if (!ring) return AT_E_NOMEM;
     m->mesh.ring = ring;

@@ -34,8 +34,8 @@ struct words { /* that go on together */
 
 const struct at_presence *at_node_present(struct at_node_machine *m, uint32_t replica)
 {
-    const struct at_node_peer *peer = &m->mesh.peers[replica];
-    return peer->via || at_node_link_of(m, &m->ledger.members[replica].id) ? &peer->said : NULL;
+    bool here = m->mesh.words[replica].via || at_node_link_of(m, &m->ledger.members[replica].id);
+    return here ? &m->mesh.peers[replica].said : NULL;
 }
 
 static void say(struct at_node_machine *m, uint32_t round, struct at_hash root)
@@ -81,10 +81,11 @@ static void to_stewards(struct at_node_machine *m, const struct at_message *msg)
 }
 
 /* With what else goes on in this step; room: fewer than AT_PRESENCES_MAX are in it. */
-static void pass_on(struct at_node_machine *m, struct at_node_peer *peer, struct words *words)
+static void pass_on(struct at_node_machine *m, uint32_t replica, struct words *words)
 {
-    if (goes_on(m, peer->via)) words->list[words->count++] = peer->said;
-    peer->told = m->mesh.path ? m->mesh.feed : 0;
+    struct at_node_word *word = &m->mesh.words[replica];
+    if (goes_on(m, word->via)) words->list[words->count++] = m->mesh.peers[replica].said;
+    word->told = m->mesh.path ? m->mesh.feed : 0;
 }
 
 static void send_words(struct at_node_machine *m, const struct words *words)
@@ -103,16 +104,16 @@ static bool take(struct at_node_machine *m, struct at_node_link *link, const str
     if (!own && !at_node_link_member(m, link)) return true;
     struct at_node_peer *peer = &m->mesh.peers[r];
     if (!own && p->counter < peer->said.counter) return true;
-    if (!own && p->counter == peer->said.counter && peer->via) return true;
+    if (!own && p->counter == peer->said.counter && m->mesh.words[r].via) return true;
     if (!own && !at_node_author_spend(m, &p->member)) return true;
     if (at_presence_verify(p, m->options.run, m->options.verifier)) {
         at_node_link_refuse(m, link, "a word of presence that its member has not signed");
         return false;
     }
     peer->said = *p;
-    peer->via = link->id;
     peer->far = !own;
-    pass_on(m, peer, words);
+    m->mesh.words[r].via = link->id;
+    pass_on(m, (uint32_t)r, words);
     if (m->is_steward && at_node_state_confirmed(m) && p->round == m->state.round && !at_hash_is_zero(p->state_root) &&
         !at_hash_eq(p->state_root, m->state.root))
         at_node_note(m, "a member computes other bits: root %.16s of round %u at %.16s, %.16s here",
@@ -148,8 +149,8 @@ void at_node_gone(struct at_node_machine *m, struct at_node_link *link, const st
     struct at_msg_gone gone = {ids, 0};
     for (uint32_t i = 0; i < msg->count; i++) {
         int r = m->has_genesis ? at_ledger_find(&m->ledger, &msg->members[i]) : -1;
-        if (r < 0 || m->mesh.peers[r].via != link->id || at_node_id_eq(&msg->members[i], &link->node)) continue;
-        m->mesh.peers[r].via = m->mesh.peers[r].told = 0;
+        if (r < 0 || m->mesh.words[r].via != link->id || at_node_id_eq(&msg->members[i], &link->node)) continue;
+        m->mesh.words[r] = (struct at_node_word){0};
         ids[gone.count++] = msg->members[i];
     }
     tell_gone(m, &gone, link->id);
@@ -160,8 +161,8 @@ void at_node_presence_lost(struct at_node_machine *m, const struct at_node_link 
     struct at_node_id ids[AT_PEERS_MAX];
     struct at_msg_gone gone = {ids, 0};
     for (uint32_t r = 0; m->has_genesis && r < m->ledger.member_count; r++) {
-        if (m->mesh.peers[r].via != link->id) continue;
-        m->mesh.peers[r].via = m->mesh.peers[r].told = 0;
+        if (m->mesh.words[r].via != link->id) continue;
+        m->mesh.words[r] = (struct at_node_word){0};
         ids[gone.count++] = m->ledger.members[r].id;
         if (gone.count == AT_PEERS_MAX) tell_gone(m, &gone, link->id);
     }
@@ -179,9 +180,9 @@ void at_node_presence_drive(struct at_node_machine *m)
     if (m->consensus || !m->mesh.path || m->mesh.again_ms == m->now_ms + 1) return;
     struct words words = {.count = 0};
     for (; m->mesh.again_next < m->ledger.member_count && words.count < AT_PRESENCES_MAX; m->mesh.again_next++) {
-        struct at_node_peer *peer = &m->mesh.peers[m->mesh.again_next];
-        bool told = m->mesh.feed && (peer->via == m->mesh.feed || peer->told == m->mesh.feed);
-        if (peer->via && !told) pass_on(m, peer, &words);
+        const struct at_node_word *word = &m->mesh.words[m->mesh.again_next];
+        bool told = m->mesh.feed && (word->via == m->mesh.feed || word->told == m->mesh.feed);
+        if (word->via && !told) pass_on(m, m->mesh.again_next, &words);
     }
     if (words.count > 0) m->mesh.again_ms = m->now_ms + 1;
     send_words(m, &words);

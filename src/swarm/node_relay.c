@@ -312,37 +312,43 @@ bool at_node_sign_at(struct at_node_machine *m, struct at_record *record, uint64
 }
 
 /* ---- own records ---- */
-static uint64_t resubmit_ms(const struct at_node_machine *m, const struct at_node_own *own)
+bool at_node_own_sign(struct at_node_machine *m, enum at_node_own_what what, struct at_record *record, uint64_t time_ms)
 {
-    return own->sent_ms + AT_NODE_RESUBMIT_MS + (own == &m->unit.receipt ? at_node_company_most_ms(m) : 0);
+    m->own[what] = (struct at_node_own){.is_signed = at_node_sign_at(m, record, time_ms, &m->cold->own[what])};
+    return m->own[what].is_signed;
 }
 
-void at_node_own_send(struct at_node_machine *m, struct at_node_own *own)
+static uint64_t resubmit_ms(const struct at_node_machine *m, enum at_node_own_what what)
 {
-    if (own->path == m->mesh.path && m->now_ms < resubmit_ms(m, own)) return;
+    uint64_t company_ms = what == AT_NODE_OWN_RECEIPT ? at_node_company_most_ms(m) : 0;
+    return m->own[what].sent_ms + AT_NODE_RESUBMIT_MS + company_ms;
+}
+
+void at_node_own_send(struct at_node_machine *m, enum at_node_own_what what)
+{
+    struct at_node_own *own = &m->own[what];
+    if (own->path == m->mesh.path && m->now_ms < resubmit_ms(m, what)) return;
     own->tries = own->path == m->mesh.path ? own->tries + 1 : 0;
     own->path = m->mesh.path;
     own->sent_ms = m->now_ms;
     if (m->is_steward) {
-        at_node_submit_own(m, &own->record, 0);
+        at_node_own_submit(m, what);
         return;
     }
     struct at_message msg = {.kind = AT_MSG_SUBMIT};
-    msg.submit.record = &own->record;
+    msg.submit.record = &m->cold->own[what];
     at_node_send(m, m->mesh.feed, &msg);
     if (own->tries == 2) at_node_route_distrust(m);
 }
 
 uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
 {
-    const struct at_node_own *all[] = {&m->unit.receipt, &m->join, &m->leave, &m->agree.stand, &m->measuring.own};
     uint64_t deadline = UINT64_MAX;
-    enum { ALL = sizeof all / sizeof all[0] };
     if (m->consensus || !m->mesh.path) return deadline;
-    for (size_t i = 0; i < ALL + AT_NODE_ACCUSALS; i++) {
-        const struct at_node_own *own = i < ALL ? all[i] : &m->agree.accuse[i - ALL].own;
-        uint64_t due = resubmit_ms(m, own);
-        if (own->path == m->mesh.path && due > m->now_ms && due < deadline) deadline = due;
+    for (int what = 0; what < AT_NODE_OWN_COUNT; what++) {
+        if (m->own[what].path != m->mesh.path) continue;
+        uint64_t due = resubmit_ms(m, (enum at_node_own_what)what);
+        if (due > m->now_ms && due < deadline) deadline = due;
     }
     return deadline;
 }
@@ -351,8 +357,8 @@ uint64_t at_node_own_deadline_ms(const struct at_node_machine *m)
 static void own_refused(struct at_node_machine *m, struct at_hash leaf, const char *reason)
 {
     at_node_note(m, "the steward refused a record: %s", reason);
-    if (at_node_joined(m) || !m->join.is_signed || m->join_refused_ms) return;
-    if (!at_hash_eq(leaf, at_signed_record_leaf(&m->join.record))) return;
+    if (at_node_joined(m) || !m->own[AT_NODE_OWN_JOIN].is_signed || m->join_refused_ms) return;
+    if (!at_hash_eq(leaf, at_signed_record_leaf(&m->cold->own[AT_NODE_OWN_JOIN]))) return;
     m->join_refused_ms = m->now_ms + 1;
     memcpy(m->join_reason, reason, sizeof m->join_reason);
 }

@@ -96,8 +96,7 @@ static void unit_done(struct at_node_machine *m, const struct at_node_event *e)
     if (rec.receipt.group)
         rec.receipt.flops = e->unit.tokens * at_stage_cut_flops(&m->genesis.model, &cut,
                                                                 at_group_stage(rec.receipt.group, m->group.place));
-    m->unit.receipt = (struct at_node_own){0};
-    if (!at_node_sign_own(m, &rec, &m->unit.receipt.record)) return;
+    if (!at_node_own_sign(m, AT_NODE_OWN_RECEIPT, &rec, m->wall_ms)) return;
     bool early = e->unit.steps < at_ledger_round(&m->ledger).steps && !m->unit.enough;
     if (rec.receipt.group && early && at_node_group_steps(m) == 0 &&
         m->now_ms < m->unit.began_ms + m->unit.budget_ms / 2)
@@ -178,11 +177,11 @@ static void cut_if_leaving(struct at_node_machine *m)
 void at_node_unit_hand_in(struct at_node_machine *m)
 {
     if (m->consensus) {
-        if (!m->unit.submitted) at_node_submit_own(m, &m->unit.receipt.record, 0);
+        if (!m->unit.submitted) at_node_own_submit(m, AT_NODE_OWN_RECEIPT);
         m->unit.submitted = true;
         return;
     }
-    if (m->mesh.path && m->log_synced) at_node_own_send(m, &m->unit.receipt);
+    if (m->mesh.path && m->log_synced) at_node_own_send(m, AT_NODE_OWN_RECEIPT);
 }
 
 void at_node_unit_drive(struct at_node_machine *m)
@@ -212,13 +211,14 @@ void at_node_unit_drive(struct at_node_machine *m)
 }
 
 /* ---- joining, being ready, leaving, ending ---- */
-static void submit(struct at_node_machine *m, enum at_record_kind kind, struct at_node_own *own)
+static void submit(struct at_node_machine *m, enum at_record_kind kind, enum at_node_own_what what)
 {
-    struct at_record rec = {.kind = kind};
-    if (kind == AT_RECORD_JOIN) memcpy(rec.join.name, m->name, sizeof rec.join.name);
-    if (!own->is_signed && !at_node_sign_own(m, &rec, &own->record)) return;
-    own->is_signed = true;
-    at_node_own_send(m, own);
+    if (!m->own[what].is_signed) {
+        struct at_record rec = {.kind = kind};
+        if (kind == AT_RECORD_JOIN) memcpy(rec.join.name, m->name, sizeof rec.join.name);
+        if (!at_node_own_sign(m, what, &rec, m->wall_ms)) return;
+    }
+    at_node_own_send(m, what);
 }
 
 /* Is this node's part of the round over, so that it may leave? One that leaves now need not wait for the round, but for those
@@ -242,7 +242,7 @@ static void leave(struct at_node_machine *m)
     }
     bool settled_state = !m->state.has || at_node_state_confirmed(m);
     if (m->mesh.path && m->log_synced && part_is_over(m) && settled_state && !m->state.saving)
-        submit(m, AT_RECORD_LEAVE, &m->leave);
+        submit(m, AT_RECORD_LEAVE, AT_NODE_OWN_LEAVE);
 }
 
 /* Those who follow this node have their END and the last updates from here. */
@@ -322,13 +322,13 @@ void at_node_member_drive(struct at_node_machine *m)
     }
     if (!m->mesh.path || !m->log_synced || !m->shards_here) return;
     if (!at_node_joined(m)) {
-        submit(m, AT_RECORD_JOIN, &m->join);
+        submit(m, AT_RECORD_JOIN, AT_NODE_OWN_JOIN);
         if (m->join_refused_ms && m->now_ms >= m->join_refused_ms + AT_NODE_REFUSED_MS)
             at_node_end(m, AT_E_PEER, "the steward refused to let this node join: %s", m->join_reason);
         return;
     }
     m->join_refused_ms = 0;
-    m->join.is_signed = false; /* one who has left and joins again says so anew */
+    m->own[AT_NODE_OWN_JOIN].is_signed = false; /* one who has left and joins again says so anew */
     if (at_node_state_confirmed(m)) at_node_say_ready(m);
     at_node_say_here(m);
 }

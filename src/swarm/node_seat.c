@@ -106,7 +106,6 @@ static bool wants_seat(const struct at_node_machine *m, const struct at_member *
 
 static bool sign_stand(struct at_node_machine *m, const struct at_member *self, uint32_t term)
 {
-    struct at_node_agree *a = &m->agree;
     const struct at_node_secret *secret = secret_for(m, term);
     const struct at_beacon_chain *chain = secret ? chain_of(m, secret) : NULL;
     struct at_record rec = {.kind = AT_RECORD_READY};
@@ -120,9 +119,7 @@ static bool sign_stand(struct at_node_machine *m, const struct at_member *self, 
     if (rec.stand.has_ticket &&
         at_ticket_show(m->options.ticket, m->options.run, &m->options.key, &rec.stand.ticket) != AT_OK)
         return false; /* the invite's ticket is none */
-    memset(&a->stand, 0, sizeof a->stand);
-    a->stand.is_signed = at_node_sign_own(m, &rec, &a->stand.record);
-    return a->stand.is_signed;
+    return at_node_own_sign(m, AT_NODE_OWN_READY, &rec, m->wall_ms);
 }
 
 static void stand(struct at_node_machine *m)
@@ -137,9 +134,9 @@ static void stand(struct at_node_machine *m)
     if (fresh && !sign_stand(m, member, term)) return;
     a->stand_term = term;
     if (!m->consensus)
-        at_node_own_send(m, &a->stand);
+        at_node_own_send(m, AT_NODE_OWN_READY);
     else if (fresh)
-        at_node_submit_own(m, &a->stand.record, 0);
+        at_node_own_submit(m, AT_NODE_OWN_READY);
 }
 
 /* ---- accusing ---- */
@@ -149,35 +146,38 @@ static bool barred(const struct at_node_machine *m, const struct at_node_id *key
     return holder < 0 || m->ledger.members[holder].barred;
 }
 
+static enum at_node_own_what evidence(uint32_t i)
+{
+    return (enum at_node_own_what)(AT_NODE_OWN_EVIDENCE + i);
+}
+
 void at_node_accuse(struct at_node_machine *m, const struct at_evidence *e)
 {
-    struct at_node_accusal *free = NULL;
+    uint32_t free = AT_NODE_ACCUSALS;
     struct at_record rec = {.kind = AT_RECORD_EVIDENCE, .evidence = *e};
     if (barred(m, &e->key)) return; /* it may go on lying in every view: once is enough to tell */
-    for (size_t i = 0; i < AT_NODE_ACCUSALS; i++) {
-        struct at_node_accusal *a = &m->agree.accuse[i];
-        if (!a->own.is_signed)
-            free = a;
-        else if (at_node_id_eq(&a->key, &e->key))
+    for (uint32_t i = 0; i < AT_NODE_ACCUSALS; i++) {
+        if (!m->own[evidence(i)].is_signed)
+            free = i;
+        else if (at_node_id_eq(&m->agree.accused[i], &e->key))
             return;
     }
     at_node_note(m, "a steward lies: two %s signed by %.16s exclude each other",
                  e->of_votes ? "votes" : "roots of the log", at_node_id_hex(&e->key).s);
-    if (!free) return;
-    memset(&free->own, 0, sizeof free->own);
-    free->key = e->key;
-    free->own.is_signed = at_node_sign_own(m, &rec, &free->own.record);
+    if (free == AT_NODE_ACCUSALS) return;
+    m->agree.accused[free] = e->key;
+    (void)at_node_own_sign(m, evidence(free), &rec, m->wall_ms);
     m->again = true;
 }
 
 static void accuse(struct at_node_machine *m)
 {
-    for (size_t i = 0; i < AT_NODE_ACCUSALS; i++) {
-        struct at_node_accusal *a = &m->agree.accuse[i];
-        if (a->own.is_signed && barred(m, &a->key))
-            a->own.is_signed = false;
-        else if (a->own.is_signed && !m->consensus)
-            at_node_own_send(m, &a->own);
+    for (uint32_t i = 0; i < AT_NODE_ACCUSALS; i++) {
+        struct at_node_own *own = &m->own[evidence(i)];
+        if (own->is_signed && barred(m, &m->agree.accused[i]))
+            own->is_signed = false;
+        else if (own->is_signed && !m->consensus)
+            at_node_own_send(m, evidence(i));
     }
 }
 

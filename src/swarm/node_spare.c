@@ -23,7 +23,7 @@ static bool in_use(const struct at_node_machine *m, const struct at_node_link *l
 {
     bool follows = l->log_live || l->log_reading || l->id == m->mesh.feed || l->catch_asked;
     bool asks = l->wants_out > 0 || l->cold->want_count > 0 || l->cold->want_reading || l->peers_asking;
-    return follows || asks || m->mesh.peers[l->replica1 - 1].via == l->id || shares_unit(m, l);
+    return follows || asks || m->mesh.words[l->replica1 - 1].via == l->id || shares_unit(m, l);
 }
 
 static bool is_spare(struct at_node_machine *m, const struct at_node_link *l)

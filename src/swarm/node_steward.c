@@ -121,7 +121,7 @@ static void muster(struct at_node_machine *m, struct muster *ret)
         const struct at_member *member = &m->ledger.members[r];
         if (!member->active) continue;
         bool self = at_node_id_eq(&member->id, &m->options.key.id);
-        bool linked = m->mesh.peers[r].via || links[r];
+        bool linked = m->mesh.words[r].via || links[r];
         const struct at_presence *said = !self && linked ? &m->mesh.peers[r].said : NULL;
         bool took_part = m->ledger.round > 0 && at_ledger_in_round(&m->ledger, r);
         bool keeps_up = took_part || (said && !at_hash_is_zero(said->state_root) && said->round + 1 >= m->ledger.round);
@@ -291,7 +291,7 @@ static bool still_needs(struct at_node_machine *m, uint32_t r)
     if (!member->active || m->done[r] || at_node_id_eq(&member->id, &m->options.key.id)) return false;
     for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used && !m->links[i].closing && at_node_id_eq(&m->links[i].node, &member->id)) return true;
-    if (m->mesh.peers[r].via) return false; /* whoever passes its words on waits for it */
+    if (m->mesh.words[r].via) return false; /* whoever passes its words on waits for it */
     if (m->absent_ms[r] == 0) m->absent_ms[r] = m->now_ms;
     return m->end_ms < m->absent_ms[r] + AT_NODE_LOST_MS && m->now_ms < m->end_ms + AT_NODE_END_WAIT_MS;
 }
