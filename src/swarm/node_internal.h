@@ -38,6 +38,9 @@
  * Rule of quiet: whoever takes an event that changes nothing that a drive looks at, and most are such, says so
  * (at_node_quiet); until the deadline the drives would find nothing to do, and are not called.
  *
+ * Rule of the groups: an event of the run's work and the mere passing of time run those drives only that look at what has
+ * changed, or whose time has come (at_node_look; node_machine.c says which events are which).
+ *
  * Rule of the fold: on a single steward the ledger includes the block in flight; so nothing that depends on the ledger is
  * done while one is (at_node_settled). Among several it is of final records only.
  *
@@ -391,8 +394,10 @@ struct at_node_machine {
     bool started, ended, finishing, leaving; /* leaving: finishing, and now */
     bool again;                              /* a drive changed what an earlier one looks at, without an operation */
     bool quiet;                              /* see at_node_quiet */
+    unsigned look;                           /* groups of drives, see at_node_look */
     bool has_genesis, is_steward, joined;    /* joined: an active member */
-    uint64_t due_ms;                         /* the deadline, as it was after the last step that was not quiet */
+    uint64_t due_ms;                         /* the deadline, as it was after the last step that was not quiet: */
+    uint64_t ways_due_ms, work_due_ms;       /* the earlier of these, of the two groups of drives */
     uint32_t self1;                          /* own replica, + 1; 0: none yet */
     struct at_consensus *consensus;          /* the single steward's; owned */
     size_t link_top;  /* none is used from here on: every drive looks at all links, and most nodes have few */
@@ -497,6 +502,15 @@ static inline void at_node_quiet(struct at_node_machine *m)
     m->quiet = true;
 }
 
+/* The drives are of two groups: those of links, ways and the directory, and those of the run's work. Of a member's steps most
+ * change nothing that one of the groups looks at; whoever changes something says of which. */
+enum { AT_NODE_WAYS = 1, AT_NODE_WORK = 2 };
+static inline void at_node_look(struct at_node_machine *m, unsigned groups)
+{
+    m->look |= groups;
+    if (groups & AT_NODE_WAYS) m->mesh.still = false;
+}
+
 /* ---- node_out.c ---- */
 struct at_node_op *at_node_op_add(struct at_node_machine *m, enum at_node_op_kind kind);
 void at_node_send(struct at_node_machine *m, uint64_t link, const struct at_message *msg);
@@ -560,8 +574,6 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
                        uint64_t up_ms, const char *reason);
 /* True: linked, or being dialled. False: not now. */
 bool at_node_mesh_reach(struct at_node_machine *m, const struct at_node_id *node);
-/* Something has changed that it looks at: a link, the ring, the way to the steward, where a member is, a dial. */
-void at_node_mesh_look(struct at_node_machine *m);
 void at_node_mesh_drive(struct at_node_machine *m);
 uint64_t at_node_mesh_deadline_ms(const struct at_node_machine *m);
 

@@ -86,7 +86,7 @@ static void link_over(struct at_node_machine *m, struct at_node_link *link)
 {
     bool open = at_node_link_open(link);
     link->closing = true;
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS | AT_NODE_WORK);
     if (open) at_node_route_lost(m, link);
     if (open) at_node_relay_lost(m, link);
     if (open) at_node_presence_lost(m, link);
@@ -140,14 +140,14 @@ static void know(const struct at_node_machine *m, struct at_node_link *l)
 
 void at_node_seats_changed(struct at_node_machine *m)
 {
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS | AT_NODE_WORK);
     for (size_t i = 0; i < m->link_top; i++)
         if (m->links[i].used) know(m, &m->links[i]);
 }
 
 void at_node_member_changed(struct at_node_machine *m, const struct at_node_id *id)
 {
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS | AT_NODE_WORK);
     if (at_node_id_eq(id, &m->options.key.id)) {
         m->self1 = (uint32_t)(at_ledger_find(&m->ledger, id) + 1);
         m->joined = m->ledger.members[m->self1 - 1].active;
@@ -202,7 +202,7 @@ void at_node_link_up(struct at_node_machine *m, const struct at_node_event *e)
     if (m->link_top <= index) m->link_top = index + 1;
     at_node_held_link(m, link);
     at_node_peers_link_new(m, link);
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS | AT_NODE_WORK);
     at_node_spare_link(m);
     link->cold->submits.ms = link->cold->carries.ms = link->cold->frames.ms = link->cold->kib.ms = m->now_ms;
     at_node_say_hello(m, e->link);

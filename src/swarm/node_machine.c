@@ -268,9 +268,56 @@ static void handle(struct at_node_machine *m, const struct at_node_event *e)
     }
 }
 
-static void drive(struct at_node_machine *m)
+/* ---- the drives ---- */
+/* Which group an event may concern. */
+static unsigned concerns(const struct at_node_event *e)
 {
-    at_node_agree_drive(m); /* first: who this node is may change */
+    switch (e->kind) {
+    case AT_NODE_EV_TICK:
+        return 0;
+    case AT_NODE_EV_BLOB_STATE:
+    case AT_NODE_EV_BLOB_STORED:
+    case AT_NODE_EV_BLOB_DATA:
+    case AT_NODE_EV_BUNDLE_DATA:
+    case AT_NODE_EV_BUNDLE_STATE:
+    case AT_NODE_EV_BUNDLE_STORED:
+    case AT_NODE_EV_TILES_FOUND:
+    case AT_NODE_EV_UNIT_PROGRESS:
+    case AT_NODE_EV_UNIT_DONE:
+    case AT_NODE_EV_STATE_READY:
+    case AT_NODE_EV_APPLIED:
+    case AT_NODE_EV_SAVED:
+        return AT_NODE_WORK;
+    case AT_NODE_EV_MESSAGE:
+        break;
+    default:
+        return AT_NODE_WAYS | AT_NODE_WORK;
+    }
+    switch (at_message_peek(e->bytes)) {
+    case AT_MSG_WANT:
+    case AT_MSG_PIECE:
+    case AT_MSG_MISSING:
+    case AT_MSG_BUNDLE_WANT:
+    case AT_MSG_BUNDLE:
+    case AT_MSG_HELD:
+    case AT_MSG_TILES_ASK:
+    case AT_MSG_TILES_HAVE:
+    case AT_MSG_SAVED:
+        return AT_NODE_WORK;
+    default:
+        return AT_NODE_WAYS | AT_NODE_WORK;
+    }
+}
+
+/* A steward, and who is no member yet, looks at everything. */
+static bool is_plain_member(const struct at_node_machine *m)
+{
+    return m->has_genesis && !m->is_steward && !m->consensus && at_node_joined(m);
+}
+
+static void drive_ways(struct at_node_machine *m)
+{
+    m->look &= ~(unsigned)AT_NODE_WAYS;
     at_node_links_drive(m);
     at_node_climb_drive(m);
     at_node_crowd_drive(m);
@@ -278,6 +325,12 @@ static void drive(struct at_node_machine *m)
     at_node_route_drive(m);
     at_node_peers_drive(m);
     at_node_mesh_drive(m);
+}
+
+/* ways: driven, too. Words of others go on behind the own one. */
+static void drive_work(struct at_node_machine *m, bool ways)
+{
+    m->look &= ~(unsigned)AT_NODE_WORK;
     at_node_data_drive(m);
     at_node_unit_drive(m); /* before the state's: a unit is stopped before its state is changed */
     at_node_state_drive(m);
@@ -288,28 +341,64 @@ static void drive(struct at_node_machine *m)
     at_node_company_drive(m);
     at_node_member_drive(m);
     at_node_measure_drive(m);
-    at_node_presence_drive(m);
+    if (ways) at_node_presence_drive(m);
     at_node_hold_drive(m);
     at_node_seat_drive(m);
     at_node_steward_drive(m);
     at_node_consensus_tick(m);
 }
 
-static uint64_t deadline_ms(const struct at_node_machine *m)
+/* Returns the groups that were driven, `before` among them. */
+static unsigned drive(struct at_node_machine *m, unsigned before)
 {
-    const uint64_t all[] = {at_node_fetch_deadline_ms(m),   at_node_member_deadline_ms(m),
-                            at_node_steward_deadline_ms(m), at_node_links_deadline_ms(m),
-                            at_node_route_deadline_ms(m),   at_node_mesh_deadline_ms(m),
-                            at_node_peers_deadline_ms(m),   at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
-                            at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),
-                            at_node_climb_deadline_ms(m),   at_node_group_deadline_ms(m),
-                            at_node_crowd_deadline_ms(m),   at_node_company_deadline_ms(m),
-                            at_node_measure_deadline_ms(m), at_node_held_deadline_ms(m),
-                            at_node_spare_deadline_ms(m)};
-    uint64_t deadline = UINT64_MAX;
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        if (all[i] < deadline) deadline = all[i];
-    return deadline;
+    unsigned groups = before;
+    at_node_agree_drive(m); /* first: who this node is may change */
+    if (!is_plain_member(m) || m->ended) groups = AT_NODE_WAYS | AT_NODE_WORK;
+    if ((m->look & AT_NODE_WAYS) || m->now_ms >= m->ways_due_ms) groups |= AT_NODE_WAYS;
+    if (groups & AT_NODE_WAYS) drive_ways(m);
+    if ((m->look & AT_NODE_WORK) || m->now_ms >= m->work_due_ms) groups |= AT_NODE_WORK;
+    if (groups & AT_NODE_WORK)
+        drive_work(m, groups & AT_NODE_WAYS);
+    else if (groups & AT_NODE_WAYS)
+        at_node_presence_drive(m);
+    return groups;
+}
+
+static uint64_t first_of(const uint64_t *all, size_t count)
+{
+    uint64_t first = UINT64_MAX;
+    for (size_t i = 0; i < count; i++)
+        if (all[i] < first) first = all[i];
+    return first;
+}
+
+static uint64_t ways_deadline_ms(const struct at_node_machine *m)
+{
+    const uint64_t all[] = {at_node_links_deadline_ms(m), at_node_route_deadline_ms(m),
+                            at_node_mesh_deadline_ms(m),  at_node_peers_deadline_ms(m),
+                            at_node_climb_deadline_ms(m), at_node_presence_due(m) ? m->now_ms + 1 : UINT64_MAX,
+                            at_node_crowd_deadline_ms(m), at_node_spare_deadline_ms(m)};
+    return first_of(all, sizeof all / sizeof all[0]);
+}
+
+static uint64_t work_deadline_ms(const struct at_node_machine *m)
+{
+    const uint64_t all[] = {
+        at_node_fetch_deadline_ms(m),   at_node_member_deadline_ms(m),  at_node_steward_deadline_ms(m),
+        at_node_tiles_deadline_ms(m),   at_node_agree_deadline_ms(m),   at_node_group_deadline_ms(m),
+        at_node_company_deadline_ms(m), at_node_measure_deadline_ms(m), at_node_held_deadline_ms(m)};
+    return first_of(all, sizeof all / sizeof all[0]);
+}
+
+/* Of groups that were not driven it is as it was; but the work may want a dial, later. */
+static void set_deadline(struct at_node_machine *m, unsigned driven)
+{
+    if (driven & AT_NODE_WAYS)
+        m->ways_due_ms = ways_deadline_ms(m);
+    else if (at_node_mesh_deadline_ms(m) < m->ways_due_ms)
+        m->ways_due_ms = at_node_mesh_deadline_ms(m);
+    if (driven & AT_NODE_WORK) m->work_due_ms = work_deadline_ms(m);
+    m->due_ms = m->ways_due_ms < m->work_due_ms ? m->ways_due_ms : m->work_due_ms;
 }
 
 void at_node_machine_step(struct at_node_machine *m, const struct at_node_event *event,
@@ -325,13 +414,15 @@ void at_node_machine_step(struct at_node_machine *m, const struct at_node_event 
     if (!over) handle(m, event);
     over = over || (m->quiet && !m->again && m->now_ms < m->due_ms); /* then the drives find nothing to do */
     size_t before = SIZE_MAX;
+    unsigned driven = m->again ? AT_NODE_WAYS | AT_NODE_WORK : 0;
+    if (!over) driven |= concerns(event);
     for (int pass = 0; pass < AT_NODE_PASSES_MAX && !over && !m->ended && (m->again || before != m->op_count); pass++) {
         before = m->op_count;
         m->again = false;
-        drive(m);
+        driven = drive(m, driven);
     }
     m->again = m->again || (!over && before != m->op_count); /* after the last pass: the next step goes on */
-    if (!over) m->due_ms = deadline_ms(m);
+    if (!over) set_deadline(m, driven);
     at_node_out_finish(m, ret_update);
 }
 

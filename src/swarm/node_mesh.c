@@ -57,14 +57,9 @@ static bool is_steward(const struct at_node_machine *m, const struct at_node_id 
     return at_node_is_seat(m, node);
 }
 
-void at_node_mesh_look(struct at_node_machine *m)
-{
-    m->mesh.still = false;
-}
-
 static void dial_over(struct at_node_machine *m, struct at_node_dial *d)
 {
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS);
     if (d && d->under_way) m->mesh.dials--;
     if (d) d->under_way = false;
 }
@@ -127,7 +122,7 @@ void at_node_mesh_down(struct at_node_machine *m, const struct at_node_id *node,
                        uint64_t up_ms, const char *reason)
 {
     struct at_node_dial *d = dial_of(m, node, replica_of(m, node));
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS);
     if (!m->linkless_ms && !at_node_linked(m)) m->linkless_ms = m->now_ms;
     if (!d) return;
     if (link == 0) dial_over(m, d);
@@ -198,7 +193,7 @@ static bool reach(struct at_node_machine *m, const struct at_node_id *node, int 
     const struct at_endpoints *where = r >= 0 ? &m->mesh.peers[r].where : hint ? &hint->where : NULL;
     bool meet = worth_meeting(m, d, patience_ms > 0);
     if (!at_node_climb_begin(m, node, d == &m->mesh.contact, where, meet, d->turn++)) return false;
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS);
     m->mesh.dials++;
     d->log_size = at_node_log_size(m);
     d->under_way = true;
@@ -337,7 +332,7 @@ static void give_up(struct at_node_machine *m)
 }
 
 /* Most steps of a member change nothing that the rest looks at: its links, the ring, the way to a single steward, where
- * members are, and dials; at_node_mesh_look() says that one of these has. */
+ * members are, and dials; at_node_look() says that one of these has. */
 static bool is_still(const struct at_node_machine *m)
 {
     bool follows = m->has_genesis && !m->is_steward && m->ledger.seats.count == 1 && at_node_joined(m);

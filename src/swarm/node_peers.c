@@ -73,7 +73,7 @@ static void ring_done(struct at_node_machine *m)
     for (uint32_t k = 0; k < AT_NODE_MESH_DIALS; k++) m->mesh.ring_step[k] = distance(half ? half : 1, k);
     m->mesh.near = at_node_near_by(m, m->mesh.ring_before);
     m->mesh.ring_valid = true;
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS);
 }
 
 void at_node_ring_make(struct at_node_machine *m)
@@ -226,7 +226,7 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
     }
     peer->where = *e;
     peer->where_ms = m->now_ms;
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS);
     struct at_node_dial *d = &peer->dial;
     if (!d->under_way && !d->shorts)
         *d = (struct at_node_dial){0}; /* a new address is tried at once, unless links end early */

@@ -47,6 +47,7 @@ static void say(struct at_node_machine *m, uint32_t round, struct at_hash root)
     else
         at_node_send(m, m->mesh.feed, &msg);
     m->mesh.here_path = m->mesh.path;
+    at_node_look(m, AT_NODE_WAYS); /* the link to the steward may be let go after it */
 }
 
 void at_node_say_ready(struct at_node_machine *m)

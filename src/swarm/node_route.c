@@ -76,7 +76,7 @@ static void path_changed(struct at_node_machine *m, bool there_is_one)
 {
     m->mesh.path = there_is_one ? ++m->mesh.paths : 0;
     m->mesh.path_ms = m->now_ms;
-    at_node_mesh_look(m);
+    at_node_look(m, AT_NODE_WAYS | AT_NODE_WORK);
     if (there_is_one)
         m->pathless_ms = 0;
     else if (!m->pathless_ms)
@@ -97,6 +97,7 @@ void at_node_route_distrust(struct at_node_machine *m)
 {
     struct at_node_link *feed = at_node_feed(m);
     bool only = m->ledger.seats.count == 1;
+    at_node_look(m, AT_NODE_WAYS);
     if (feed && !(only && at_node_link_seat(feed))) feed->distrust_ms = m->now_ms + AT_NODE_DISTRUST_MS;
 }
 
