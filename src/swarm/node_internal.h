@@ -103,6 +103,7 @@ enum { /* milliseconds */
        AT_NODE_KEEP_MS = 1000,     /* the directory is written down at most so often, */
        AT_NODE_KEEP_EACH_MS = 100, /* and so much later for each member, each of so many
                                      * a millisecond more: it is as long as they are many, and news as frequent */
+       AT_NODE_KEEP_LATE_MS = 3600000, /* or for an hour */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
        AT_NODE_PEERS_SOON_MS = 500,    /* and another one, after an answer; */
        AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news, */
@@ -163,6 +164,7 @@ enum { /* milliseconds */
        AT_NODE_GROUP_ANSWERS_MS = 400, /* and answered at most so often */
 };
 #define AT_NODE_KEEP_MANY       5
+#define AT_NODE_KEEP_NEWS       16 /* among many it waits until one statement in so many is new, */
 #define AT_NODE_ASK_LATE_TIMES  16 /* or, among many, so many times as late as after news */
 #define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
 #define AT_NODE_JOINS_SHARE     64 /* n + n * n / 64 milliseconds, with n members */

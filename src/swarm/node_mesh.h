@@ -109,8 +109,9 @@ struct at_node_mesh {
     uint64_t ask_ms;      /* nobody is asked before */
     uint32_t ask_wait_ms; /* after an answer without anything new so long, then twice that */
     uint32_t fresh_count;
-    uint64_t fresh_ms; /* when */
-    uint64_t keep_ms;  /* not before */
+    uint64_t fresh_ms;  /* when */
+    uint64_t keep_ms;   /* not before */
+    uint32_t keep_news; /* statements that are not written down */
     /* dialling */
     uint32_t hint_count, hint_next;  /* next: the member that the next newcomer without room is told of first */
     uint32_t dials;                  /* nodes being reached */

@@ -231,6 +231,7 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
     if (!d->under_way && !d->shorts)
         *d = (struct at_node_dial){0}; /* a new address is tried at once, unless links end early */
     m->mesh.keep_wanted = !from_disk;
+    m->mesh.keep_news += !from_disk;
     return TAKEN;
 }
 
@@ -401,6 +402,14 @@ void at_node_peers_get(struct at_node_machine *m, struct at_node_link *link, con
 }
 
 /* ---- on disk ---- */
+/* All of it is written each time: among many it waits for more news. */
+static uint64_t keep_due_ms(const struct at_node_machine *m)
+{
+    bool many = m->ledger.member_count > AT_NODE_LOOK_MEMBERS;
+    bool few_news = m->mesh.keep_news * AT_NODE_KEEP_NEWS < m->ledger.member_count;
+    return m->mesh.keep_ms + (many && few_news ? AT_NODE_KEEP_LATE_MS : 0);
+}
+
 static void keep(struct at_node_machine *m)
 {
     struct at_endpoints list[AT_PEERS_MAX];
@@ -408,6 +417,7 @@ static void keep(struct at_node_machine *m)
     size_t at = m->scratch->out.n;
     uint64_t n = m->ledger.member_count;
     m->mesh.keep_wanted = false;
+    m->mesh.keep_news = 0;
     m->mesh.keep_ms = m->now_ms + AT_NODE_KEEP_MS + n * (AT_NODE_KEEP_EACH_MS + n / AT_NODE_KEEP_MANY);
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         if (m->mesh.peers[r].where.counter) list[msg.peers.count++] = m->mesh.peers[r].where;
@@ -483,13 +493,13 @@ void at_node_peers_drive(struct at_node_machine *m)
     if (m->now_ms >= own_due_ms(m)) tell_own(m);
     if (may_ask(m) && m->now_ms >= m->mesh.ask_ms) maybe_ask(m);
     if (m->mesh.fresh_count && m->now_ms >= m->mesh.fresh_ms) tell_fresh(m);
-    if (m->mesh.keep_wanted && m->now_ms >= m->mesh.keep_ms) keep(m);
+    if (m->mesh.keep_wanted && m->now_ms >= keep_due_ms(m)) keep(m);
 }
 
 uint64_t at_node_peers_deadline_ms(const struct at_node_machine *m)
 {
-    uint64_t deadline = m->mesh.keep_wanted && m->mesh.keep_ms > m->now_ms ? m->mesh.keep_ms : UINT64_MAX;
-    uint64_t own = own_due_ms(m);
+    uint64_t own = own_due_ms(m), keep = m->mesh.keep_wanted ? keep_due_ms(m) : UINT64_MAX;
+    uint64_t deadline = keep > m->now_ms ? keep : UINT64_MAX;
     if (own > m->now_ms && own < deadline) deadline = own;
     if (may_ask(m) && m->mesh.ask_ms > m->now_ms && m->mesh.ask_ms < deadline) deadline = m->mesh.ask_ms;
     bool fresh = m->mesh.fresh_count && m->mesh.fresh_ms > m->now_ms && m->mesh.fresh_ms < deadline;
