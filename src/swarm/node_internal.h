@@ -99,9 +99,9 @@ enum { /* milliseconds */
        AT_NODE_WHERE_AGAIN_MS =
            2000, /* so long after its last telling a member tells it: no net makes that too early, */
        AT_NODE_WHERE_LATE_MS = 10000, /* but not later than so, whoever has been told meanwhile */
-       AT_NODE_FRESH_MS = 500,     /* where members are is passed on together, after half of this to one and a half */
-       AT_NODE_KEEP_MS = 1000,     /* the directory is written down at most so often, */
-       AT_NODE_KEEP_EACH_MS = 100, /* and so much later for each member, each of so many
+       AT_NODE_FRESH_MS = 500, /* where members are is passed on together, after half of this to one and a half */
+       AT_NODE_KEEP_MS = 1000,         /* the directory is written down at most so often, */
+       AT_NODE_KEEP_EACH_MS = 100,     /* and so much later for each member, each of so many
                                      * a millisecond more: it is as long as they are many, and news as frequent */
        AT_NODE_KEEP_LATE_MS = 3600000, /* or for an hour */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
@@ -135,6 +135,7 @@ enum { /* milliseconds */
        AT_NODE_REFUSED_MS = 3000,        /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_HELD_MS = 600000, /* peers are told which updates are here at most so often while a round is open, */
+       AT_NODE_BUNDLE_MS = 1000, /* among many members a message of updates is for so long, if the line is fast, */
        AT_NODE_BUNDLE_IDLE_MS = 1000, /* no update has come for so long: others are asked for, whatever is under way */
        AT_NODE_HELD_SOON_MS = 100,    /* and so often once it is closed */
        AT_NODE_HELD_PATIENCE_MS = 2000, /* what is needed now waits no longer for a peer that has it and is busy */
@@ -206,13 +207,16 @@ struct at_node_link_cold {
     struct at_node_want reading, answered;        /* answered: the last piece sent; again when it was refused */
     struct at_hash bundle[AT_BUNDLE_MAX];         /* the updates that it asked for together last */
     uint32_t bundle_count, bundle_at,
-        bundle_before; /* those before `at` are sent; `before`: all but the last of these */
+        bundle_before;         /* those before `at` are sent; `before`: all but the last of these */
+    uint32_t bundle_bytes_max; /* of one answer, as it said */
     /* of our wants to it: the updates that it was asked for together, and how large each is; the last `bundle_out` of them
      * are not answered */
     struct at_hash asked[AT_BUNDLE_MAX];
     uint64_t asked_bytes[AT_BUNDLE_MAX];
-    uint32_t asked_count;
-    bool gave; /* an update of them has come */
+    uint32_t asked_count, asked_room; /* room: in one answer */
+    uint64_t asked_ms, got;           /* so many bytes have come since */
+    uint32_t room;                    /* in an answer to the next want; 0: not known yet */
+    bool gave;                        /* an update of them has come */
 };
 
 /* Every drive looks at all links in every step, so these lie close together: three cache lines each, in the order of how
