@@ -100,6 +100,7 @@ enum { /* milliseconds */
            2000, /* so long after its last telling a member tells it: no net makes that too early, */
        AT_NODE_WHERE_LATE_MS = 10000, /* but not later than so, whoever has been told meanwhile */
        AT_NODE_FRESH_MS = 500, /* where members are is passed on together, after half of this to one and a half */
+       AT_NODE_FRESH_MAX_MS = 120000,  /* where it is as the square of the members, that is at most so long */
        AT_NODE_KEEP_MS = 1000,         /* the directory is written down at most so often, */
        AT_NODE_KEEP_EACH_MS = 100,     /* and so much later for each member, each of so many
                                      * a millisecond more: it is as long as they are many, and news as frequent */

@@ -28,13 +28,14 @@
 #define AT_NODE_CLIMBS_MAX       (AT_NODE_DIALS_MAX + 2) /* the steward and the invite's node always */
 #define AT_NODE_RELAY_BELOW      2 /* a relay is asked for while fewer members than this are linked */
 #define AT_NODE_FRESH_FEW        8 /* members, among whom a statement is passed on at once */
-#define AT_NODE_FRESH_MANY       64 /* among so many it waits AT_NODE_FRESH_MS, more or less, among more in proportion; */
-#define AT_NODE_FRESH_MOST       512 /* among more than so many no longer */
-#define AT_NODE_ROOM_KEPT        8   /* links that members leave to the steward and to newcomers */
-#define AT_NODE_HINTS_MAX        8   /* members that a newcomer is told of where there is no room */
-#define AT_NODE_JOINS_MAX        64  /* JOINs that are ordered together: a block */
-#define AT_NODE_LET_GO_TRIES     4   /* each waits twice as long as the one before */
-#define AT_NODE_CROWDED_FAILURES 3   /* as many failures as it counts like that there was no room */
+#define AT_NODE_FRESH_MANY       64 /* among so many it waits AT_NODE_FRESH_MS, more or less, among more as their square, */
+#define AT_NODE_FRESH_TELLS      4 /* and it goes on to so many links */
+#define AT_NODE_FRESH_MOST       512 /* the next own one waits as long among 64, among more in proportion, up to so many */
+#define AT_NODE_ROOM_KEPT        8  /* links that members leave to the steward and to newcomers */
+#define AT_NODE_HINTS_MAX        8  /* members that a newcomer is told of where there is no room */
+#define AT_NODE_JOINS_MAX        64 /* JOINs that are ordered together: a block */
+#define AT_NODE_LET_GO_TRIES     4  /* each waits twice as long as the one before */
+#define AT_NODE_CROWDED_FAILURES 3  /* as many failures as it counts like that there was no room */
 
 /* A bucket of `burst` drops that lose one every `ms`: what may be spent at once and in the long run. */
 struct at_node_bucket {
@@ -109,9 +110,10 @@ struct at_node_mesh {
     uint64_t ask_ms;      /* nobody is asked before */
     uint32_t ask_wait_ms; /* after an answer without anything new so long, then twice that */
     uint32_t fresh_count;
-    uint64_t fresh_ms;  /* when */
-    uint64_t keep_ms;   /* not before */
-    uint32_t keep_news; /* statements that are not written down */
+    uint32_t fresh_turn; /* the link that is told first next */
+    uint64_t fresh_ms;   /* when */
+    uint64_t keep_ms;    /* not before */
+    uint32_t keep_news;  /* statements that are not written down */
     /* dialling */
     uint32_t hint_count, hint_next;  /* next: the member that the next newcomer without room is told of first */
     uint32_t dials;                  /* nodes being reached */

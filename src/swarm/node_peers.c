@@ -12,8 +12,10 @@
  *   Peers: newer, too soon after the last       ignored: nobody can make others pass on more than one per second
  *   Peers: newer, signature wrong               Bye, closes
  *   Peers: newer                                kept; unless it was asked for, passed on within three quarters of a second
- *                                               among 64 members, six seconds among 512, together with what else comes until then, to those linked members
- *                                               from whom it has not come, too
+ *                                               among 64 members, 18 seconds among 300, three minutes among a thousand, together
+ *                                               with what else comes until then, to those linked members from whom it has not
+ *                                               come, too; among more than 64 to four of these by turns: others hear it from
+ *                                               somebody else, or ask
  *   Peers: own, newer than the own counter      it is the own one again, if it is true; else the counter goes on from
  *                                               there, and a new statement is signed
  *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page (no more than
@@ -270,20 +272,27 @@ static uint64_t bit_of(const struct at_node_machine *m, const struct at_node_lin
     return UINT64_C(1) << (i % 64);
 }
 
-/* What has come lately, to every linked member that has not said it itself meanwhile. */
+/* What has come lately, to every linked member that has not said it itself meanwhile; among many to the next few of them: who is
+ * left out hears it from others, or asks, for it knows by the log whom it has heard nothing of. */
 static void tell_fresh(struct at_node_machine *m)
 {
     struct at_endpoints list[AT_PEERS_MAX];
-    for (size_t i = 0; i < m->link_top; i++) {
+    size_t n = m->link_top, first = n ? m->mesh.fresh_turn % n : 0;
+    uint32_t left = m->ledger.member_count > AT_NODE_FRESH_MANY ? AT_NODE_FRESH_TELLS : UINT32_MAX;
+    for (size_t k = 0; k < n && left > 0; k++) {
+        size_t i = (first + k) % n;
         const struct at_node_link *l = &m->links[i];
         struct at_message msg = {.kind = AT_MSG_PEERS, .peers = {list, 0}};
         size_t word;
         uint64_t bit = bit_of(m, l, &word);
         if (!at_node_link_open(l) || !at_node_link_member(m, l)) continue;
-        for (uint32_t k = 0; k < m->mesh.fresh_count; k++)
-            if (!(m->mesh.fresh[k].known[word] & bit))
-                list[msg.peers.count++] = m->mesh.peers[m->mesh.fresh[k].replica].where;
-        if (msg.peers.count) at_node_send(m, l->id, &msg);
+        for (uint32_t f = 0; f < m->mesh.fresh_count; f++)
+            if (!(m->mesh.fresh[f].known[word] & bit))
+                list[msg.peers.count++] = m->mesh.peers[m->mesh.fresh[f].replica].where;
+        if (!msg.peers.count) continue;
+        at_node_send(m, l->id, &msg);
+        m->mesh.fresh_turn = (uint32_t)i + 1;
+        left--;
     }
     m->mesh.fresh_count = 0;
 }
@@ -296,9 +305,13 @@ static uint32_t fresh_find(const struct at_node_machine *m, uint32_t replica)
     return k;
 }
 
+/* Among many, news of one member's address is nothing that most need soon, for whoever has moved dials by itself; so it waits for
+ * company: as the square of the members. */
 static uint64_t patience_ms(const struct at_node_machine *m)
 {
-    uint64_t ms = fresh_span_ms(m);
+    uint64_t ms = fresh_span_ms(m), n = m->ledger.member_count;
+    if (n > AT_NODE_FRESH_MANY) ms = AT_NODE_FRESH_MS * n * n / (AT_NODE_FRESH_MANY * AT_NODE_FRESH_MANY);
+    if (ms > AT_NODE_FRESH_MAX_MS) ms = AT_NODE_FRESH_MAX_MS;
     return ms / 2 + (ms ? at_load_le32(m->options.key.id.b) % ms : 0);
 }
 
