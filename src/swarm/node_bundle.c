@@ -178,6 +178,7 @@ static const char *bundle_fault(const struct at_node_link *link, const struct at
 void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_bundle *bundle)
 {
     struct at_node_op *op = NULL;
+    bool plain = !m->tiles.out_blocked && m->now_ms < m->bundle.moved_ms + AT_NODE_BUNDLE_IDLE_MS;
     const char *fault = bundle_fault(link, bundle);
     if (fault) {
         at_node_link_refuse(m, link, fault);
@@ -193,6 +194,7 @@ void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const 
         struct at_span data = bundle->data[i];
         struct at_msg_piece piece = {
             .kind = AT_BLOB_UPDATE, .key = bundle->keys[i], .offset = 0, .total = data.n, .data = data};
+        plain = plain && data.n > 0;
         if (!f || !(f->state == AT_FETCH_RUN || f->state == AT_FETCH_WAIT)) continue;
         bool due = f->state == AT_FETCH_RUN && f->link == link->id;
         if (data.n == 0 && due) {
@@ -210,17 +212,29 @@ void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const 
         m->bundle.data[op->bundle.count++] = data;
     }
     if (!link->closing) others_of(m, link, link->bundle_out == 0);
+    if (!link->closing && link->bundle_out > 0 && plain) at_node_quiet(m); /* in the middle of a want */
+}
+
+/* Nothing can be done yet with what is here now: others of the open round are under way, as many as may be, and when they are
+ * told of is settled. */
+static bool more_is_due(const struct at_node_machine *m)
+{
+    bool open = m->ledger.phase == AT_LEDGER_TRAINING && !m->is_steward && m->receipt_top == 0 && !m->finishing;
+    return open && m->ledger.member_count > AT_NODE_LOOK_MEMBERS && m->updates_cost > AT_NODE_UPDATES_COST / 2;
 }
 
 void at_node_bundle_stored(struct at_node_machine *m, const struct at_node_event *e)
 {
+    bool told = m->held.fresh_ms > 0, all = true;
     for (uint32_t i = 0; i < e->bundle.count && (i + 1) * sizeof(struct at_hash) <= e->bytes.n; i++) {
         struct at_hash key;
         memcpy(key.b, e->bytes.p + i * sizeof key.b, sizeof key.b);
         struct at_node_fetch *f = at_node_fetch_find(m, AT_BLOB_UPDATE, key);
         bool ok = e->bundle.ok >> i & 1; /* nothing but the hash makes it not so */
         if (f && f->state == AT_FETCH_CHECK) at_node_fetch_stored(m, f, ok, !ok);
+        all = all && ok;
     }
+    if (told && all && more_is_due(m)) at_node_quiet(m);
 }
 
 /* ---- answering ---- */
