@@ -104,9 +104,9 @@ struct at_ledger { /* read the fields freely; only the functions below write the
     size_t candidate_count; /* of those who stood then: */
     struct at_candidate *candidates;
     uint32_t member_cap, slot_count;
-    struct at_ledger_slot { /* node id -> replica, open addressing */
-        uint32_t tag;       /* of the id: others that hash alike are told apart without a look at the members */
-        uint32_t replica1;  /* + 1; 0: empty */
+    struct at_ledger_slot {   /* node id -> replica, open addressing; the id itself, so that a look at the member is */
+        struct at_node_id id; /* not needed: each would be one at memory that is in no cache */
+        uint32_t replica1;    /* + 1; 0: empty */
     } * slots;
     uint32_t *update_heads, *update_next; /* updates.c; [slot_count] and [member_cap] replica + 1, 0: none */
     struct at_points_claim *claims;

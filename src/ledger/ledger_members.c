@@ -4,19 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint32_t tag_of(const struct at_node_id *id)
-{
-    return at_load_le32(id->b + 8); /* its place comes from the bytes before */
-}
-
 static size_t slot_of(const struct at_ledger *l, const struct at_node_id *id)
 {
     size_t i = (size_t)at_load_le64(id->b) & (l->slot_count - 1);
-    uint32_t tag = tag_of(id);
-    for (;; i = (i + 1) & (l->slot_count - 1)) {
-        const struct at_ledger_slot *s = &l->slots[i];
-        if (s->replica1 == 0 || (s->tag == tag && at_node_id_eq(&l->members[s->replica1 - 1].id, id))) return i;
-    }
+    while (l->slots[i].replica1 != 0 && !at_node_id_eq(&l->slots[i].id, id)) i = (i + 1) & (l->slot_count - 1);
+    return i;
 }
 
 int at_ledger_find(const struct at_ledger *l, const struct at_node_id *id)
@@ -74,7 +66,7 @@ static at_err_t reserve(struct at_ledger *l)
     l->slot_count = slot_count;
     l->member_cap = cap;
     for (uint32_t i = 0; i < l->member_count; i++) {
-        slots[slot_of(l, &l->members[i].id)] = (struct at_ledger_slot){tag_of(&l->members[i].id), i + 1};
+        slots[slot_of(l, &l->members[i].id)] = (struct at_ledger_slot){l->members[i].id, i + 1};
         if (l->allotments[i].received) at_ledger_updates_add(l, i);
     }
     return AT_OK;
@@ -84,7 +76,7 @@ at_err_t at_ledger_members_add(struct at_ledger *l, const struct at_node_id *id)
 {
     at_err_t err = reserve(l);
     if (err) return err;
-    l->slots[slot_of(l, id)] = (struct at_ledger_slot){tag_of(id), l->member_count + 1};
+    l->slots[slot_of(l, id)] = (struct at_ledger_slot){*id, l->member_count + 1};
     uint32_t replica = l->member_count++;
     memset(&l->members[replica], 0, sizeof *l->members);
     memset(&l->allotments[replica], 0, sizeof *l->allotments);
