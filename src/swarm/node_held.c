@@ -258,11 +258,24 @@ enum at_node_holds at_node_held_by(struct at_node_machine *m, const struct at_no
     return holds(m, l, f->replica1 - 1);
 }
 
+_Static_assert(AT_NODE_LINKS_MAX <= UINT8_MAX + 1, "a link's place fits a byte");
+
+/* What these links told of the round. Part by part: of each part they lie beside each other. */
+static void add_told(const struct at_node_held *h, const uint8_t *links, size_t count, struct at_replicas *io_offered)
+{
+    for (size_t p = 0; p < h->parts; p++) {
+        uint8_t *to = io_offered->b + p * (AT_NODE_HELD_PART / 8);
+        for (size_t k = 0; k < count; k++)
+            for (size_t b = 0; b < AT_NODE_HELD_PART / 8; b++) to[b] |= h->part[p].has[links[k]].b[b];
+    }
+}
+
 /* Of these the ones that somebody who can be asked has; false: none. */
 static bool find_offered(struct at_node_machine *m, struct at_replicas *ret_offered)
 {
     const struct at_node_held *h = &m->held;
-    size_t steward = SIZE_MAX;
+    uint8_t knows[AT_NODE_LINKS_MAX];
+    size_t steward = SIZE_MAX, know = 0;
     struct at_replicas wanted, *offered = ret_offered;
     if (!wanted_of(m, &wanted)) return false;
     memset(offered, 0, sizeof *offered);
@@ -272,10 +285,9 @@ static bool find_offered(struct at_node_machine *m, struct at_replicas *ret_offe
         if (m->ledger.seats.count == 1 && at_node_link_seat(l)) steward = i;
         if (l->replica1 && asks_authors(m) && !is_in(&part_of(m, l->replica1 - 1)->lacks[i], l->replica1 - 1))
             at_replicas_add(offered, l->replica1 - 1);
-        for (size_t p = 0; p < h->parts && h->link[i].knows; p++)
-            for (size_t b = 0; b < AT_NODE_HELD_PART / 8; b++)
-                offered->b[p * AT_NODE_HELD_PART / 8 + b] |= h->part[p].has[i].b[b];
+        if (h->link[i].knows) knows[know++] = (uint8_t)i;
     }
+    add_told(h, knows, know, offered);
     for (uint32_t r = at_replicas_next(&wanted, 0); steward != SIZE_MAX && r < AT_MEMBERS_MAX;
          r = at_replicas_next(&wanted, r + 1))
         if (from_steward(m, r) && !is_in(&part_of(m, r)->lacks[steward], r)) at_replicas_add(offered, r);

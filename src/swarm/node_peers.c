@@ -213,10 +213,11 @@ enum taken { IGNORED, TAKEN, FORGED };
 static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, bool from_disk)
 {
     int r = at_ledger_find(&m->ledger, &e->node);
-    if (r < 0 || !m->ledger.members[r].active) return IGNORED;
+    if (r < 0) return IGNORED;
     struct at_node_peer *peer = &m->mesh.peers[r];
     bool own = r == at_node_self(m);
-    if (e->counter <= (own ? m->mesh.counter : peer->where.counter)) return IGNORED;
+    if (e->counter <= (own ? m->mesh.counter : peer->where.counter)) return IGNORED; /* most, and at the least cost */
+    if (!m->ledger.members[r].active) return IGNORED;
     if (!own && !from_disk && peer->where.counter && m->now_ms < peer->where_ms + AT_NODE_WHERE_MS) return IGNORED;
     if (at_endpoints_verify(e, m->options.run, m->options.verifier)) return FORGED;
     if (m->mesh.ring_valid) at_node_sums_change(m, &peer->where, e);

@@ -101,11 +101,12 @@ static bool take(struct at_node_machine *m, struct at_node_link *link, const str
 {
     int r = m->has_genesis ? at_ledger_find(&m->ledger, &p->member) : -1;
     bool own = at_node_id_eq(&p->member, &link->node);
-    if (r < 0 || !m->ledger.members[r].active || r == at_node_self(m)) return true;
+    if (r < 0 || r == at_node_self(m)) return true;
     if (!own && !at_node_link_member(m, link)) return true;
     struct at_node_peer *peer = &m->mesh.peers[r];
     if (!own && p->counter < peer->said.counter) return true;
     if (!own && p->counter == peer->said.counter && m->mesh.words[r].via) return true;
+    if (!m->ledger.members[r].active) return true; /* last: mostly the word is known, and this is not in the caches */
     if (!own && !at_node_author_spend(m, &p->member)) return true;
     if (at_presence_verify(p, m->options.run, m->options.verifier)) {
         at_node_link_refuse(m, link, "a word of presence that its member has not signed");

@@ -19,7 +19,10 @@ const char *at_record_kind_name(enum at_record_kind kind)
 uint32_t at_replicas_count(const struct at_replicas *set)
 {
     uint32_t n = 0;
-    for (size_t i = 0; i < sizeof set->b; i++) n += (uint32_t)__builtin_popcount(set->b[i]);
+    for (size_t i = 0; i < sizeof set->b; i += 8) {
+        uint64_t word = at_load_le64(set->b + i);
+        if (word) n += (uint32_t)__builtin_popcountll(word); /* a call, on processors of any age */
+    }
     return n;
 }
 
