@@ -20,9 +20,9 @@ static at_err submit(struct at_consensus *c, const struct at_signed_record *reco
 }
 
 /* Appends a record that the application took to the block, with the checkpoint after it. */
-static void block_append(struct at_consensus *c, const struct at_signed_record *record)
+static void block_append(struct at_consensus *c, const struct at_signed_record *record, struct at_hash leaf)
 {
-    at_merkle_append(&c->log, at_signed_record_leaf(record));
+    at_merkle_append(&c->log, leaf);
     c->block[c->block_count] = *record;
     c->checkpoint[c->block_count++] =
         at_log_checkpoint_sign(&c->options.key, c->options.run, c->log.size, at_merkle_root(&c->log));
@@ -36,11 +36,12 @@ static size_t take_block(struct at_consensus *c)
     while (c->queue_count > 0 && c->block_count < AT_CONSENSUS_BLOCK_MAX) {
         const struct at_signed_record *record = &c->queue[c->queue_first];
         struct at_consensus_refusal *no = &c->refused[refused];
+        struct at_hash leaf = at_signed_record_leaf(record);
         memset(&no->diag, 0, sizeof no->diag);
-        if (c->options.take(c->options.user, record, &no->diag) == AT_OK) {
-            block_append(c, record);
+        if (c->options.take(c->options.user, record, leaf, &no->diag) == AT_OK) {
+            block_append(c, record, leaf);
         } else {
-            no->record = at_signed_record_leaf(record);
+            no->record = leaf;
             no->what = record;
             no->tag = c->tag[c->queue_first];
             refused++;

@@ -28,8 +28,9 @@
 #define AT_CONSENSUS_QUEUE_MAX 256
 #define AT_CONSENSUS_BLOCK_MAX 64 /* records of a block: with records <= 1 KiB a block fits one LogPart */
 
-/* Takes a record as the next of the log, or refuses it (then the log goes on without it). */
-typedef at_err_t at_consensus_take_fn(void *user, const struct at_signed_record *record, struct at_diag *diag);
+/* Takes a record as the next of the log, or refuses it (then the log goes on without it). `leaf` is the record's. */
+typedef at_err_t at_consensus_take_fn(void *user, const struct at_signed_record *record, struct at_hash leaf,
+                                      struct at_diag *diag);
 
 struct at_consensus_options {
     struct at_keypair key; /* the steward's */

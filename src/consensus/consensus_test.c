@@ -17,11 +17,12 @@ struct log { /* an application that refuses records of one author, and remembers
     struct at_node_id banned;
 };
 
-static at_err_t take(void *user, const struct at_signed_record *record, struct at_diag *diag)
+static at_err_t take(void *user, const struct at_signed_record *record, struct at_hash leaf, struct at_diag *diag)
 {
     struct log *log = user;
+    assert_true(at_hash_eq(leaf, at_signed_record_leaf(record)));
     if (at_node_id_eq(&record->author, &log->banned)) return at_fail(diag, AT_E_VERIFY, "test", "banned");
-    log->leaf[log->count++] = at_signed_record_leaf(record);
+    log->leaf[log->count++] = leaf;
     return AT_OK;
 }
 

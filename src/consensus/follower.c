@@ -91,14 +91,15 @@ static at_err_t check_record(const struct at_follower *f, const struct at_signed
 /* Appends the records to `log`, comparing it with every checkpoint on the way. */
 static at_err_t check_part(const struct at_follower *f, struct at_merkle *log, const struct at_signed_record *records,
                            size_t count, const struct at_log_checkpoint *checkpoints, size_t checkpoint_count,
-                           struct at_diag *diag)
+                           struct at_diag *diag, struct at_hash ret_leaf[AT_FOLLOWER_PART_MAX])
 {
     at_err_t err;
     size_t c = 0;
     for (size_t i = 0; i < count; i++) {
         if ((err = check_record(f, &records[i])))
             return at_fail(diag, err, "log", "record %llu: wrong signature", (unsigned long long)log->size);
-        at_merkle_append(log, at_signed_record_leaf(&records[i]));
+        ret_leaf[i] = at_signed_record_leaf(&records[i]);
+        at_merkle_append(log, ret_leaf[i]);
         if (log->size == f->invite_size && !at_hash_eq(at_merkle_root(log), f->invite_root))
             return at_fail(diag, AT_E_VERIFY, "log",
                            "the steward shows another past: its first %llu records are not those of the invite",
@@ -127,10 +128,12 @@ at_err at_follower_part(struct at_follower *f, uint64_t from, const struct at_si
                         const struct at_log_checkpoint *checkpoints, size_t checkpoint_count, struct at_diag *diag)
 {
     struct at_merkle log = f->log;
+    struct at_hash leaf[AT_FOLLOWER_PART_MAX];
+    AT_ASSERT(count <= AT_FOLLOWER_PART_MAX);
     if (from != log.size || count == 0)
         return at_fail(diag, AT_E_DATA, "log", "a part from record %llu does not continue a log of %llu",
                        (unsigned long long)from, (unsigned long long)log.size);
-    at_err_t err = check_part(f, &log, records, count, checkpoints, checkpoint_count, diag);
+    at_err_t err = check_part(f, &log, records, count, checkpoints, checkpoint_count, diag, leaf);
     if (err) return err;
     uint32_t term = f->term;
     for (size_t i = 0; i < count; i++) {
@@ -138,7 +141,7 @@ at_err at_follower_part(struct at_follower *f, uint64_t from, const struct at_si
             f->broken = !may_follow(f, checkpoints, checkpoint_count);
             term = f->term;
         }
-        if (f->broken || f->take(f->user, &records[i], diag)) {
+        if (f->broken || f->take(f->user, &records[i], leaf[i], diag)) {
             f->broken = true;
             return at_fail(diag, AT_E_VERIFY, "log", "the steward signed record %llu, which may not stand there",
                            (unsigned long long)(from + i));

@@ -15,6 +15,8 @@
 #include "consensus/consensus.h" /* at_consensus_take_fn */
 #include "wire/vote.h"
 
+#define AT_FOLLOWER_PART_MAX 256 /* records of a part */
+
 struct at_follower {
     struct at_hash run;
     uint64_t invite_size; /* 0: no demand */
@@ -31,7 +33,7 @@ struct at_follower {
 /* From now on these seats order the log. 1 <= seat_count <= AT_SEATS_MAX; the keys differ. */
 void at_follower_seats(struct at_follower *f, uint32_t term, const struct at_node_id *keys, uint32_t seat_count);
 
-/* Takes records [from, from + count) under checkpoints of sizes in (from, from + count], ascending by (size, key); those
+/* Takes records [from, from + count), at most AT_FOLLOWER_PART_MAX, under checkpoints of sizes in (from, from + count], ascending by (size, key); those
  * of the last size must be of exactly from + count, and each size needs a quorum. Nothing is taken on failure but for the
  * fold's refusal (AT_E_VERIFY), after which the follower must not be used: a quorum signed what may not stand. AT_E_DATA:
  * does not continue this log (a gap, or known already). AT_E_SIGNATURE: a record's or a checkpoint's signature is wrong,

@@ -25,10 +25,11 @@ struct rig {
     struct at_node_id later[4]; /* whose seats these are */
 };
 
-static at_err_t take(void *user, const struct at_signed_record *record, struct at_diag *diag)
+static at_err_t take(void *user, const struct at_signed_record *record, struct at_hash leaf, struct at_diag *diag)
 {
     struct rig *r = user;
     (void)diag;
+    assert_true(at_hash_eq(leaf, at_signed_record_leaf(record)));
     assert_memory_equal(record, &r->records[r->taken], sizeof *record);
     if (r->hand_over != 0 && r->taken == r->hand_over) at_follower_seats(&r->f, 3, r->later, 4);
     r->taken++;

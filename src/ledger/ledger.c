@@ -56,12 +56,18 @@ at_err at_ledger_begin_block(struct at_ledger *ledger, const struct at_block_hea
 at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *signed_rec, struct at_diag *diag,
                        struct at_record *ret_rec)
 {
+    return at_ledger_apply_leaf(ledger, signed_rec, at_signed_record_leaf(signed_rec), diag, ret_rec);
+}
+
+at_err at_ledger_apply_leaf(struct at_ledger *ledger, const struct at_signed_record *signed_rec, struct at_hash leaf,
+                            struct at_diag *diag, struct at_record *ret_rec)
+{
     struct at_record rec;
     at_err_t err = at_ledger_judge(ledger, signed_rec, diag, &rec);
     if (err) return err;
     err = at_ledger_take(ledger, &rec, &signed_rec->author);
     if (err) return at_fail(diag, err, "ledger", "out of memory");
-    at_merkle_append(&ledger->tree, at_signed_record_leaf(signed_rec));
+    at_merkle_append(&ledger->tree, leaf);
     if (ret_rec != NULL) *ret_rec = rec;
     return AT_OK;
 }

@@ -135,6 +135,9 @@ at_err at_ledger_judge(const struct at_ledger *ledger, const struct at_signed_re
 /* Judges, then takes it as the next record. The signature must have been checked. ret_rec may be NULL. */
 at_err at_ledger_apply(struct at_ledger *ledger, const struct at_signed_record *rec, struct at_diag *diag,
                        struct at_record *ret_rec);
+/* The same for one whose leaf (at_signed_record_leaf) the caller has. */
+at_err at_ledger_apply_leaf(struct at_ledger *ledger, const struct at_signed_record *rec, struct at_hash leaf,
+                            struct at_diag *diag, struct at_record *ret_rec);
 
 /* A block that the stewards have made final, before its records: the BLOCK record as it is in the log now. AT_E_VERIFY:
  * it is of another term, and none of its records count. */

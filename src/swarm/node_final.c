@@ -103,7 +103,7 @@ static void take(struct at_node_machine *m, const struct at_signed_record *recor
     if (!record_room(m)) return;
     struct at_hash leaf = at_signed_record_leaf(record);
     if (a->word_pending && at_hash_eq(a->word_leaf, leaf)) a->word_pending = false;
-    at_err_t err = at_node_take(m, record, &diag);
+    at_err_t err = at_node_take(m, record, leaf, &diag);
     if (!err)
         accepted(m, record);
     else if (err == AT_E_NOMEM)

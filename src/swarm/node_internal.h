@@ -640,7 +640,8 @@ void at_node_route_drive(struct at_node_machine *m);
 uint64_t at_node_route_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_log.c ---- */
-at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag); /* the fold's hook */
+at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_hash leaf,
+                      struct at_diag *diag); /* the fold's hook */
 static inline uint64_t at_node_log_size(const struct at_node_machine *m) /* what may be told to others */
 {
     const struct at_consensus *c = m->consensus;

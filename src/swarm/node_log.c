@@ -63,14 +63,14 @@ static void remember_open(struct at_node_machine *m)
 
 /* The fold, and beside it what later outer steps need and the fold forgets. Among several stewards it is the last word
  * that a step needs which takes it: so the ledger is looked at, and not the record. */
-at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_diag *diag)
+at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_hash leaf, struct at_diag *diag)
 {
     struct at_node_machine *m = user;
     struct at_record rec;
     enum at_ledger_phase before = m->ledger.phase;
     at_node_fold_before(m, record);
     at_err_t err = at_node_peers_room(m);
-    if (!err) err = at_ledger_apply(&m->ledger, record, diag, &rec);
+    if (!err) err = at_ledger_apply_leaf(&m->ledger, record, leaf, diag, &rec);
     if (err) return err;
     at_node_fold_after(m, record);
     if (rec.kind == AT_RECORD_JOIN || rec.kind == AT_RECORD_LEAVE) at_node_member_changed(m, &record->author);

@@ -115,7 +115,7 @@ at_err at_node_machine_replay(struct at_node_machine *m, const struct at_signed_
     for (size_t i = 0; i < count; i++) {
         struct at_diag why = {0};
         unsigned long long idx = m->ledger.tree.size;
-        if (at_node_take(m, &records[i], &why))
+        if (at_node_take(m, &records[i], at_signed_record_leaf(&records[i]), &why))
             return at_fail(diag, AT_E_VERIFY, "log", "record %llu in this folder is wrong: %s", idx, why.text);
     }
     return AT_OK;
