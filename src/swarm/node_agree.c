@@ -333,7 +333,7 @@ static void enter(struct at_node_machine *m)
     at_err_t err = AT_OK;
     if (m->consensus) at_node_note(m, "the run has %u stewards from now on", m->ledger.seats.count);
     a->term = m->ledger.seats.term;
-    m->mesh.ring_valid = false;
+    at_node_ring_stale(m);
     free(m->consensus);
     m->consensus = NULL;
     if (!restored) {

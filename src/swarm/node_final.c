@@ -42,7 +42,7 @@ void at_node_fold_after(struct at_node_machine *m, const struct at_signed_record
     a->begin_ms = m->ledger.block_ms;
     a->begin_beacon = m->ledger.beacon;
     a->begin_leaf = at_signed_record_leaf(record);
-    m->mesh.ring_valid = false;
+    at_node_ring_stale(m);
     at_node_seats_changed(m);
     at_node_follow_seats(m, seats);
 }

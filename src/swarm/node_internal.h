@@ -559,7 +559,9 @@ uint64_t at_node_links_deadline_ms(const struct at_node_machine *m);
 /* ---- node_peers.c ---- */
 at_err_t at_node_peers_room(struct at_node_machine *m); /* for one member more; AT_E_NOMEM */
 void at_node_ring_make(struct at_node_machine *m);
-void at_node_ring_add(struct at_node_machine *m, uint32_t replica); /* it has just become active */
+void at_node_ring_add(struct at_node_machine *m, uint32_t replica);  /* it has just become active */
+void at_node_ring_drop(struct at_node_machine *m, uint32_t replica); /* it was active until now */
+void at_node_ring_stale(struct at_node_machine *m);                  /* all of it is to be made anew */
 uint32_t at_node_ring_find(const struct at_node_machine *m, const struct at_node_id *id); /* the first not below it */
 uint64_t at_node_counter(struct at_node_machine *m);                                      /* the next of ours */
 void at_node_reachable(struct at_node_machine *m, const struct at_node_event *e);
@@ -604,8 +606,8 @@ uint32_t at_node_members_linked(const struct at_node_machine *m);
 bool at_node_ring_calls(struct at_node_machine *m, uint32_t replica); /* one of the two dials the other by right */
 
 /* ---- node_sums.c ---- */
-void at_node_sums_make(struct at_node_machine *m);                  /* with the ring; */
-void at_node_sums_add(struct at_node_machine *m, uint32_t replica); /* and whom it gets */
+void at_node_sums_make(struct at_node_machine *m);                     /* with the ring; */
+void at_node_sums_toggle(struct at_node_machine *m, uint32_t replica); /* and whom it gets, or loses */
 void at_node_sums_change(struct at_node_machine *m, const struct at_endpoints *from, const struct at_endpoints *to);
 /* Borrowed from ret_bytes. */
 struct at_span at_node_sums_write(const struct at_node_machine *m, uint8_t ret_bytes[8 * AT_PEERS_SUMS_MAX]);
@@ -641,7 +643,7 @@ uint64_t at_node_route_deadline_ms(const struct at_node_machine *m);
 
 /* ---- node_log.c ---- */
 at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_hash leaf,
-                      struct at_diag *diag); /* the fold's hook */
+                      struct at_diag *diag);                             /* the fold's hook */
 static inline uint64_t at_node_log_size(const struct at_node_machine *m) /* what may be told to others */
 {
     const struct at_consensus *c = m->consensus;

@@ -76,7 +76,7 @@ at_err_t at_node_take(void *user, const struct at_signed_record *record, struct 
     if (rec.kind == AT_RECORD_JOIN || rec.kind == AT_RECORD_LEAVE) at_node_member_changed(m, &record->author);
     if (rec.kind == AT_RECORD_JOIN) at_node_ring_add(m, (uint32_t)at_ledger_find(&m->ledger, &record->author));
     if (rec.kind == AT_RECORD_RECEIPT) at_node_held_receipt(m, rec.receipt.replica);
-    if (rec.kind == AT_RECORD_LEAVE) m->mesh.ring_valid = false;
+    if (rec.kind == AT_RECORD_LEAVE) at_node_ring_drop(m, (uint32_t)at_ledger_find(&m->ledger, &record->author));
     if (rec.kind == AT_RECORD_JOIN || rec.kind == AT_RECORD_LEAVE) m->mesh.ask_wanted = true;
     if (m->ledger.phase == before) return AT_OK;
     if (m->ledger.phase == AT_LEDGER_TRAINING) {

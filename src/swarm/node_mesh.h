@@ -96,6 +96,7 @@ struct at_node_mesh {
     uint32_t peer_cap, ring_count, ring_before;      /* before: members that are nearer to the steward than this node */
     uint32_t ring_at, ring_step[AT_NODE_MESH_DIALS]; /* own place, or where it would be; distances that it dials */
     bool ring_valid, near;                           /* near: among those that keep a link to the steward */
+    uint32_t ring_left1;              /* not valid only because this member has left; + 1; 0: it is to be made anew */
     uint64_t ring_ms, ring_since_ms;  /* when somebody joined last; since when others have, one soon after the other */
     uint64_t sums[AT_PEERS_SUMS_MAX]; /* node_sums.c; as valid as the ring */
     /* own statement */

@@ -78,10 +78,9 @@ static void ring_done(struct at_node_machine *m)
     at_node_look(m, AT_NODE_WAYS);
 }
 
-void at_node_ring_make(struct at_node_machine *m)
+static void ring_sort(struct at_node_machine *m)
 {
     uint32_t n = 0;
-    if (m->mesh.ring_valid) return;
     m->mesh.ring_before = 0;
     for (uint32_t r = 0; r < m->ledger.member_count; r++) {
         const struct at_member *member = &m->ledger.members[r];
@@ -92,19 +91,56 @@ void at_node_ring_make(struct at_node_machine *m)
     if (n) qsort(m->mesh.ring, n, sizeof *m->mesh.ring, by_id);
     m->mesh.ring_count = n;
     at_node_sums_make(m);
+}
+
+/* Most rings are not valid because one member has left: a thousand members would sort a thousand ids for it. */
+static void ring_take_out(struct at_node_machine *m, uint32_t replica)
+{
+    const struct at_node_id *id = &m->ledger.members[replica].id;
+    uint32_t at = at_node_ring_find(m, id);
+    AT_ASSERT(at < m->mesh.ring_count && m->mesh.ring[at].replica == replica);
+    memmove(m->mesh.ring + at, m->mesh.ring + at + 1, (--m->mesh.ring_count - at) * sizeof *m->mesh.ring);
+    m->mesh.ring_before -= is_before(m, id);
+    at_node_sums_toggle(m, replica);
+}
+
+void at_node_ring_make(struct at_node_machine *m)
+{
+    if (m->mesh.ring_valid) return;
+    if (m->mesh.ring_left1)
+        ring_take_out(m, m->mesh.ring_left1 - 1);
+    else
+        ring_sort(m);
+    m->mesh.ring_left1 = 0;
     ring_done(m);
+}
+
+void at_node_ring_stale(struct at_node_machine *m)
+{
+    m->mesh.ring_valid = false;
+    m->mesh.ring_left1 = 0;
+}
+
+void at_node_ring_drop(struct at_node_machine *m, uint32_t replica)
+{
+    bool alone = m->mesh.ring_valid;
+    at_node_ring_stale(m);
+    if (alone) m->mesh.ring_left1 = replica + 1;
 }
 
 /* A member more: with a thousand that come one after the other, sorting anew for each was most of what joining cost. */
 void at_node_ring_add(struct at_node_machine *m, uint32_t replica)
 {
     const struct at_node_id *id = &m->ledger.members[replica].id;
-    if (!m->mesh.ring_valid) return;
+    if (!m->mesh.ring_valid) {
+        at_node_ring_stale(m);
+        return;
+    }
     uint32_t at = at_node_ring_find(m, id);
     memmove(m->mesh.ring + at + 1, m->mesh.ring + at, (m->mesh.ring_count++ - at) * sizeof *m->mesh.ring);
     m->mesh.ring[at] = (struct at_node_ring){*id, replica};
     m->mesh.ring_before += is_before(m, id);
-    at_node_sums_add(m, replica);
+    at_node_sums_toggle(m, replica);
     if (m->now_ms >= m->mesh.ring_ms + AT_NODE_RING_CALM_MS) m->mesh.ring_since_ms = m->now_ms;
     m->mesh.ring_ms = m->now_ms;
     ring_done(m);
@@ -191,7 +227,7 @@ static void tell_own(struct at_node_machine *m)
     if (is_true(m, own)) return; /* who has missed it hears it when it links here */
     struct at_endpoints before = *own;
     *own = at_endpoints_sign(&m->options.key, m->options.run, at_node_counter(m), m->mesh.own, m->mesh.own_count);
-    if (m->mesh.ring_valid) at_node_sums_change(m, &before, own);
+    at_node_sums_change(m, &before, own);
     m->mesh.keep_wanted = true;
     tell(m, own);
 }
@@ -220,7 +256,7 @@ static enum taken take(struct at_node_machine *m, const struct at_endpoints *e, 
     if (!m->ledger.members[r].active) return IGNORED;
     if (!own && !from_disk && peer->where.counter && m->now_ms < peer->where_ms + AT_NODE_WHERE_MS) return IGNORED;
     if (at_endpoints_verify(e, m->options.run, m->options.verifier)) return FORGED;
-    if (m->mesh.ring_valid) at_node_sums_change(m, &peer->where, e);
+    at_node_sums_change(m, &peer->where, e);
     if (own) {
         m->mesh.counter = e->counter;
         peer->where = *e;

@@ -21,11 +21,15 @@ static void toggle(struct at_node_machine *m, const struct at_endpoints *e)
 
 void at_node_sums_change(struct at_node_machine *m, const struct at_endpoints *from, const struct at_endpoints *to)
 {
+    if (!m->mesh.ring_valid) { /* the sums are not either: both are made anew */
+        at_node_ring_stale(m);
+        return;
+    }
     toggle(m, from);
     toggle(m, to);
 }
 
-void at_node_sums_add(struct at_node_machine *m, uint32_t replica)
+void at_node_sums_toggle(struct at_node_machine *m, uint32_t replica)
 {
     toggle(m, &m->mesh.peers[replica].where);
 }
@@ -33,7 +37,7 @@ void at_node_sums_add(struct at_node_machine *m, uint32_t replica)
 void at_node_sums_make(struct at_node_machine *m)
 {
     memset(m->mesh.sums, 0, sizeof m->mesh.sums);
-    for (uint32_t i = 0; i < m->mesh.ring_count; i++) at_node_sums_add(m, m->mesh.ring[i].replica);
+    for (uint32_t i = 0; i < m->mesh.ring_count; i++) at_node_sums_toggle(m, m->mesh.ring[i].replica);
 }
 
 /* Of `count` ranges the one with this number. */
