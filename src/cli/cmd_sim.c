@@ -296,10 +296,7 @@ static at_err simulate(struct at_cli *cli, const struct args *a)
     char line[512];
     FILE *out = cli->json ? stderr : stdout;
     at_err_t err = set_options(a, &cli->diag, &options);
-    if (options.nodes > AT_SIM_NODES_AT_ONCE)
-        at_sys_memory_sparse();
-    else
-        at_sys_memory_kept();
+    at_sys_memory_kept();
     command_line(a, options.faults, line, sizeof line);
     if (err == AT_OK) err = at_sim_init(&options, &cli->diag, &sim);
     if (err != AT_OK) return err;

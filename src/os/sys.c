@@ -176,13 +176,20 @@ void at_sys_memory_sparse(void)
 #endif
 }
 
+/* The heap reaches over half of what is there before anything is in it, so that it gets huge pages wherever it grows to;
+ * pages come with the first touch. */
 void at_sys_memory_kept(void)
 {
 #ifdef __GLIBC__
-    (void)mallopt(M_MMAP_THRESHOLD, 32 * 1024 * 1024); /* the most that it takes */
-    (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024 * 1024);
+    (void)mallopt(M_MMAP_MAX, 0);
+    (void)mallopt(M_TRIM_THRESHOLD, -1); /* never */
     (void)mallopt(M_TOP_PAD, 4 * 1024 * 1024);
+#if !AT_SANITIZED
+    void *volatile all = malloc((size_t)(at_sys_memory_available() / 2)); /* volatile: or it would be left out */
+    free(all);
 #endif
+#endif
+    at_sys_memory_huge();
 }
 
 bool at_sys_is_terminal(int fd)

@@ -25,11 +25,13 @@ uint64_t at_sys_memory_peak(void); /* the most bytes that this process ever had 
  * none. */
 void at_sys_memory_huge(void);
 /* From now on blocks of 64 KiB and more are mapped when they are allocated and unmapped when they are freed, so that a
- * large zeroed block takes only the pages that are touched. For programs that make many such blocks and leave them mostly
- * empty (the simulator: a node's machine is 4 MiB, and touches a tenth). Advice only; nothing where there is no such knob. */
+ * large zeroed block takes only the pages that are touched, and what is freed counts no more. Advice only; nothing where
+ * there is no such knob. */
 void at_sys_memory_sparse(void);
-/* The other way round: what is freed is kept, for what is allocated next. For programs that make and free the same large
- * blocks again and again, few at a time (the simulator of few nodes, where every fifth microsecond went into pages). */
+/* The other way round: what is freed is kept, for what is allocated next, and all of it lies in one place, in huge pages. For
+ * programs that make and free the same large blocks again and again, or go from one of many blocks to another all the time
+ * (the simulator: each event meets another node's machine, and a fifth of its time went into translating addresses). To
+ * be called before anything large is allocated. */
 void at_sys_memory_kept(void);
 /* Raises this process' limit of open files to n where it is lower, as far as the system lets it; children inherit it.
  * Returns the limit. */

@@ -384,7 +384,6 @@ struct at_node_cold {
     struct at_node_link_cold links[AT_NODE_LINKS_MAX];
     struct at_node_receipt receipts[AT_NODE_RECEIPTS_MAX]; /* passed on by a member, ordered by the steward */
     struct at_node_held_part held[AT_MEMBERS_MAX / AT_NODE_HELD_PART];
-    struct at_node_member_status members[AT_MEMBERS_MAX]; /* of `status` */
     struct at_signed_record own[AT_NODE_OWN_COUNT];
 };
 
@@ -499,6 +498,8 @@ struct at_node_machine {
     bool unfit[AT_MEMBERS_MAX];         /* by replica: its update of this round cannot be applied; not waited for */
     struct at_hash *keep;               /* owned: for BLOB_PRUNE */
     struct at_node_status status;
+    struct at_node_member_status *shown; /* owned, [shown_cap]: the members of `status`; none before it is asked for */
+    uint32_t shown_cap;
     char last_event[AT_NODE_REASON_MAX];
 };
 

@@ -97,6 +97,7 @@ void at_node_machine_release(struct at_node_machine *m)
     free(m->consensus);
     free(m->joins);
     free(m->keep);
+    free(m->shown);
     at_tiles_release(&m->tiles.pick);
     at_buf_release(&m->tiles.leaves);
     free(m->mesh.peers);

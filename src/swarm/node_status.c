@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *at_node_phase_text(enum at_node_phase phase)
@@ -83,7 +84,7 @@ static void totals(const struct at_node_machine *m, struct at_node_status *statu
         double fastest = 0;
         if (!at_ledger_allotment(l, lead) || l->groups[lead].place != 0) continue;
         for (uint32_t r = lead; r != AT_GROUP_END; r = l->groups[r].next) {
-            const struct at_node_member_status *s = &m->cold->members[r];
+            const struct at_node_member_status *s = &m->shown[r];
             if (s->tokens - l->members[r].tokens > most) most = s->tokens - l->members[r].tokens;
             if (s->tokens_per_s > fastest) fastest = s->tokens_per_s;
         }
@@ -92,14 +93,27 @@ static void totals(const struct at_node_machine *m, struct at_node_status *statu
     }
 }
 
+static bool room_for_members(struct at_node_machine *m)
+{
+    uint32_t cap = m->ledger.member_cap;
+    if (m->ledger.member_count <= m->shown_cap) return true;
+    struct at_node_member_status *shown = realloc(m->shown, cap * sizeof *shown);
+    if (!shown) return false;
+    m->shown = shown;
+    m->shown_cap = cap;
+    return true;
+}
+
+/* Without memory for it the list is empty. */
 static void members(struct at_node_machine *m, struct at_node_status *status)
 {
     const struct at_ledger *l = &m->ledger;
     uint32_t participants = 0;
+    if (!room_for_members(m)) return;
     for (uint32_t r = 0; r < l->member_count; r++) participants += at_ledger_allotment(l, r) != NULL;
     for (uint32_t r = 0; r < l->member_count; r++) {
         const struct at_member *member = &l->members[r];
-        struct at_node_member_status *s = &m->cold->members[r];
+        struct at_node_member_status *s = &m->shown[r];
         const struct at_node_link *link = at_node_link_of(m, &member->id);
         *s = (struct at_node_member_status){.id = member->id,
                                             .replica = r,
@@ -114,7 +128,7 @@ static void members(struct at_node_machine *m, struct at_node_status *status)
         if (s->online) s->part = at_ledger_part(l, r);
     }
     totals(m, status);
-    status->members = m->cold->members;
+    status->members = m->shown;
     status->member_count = l->member_count;
 }
 
