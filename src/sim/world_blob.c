@@ -82,10 +82,29 @@ struct at_span at_world_blob_bytes(const struct at_world_blob *b)
     return at_buf_span(b->content ? &b->content->bytes : &b->part);
 }
 
+static struct at_world_content **contents_of(struct at_world *w, const struct at_hash *key)
+{
+    return &w->contents[spread(key) % AT_WORLD_CONTENT_BUCKETS];
+}
+
+static struct at_world_content *content_find(struct at_world *w, const struct at_hash *key, struct at_span bytes)
+{
+    struct at_world_content *c = *contents_of(w, key);
+    while (c && !(at_hash_eq(c->key, *key) && at_span_eq(at_buf_span(&c->bytes), bytes))) c = c->next;
+    return c;
+}
+
+static void hold(struct at_world_blob *b, struct at_world_content *c)
+{
+    c->holders++;
+    b->content = c;
+    b->complete = true;
+    at_buf_release(&b->part);
+}
+
 void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_buf *bytes)
 {
-    struct at_world_content **head = &w->contents[spread(&b->key) % AT_WORLD_CONTENT_BUCKETS], *c = *head;
-    while (c && !(at_hash_eq(c->key, b->key) && at_span_eq(at_buf_span(&c->bytes), at_buf_span(bytes)))) c = c->next;
+    struct at_world_content **head = contents_of(w, &b->key), *c = content_find(w, &b->key, at_buf_span(bytes));
     if (c) {
         at_buf_release(bytes);
     } else {
@@ -99,10 +118,7 @@ void at_world_blob_whole(struct at_world *w, struct at_world_blob *b, struct at_
         *head = c;
         w->counts.shared_bytes += c->bytes.n;
     }
-    c->holders++;
-    b->content = c;
-    b->complete = true;
-    at_buf_release(&b->part);
+    hold(b, c);
 }
 
 /* ---- many at once ---- */
@@ -144,6 +160,25 @@ void at_world_bundle_stat(struct at_world *w, int node, const struct at_node_op 
     }
 }
 
+/* False: these are not its bytes. What another disk holds under this key was hashed when it came there first. */
+static bool update_write(struct at_world *w, int node, struct at_hash key, struct at_span data)
+{
+    struct at_world_content *c = content_find(w, &key, data);
+    if (!c && !at_hash_eq(at_sha256(data.p, data.n), key)) return false;
+    struct at_world_blob *b = at_world_blob_get(w, &w->nodes[node].disk, AT_BLOB_UPDATE, key);
+    struct at_buf bytes = {0};
+    if (!b) return false;
+    if (b->complete)
+        at_world_violate(w, "node %d writes an update that it has", node);
+    else if (c)
+        hold(b, c);
+    else if (at_buf_append(&bytes, data.p, data.n))
+        at_world_violate(w, "out of memory");
+    else
+        at_world_blob_whole(w, b, &bytes);
+    return true;
+}
+
 /* Durable before BUNDLE_STORED is told, as in BLOB_FINISH. */
 void at_world_bundle_write(struct at_world *w, int node, const struct at_node_op *op)
 {
@@ -151,18 +186,6 @@ void at_world_bundle_write(struct at_world *w, int node, const struct at_node_op
     ev->e.kind = AT_NODE_EV_BUNDLE_STORED;
     ev->e.bundle.count = op->bundle.count;
     at_world_payload(ev, at_span(op->bundle.keys[0].b, op->bundle.count * sizeof *op->bundle.keys));
-    for (uint32_t i = 0; i < op->bundle.count; i++) {
-        struct at_span data = op->bundle.data[i];
-        struct at_buf bytes = {0};
-        if (!at_hash_eq(at_sha256(data.p, data.n), op->bundle.keys[i])) continue;
-        struct at_world_blob *b = at_world_blob_get(w, &w->nodes[node].disk, AT_BLOB_UPDATE, op->bundle.keys[i]);
-        if (!b) return;
-        if (b->complete) {
-            at_world_violate(w, "node %d writes an update that it has", node);
-            return;
-        }
-        if (at_buf_append(&bytes, data.p, data.n)) at_world_violate(w, "out of memory");
-        at_world_blob_whole(w, b, &bytes);
-        ev->e.bundle.ok |= 1u << i;
-    }
+    for (uint32_t i = 0; i < op->bundle.count && !w->violated; i++)
+        if (update_write(w, node, op->bundle.keys[i], op->bundle.data[i])) ev->e.bundle.ok |= 1u << i;
 }
