@@ -241,6 +241,7 @@ static void node_start(struct at_world *w, int node)
     if (n->has_state) n->root = at_world_state_root(w, n->state_round, n->h);
     n->unit_id++;
     n->unit.team.session = 0;
+    n->deadline_ms = at_node_machine_deadline_ms(n->machine);
     at_world_count_life(w, node, true);
     struct at_node_event e = {.kind = AT_NODE_EV_START};
     e.start.has_state = n->disk.saved;
@@ -274,13 +275,10 @@ static void tick(struct at_world *w, const struct at_world_event *ev)
     struct at_node_event e = {.kind = AT_NODE_EV_TICK};
     if (ev->id != n->tick_id) return;
     n->tick_ms = UINT64_MAX;
-    uint64_t deadline = at_node_machine_deadline_ms(n->machine);
-    if (deadline != n->deadline_ms)
-        at_world_violate(w, "node %d says another deadline when it is asked again", ev->node);
-    else if (deadline <= w->now_ms)
+    if (n->deadline_ms <= w->now_ms)
         at_world_step_node(w, ev->node, &e);
     else
-        schedule_tick(w, ev->node, deadline);
+        schedule_tick(w, ev->node, n->deadline_ms);
 }
 
 static void node_dies_here(struct at_world *w, int node)
@@ -303,6 +301,10 @@ void at_world_step_node(struct at_world *w, int node, struct at_node_event *e)
     struct at_node_update update;
     uint64_t full_link = 0;
     if (!n->machine || w->violated) return;
+    if (at_node_machine_deadline_ms(n->machine) != n->deadline_ms) {
+        at_world_violate(w, "node %d says another deadline when it is asked again", node);
+        return;
+    }
     e->time_ms = w->now_ms;
     e->wall_ms = wall_ms(w, node);
     at_node_machine_step(n->machine, e, &update);

@@ -79,22 +79,24 @@ struct at_world_cosigned {
     struct at_log_checkpoint list[]; /* ascending by key */
 };
 
-struct at_world_node {
-    struct at_keypair key;
+struct at_world_node {               /* what every event looks at comes first, the disk last */
     struct at_node_machine *machine; /* NULL: down */
-    struct at_world_disk disk;
-    uint32_t life; /* events of earlier lives are not delivered */
+    uint32_t life;                   /* events of earlier lives are not delivered */
+    enum at_world_crash crash_how;
+    uint64_t crash_event;
     uint64_t events, tick_id, tick_ms;
     uint64_t deadline_ms; /* as the machine said after its last step */
-    double speed;
+    uint64_t partition_from, partition_until;
+    uint64_t knob[AT_WORLD_KNOB_COUNT];
+    struct at_world_line line;
+    uint64_t up_free_us, control_free_us, down_free_us; /* of its line */
     bool ended, corrupt_next, spoils_tiles;
+    bool disk_dies;   /* a write has failed in this step */
     bool left_behind; /* had no link to the steward when that one ended: may dial for ever */
     bool run_ended;   /* ended because the run did */
     at_err_t end_err;
-    uint64_t partition_from, partition_until;
-    struct at_world_line line;
-    uint64_t knob[AT_WORLD_KNOB_COUNT];
-    uint64_t up_free_us, control_free_us, down_free_us; /* of its line */
+    double speed;
+    struct at_keypair key;
     /* the driver's volatile side */
     bool has_state, has_before;
     uint32_t state_round;
@@ -112,8 +114,6 @@ struct at_world_node {
         struct at_node_team team; /* session 0: alone, or it was stopped */
     } unit;
     /* fault */
-    uint64_t crash_event;
-    enum at_world_crash crash_how;
     uint32_t crash_restart_ms;
     uint64_t synced_ms;       /* when the last write will be durable: they become so in order */
     struct at_node_rtt *rtts; /* as its machine was told last; owned */
@@ -121,8 +121,7 @@ struct at_world_node {
     struct at_ticket ticket;
     struct at_node_secret secrets[AT_NODE_SECRETS];
     size_t secret_count;
-    bool disk_dies; /* a write has failed in this step */
-    bool log_rots;  /* a record of its log is found damaged at the next start */
+    bool log_rots; /* a record of its log is found damaged at the next start */
     uint32_t dials, desyncs;
     uint64_t dials_off[AT_WORLD_DIALS_OFF];
     uint32_t dials_off_next;
@@ -136,22 +135,23 @@ struct at_world_node {
     int contact;         /* the node of its invite */
     uint16_t moves;      /* its port is 1000 and this */
     struct at_buf peers; /* as its machine asked to keep them */
+    struct at_world_disk disk;
 };
 
-struct at_world_link {
+struct at_world_link { /* what every message looks at comes first */
     bool up;
-    int end[2]; /* nodes; -1: a stranger */
-    int via;    /* the node that relays it, + 1; 0: none */
+    bool full[2]; /* the sender towards end[i] waits for room */
+    int end[2];   /* nodes; -1: a stranger */
+    int via;      /* the node that relays it, + 1; 0: none */
     uint32_t life[2];
-    uint64_t last_ms[2][2]; /* last delivery towards end[i], control and bulk */
-    uint64_t paced_us[2];   /* when the link has done, at its own pace, what goes towards end[i] */
-    uint64_t queued[2];     /* bytes of bulk under way towards end[i] */
-    bool full[2];           /* the sender towards end[i] waits for room */
-    size_t live;            /* its place in the world's list of links that are up */
+    uint64_t last_ms[2][2];      /* last delivery towards end[i], control and bulk */
+    uint64_t paced_us[2];        /* when the link has done, at its own pace, what goes towards end[i] */
+    uint64_t queued[2];          /* bytes of bulk under way towards end[i] */
+    size_t live;                 /* its place in the world's list of links that are up */
+    struct at_line_rate rate[2]; /* of what came to end[i], where members measure themselves */
     struct at_node_id stranger;
     enum at_message_kind heard;
     char reason[AT_REASON_BYTES_MAX + 1];
-    struct at_line_rate rate[2]; /* of what came to end[i], where members measure themselves */
 };
 /* A link's id as seen from end i: 2 * index + 1 + i. */
 
@@ -183,17 +183,17 @@ struct at_world_payload { /* shared by the events of one broadcast */
     size_t n;
     uint8_t bytes[];
 };
-struct at_world_event {
+struct at_world_event { /* what every event is asked for comes first */
     uint64_t at_ms, seq;
     enum at_world_what what;
     int node;
     uint32_t life;
-    uint64_t id, arg;
     bool flag;
-    struct at_hash hash;
-    struct at_node_event e;
+    uint64_t id, arg;
     struct at_world_payload *payload; /* e.bytes */
     struct at_world_event *next_free;
+    struct at_node_event e;
+    struct at_hash hash;
 };
 struct at_world_due { /* an entry of the heap */
     uint64_t at_ms, seq;

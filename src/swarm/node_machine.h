@@ -161,12 +161,12 @@ struct at_node_event {
     enum at_node_event_kind kind;
     uint64_t time_ms, wall_ms;
     uint64_t link;
+    struct at_span bytes; /* MESSAGE; BLOB_DATA: the piece */
     struct at_node_id node;
     bool dialed;
     enum at_node_way way;
     uint64_t dial;
-    const char *reason;   /* NUL-terminated, for people */
-    struct at_span bytes; /* MESSAGE; BLOB_DATA: the piece */
+    const char *reason; /* NUL-terminated, for people */
     struct {
         bool has_state; /* a state is in the folder and its root was recomputed from its bytes */
         uint32_t round; /* it is the state at the start of this round (0: the initial one) */
