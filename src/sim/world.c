@@ -110,6 +110,7 @@ void at_world_release(struct at_world *w)
     free(w->links);
     free(w->live);
     free(w->contents);
+    free(w->applied.list);
     free(w->round_root);
     free(w->round_seen);
     free(w->keys);

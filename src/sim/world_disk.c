@@ -160,8 +160,27 @@ struct at_hash at_world_h0(const struct at_world *w)
     return at_sha256(seed, sizeof seed);
 }
 
-struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contribution *list, size_t count)
+static bool is_same(const struct at_node_contribution *a, const struct at_node_contribution *b, size_t count)
 {
+    for (size_t i = 0; i < count; i++)
+        if (a[i].replica != b[i].replica || a[i].tokens != b[i].tokens || !at_hash_eq(a[i].update, b[i].update))
+            return false;
+    return true;
+}
+
+/* Everybody applies the same to the same state, so the last answer is kept with all that it was made of. */
+struct at_hash at_world_h_next(struct at_world *w, struct at_hash h, const struct at_node_contribution *list,
+                               size_t count)
+{
+    struct at_world_applied *last = &w->applied;
+    if (count == 0) return h;
+    if (last->count == count && at_hash_eq(last->from, h) && is_same(last->list, list, count)) return last->to;
+    struct at_node_contribution *copy = realloc(last->list, count * sizeof *copy);
+    if (copy) {
+        last->list = copy;
+        last->from = h;
+        memcpy(copy, list, count * sizeof *copy);
+    }
     for (size_t i = 0; i < count; i++) {
         uint8_t head[12];
         at_store_le32(head, list[i].replica);
@@ -169,6 +188,8 @@ struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contributi
         h = at_sha256_2(at_span(h.b, sizeof h.b), at_span(head, sizeof head));
         h = at_sha256_2(at_span(h.b, sizeof h.b), at_span(list[i].update.b, sizeof list[i].update.b));
     }
+    last->to = h;
+    last->count = copy ? count : 0;
     return h;
 }
 

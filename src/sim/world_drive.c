@@ -210,7 +210,7 @@ static void op_apply(struct at_world *w, int node, const struct at_node_op *op)
         const struct at_world_blob *b = at_world_blob_find(&n->disk, AT_BLOB_UPDATE, op->apply.list[i].update);
         if (!b || !b->complete) at_world_violate(w, "node %d applies an update that it does not have", node);
     }
-    struct at_hash h = at_world_h_next(n->h, op->apply.list, op->apply.count);
+    struct at_hash h = at_world_h_next(w, n->h, op->apply.list, op->apply.count);
     if (n->corrupt_next && op->apply.count) h.b[31] ^= 1;
     if (op->apply.count) n->corrupt_next = false;
     struct at_world_event *ev = at_world_push(w, AT_WORLD_APPLY, node, 4);

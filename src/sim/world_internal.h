@@ -219,6 +219,12 @@ struct at_world_judge {          /* what the log says, recounted without the fol
     uint32_t said, end_said; /* bit i: seat i has said a word in this phase */
 };
 
+struct at_world_applied { /* what an outer step has given: see at_world_h_next */
+    struct at_hash from, to;
+    struct at_node_contribution *list; /* owned */
+    size_t count;                      /* 0: nothing is kept */
+};
+
 struct at_world_wall { /* the two cannot reach each other; -1: anybody */
     int a, b;
     uint64_t from_ms, until_ms;
@@ -250,7 +256,8 @@ struct at_world {
     size_t several_from; /* the first record of several stewards; SIZE_MAX: none yet */
     uint64_t block_ms;
     struct at_world_content **contents; /* AT_WORLD_CONTENT_BUCKETS */
-    bool ends_changed;                  /* somebody has ended, or was left behind */
+    struct at_world_applied applied;
+    bool ends_changed; /* somebody has ended, or was left behind */
     struct at_world_wall walls[AT_WORLD_WALLS_MAX];
     size_t wall_count;
     struct at_message_mem mem;
@@ -361,7 +368,8 @@ void at_world_leaves(const struct at_world *w, uint32_t round, struct at_span bl
 void at_world_set_state(const struct at_world *w, struct at_world_node *n, uint32_t round,
                         struct at_hash h); /* held from now on */
 struct at_hash at_world_h0(const struct at_world *w);
-struct at_hash at_world_h_next(struct at_hash h, const struct at_node_contribution *list, size_t count);
+struct at_hash at_world_h_next(struct at_world *w, struct at_hash h, const struct at_node_contribution *list,
+                               size_t count);
 /* A stage of the unit's update; stages 1: all of it. */
 struct at_hash at_world_update_of(const struct at_world *w, struct at_hash root, uint64_t start, uint32_t samples,
                                   uint32_t stage, uint32_t stages, struct at_buf *ret_blob);

@@ -181,7 +181,7 @@ static void closed(struct at_world *w, const struct at_close *close)
     if (count) j->points += w->g.issuance;
     w->counts.contributions += count;
     told_loss(w, close);
-    if (list) j->h = at_world_h_next(j->h, list, n);
+    if (list) j->h = at_world_h_next(w, j->h, list, n);
     j->round++;
     free(list);
 }
