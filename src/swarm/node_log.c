@@ -61,6 +61,8 @@ static void remember_open(struct at_node_machine *m)
     at_node_steward_opened(m);
 }
 
+_Static_assert(AT_LOG_PART_MAX <= AT_FOLLOWER_PART_MAX, "the follower takes whole parts");
+
 /* The fold, and beside it what later outer steps need and the fold forgets. Among several stewards it is the last word
  * that a step needs which takes it: so the ledger is looked at, and not the record. */
 at_err_t at_node_take(void *user, const struct at_signed_record *record, struct at_hash leaf, struct at_diag *diag)
