@@ -33,8 +33,8 @@ struct at_follower {
 /* From now on these seats order the log. 1 <= seat_count <= AT_SEATS_MAX; the keys differ. */
 void at_follower_seats(struct at_follower *f, uint32_t term, const struct at_node_id *keys, uint32_t seat_count);
 
-/* Takes records [from, from + count), at most AT_FOLLOWER_PART_MAX, under checkpoints of sizes in (from, from + count], ascending by (size, key); those
- * of the last size must be of exactly from + count, and each size needs a quorum. Nothing is taken on failure but for the
+/* Takes records [from, from + count), at most AT_FOLLOWER_PART_MAX, under checkpoints of sizes in (from, from + count],
+ * ascending by (size, key); those of the last size must be of exactly from + count, and each size needs a quorum. Nothing is taken on failure but for the
  * fold's refusal (AT_E_VERIFY), after which the follower must not be used: a quorum signed what may not stand. AT_E_DATA:
  * does not continue this log (a gap, or known already). AT_E_SIGNATURE: a record's or a checkpoint's signature is wrong,
  * or too few seats signed. AT_E_VERIFY: the stewards' past is not ours, or not the invite's. */

@@ -8,8 +8,8 @@
  *   one want of a peer at a time             that asks for more meanwhile: Bye
  *   for bundles of 256 KiB; among more than
  *   64 members of as much as comes from the
- *   peer in a second, 1 MiB at most: control
- *   waits behind each
+ *   peer in half a second, 1 MiB at most:
+ *   control waits behind each
  *   a bundle of others than the next of the
  *   want, or one that could hold more: Bye
  *   the disk to keep all of a bundle         each is checked against its key; all at once

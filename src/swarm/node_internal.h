@@ -104,7 +104,7 @@ enum { /* milliseconds */
        AT_NODE_KEEP_MS = 1000,         /* the directory is written down at most so often, */
        AT_NODE_KEEP_EACH_MS = 100,     /* and so much later for each member, each of so many
                                      * a millisecond more: it is as long as they are many, and news as frequent */
-       AT_NODE_KEEP_LATE_MS = 3600000, /* or for an hour */
+       AT_NODE_KEEP_LATE_MS = 3600000, /* or for an hour more */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
        AT_NODE_PEERS_SOON_MS = 500,    /* and another one, after an answer; */
        AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news, */
@@ -136,7 +136,7 @@ enum { /* milliseconds */
        AT_NODE_REFUSED_MS = 3000,        /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_HELD_MS = 600000, /* peers are told which updates are here at most so often while a round is open, */
-       AT_NODE_BUNDLE_MS = 1000, /* among many members a message of updates is for so long, if the line is fast, */
+       AT_NODE_BUNDLE_MS = 500,  /* among many members a message of updates is for so long, if the line is fast */
        AT_NODE_BUNDLE_IDLE_MS = 1000, /* no update has come for so long: others are asked for, whatever is under way */
        AT_NODE_HELD_SOON_MS = 100,    /* and so often once it is closed */
        AT_NODE_HELD_PATIENCE_MS = 2000, /* what is needed now waits no longer for a peer that has it and is busy */
@@ -168,6 +168,7 @@ enum { /* milliseconds */
 #define AT_NODE_KEEP_MANY       5
 #define AT_NODE_KEEP_NEWS       16 /* among many it waits until one statement in so many is new, */
 #define AT_NODE_ASK_LATE_TIMES  16 /* or, among many, so many times as late as after news */
+#define AT_NODE_ASK_CALM_TIMES  64 /* it is asked for again, even when nothing is known to be missing */
 #define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
 #define AT_NODE_JOINS_SHARE     64 /* n + n * n / 64 milliseconds, with n members */
 #define AT_NODE_COMPANY_MAX     32 /* so many are company enough */

@@ -345,6 +345,7 @@ void at_node_mesh_drive(struct at_node_machine *m)
     if (is_still(m)) return;
     m->mesh.still = true;
     m->mesh.dial_due_ms = UINT64_MAX;
+    if (m->group.on) at_node_look(m, AT_NODE_WORK); /* its dials are to be looked at again, too */
     if (m->ended || !at_node_settled(m)) return;
     give_up(m);
     if (m->ended) return;

@@ -110,6 +110,7 @@ struct at_node_mesh {
     bool ask_news;        /* the answer that is coming in has said something new */
     uint64_t ask_ms;      /* nobody is asked before */
     uint32_t ask_wait_ms; /* after an answer without anything new so long, then twice that */
+    uint64_t answered_ms; /* the last answer */
     uint32_t fresh_count;
     uint32_t fresh_turn; /* the link that is told first next */
     uint64_t fresh_ms;   /* when */

@@ -15,12 +15,13 @@
  *                                               among 64 members, 18 seconds among 300, three minutes among a thousand, together
  *                                               with what else comes until then, to those linked members from whom it has not
  *                                               come, too; among more than 64 to four of these by turns: others hear it from
- *                                               somebody else, or ask
+ *                                               somebody else, or when they ask
  *   Peers: own, newer than the own counter      it is the own one again, if it is true; else the counter goes on from
  *                                               there, and a new statement is signed
  *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page (no more than
  *                                               all members fill), half a second apart (among more than 64 members more); the next one later and later, up to a minute (among many 16 times as late as after news), while the
  *                                               answers say nothing new: some members can never be reached
+ *   there are more than 64 members              it is asked for in any case, 64 times as late as after news
  *
  * One statement per member of the log, its newest, is all that is ever kept. Members that cannot be reached make none.
  * The directory is written down now and then (PEERS_KEEP): length (le32) ‖ one encoded Peers, repeated. */
@@ -229,6 +230,7 @@ static void tell_own(struct at_node_machine *m)
     *own = at_endpoints_sign(&m->options.key, m->options.run, at_node_counter(m), m->mesh.own, m->mesh.own_count);
     at_node_sums_change(m, &before, own);
     m->mesh.keep_wanted = true;
+    m->mesh.keep_news = m->ledger.member_count; /* after a crash nobody else would say it again */
     tell(m, own);
 }
 
@@ -310,7 +312,8 @@ static uint64_t bit_of(const struct at_node_machine *m, const struct at_node_lin
 }
 
 /* What has come lately, to every linked member that has not said it itself meanwhile; among many to the next few of them: who is
- * left out hears it from others, or asks, for it knows by the log whom it has heard nothing of. */
+ * left out hears it from others, or asks: at once for whom it has heard nothing of, which it knows by the log, else when it
+ * has not asked for long. */
 static void tell_fresh(struct at_node_machine *m)
 {
     struct at_endpoints list[AT_PEERS_MAX];
@@ -385,8 +388,7 @@ void at_node_peers_link_new(struct at_node_machine *m, const struct at_node_link
     for (uint32_t k = 0; k < m->mesh.fresh_count; k++) m->mesh.fresh[k].known[word] &= ~bit;
 }
 
-/* Among many, who miss some whenever others join, the next whole directory is asked for when what is passed on has had the
- * time of four hops. */
+/* Among many, who miss some whenever others join, the next whole directory is asked for later. */
 static uint32_t soon_ms(const struct at_node_machine *m)
 {
     bool many = m->ledger.member_count > AT_NODE_FRESH_MANY;
@@ -403,6 +405,15 @@ static void answered(struct at_node_machine *m)
     if (mesh->ask_wait_ms > late) mesh->ask_wait_ms = late;
     mesh->ask_ms = m->now_ms + mesh->ask_wait_ms;
     mesh->ask_news = false;
+    mesh->answered_ms = m->now_ms;
+}
+
+/* Among many a newer statement may reach some by no link, and they know of no reason to ask: then they ask all the same, a
+ * good while after the last answer. */
+static uint64_t renew_ms(const struct at_node_machine *m)
+{
+    bool many = m->ledger.member_count > AT_NODE_FRESH_MANY && at_node_joined(m);
+    return many ? m->mesh.answered_ms + (uint64_t)AT_NODE_ASK_CALM_TIMES * soon_ms(m) : UINT64_MAX;
 }
 
 void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg)
@@ -526,7 +537,9 @@ static void maybe_ask(struct at_node_machine *m)
         bool may = !l->peers_asked_ms || m->now_ms >= l->peers_asked_ms + AT_NODE_PEERS_AGAIN_MS;
         if (at_node_link_open(l) && may && at_node_link_member(m, l) && (!pick || is_next(l, pick))) pick = l;
     }
-    if (pick && some_are_missing(m))
+    bool renew = m->now_ms >= renew_ms(m);
+    if (renew) m->mesh.answered_ms = m->now_ms; /* with nobody to ask, or without an answer: another time */
+    if (pick && (renew || some_are_missing(m)))
         ask(m, pick);
     else
         m->mesh.ask_wanted = false;
@@ -541,6 +554,7 @@ void at_node_peers_drive(struct at_node_machine *m)
 {
     if (!m->has_genesis || m->ended || !at_node_settled(m)) return;
     if (m->now_ms >= own_due_ms(m)) tell_own(m);
+    if (m->now_ms >= renew_ms(m)) m->mesh.ask_wanted = true;
     if (may_ask(m) && m->now_ms >= m->mesh.ask_ms) maybe_ask(m);
     if (m->mesh.fresh_count && m->now_ms >= m->mesh.fresh_ms) tell_fresh(m);
     if (m->mesh.keep_wanted && m->now_ms >= keep_due_ms(m)) keep(m);
@@ -550,7 +564,9 @@ uint64_t at_node_peers_deadline_ms(const struct at_node_machine *m)
 {
     uint64_t own = own_due_ms(m), keep = m->mesh.keep_wanted ? keep_due_ms(m) : UINT64_MAX;
     uint64_t deadline = keep > m->now_ms ? keep : UINT64_MAX;
+    uint64_t renew = renew_ms(m);
     if (own > m->now_ms && own < deadline) deadline = own;
+    if (renew > m->now_ms && renew < deadline) deadline = renew;
     if (may_ask(m) && m->mesh.ask_ms > m->now_ms && m->mesh.ask_ms < deadline) deadline = m->mesh.ask_ms;
     bool fresh = m->mesh.fresh_count && m->mesh.fresh_ms > m->now_ms && m->mesh.fresh_ms < deadline;
     return fresh ? m->mesh.fresh_ms : deadline;

@@ -1,0 +1,154 @@
+/* world_many_test.c: what is done otherwise among more than 64 members: where somebody is goes on to a few links, later, and
+ * who has not heard it asks; a message of updates is as long as comes in a second. */
+#include "sim/world_rig.h"
+
+enum { NODES = 72 };
+
+static struct at_world_options many(uint64_t seed)
+{
+    struct at_world_options o = small(seed);
+    o.nodes = o.min_members = NODES;
+    o.round_ms_max = 600000;
+    return o;
+}
+
+/* ---- where members are ---- */
+struct asker {
+    uint64_t link;
+    struct at_node_id whom;
+    uint64_t counter; /* of its statement, as the node says that was asked last; 0: it has none */
+    bool answered;
+    struct at_node_id last;
+    uint32_t count;
+};
+
+static void hears(void *context, uint64_t link, const struct at_message *msg)
+{
+    struct asker *a = context;
+    if (link != a->link || msg->kind != AT_MSG_PEERS) return;
+    a->answered = true;
+    a->count = msg->peers.count;
+    for (uint32_t i = 0; i < msg->peers.count; i++) {
+        a->last = msg->peers.list[i].node;
+        if (at_node_id_eq(&a->last, &a->whom)) a->counter = msg->peers.list[i].counter;
+    }
+}
+
+static void say(struct at_world *w, uint64_t link, const struct at_message *msg)
+{
+    struct at_buf bytes = {0};
+    assert_int_equal(at_message_encode(msg, &bytes), AT_OK);
+    at_world_stranger_send(w, link, at_buf_span(&bytes));
+    at_buf_release(&bytes);
+    (void)at_world_run(w, at_world_now_ms(w) + 20);
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+}
+
+/* The counter of `whom`'s statement as this node knows it. */
+static uint64_t known_at(struct at_world *w, int node, struct at_node_id whom, uint32_t tag)
+{
+    struct at_keypair key = at_world_stranger_key(w, tag);
+    struct asker a = {.link = at_world_stranger_link(w, &key, node), .whom = whom};
+    struct at_message hello = {.kind = AT_MSG_HELLO, .hello = {.protocol = AT_PROTOCOL_VERSION}};
+    struct at_message get = {.kind = AT_MSG_PEERS_GET};
+    hello.hello.run = at_world_run_id(w);
+    at_world_strangers_hear(w, hears, &a);
+    say(w, a.link, &hello);
+    do {
+        a.answered = false;
+        say(w, a.link, &get);
+        assert_true(a.answered);
+        get.peers_get.after = a.last;
+    } while (a.count == AT_PEERS_MAX);
+    at_world_strangers_hear(w, NULL, NULL);
+    return a.counter;
+}
+
+/* How many do not know the newest of the counters that are known. */
+static int outdated(struct at_world *w, struct at_node_id whom, uint32_t tag, uint64_t *ret_newest)
+{
+    uint64_t at[NODES] = {0};
+    int count = 0;
+    *ret_newest = 0;
+    for (int i = 0; i < NODES; i++) at[i] = known_at(w, i, whom, tag + (uint32_t)i);
+    for (int i = 0; i < NODES; i++)
+        if (at[i] > *ret_newest) *ret_newest = at[i];
+    for (int i = 0; i < NODES; i++) count += at[i] != *ret_newest;
+    return count;
+}
+
+/* Everybody hears where everybody is, and where one is that comes back at another address. */
+static void all_hear_where_one_is(void **state)
+{
+    enum { WHO = NODES / 2, JOINED_MS = 60000, AWAY_MS = 20000, HEARD_MS = 120000 };
+    struct at_world_options o = many(41);
+    uint64_t first, second;
+    (void)state;
+    o.step_ms = 150000;
+    struct at_world *w = make(&o);
+    assert_false(at_world_run(w, JOINED_MS));
+    struct at_world_counts counts;
+    at_world_counts(w, &counts);
+    assert_int_equal(counts.nodes_joined, NODES);
+    struct at_node_id whom = at_world_status(w, WHO)->id;
+    assert_int_equal(outdated(w, whom, 1000, &first), 0);
+    assert_true(first > 0);
+    at_world_crash(w, WHO, at_world_now_ms(w), false);
+    assert_false(at_world_run(w, at_world_now_ms(w) + AWAY_MS));
+    at_world_move(w, WHO);
+    at_world_start_node(w, WHO, at_world_now_ms(w));
+    uint64_t before = at_world_sent(w, AT_MSG_PEERS);
+    assert_false(at_world_run(w, at_world_now_ms(w) + HEARD_MS));
+    print_message("%d nodes, %llu messages of statements since one has moved\n", NODES,
+                  (unsigned long long)(at_world_sent(w, AT_MSG_PEERS) - before));
+    assert_int_equal(outdated(w, whom, 3000, &second), 0);
+    assert_true(second > first);
+    at_world_release(w);
+}
+
+/* ---- messages of updates ---- */
+enum { WEIGHT = 40, UPDATE_BYTES = 3000, UNTIL_MS = 5400000 };
+
+/* Updates that a message of several has brought on average, over lines of this rate. */
+static double updates_in_a_message(uint32_t kbit)
+{
+    struct at_world_options o = many(42);
+    const struct at_world_line line = {.latency_ms = 5, .up_kbit = kbit, .down_kbit = kbit};
+    uint64_t bytes = 0;
+    o.rounds = 100;
+    o.step_ms = 400000;
+    o.round_ms_max = 3600000;
+    o.lines = true;
+    o.update_bytes = UPDATE_BYTES;
+    o.bulk_weight = WEIGHT; /* 120 kB: two in 256 KiB */
+    struct at_world *w = make_down(&o);
+    for (int i = 0; i < NODES; i++) {
+        at_world_line_set(w, i, &line);
+        at_world_speed(w, i, 1 + 0.01 * i);
+    }
+    start_all(w, NODES);
+    assert_false(at_world_run(w, UNTIL_MS));
+    if (at_world_violation(w)) fail_msg("%s", at_world_violation(w));
+    for (int i = 0; i < NODES; i++) bytes += at_world_traffic(w, i).update_bytes_in;
+    uint64_t bundles = at_world_sent(w, AT_MSG_BUNDLE);
+    double each = (double)bytes / UPDATE_BYTES / (double)bundles; /* a few updates have come alone, in a Piece */
+    print_message("%u kbit/s: %llu messages of %.2f updates\n", kbit, (unsigned long long)bundles, each);
+    assert_true(bundles > NODES);
+    at_world_release(w);
+    return each;
+}
+
+static void a_message_of_updates_is_as_long_as_the_line_is_fast(void **state)
+{
+    (void)state;
+    assert_true(updates_in_a_message(5000) < 2.2);
+    assert_true(updates_in_a_message(200000) > 3);
+}
+
+int main(void)
+{
+    if (getenv("ATOLL_SIM_ONLY")) cmocka_set_test_filter(getenv("ATOLL_SIM_ONLY"));
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_hear_where_one_is),
+                                       cmocka_unit_test(a_message_of_updates_is_as_long_as_the_line_is_fast)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
