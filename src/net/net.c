@@ -144,7 +144,7 @@ at_err_t at_net_send(struct at_net *net, struct at_link_id link, enum at_frame_c
 {
     struct link *l = at_link_find(net, link);
     if (!l || l->state != LINK_UP) return AT_E_NOT_FOUND;
-    if (payload.n > (frame_class == AT_FRAME_ACTIVATION ? AT_NET_ACTIVATION_BYTES_MAX : AT_NET_FRAME_BYTES_MAX))
+    if (payload.n > (frame_class == AT_FRAME_CONTROL ? AT_NET_FRAME_BYTES_MAX : AT_NET_BULK_BYTES_MAX))
         return AT_E_TOO_BIG;
     return at_link_queue(l, frame_class, payload);
 }

@@ -15,9 +15,9 @@
  * most 8 links, 4 for arrangers of one origin, and never the last quarter of links_max.
  *
  * Frames (wire/frame.h) have at most AT_NET_FRAME_BYTES_MAX of payload. Waiting ones leave in the order control,
- * activation, bulk; within a class in the order given. A frame of activations has at most
- * AT_NET_ACTIVATION_BYTES_MAX. A control frame never waits for more than one frame of another class, besides the 256 KiB that
- * are already on their way to the kernel; so who sends much to a slow line sends it in small frames.
+ * activation, bulk; within a class in the order given. A frame of the other classes than control has at most
+ * AT_NET_BULK_BYTES_MAX, so a control frame never waits for more than one of them, besides the 256 KiB that are already
+ * on their way to the kernel.
  *
  * Bounds (struct at_net_options): links in all and per address; half-open links in all and per address (the oldest
  * gives way); queued bytes per link and class; bytes read per link and turn of the loop. Overflow of control closes the
@@ -45,8 +45,8 @@
 
 #include <uv.h>
 
-#define AT_NET_FRAME_BYTES_MAX      ((size_t)AT_FRAME_PAYLOAD_BYTES_MAX)
-#define AT_NET_ACTIVATION_BYTES_MAX (((size_t)256 << 10) + 4096) /* a quarter MiB of data and what is around it */
+#define AT_NET_FRAME_BYTES_MAX ((size_t)AT_FRAME_PAYLOAD_BYTES_MAX)
+#define AT_NET_BULK_BYTES_MAX  (((size_t)256 << 10) + 4096) /* a quarter MiB of data and the message around it */
 
 /* Names a link for ever: never reused within a process. 0 is no link. */
 struct at_link_id {

@@ -258,8 +258,7 @@ static void test_bulk_with_control_between(void **state)
     assert_true(b.bulk_in_order && refused > 0);
     assert_int_equal(b.bulk_bytes, (uint64_t)FRAMES * BYTES);
     RUN_UNTIL(b.control_frames == control, 2000);
-    assert_int_equal(at_net_send(a.net, a.link, AT_FRAME_ACTIVATION, at_span(data, AT_NET_ACTIVATION_BYTES_MAX + 1)),
-                     AT_E_TOO_BIG);
+    assert_int_equal(at_net_send(a.net, a.link, AT_FRAME_BULK, at_span(data, AT_NET_BULK_BYTES_MAX + 1)), AT_E_TOO_BIG);
     free(data);
 }
 

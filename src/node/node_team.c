@@ -24,7 +24,7 @@ struct at_team {
     int rank, ranks;
     void (*notify)(void *user);
     void *user;
-    uint8_t *frame; /* [AT_NET_ACTIVATION_BYTES_MAX] of the loop's thread */
+    uint8_t *frame; /* [AT_NET_BULK_BYTES_MAX] of the loop's thread */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     /* under mutex */
@@ -39,7 +39,7 @@ struct at_team {
 struct at_team *at_team_new(const struct at_node_team *team, void (*notify)(void *user), void *user)
 {
     struct at_team *t = calloc(1, sizeof *t);
-    uint8_t *frame = malloc(AT_NET_ACTIVATION_BYTES_MAX);
+    uint8_t *frame = malloc(AT_NET_BULK_BYTES_MAX);
     if (!t || !frame) {
         free(t);
         free(frame);

@@ -90,8 +90,7 @@ static at_err_t check(struct at_sim_options *o, struct at_diag *diag)
 
 /* A member hands in its update and fetches all others' in each round. Where that alone takes longer than a round may last,
  * the run would go on without it, or not at all. And an update goes in one piece here, where a real one goes in many: if
- * eight at once take longer than peers wait for a piece, links are given up for no fault of the protocol's. (Messages of
- * several are as long as the line is fast.) */
+ * eight at once take longer than peers wait for a piece, links are given up for no fault of the protocol's. */
 static at_err_t check_line(const struct at_sim *s, int node, const struct at_world_line *line, struct at_diag *diag)
 {
     double kbit = (double)s->options.update_bytes * 8 / 1000;

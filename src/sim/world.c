@@ -180,7 +180,7 @@ static uint32_t canary_of(const struct at_world *w, int node)
 static uint32_t bundle_bytes(const struct at_world *w)
 {
     uint32_t weight = w->options.lines && w->options.bulk_weight > 1 ? w->options.bulk_weight : 1;
-    return AT_PIECE_BYTES_MAX / weight > 1 ? AT_PIECE_BYTES_MAX / weight : 1;
+    return AT_BUNDLE_BYTES_MAX / weight > 1 ? AT_BUNDLE_BYTES_MAX / weight : 1;
 }
 
 static at_err_t build(struct at_world *w, int node, bool damaged, struct at_diag *diag)

@@ -208,7 +208,6 @@ static void pass_over(struct at_node_machine *m, struct at_node_fetch *f, struct
     uint32_t late = link->late;
     fall_behind(link);
     if (!is_early(m, f)) f->ripe_ms = f->moved_ms; /* it has waited for this one */
-    if (f->bundled) link->cold->room = 0;          /* what it carried once it does not now */
     if (at_node_fetch_peer(m, f)) {
         f->late_link = link->id;
         fetch_wait(m, f, 0);

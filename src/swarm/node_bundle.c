@@ -6,10 +6,6 @@
  *   for up to 16 that wait to be fetched     reads as many as fill a message, sends them, reads on: one or several
  *   (4 of a peer that has given none yet),   bundles, in the order of the want, those that are not here empty. To a peer
  *   one want of a peer at a time             that asks for more meanwhile: Bye
- *   for bundles of 256 KiB; among more than
- *   64 members of as much as comes from the
- *   peer in half a second, 1 MiB at most:
- *   control waits behind each
  *   a bundle of others than the next of the
  *   want, or one that could hold more: Bye
  *   the disk to keep all of a bundle         each is checked against its key; all at once
@@ -20,28 +16,9 @@
 
 #include <string.h>
 
-/* What a piece holds: a bundle of a slow line, or of one that is not known yet, holds no more. */
 static uint32_t bundle_bytes(const struct at_node_machine *m)
 {
-    return m->options.bundle_bytes ? m->options.bundle_bytes : AT_PIECE_BYTES_MAX;
-}
-
-/* And of the fastest: of 256 KiB it makes AT_BUNDLE_BYTES_MAX. */
-static uint32_t bundle_bytes_most(const struct at_node_machine *m)
-{
-    return 4 * bundle_bytes(m) - bundle_bytes(m) / 64;
-}
-
-/* The answers to the link's want have brought so much so far: that is what the line carries, besides whatever else it carries
- * meanwhile. From few bytes only more than was known is learnt, since most of their time is the way there and back. */
-static void measure(const struct at_node_machine *m, struct at_node_link *link)
-{
-    struct at_node_link_cold *c = link->cold;
-    uint64_t ms = m->now_ms > c->asked_ms ? m->now_ms - c->asked_ms : 1, least = bundle_bytes(m);
-    uint64_t room = c->got * AT_NODE_BUNDLE_MS / ms, most = bundle_bytes_most(m);
-    if (m->ledger.member_count <= AT_NODE_LOOK_MEMBERS || (room < c->room && c->got < c->asked_room / 2)) return;
-    if (room > most) room = most;
-    c->room = room > least ? (uint32_t)room : 0;
+    return m->options.bundle_bytes ? m->options.bundle_bytes : AT_BUNDLE_BYTES_MAX;
 }
 
 /* Does it go in bundles? */
@@ -134,10 +111,7 @@ void at_node_bundle_ask(struct at_node_machine *m, struct at_node_fetch *first)
         asked(m, all[i], link->id);
     }
     link->bundle_out = link->cold->asked_count = n;
-    link->cold->asked_room = link->cold->room ? link->cold->room : bundle_bytes(m);
-    link->cold->asked_ms = m->now_ms;
-    link->cold->got = 0;
-    msg.bundle_want = (struct at_msg_bundle_want){link->cold->asked, n, link->cold->room};
+    msg.bundle_want = (struct at_msg_bundle_want){link->cold->asked, n};
     if (link->wants_out++ == 0) link->answer_ms = m->now_ms;
     link->pieces_out++;
     at_node_send(m, link->id, &msg);
@@ -158,7 +132,8 @@ static void others_of(struct at_node_machine *m, struct at_node_link *link, bool
 
 /* NULL: the next of the link's want, in its order, and all of it or as many as fit in one message. So sixteen updates cannot
  * be held up by answers that bring nothing. */
-static const char *bundle_fault(const struct at_node_link *link, const struct at_msg_bundle *bundle)
+static const char *bundle_fault(const struct at_node_machine *m, const struct at_node_link *link,
+                                const struct at_msg_bundle *bundle)
 {
     uint32_t next = link->cold->asked_count - link->bundle_out;
     uint64_t bytes = 0;
@@ -169,8 +144,7 @@ static const char *bundle_fault(const struct at_node_link *link, const struct at
         bytes += bundle->data[i].n;
     }
     bool all = bundle->count == link->bundle_out;
-    if (bytes > link->cold->asked_room) return "a bundle of more bytes than it may have";
-    if (!all && bytes + link->cold->asked_bytes[next + bundle->count] <= link->cold->asked_room)
+    if (!all && bytes + link->cold->asked_bytes[next + bundle->count] <= bundle_bytes(m))
         return "a bundle that has room for the next update";
     return NULL;
 }
@@ -179,14 +153,12 @@ void at_node_bundle(struct at_node_machine *m, struct at_node_link *link, const 
 {
     struct at_node_op *op = NULL;
     bool plain = !m->tiles.out_blocked && m->now_ms < m->bundle.moved_ms + AT_NODE_BUNDLE_IDLE_MS;
-    const char *fault = bundle_fault(link, bundle);
+    const char *fault = bundle_fault(m, link, bundle);
     if (fault) {
         at_node_link_refuse(m, link, fault);
         return;
     }
     link->bundle_out -= bundle->count;
-    for (uint32_t i = 0; i < bundle->count; i++) link->cold->got += bundle->data[i].n;
-    measure(m, link);
     link->answer_ms = m->now_ms;
     if (link->bundle_out == 0) (void)at_node_fetch_answered(m, link, AT_BLOB_UPDATE);
     for (uint32_t i = 0; i < bundle->count && !link->closing; i++) {
@@ -250,7 +222,6 @@ void at_node_bundle_want(struct at_node_machine *m, struct at_node_link *link, c
     m->tiles.exchange_ms = m->now_ms;
     memcpy(link->cold->bundle, want->keys, want->count * sizeof *want->keys);
     link->cold->bundle_count = want->count;
-    link->cold->bundle_bytes_max = want->bytes_max ? want->bytes_max : bundle_bytes(m);
     link->cold->bundle_at = link->cold->bundle_before = 0;
     link->cold->want[link->cold->want_count++] = (struct at_node_want){.kind = AT_BLOB_UPDATE};
     at_node_serve_next(m, link);
@@ -263,7 +234,7 @@ void at_node_bundle_read(struct at_node_machine *m, struct at_node_link *link)
     op->link = link->id;
     op->bundle.keys = link->cold->bundle + link->cold->bundle_at;
     op->bundle.count = link->cold->bundle_count - link->cold->bundle_at;
-    op->bundle.bytes_max = link->cold->bundle_bytes_max;
+    op->bundle.bytes_max = bundle_bytes(m);
 }
 
 void at_node_bundle_data(struct at_node_machine *m, const struct at_node_event *e)

@@ -136,7 +136,6 @@ enum { /* milliseconds */
        AT_NODE_REFUSED_MS = 3000,        /* a JOIN was refused, and no JOIN of ours shows up in the log */
        AT_NODE_FETCH_STALL_MS = AT_TILES_LOST_MS, /* a peer answers no want */
        AT_NODE_HELD_MS = 600000, /* peers are told which updates are here at most so often while a round is open, */
-       AT_NODE_BUNDLE_MS = 500,  /* among many members a message of updates is for so long, if the line is fast */
        AT_NODE_BUNDLE_IDLE_MS = 1000, /* no update has come for so long: others are asked for, whatever is under way */
        AT_NODE_HELD_SOON_MS = 100,    /* and so often once it is closed */
        AT_NODE_HELD_PATIENCE_MS = 2000, /* what is needed now waits no longer for a peer that has it and is busy */
@@ -209,16 +208,13 @@ struct at_node_link_cold {
     struct at_node_want reading, answered;        /* answered: the last piece sent; again when it was refused */
     struct at_hash bundle[AT_BUNDLE_MAX];         /* the updates that it asked for together last */
     uint32_t bundle_count, bundle_at,
-        bundle_before;         /* those before `at` are sent; `before`: all but the last of these */
-    uint32_t bundle_bytes_max; /* of one answer, as it said */
+        bundle_before; /* those before `at` are sent; `before`: all but the last of these */
     /* of our wants to it: the updates that it was asked for together, and how large each is; the last `bundle_out` of them
      * are not answered */
     struct at_hash asked[AT_BUNDLE_MAX];
     uint64_t asked_bytes[AT_BUNDLE_MAX];
-    uint32_t asked_count, asked_room; /* room: in one answer */
-    uint64_t asked_ms, got;           /* so many bytes have come since */
-    uint32_t room;                    /* in an answer to the next want; 0: not known yet */
-    bool gave;                        /* an update of them has come */
+    uint32_t asked_count;
+    bool gave; /* an update of them has come */
 };
 
 /* Every drive looks at all links in every step, so these lie close together: three cache lines each, in the order of how

@@ -103,7 +103,7 @@ struct at_node_machine_options {
     size_t secret_count;
     struct at_node_scratch *scratch; /* NULL: one of its own. Borrowed */
     uint64_t nonce;                  /* random: of this start */
-    uint32_t bundle_bytes; /* 0: AT_PIECE_BYTES_MAX. Less only where updates are smaller than what they stand for */
+    uint32_t bundle_bytes; /* 0: AT_BUNDLE_BYTES_MAX. Less only where updates are smaller than what they stand for */
     uint32_t beacon_links; /* 0: AT_BEACON_LENGTH_MAX. Less only where time is virtual: they take 20 ms of hashing */
     uint32_t canary;       /* 0. The simulator plants a protocol bug here to prove that its checkers see it. */
 };

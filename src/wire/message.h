@@ -14,16 +14,16 @@
 #include "wire/presence.h"
 #include "wire/record.h"
 
-#define AT_PROTOCOL_VERSION  6
+#define AT_PROTOCOL_VERSION  5
 #define AT_PIECE_BYTES_MAX   ((uint32_t)256 * 1024)
 #define AT_LOG_PART_MAX      256 /* records, and checkpoints */
 #define AT_PROGRAM_BYTES_MAX 64
-#define AT_TILE_DATA_MAX     ((uint32_t)64 * 1024)           /* the bytes of a state's tile */
-#define AT_TILES_MAX         ((uint32_t)1024 * 1024)         /* tiles of a state */
-#define AT_BUNDLE_MAX        16                              /* updates of one BundleWant, or Bundle */
-#define AT_BUNDLE_BYTES_MAX  (4 * AT_PIECE_BYTES_MAX - 4096) /* of all in a Bundle; with what is around them a frame */
-#define AT_PEERS_MAX         64                              /* statements of one Peers, members of one Gone */
-#define AT_PRESENCES_MAX     64                              /* words of presence of one Presences */
+#define AT_TILE_DATA_MAX     ((uint32_t)64 * 1024)   /* the bytes of a state's tile */
+#define AT_TILES_MAX         ((uint32_t)1024 * 1024) /* tiles of a state */
+#define AT_BUNDLE_MAX        16                      /* updates of one BundleWant, or Bundle */
+#define AT_BUNDLE_BYTES_MAX  AT_PIECE_BYTES_MAX      /* of all in a Bundle */
+#define AT_PEERS_MAX         64                      /* statements of one Peers, members of one Gone */
+#define AT_PRESENCES_MAX     64                      /* words of presence of one Presences */
 #define AT_HOPS_NONE         255
 #define AT_AGREE_BYTES_MAX   ((uint32_t)256 * 1024) /* the largest block with 32 certificates of 21 seats: 125 KB */
 
@@ -99,8 +99,7 @@ struct at_msg_missing {
 };
 struct at_msg_bundle_want { /* whole small updates */
     const struct at_hash *keys;
-    uint32_t count;     /* 1 .. AT_BUNDLE_MAX */
-    uint32_t bytes_max; /* of all in one answer, <= AT_BUNDLE_BYTES_MAX; 0: AT_PIECE_BYTES_MAX */
+    uint32_t count; /* 1 .. AT_BUNDLE_MAX */
 };
 struct at_msg_bundle { /* one of its answers, which name the same keys in the same order, all together */
     const struct at_hash *keys;

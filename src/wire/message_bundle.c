@@ -6,7 +6,6 @@ void at_message_bundle_build(const struct at_message *msg, struct message_pb *pb
     if (msg->kind == AT_MSG_BUNDLE_WANT) {
         atoll__pb__bundle_want__init(&pb->bundle_want);
         pb->bundle_want.keys = at_pb_bytes(msg->bundle_want.keys, msg->bundle_want.count * sizeof(struct at_hash));
-        pb->bundle_want.bytes_max = msg->bundle_want.bytes_max;
         return;
     }
     if (msg->kind == AT_MSG_HELD) {
@@ -31,8 +30,8 @@ const char *at_message_bundle_fault(const struct at_message *m)
     uint32_t count = m->kind == AT_MSG_BUNDLE ? m->bundle.count : m->bundle_want.count;
     size_t bytes = 0;
     if (count < 1 || count > AT_BUNDLE_MAX) return "keys";
-    if (m->kind == AT_MSG_BUNDLE_WANT) return m->bundle_want.bytes_max <= AT_BUNDLE_BYTES_MAX ? NULL : "bytes_max";
-    for (uint32_t i = 0; i < count && bytes <= AT_BUNDLE_BYTES_MAX; i++) bytes += m->bundle.data[i].n;
+    for (uint32_t i = 0; m->kind == AT_MSG_BUNDLE && i < count && bytes <= AT_BUNDLE_BYTES_MAX; i++)
+        bytes += m->bundle.data[i].n;
     return bytes <= AT_BUNDLE_BYTES_MAX ? NULL : "data";
 }
 
@@ -46,10 +45,8 @@ static bool read_keys(const ProtobufCBinaryData *from, const struct at_hash **re
 
 bool at_message_bundle_read(const Atoll__Pb__Message *pb, struct at_pb_arena *arena, struct at_message *m)
 {
-    if (m->kind == AT_MSG_BUNDLE_WANT) {
-        m->bundle_want.bytes_max = pb->bundle_want->bytes_max;
+    if (m->kind == AT_MSG_BUNDLE_WANT)
         return read_keys(&pb->bundle_want->keys, &m->bundle_want.keys, &m->bundle_want.count);
-    }
     if (m->kind == AT_MSG_HELD) {
         m->held.round = pb->held->round;
         m->held.bits = at_span(pb->held->replicas.data, pb->held->replicas.len);

@@ -62,7 +62,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (m.kind == AT_MSG_HELD) AT_ASSERT(m.held.bits.n <= AT_MEMBERS_MAX / 8);
     if (m.kind == AT_MSG_PRESENCES) AT_ASSERT(m.presences.count >= 2 && m.presences.count <= AT_PRESENCES_MAX);
     if (m.kind == AT_MSG_BUNDLE_WANT) AT_ASSERT(m.bundle_want.count >= 1 && m.bundle_want.count <= AT_BUNDLE_MAX);
-    if (m.kind == AT_MSG_BUNDLE_WANT) AT_ASSERT(m.bundle_want.bytes_max <= AT_BUNDLE_BYTES_MAX);
     size_t bundle = 0;
     for (uint32_t i = 0; m.kind == AT_MSG_BUNDLE && i < m.bundle.count; i++) bundle += m.bundle.data[i].n;
     AT_ASSERT(bundle <= AT_BUNDLE_BYTES_MAX);

@@ -174,9 +174,7 @@ static bool read_body(struct at_canon *c, struct at_pb_arena *arena, struct at_m
     case AT_MSG_PRESENCES:
         return read_words(c, arena, &m->presences);
     case AT_MSG_BUNDLE_WANT:
-        if (!read_keys(c, arena, &m->bundle_want.keys, &m->bundle_want.count)) return false;
-        m->bundle_want.bytes_max = at_canon_u32(c, 2);
-        return true;
+        return read_keys(c, arena, &m->bundle_want.keys, &m->bundle_want.count);
     case AT_MSG_BUNDLE:
         return read_bundle(c, arena, &m->bundle);
     case AT_MSG_GONE:

@@ -147,8 +147,7 @@ static struct at_message example(enum at_message_kind kind)
         m.stage = (struct at_msg_stage){.round = 5, .group = 3, .from = 7, .to = 9};
         break;
     case AT_MSG_BUNDLE_WANT:
-        m.bundle_want =
-            (struct at_msg_bundle_want){.keys = keys, .count = AT_BUNDLE_MAX, .bytes_max = AT_BUNDLE_BYTES_MAX};
+        m.bundle_want = (struct at_msg_bundle_want){.keys = keys, .count = AT_BUNDLE_MAX};
         break;
     case AT_MSG_HELD:
         m.held = (struct at_msg_held){.round = 7, .bits = at_span(data + 2, AT_MEMBERS_MAX / 8)};
@@ -261,7 +260,6 @@ static void limits_hold_for_what_we_send(void **state)
     WITH(AT_MSG_GONE, gone.count = 0);
     WITH(AT_MSG_BUNDLE_WANT, bundle_want.count++);
     WITH(AT_MSG_BUNDLE_WANT, bundle_want.count = 0);
-    WITH(AT_MSG_BUNDLE_WANT, bundle_want.bytes_max++);
     WITH(AT_MSG_HELD, held.bits.n++);
     WITH(AT_MSG_HELD, held.bits.n = 255); /* a zero at the end */
     WITH(AT_MSG_BUNDLE, bundle.count++);
