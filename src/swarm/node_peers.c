@@ -4,7 +4,8 @@
  *   REACHABLE, and this node is a member        signs a statement, tells it to every linked member; unless the last one
  *                                               says the same: a node that starts again is where it was. Two seconds
  *                                               (and as much as passing on may differ) after it has last told anybody one:
- *                                               sooner it would be ignored there, as follows
+ *                                               sooner it would be ignored there, as follows;
+ *                                               among many it still is by some, who hear it when they ask
  *   a member's link says Hello                  tells it the own statement
  *   PeersGet                                    answers with up to 64 statements, ids ascending behind the one named, less
  *                                               those of ranges in which the peer knows the same (node_sums.c)
