@@ -106,6 +106,7 @@ enum { /* milliseconds */
                                      * a millisecond more: it is as long as they are many, and news as frequent */
        AT_NODE_KEEP_LATE_MS = 3600000, /* or for an hour more */
        AT_NODE_PEERS_AGAIN_MS = 30000, /* a peer is asked for its directory again */
+       AT_NODE_ASK_CALM_MS = 1800000,  /* among many it is asked for in any case so long after an answer */
        AT_NODE_PEERS_SOON_MS = 500,    /* and another one, after an answer; */
        AT_NODE_PEERS_LATE_MS = 60000,  /* that is how late it gets while there is no news, */
        AT_NODE_HEAD_MS = 500,          /* so often peers hear of a longer log, see node_route.c */
@@ -167,7 +168,6 @@ enum { /* milliseconds */
 #define AT_NODE_KEEP_MANY       5
 #define AT_NODE_KEEP_NEWS       16 /* among many it waits until one statement in so many is new, */
 #define AT_NODE_ASK_LATE_TIMES  16 /* or, among many, so many times as late as after news */
-#define AT_NODE_ASK_CALM_TIMES  64 /* it is asked for again, even when nothing is known to be missing */
 #define AT_NODE_COMPANY_SHARE   64 /* of a round it waits one part in so many */
 #define AT_NODE_JOINS_SHARE     64 /* n + n * n / 64 milliseconds, with n members */
 #define AT_NODE_COMPANY_MAX     32 /* so many are company enough */

@@ -22,7 +22,7 @@
  *   a member's address is unknown or fails      asks one linked peer after the other for its directory, page by page (no more than
  *                                               all members fill), half a second apart (among more than 64 members more); the next one later and later, up to a minute (among many 16 times as late as after news), while the
  *                                               answers say nothing new: some members can never be reached
- *   there are more than 64 members              it is asked for in any case, 64 times as late as after news
+ *   there are more than 64 members              it is asked for in any case, half an hour after the last answer
  *
  * One statement per member of the log, its newest, is all that is ever kept. Members that cannot be reached make none.
  * The directory is written down now and then (PEERS_KEEP): length (le32) ‖ one encoded Peers, repeated. */
@@ -414,7 +414,7 @@ static void answered(struct at_node_machine *m)
 static uint64_t renew_ms(const struct at_node_machine *m)
 {
     bool many = m->ledger.member_count > AT_NODE_FRESH_MANY && at_node_joined(m);
-    return many ? m->mesh.answered_ms + (uint64_t)AT_NODE_ASK_CALM_TIMES * soon_ms(m) : UINT64_MAX;
+    return many ? m->mesh.answered_ms + AT_NODE_ASK_CALM_MS : UINT64_MAX;
 }
 
 void at_node_peers(struct at_node_machine *m, struct at_node_link *link, const struct at_msg_peers *msg)
