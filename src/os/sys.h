@@ -25,8 +25,8 @@ uint64_t at_sys_memory_peak(void); /* the most bytes that this process ever had 
  * none. */
 void at_sys_memory_huge(void);
 /* From now on blocks of 64 KiB and more are mapped when they are allocated and unmapped when they are freed, so that a
- * large zeroed block takes only the pages that are touched, and what is freed counts no more: for tests that measure. Advice only; nothing where
- * there is no such knob. */
+ * large zeroed block takes only the pages that are touched, and what is freed counts no more: for tests that measure.
+ * Advice only; nothing where there is no such knob. */
 void at_sys_memory_sparse(void);
 /* The other way round: what is freed is kept, for what is allocated next, and all of it lies in one place, in huge pages. For
  * programs that make and free the same large blocks again and again, or go from one of many blocks to another all the time
